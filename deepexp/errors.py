@@ -1,0 +1,29 @@
+"""The ways in which a command ends badly; everything else that is raised is a bug.
+
+They carry the text that the user reads, so it says what is wrong, where, and what to do about it.
+"""
+
+
+class DeepexpError(Exception):
+    """Carries the text that the user reads; `shown` once a console has said it."""
+
+    shown = False
+
+
+class InputError(DeepexpError):
+    """What the user gave (a config, a path, a file) cannot be used; the command exits with status 2."""
+
+
+class RunFailed(DeepexpError):
+    """The work was understood but could not be done; the command exits with status 1."""
+
+
+class Interrupted(DeepexpError):
+    """A signal ended the run after it was saved; the command exits with 128 + the signal's number."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.signal_number = signal_number
+
+    def __reduce__(self) -> tuple[type, tuple[int, str]]:
+        return type(self), (self.signal_number, str(self))

@@ -1,0 +1,54 @@
+"""The figures that a run is judged by: of each epoch, and of its end.
+
+The fields, in their order, are the keys in `metrics.jsonl` and `summary.json`. Rates are fractions,
+losses are means over samples, times are in seconds.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class EpochMetrics:
+    """What one epoch came to. Null: no validation set, or no evaluation after this epoch."""
+
+    epoch: int  # from 1
+    step: int  # updates made in all
+    train_loss: float
+    train_error_rate: float | None
+    test_loss: float | None
+    test_errors: int | None
+    test_error_rate: float | None
+    val_loss: float | None
+    val_error_rate: float | None
+    lr: float
+    grad_norm: float | None
+    samples_per_second: float
+    train_seconds: float  # of this epoch
+    test_seconds: float  # of this epoch
+    elapsed_seconds: float  # of the run
+
+
+@dataclass(frozen=True)
+class Summary:
+    """What a run came to, of its final weights."""
+
+    status: str
+    model: str
+    data: str
+    optim: str
+    seed: int
+    epochs: int
+    steps: int
+    test_errors: int
+    test_samples: int
+    test_error_rate: float
+    test_loss: float
+    val_error_rate: float | None
+    best_epoch: int | None
+    train_seconds: float
+    total_seconds: float
+    samples_per_second: float
+    device: str
+    precision: str
+    pretrained: str | None  # `imagenet`, a path, `random`, or null
+    parameters: int

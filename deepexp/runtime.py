@@ -1,0 +1,147 @@
+"""What a process is given to work with: device, threads, memory allocator, numeric modes, seeds.
+
+Everything here is process-wide, so `session` sets it for the length of one run and puts back what can be put back.
+No model, data or config classes belong here.
+"""
+
+import contextlib
+import ctypes
+import functools
+import hashlib
+import os
+import sys
+from collections.abc import Iterator
+
+import torch
+
+from deepexp.errors import InputError
+
+
+def derive_seed(seed: int, *words: str | int) -> int:
+    """A 63-bit seed for one purpose (`"order", epoch`), independent of the others and the same on every machine."""
+    text = "/".join(str(part) for part in (seed, *words))
+    return int.from_bytes(hashlib.sha256(text.encode()).digest()[:8], "big") >> 1
+
+
+def generator(seed: int, *words: str | int) -> torch.Generator:
+    """A CPU generator of its own for one purpose."""
+    return torch.Generator().manual_seed(derive_seed(seed, *words))
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` is CUDA, else MPS, else the CPU; a device that is named must be there, else `InputError`."""
+    cuda_devices = torch.cuda.device_count() if torch.cuda.is_available() else 0
+    has_mps = torch.backends.mps.is_available()
+    if name == "auto":
+        return torch.device("cuda", 0) if cuda_devices else torch.device("mps" if has_mps else "cpu")
+    allowed = ["auto", "cpu", *(["mps"] if has_mps else [])]
+    allowed += [f"cuda:{index}" for index in range(cuda_devices)]
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"device: {name!r} is no device; allowed here: {', '.join(allowed)}") from None
+    if device.type == "cuda":
+        index = device.index or 0
+        if index >= cuda_devices:
+            found = f"{cuda_devices} CUDA device(s)" if cuda_devices else "no CUDA device"
+            raise InputError(f"device: {name!r} is not there ({found}); allowed here: {', '.join(allowed)}")
+        return torch.device("cuda", index)
+    if device.type == "cpu" or (device.type == "mps" and has_mps):
+        return torch.device(device.type)
+    raise InputError(f"device: {name!r} is not there; allowed here: {', '.join(allowed)}")
+
+
+def describe_device(device: torch.device) -> str:
+    """The device in words: the GPU's name, or the number of threads on a CPU."""
+    if device.type == "cuda":
+        return f"{device} ({torch.cuda.get_device_name(device)})"
+    if device.type == "cpu":
+        threads = torch.get_num_threads()
+        return f"cpu ({threads} thread{'s' if threads != 1 else ''})"
+    return str(device)
+
+
+def available_cores() -> int:
+    """The cores that this process may use, which can be fewer than the machine has."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
+
+
+@functools.cache
+def default_threads() -> int:
+    """What torch chose at start (OMP_NUM_THREADS, else the physical cores), within the cores of this process.
+
+    Cached, since `torch.set_num_threads` makes torch forget it.
+    """
+    return max(1, min(torch.get_num_threads(), available_cores()))
+
+
+@functools.cache
+def tune_malloc() -> bool:
+    """Let glibc keep and reuse the memory of freed tensors instead of returning it to the system at each step.
+
+    By default glibc maps every large block afresh and trims the heap, so a training step spends up to a third of its
+    time in page faults. One arena, since the backward pass runs in a thread whose own arena would hold a second copy.
+    Returns whether anything was set (only glibc has `mallopt`). It cannot be undone, and need not be.
+    """
+    if not sys.platform.startswith("linux"):
+        return False
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt is None:
+        return False
+    trim_threshold, top_pad, mmap_threshold, arena_max = -1, -2, -3, -8  # names in glibc's malloc.h
+    settings = {
+        mmap_threshold: 1 << 30,
+        trim_threshold: 2**31 - 1,
+        top_pad: 64 << 20,
+        arena_max: 1,
+    }
+    return sum(mallopt(parameter, value) for parameter, value in settings.items()) == len(settings)
+
+
+@contextlib.contextmanager
+def session(*, threads: int | str, deterministic: bool, tf32: bool) -> Iterator[None]:
+    """Set the process up for one run; threads, numeric modes and the global generators are put back afterwards."""
+    before_threads = default_threads() and torch.get_num_threads()
+    before_deterministic = torch.are_deterministic_algorithms_enabled()
+    before_precision = torch.get_float32_matmul_precision()
+    before_cudnn_tf32 = torch.backends.cudnn.allow_tf32
+    before_benchmark = torch.backends.cudnn.benchmark
+    tune_malloc()
+    torch.set_num_threads(default_threads() if threads == "auto" else int(threads))
+    if deterministic:
+        # cuBLAS reads this once, at its first call; without it torch refuses deterministic matrix products.
+        os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    torch.use_deterministic_algorithms(deterministic)
+    torch.set_float32_matmul_precision("high" if tf32 else "highest")
+    torch.backends.cudnn.allow_tf32 = tf32
+    torch.backends.cudnn.benchmark = not deterministic
+    try:
+        with torch.random.fork_rng():
+            yield
+    finally:
+        torch.set_num_threads(before_threads)
+        torch.use_deterministic_algorithms(before_deterministic)
+        torch.set_float32_matmul_precision(before_precision)
+        torch.backends.cudnn.allow_tf32 = before_cudnn_tf32
+        torch.backends.cudnn.benchmark = before_benchmark
+
+
+def random_state(device: torch.device) -> dict[str, torch.Tensor]:
+    """The global generators that dropout draws from, as byte tensors."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    elif device.type == "mps":
+        state["mps"] = torch.mps.get_rng_state()
+    return state
+
+
+def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
+    """Put back what `random_state` returned."""
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+    elif device.type == "mps" and "mps" in state:
+        torch.mps.set_rng_state(state["mps"])

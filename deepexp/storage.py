@@ -1,0 +1,134 @@
+"""Writing to disk so that a crash loses nothing, and saying clearly why it could not be done.
+
+What belongs here: replacing a file in one step, appending to one that can be cut back, syncing, and
+turning the system's errors into ours. Which files there are and what stands in them does not.
+"""
+
+import contextlib
+import errno
+import os
+import shutil
+from collections.abc import Iterator
+from pathlib import Path
+
+from deepexp.errors import InputError, RunFailed
+
+# Trouble with the disk itself: then the run has failed, wherever the user told it to write.
+_DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+
+
+@contextlib.contextmanager
+def storage_errors(path: Path, *, chosen_by_user: bool = False) -> Iterator[None]:
+    """Turn an `OSError` of the block into ours, which names `path`, reason and space left.
+
+    That is a `RunFailed`; with `chosen_by_user` (nothing was ever written there), a folder that
+    refuses is an `InputError` instead, unless the disk itself is the trouble.
+    """
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, FileNotFoundError) and not chosen_by_user:
+            text = f"cannot write {path}: its folder was removed during the run"
+            raise RunFailed(text) from error
+        make_room = "make room there, or " if error.errno in _DISK_TROUBLE else ""
+        text = (
+            f"cannot write {path}: {error.strerror or error} ({_free_space(path)}); "
+            f"{make_room}choose another place with output_dir=DIR"
+        )
+        if chosen_by_user and error.errno not in _DISK_TROUBLE:
+            raise InputError(text) from error
+        raise RunFailed(text) from error
+
+
+def sync_directory(path: Path) -> None:
+    """Make the names in a directory durable, which the fsync of a file in it does not do."""
+    if os.name == "nt":  # a directory cannot be opened there, and NTFS journals names itself
+        return
+    descriptor = os.open(path, os.O_RDONLY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def write_atomically(path: Path, data: bytes | memoryview) -> None:
+    """Replace `path` by `data`: whenever power is lost, the old file is there or the new one.
+
+    Raises `RunFailed` when the disk refuses; then only the old file is there.
+    """
+    # One fixed name: a writer that is killed leaves at most one such file, and the next reuses it.
+    partial = path.with_name(f".{path.name}.partial")
+    with storage_errors(path):
+        try:
+            with partial.open("wb") as file:
+                file.write(data)
+                file.flush()
+                os.fsync(file.fileno())
+            partial.replace(path)
+        except OSError:
+            with contextlib.suppress(OSError):  # the first error is the one to tell of
+                partial.unlink(missing_ok=True)
+            raise
+        sync_directory(path.parent)
+
+
+class AppendFile:
+    """A file that only grows, knows how long it is, and can be cut back to an earlier length.
+
+    Unbuffered: what `write` accepted survives a kill; only a loss of power asks for `sync`.
+    The methods raise `RunFailed` when the disk refuses.
+    """
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        flags = os.O_WRONLY | os.O_CREAT | os.O_APPEND | getattr(os, "O_BINARY", 0)
+        with storage_errors(path):
+            is_new = not path.exists()
+            self._descriptor = os.open(path, flags, 0o666)
+            if is_new:
+                sync_directory(path.parent)
+
+    def write(self, data: bytes) -> None:
+        """Append all of `data` or nothing: what a full disk has torn is taken back."""
+        with storage_errors(self.path):
+            before = self.offset()
+            rest = memoryview(data)
+            try:
+                while rest:
+                    rest = rest[os.write(self._descriptor, rest) :]
+            except OSError:
+                with contextlib.suppress(OSError):  # the first error is the one to tell of
+                    os.ftruncate(self._descriptor, before)
+                raise
+
+    def offset(self) -> int:
+        """Bytes in the file."""
+        return os.fstat(self._descriptor).st_size
+
+    def cut_back(self, offset: int) -> None:
+        """Drop what stands behind byte `offset`; `InputError` if the file is shorter than that."""
+        size = self.offset()
+        if offset > size:
+            raise InputError(
+                f"{self.path} has {size} bytes but had {offset} when the checkpoint was written: "
+                "it was damaged or replaced since; put the original back"
+            )
+        with storage_errors(self.path):
+            os.ftruncate(self._descriptor, offset)
+
+    def sync(self) -> None:
+        """Return once a loss of power could not take back what was written."""
+        with storage_errors(self.path):
+            os.fsync(self._descriptor)
+
+    def close(self) -> None:
+        """Give the descriptor back; nothing waits to be written."""
+        os.close(self._descriptor)
+
+
+def _free_space(path: Path) -> str:
+    """The room on the disk that `path` lies on, or would lie on."""
+    for folder in (path, *path.absolute().parents):
+        with contextlib.suppress(OSError):
+            return f"{shutil.disk_usage(folder).free / 1e6:,.1f} MB free there"
+    return "free space unknown"

@@ -1,0 +1,54 @@
+"""Near misses: the word that somebody probably meant. Standard library only, since the command line imports it."""
+
+from collections.abc import Iterable
+
+
+def did_you_mean(word: str, candidates: Iterable[str]) -> str:
+    """The end of an error message: ` (did you mean 'adam'?)`, or nothing when no candidate is near."""
+    best = nearest(word, candidates)
+    return f" (did you mean '{best}'?)" if best is not None else ""
+
+
+def nearest(word: str, candidates: Iterable[str]) -> str | None:
+    """The candidate with the fewest typing mistakes to `word`, or None when all need too many.
+
+    A third of the letters may be wrong, at least one. Behind these come candidates of which one is the beginning of the
+    other (`optimizer` and `optim`) or that end in the word (`net`). Ties go to the first candidate.
+    """
+    typed = _plain(word)
+    costs = {candidate: _cost(typed, _plain(candidate)) for candidate in candidates}
+    near = {candidate: cost for candidate, cost in costs.items() if cost is not None}
+    return min(near, key=near.__getitem__) if near else None
+
+
+def _cost(typed: str, goal: str) -> int | None:
+    longer = max(len(typed), len(goal))
+    mistakes = edit_distance(typed, goal)
+    if mistakes <= max(1, longer // 3) and mistakes < min(len(typed), len(goal)):
+        return mistakes
+    begins = goal.startswith(typed) or typed.startswith(goal)
+    if min(len(typed), len(goal)) >= 3 and (begins or goal.endswith(typed)):
+        return longer + mistakes
+    return None
+
+
+def edit_distance(a: str, b: str) -> int:
+    """Insertions, deletions, replacements and swaps of neighbours between two words.
+
+    The optimal-string-alignment form of Damerau's distance (Damerau 1964): a swap costs one, so `optmi` is one
+    mistake away from `optim`, as it is for the one who typed it.
+    """
+    rows = [list(range(len(b) + 1))]
+    for i, letter in enumerate(a, start=1):
+        row = [i]
+        for j, other in enumerate(b, start=1):
+            cost = min(rows[-1][j] + 1, row[j - 1] + 1, rows[-1][j - 1] + (letter != other))
+            if i > 1 and j > 1 and letter == b[j - 2] and a[i - 2] == other:
+                cost = min(cost, rows[-2][j - 2] + 1)
+            row.append(cost)
+        rows.append(row)
+    return rows[-1][-1]
+
+
+def _plain(word: str) -> str:
+    return word.lower().replace("-", "_")

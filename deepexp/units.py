@@ -1,0 +1,32 @@
+"""Numbers as people read them."""
+
+
+def duration(seconds: float) -> str:
+    """`0.42 s`, `12.3 s`, `2:05`, `1:02:03`: three figures, then minutes, then hours."""
+    if seconds < 9.995:
+        return f"{seconds:.2f} s"
+    if seconds < 59.95:
+        return f"{seconds:.1f} s"
+    return clock(seconds)
+
+
+def clock(seconds: float) -> str:
+    """`0:07`, `2:05`, `1:02:03`: minutes and seconds, and hours if there are any."""
+    minutes, rest = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
+
+
+def percent(rate: float) -> str:
+    """A fraction in percent, to a hundredth of one."""
+    return f"{100 * rate:.2f}%"
+
+
+def amount(number: float, unit: str = "") -> str:
+    """`12,345 pictures`; bytes (unit `B`) in a size that suits: `170.5 MB`."""
+    if unit != "B":
+        return f"{number:,.0f} {unit}".rstrip()
+    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+        if number >= size:
+            return f"{number / size:.1f} {prefix}B"
+    return f"{number:.0f} B"

@@ -1,0 +1,166 @@
+import errno
+import io
+import logging
+import os
+import re
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from deepexp.terminal import StatusLine, Stream, bar, line_with_bar, printable
+
+from .screen import Terminal
+
+
+@pytest.fixture(autouse=True)
+def _environment(monkeypatch):
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("TERM", "xterm-256color")
+    monkeypatch.delenv("NO_COLOR", raising=False)
+
+
+def plain(text):
+    return re.sub(r"\x1b\[[\d;]*m", "", text)
+
+
+@pytest.mark.parametrize(
+    ("variables", "is_terminal", "has_colour"),
+    [
+        ({}, True, True),
+        ({"NO_COLOR": "1"}, True, False),
+        ({"NO_COLOR": ""}, True, True),
+        ({"TERM": "dumb"}, False, False),
+    ],
+)
+def test_what_the_environment_asks_for(monkeypatch, variables, is_terminal, has_colour):
+    for name, value in variables.items():
+        monkeypatch.setenv(name, value)
+    stream = Stream(Terminal())
+    assert (stream.is_terminal, stream.has_colour) == (is_terminal, has_colour)
+    assert (stream.styled("x", "good") != "x") == has_colour
+
+
+@pytest.mark.parametrize(("columns", "width"), [("200", 200), ("", 80), ("0", 80), ("-3", 80), ("wide", 80)])
+def test_width(monkeypatch, columns, width):
+    monkeypatch.setenv("COLUMNS", columns)
+    assert Stream(io.StringIO()).width == width
+
+
+@pytest.mark.skipif(os.name == "nt", reason="no pseudo-terminals there")
+def test_width_of_a_real_terminal(monkeypatch):
+    import fcntl
+    import pty
+    import struct
+    import termios
+
+    monkeypatch.delenv("COLUMNS")
+    leader, follower = pty.openpty()
+    fcntl.ioctl(follower, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 133, 0, 0))
+    with os.fdopen(follower, "w") as file:
+        assert Stream(file).width == 133
+    os.close(leader)
+
+
+def test_characters_that_a_stream_lacks_do_not_end_a_run():
+    raw = io.BytesIO()
+    stream = Stream(io.TextIOWrapper(raw, encoding="ascii"))
+    stream.write("runs/ü \udcff\n")
+    assert raw.getvalue() == b"runs/? ?\n"
+    assert set(bar(stream, 0.5, 10)) <= set("#-")
+
+
+@pytest.mark.skipif(os.name == "nt", reason="closed pipes are told otherwise there")
+def test_a_reader_that_leaves_does_not_end_a_run():
+    code = """
+        import sys
+        from deepexp.terminal import Stream
+        stream = Stream(sys.stdout)
+        for number in range(100_000):
+            stream.write(f"{number}\\n")
+        print("went on to the end", file=sys.stderr)
+    """
+    # Unbuffered, nothing would be left for Python to complain about when it ends.
+    environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
+    process = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(code)],
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    assert process.stdout.readline() == "0\n"
+    process.stdout.close()
+    errors = process.stderr.read()
+    process.stderr.close()
+    assert process.wait() == 0
+    assert "went on to the end" in errors
+    assert errors.count("output can no longer be shown (Broken pipe)") == 1
+    assert "Traceback" not in errors and "Exception" not in errors
+
+
+def test_status_line_gives_way_and_comes_back():
+    terminal = Terminal()
+    stream = Stream(terminal)
+    status = StatusLine(stream)
+    status.draw("a long line of progress")
+    status.draw("progress")
+    assert terminal.screen() == ["progress"]
+    status.hide()
+    stream.write("a result\n")
+    status.show()
+    assert terminal.screen() == ["a result", "progress"]
+    status.clear()
+    status.show()
+    assert terminal.screen() == ["a result", ""]
+
+
+def test_there_is_no_status_line_without_a_terminal():
+    file = io.StringIO()
+    status = StatusLine(Stream(file))
+    status.draw("progress")
+    status.hide()
+    status.show()
+    status.clear()
+    assert file.getvalue() == ""
+
+
+@pytest.mark.parametrize(("fraction", "filled"), [(-1, 0), (0, 0), (0.5, 10), (1, 20), (7, 20)])
+def test_bar(monkeypatch, fraction, filled):
+    monkeypatch.setenv("NO_COLOR", "1")
+    drawn = bar(Stream(Terminal()), fraction, 20)
+    assert drawn == "━" * filled + " " * (20 - filled)
+
+
+@pytest.mark.parametrize("width", [20, 30, 40, 60, 80, 120, 200])
+def test_a_line_never_reaches_the_edge(monkeypatch, width):
+    monkeypatch.setenv("COLUMNS", str(width))
+    stream = Stream(Terminal())
+    parts = ["epoch 100/200", "loss 0.1234", "test 12.34%", "eta 1:02:03", "123,456/s"]
+    for fraction in (None, 0.0, 0.499, 1.0):
+        line = plain(line_with_bar(stream, fraction, parts))
+        assert len(line) < width
+    if width >= 80:
+        assert all(part in line for part in parts)
+
+
+def test_printable_text_cannot_steer_a_terminal():
+    assert printable("ü (1) #\x1b[2J\nx\r") == "ü (1) #�[2J�x�"
+
+
+def test_disk_errors_of_a_redirected_stream_are_told_once(caplog, monkeypatch):
+    class Full(io.StringIO):
+        def write(self, text):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+        def fileno(self):
+            return os.open(os.devnull, os.O_WRONLY)
+
+    stream = Stream(Full())
+    with caplog.at_level(logging.WARNING):
+        stream.write("a")
+        stream.write("b")
+    assert [record.getMessage() for record in caplog.records] == [
+        "output can no longer be shown (No space left on device); the run goes on"
+    ]
