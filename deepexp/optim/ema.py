@@ -1,0 +1,67 @@
+"""Averages of the weights over the updates (Polyak and Juditsky 1992), exponentially weighted."""
+
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+class Ema:
+    """An exponential moving average of a model's parameters and buffers.
+
+    At update n, from 1: average ← d · average + (1 − d) · value, d = min(decay, (1 + n)/(10 + n)).
+    The smaller d of the beginning lets short runs forget their random initial weights (it is that
+    of TensorFlow's ExponentialMovingAverage with `num_updates`). What is no floating-point number,
+    as batch normalisation's count of batches, is copied.
+    To be made once the model is on its device and in its memory format.
+    """
+
+    def __init__(self, model: nn.Module, decay: float) -> None:
+        if not 0 < decay < 1:
+            raise ValueError(f"decay: {decay!r} is not allowed; between 0 and 1")
+        self._decay = decay
+        self._updates = 0
+        self._values: dict[str, Tensor] = dict(model.named_parameters())
+        self._values.update(model.named_buffers())
+        self._averages = {name: value.detach().clone() for name, value in self._values.items()}
+
+    @torch.no_grad()
+    def update(self) -> None:
+        """Take in the weights as they are; to be called after each update of them."""
+        self._updates += 1
+        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        averages, values = [], []
+        for name, average in self._averages.items():
+            if average.is_floating_point():
+                averages.append(average)
+                values.append(self._values[name])
+            else:
+                average.copy_(self._values[name])
+        torch._foreach_lerp_(averages, values, 1 - decay)  # on a GPU one kernel for all of them
+
+    @contextmanager
+    def averaged(self) -> Iterator[None]:
+        """Inside, the model's own tensors hold the averages; afterwards exactly what they held."""
+        kept = {name: value.detach().clone() for name, value in self._values.items()}
+        self._fill(self._averages)
+        try:
+            yield
+        finally:
+            self._fill(kept)
+
+    def state_dict(self) -> dict[str, Any]:
+        """Plain values and tensors, which are not copied."""
+        return {"updates": self._updates, "averages": dict(self._averages)}
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Go on from what `state_dict` gave for a model of the same shape."""
+        self._updates = state["updates"]
+        for name, average in self._averages.items():
+            average.copy_(state["averages"][name])
+
+    @torch.no_grad()
+    def _fill(self, source: Mapping[str, Tensor]) -> None:
+        for name, value in self._values.items():
+            value.copy_(source[name])

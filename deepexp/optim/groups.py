@@ -1,0 +1,117 @@
+"""Parameter groups: one optimizer, different options for different parameters.
+
+Rules come from `optim.groups`: `{pattern, lr_mult, weight_decay, …}`. Also here: which options a
+rule may name, and what an optimizer refuses altogether.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+import torch
+from torch import nn
+
+from deepexp.optim.patterns import first_match
+from deepexp.suggest import did_you_mean
+
+Rule = Mapping[str, Any]
+OptimizerFactory = Callable[..., torch.optim.Optimizer]  # a class, or a partial of one
+
+
+def parameter_groups(model: nn.Module, rules: Sequence[Rule], base_lr: float) -> list[dict[str, Any]]:
+    """Groups for a `torch.optim` optimizer, of parameters with their names.
+
+    The first group holds what no rule matches (and is left out when that is nothing), then comes
+    one group a rule. Each has `lr` and, for schedules to start from, `initial_lr`: `base_lr` times
+    the rule's `lr_mult`. Other keys of a rule become options of its group. Parameters that are
+    frozen now are included, since they may move later.
+    Raises `ValueError` for patterns that take no parameter.
+    """
+    parameters = list(model.named_parameters())
+    owners = first_match([name for name, _ in parameters], [rule["pattern"] for rule in rules], "optim.groups")
+    groups = []
+    for owner in (None, *range(len(rules))):
+        members = [entry for entry, its in zip(parameters, owners, strict=True) if its == owner]
+        if members:
+            rule = {} if owner is None else rules[owner]
+            lr = base_lr * rule.get("lr_mult", 1.0)
+            groups.append({"params": members, "lr": lr, "initial_lr": lr, **_options(rule)})
+    return groups
+
+
+def check_group_options(optimizer: OptimizerFactory, rules: Sequence[Rule]) -> None:
+    """Raise `ValueError` with a line for everything in the rules that the optimizer cannot follow.
+
+    Their options must be among `group_options`, and their values pass the optimizer's own checks.
+    """
+    allowed = ["pattern", "lr_mult", *group_options(optimizer)]
+    problems = []
+    for index, rule in enumerate(rules):
+        problems += [f"optim.groups[{index}]{text}" for text in _problems(optimizer, rule, allowed)]
+    if problems:
+        raise ValueError("\n".join(problems))
+
+
+def group_options(optimizer: OptimizerFactory) -> list[str]:
+    """The arguments that may differ between groups, besides the learning rate (see `lr_mult`).
+
+    They are those that the optimizer looks up per group; of a partial, those that it was given,
+    which leaves out switches that the config does not show.
+    """
+    defaults = optimizer([_probe()]).defaults
+    listed = getattr(optimizer, "keywords", defaults)
+    return [name for name in listed if name in defaults and name != "lr"]
+
+
+def refusals(optimizer: OptimizerFactory, rules: Sequence[Rule], precision: str) -> list[str]:
+    """What in the config this optimizer refuses, a line each.
+
+    An optimizer's class says so in an attribute `refuses`, a mapping from `groups` or the name of a
+    precision to the reason.
+    """
+    cls = getattr(optimizer, "func", optimizer)
+    refuses: Mapping[str, str] = getattr(cls, "refuses", {})
+    lines = []
+    if rules and "groups" in refuses:
+        lines.append(
+            f"optim.groups: {cls.__name__} takes none ({refuses['groups']});"
+            " leave the list empty or choose another optimizer"
+        )
+    if precision in refuses:
+        lines.append(
+            f"precision: {cls.__name__} does not work in {precision} ({refuses[precision]});"
+            " choose another precision or another optimizer"
+        )
+    return lines
+
+
+def _problems(optimizer: OptimizerFactory, rule: Rule, allowed: Sequence[str]) -> list[str]:
+    problems = [
+        f".{name}: there is no such option{did_you_mean(name, allowed)}; allowed are {', '.join(allowed)}"
+        for name in rule
+        if name not in allowed
+    ]
+    if not isinstance(rule.get("pattern"), str):
+        problems.append(": needs a pattern, which is a glob on parameter names")
+    lr_mult = rule.get("lr_mult", 1.0)
+    if not isinstance(lr_mult, int | float) or not 0 <= lr_mult < math.inf:
+        problems.append(f".lr_mult: {lr_mult!r} is not allowed; a number ≥ 0")
+    return problems or _value_problems(optimizer, _options(rule))
+
+
+def _value_problems(optimizer: OptimizerFactory, options: Mapping[str, Any]) -> list[str]:
+    try:
+        optimizer([_probe()], **options)
+    except (ValueError, TypeError) as error:
+        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+        return [f": {given} is not allowed ({error})"]
+    return []
+
+
+def _options(rule: Rule) -> dict[str, Any]:
+    return {name: value for name, value in rule.items() if name not in ("pattern", "lr_mult")}
+
+
+def _probe() -> nn.Parameter:
+    """A parameter that every optimizer takes, to ask one what it makes of its arguments."""
+    return nn.Parameter(torch.zeros(1, 1))
