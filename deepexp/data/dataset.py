@@ -1,0 +1,184 @@
+"""The pictures that one run uses: split, chosen, brought to the model's shape, and measured.
+
+Sources say where pictures come from; how batches are made of them is in `resident.py` and `streamed.py`.
+"""
+
+import hashlib
+import math
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepexp.data.resize import fit
+from deepexp.data.source import DataInfo, Shape, Source, Split
+from deepexp.data.stratified import stratified_choice
+from deepexp.errors import InputError
+from deepexp.runtime import derive_seed
+
+Normalise = Literal["channel", "scalar", "none"]
+
+_CHUNK_BYTES = 1 << 24
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """What a run trains, validates and tests on. A normalised picture is (picture − mean) / std, in grey levels."""
+
+    train: Split
+    val: Split | None
+    test: Split
+    mean: Tensor
+    """(channels,) float32"""
+    std: Tensor
+    """(channels,) float32"""
+    classes: tuple[str, ...]
+    fingerprint: str
+    """SHA-256 of all pictures and labels that are used"""
+
+    @property
+    def shape(self) -> Shape:
+        """Of one picture, as the model sees it."""
+        return self.train.shape
+
+
+def training_samples(info: DataInfo, subset: int | None, replicate: int, val_fraction: float) -> int:
+    """How many samples an epoch has: what validation leaves, or the subset of that, `replicate` times.
+
+    `InputError` if none are left.
+    """
+    left = info.train_samples - _validation_samples(info.train_samples, val_fraction)
+    if subset is not None and subset > left:
+        raise InputError(f"data.subset: {subset} is more than the {left} training samples; at most {left}, or null")
+    return (left if subset is None else subset) * replicate
+
+
+def assemble(
+    source: Source,
+    *,
+    shape: Shape,
+    subset: int | None = None,
+    replicate: int = 1,
+    val_fraction: float = 0.0,
+    normalise: Normalise = "channel",
+    seed: int = 0,
+) -> Dataset:
+    """Load a source and make of it what a run uses; `seed` decides which samples are held out and chosen."""
+    train, test = source.load()
+    info = source.info()
+    train, test = _checked(train, "training", info), _checked(test, "test", info)
+    _check_classes(train, test, info)
+    samples = training_samples(info, subset, 1, val_fraction)
+    train, val = _hold_out(train, _validation_samples(len(train), val_fraction), derive_seed(seed, "validation"))
+    if samples < len(train):
+        train = train.take(stratified_choice(train.labels, samples, derive_seed(seed, "subset")))
+    train, test = fit(train, shape), fit(test, shape)
+    val = None if val is None else fit(val, shape)
+    mean, std = _statistics(train, normalise)
+    fingerprint = _fingerprint([train, test] if val is None else [train, test, val], replicate)
+    if replicate > 1:
+        train = train.take(torch.arange(len(train)).repeat(replicate))
+    return Dataset(train, val, test, mean, std, info.classes, fingerprint)
+
+
+def _validation_samples(samples: int, val_fraction: float) -> int:
+    if val_fraction == 0:
+        return 0
+    count = round(samples * val_fraction)
+    if not 0 < count < samples:
+        share = f"{val_fraction} of {samples} samples"
+        raise InputError(f"val_fraction: {share} is {count}; at least 1, and not all, are needed")
+    return count
+
+
+def _hold_out(train: Split, count: int, seed: int) -> tuple[Split, Split | None]:
+    if count == 0:
+        return train, None
+    try:
+        chosen = stratified_choice(train.labels, count, seed, leave=1)
+    except ValueError as error:
+        raise InputError(f"val_fraction: {error}, one of each class being left to train on") from error
+    is_val = torch.zeros(len(train), dtype=torch.bool)
+    is_val[chosen] = True
+    return train.take((~is_val).nonzero().squeeze(1)), train.take(chosen)
+
+
+def _checked(split: Split, name: str, info: DataInfo) -> Split:
+    """The split in NHWC memory order; `InputError` if the source does not give what it promised."""
+    images, labels = split.images, split.labels
+    if images.dtype != torch.uint8 or images.dim() != 4 or labels.dtype != torch.int64 or labels.dim() != 1:
+        raise InputError(
+            f"{name} data: pictures {images.dtype} {tuple(images.shape)}, labels {labels.dtype} {tuple(labels.shape)}; "
+            f"needed are uint8 (samples, channels, height, width) and int64 (samples,)"
+        )
+    expected = info.train_samples if name == "training" else info.test_samples
+    pictures = len(images) if split.rows is None else len(split.rows)
+    if split.shape != info.shape or not pictures == len(labels) == expected or expected == 0:
+        raise InputError(
+            f"{name} data: {pictures} pictures of shape {split.shape} with {len(labels)} labels; "
+            f"announced were {expected} of shape {info.shape} (at least one)"
+        )
+    if labels.min() < 0 or labels.max() >= len(info.classes):
+        raise InputError(
+            f"{name} data: labels from {labels.min()} to {labels.max()}; for {len(info.classes)} classes "
+            f"0 to {len(info.classes) - 1} are allowed"
+        )
+    if not images.permute(0, 2, 3, 1).is_contiguous():
+        images = Split.of(images, labels).images
+    return Split(images, labels, split.rows, split.file)
+
+
+def _check_classes(train: Split, test: Split, info: DataInfo) -> None:
+    untrained = set(test.labels.unique().tolist()) - set(train.labels.unique().tolist())
+    if untrained:
+        names = ", ".join(info.classes[label] for label in sorted(untrained)[:8])
+        raise InputError(f"test data: {len(untrained)} class(es) have no training samples ({names})")
+
+
+def _chunks(split: Split) -> Iterator[np.ndarray]:
+    """All pictures in sample order, at most 256 at a time: (n, height * width * channels) uint8.
+
+    In NumPy, which uses one thread: torch's would wait for each other at each of the many small steps.
+    """
+    pixels = split.pixels.numpy()
+    most = max(1, min(256, _CHUNK_BYTES // pixels.shape[1]))
+    for start in range(0, len(split), most):
+        chosen = slice(start, start + most)
+        yield pixels[chosen] if split.rows is None else pixels[split.rows[chosen].numpy()]
+
+
+def _statistics(split: Split, normalise: Normalise) -> tuple[Tensor, Tensor]:
+    """(mean, std) a channel, float32, exact until the last rounding.
+
+    The sums over 256 pixels of at most 255², like all on the way to them, are whole numbers below 2²⁴, which float32
+    holds exactly; from there on they are integers. `none` leaves pixels in 0 … 1. A channel without variation gets
+    std 1.
+    """
+    channels, height, width = split.shape
+    if normalise == "none":
+        return torch.zeros(channels), torch.full((channels,), 255.0)
+    sums = np.zeros((2, height * width * channels), np.int64)  # of the values and of their squares
+    for pixels in _chunks(split):
+        values = pixels.astype(np.float32)
+        sums[0] += values.sum(0).astype(np.int64)
+        sums[1] += np.square(values, out=values).sum(0).astype(np.int64)
+    totals, count = sums.reshape(2, -1, channels).sum(1), len(split) * height * width  # (2, channels)
+    if normalise == "scalar":
+        totals, count = np.repeat(totals.sum(1, keepdims=True), channels, axis=1), count * channels
+    mean, std = [], []
+    for total, squares in totals.T.tolist():
+        mean.append(total / count)
+        std.append(math.sqrt((count * squares - total**2) / count**2) or 1.0)
+    return torch.tensor(mean), torch.tensor(std)
+
+
+def _fingerprint(splits: list[Split], replicate: int) -> str:
+    sha256 = hashlib.sha256(repr((splits[0].shape, [len(split) for split in splits], replicate)).encode())
+    for split in splits:
+        for pixels in _chunks(split):
+            sha256.update(pixels.data)
+        sha256.update(split.labels.numpy().data)
+    return sha256.hexdigest()

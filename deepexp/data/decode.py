@@ -1,0 +1,114 @@
+"""From a picture file to an array. Imported by decoding processes, so it needs nothing but Pillow and NumPy."""
+
+import functools
+import os
+import signal
+import warnings
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps, UnidentifiedImageError
+
+from deepexp.errors import InputError
+
+_SIXTEEN_BIT_GRAY = ("I;16", "I;16L", "I;16B", "I;16N")
+_GRAY = ("1", "L", "LA", "La", *_SIXTEEN_BIT_GRAY)
+_UNSUPPORTED = ("I", "F")  # 32 bits a pixel, without a range that could be mapped to 0 … 255
+_ORIENTATION = 0x0112  # EXIF tag; from 5 on, width and height change places
+
+
+class BrokenPicture(Exception):
+    """Why a file cannot be used as a picture."""
+
+
+def show(path: str | Path) -> str:
+    """A path for people; names that are not valid Unicode stay printable."""
+    return os.fsencode(path).decode("utf-8", "replace")
+
+
+def channels_and_size(path: str) -> tuple[int, int, int]:
+    """(channels, height, width) out of the header: 1 channel for grey pictures, 3 for all others.
+
+    `InputError` if there is no header that can be read.
+    """
+    try:
+        with _open(path) as image:
+            width, height = image.size
+            if image.getexif().get(_ORIENTATION, 1) >= 5:
+                width, height = height, width
+            return (1 if image.mode in _GRAY else 3), height, width
+    except BrokenPicture as error:
+        raise InputError(f"{show(path)}: {error}") from error
+
+
+def decode(path: str, channels: int, height: int, width: int) -> tuple[np.ndarray, bool]:
+    """The picture as (height, width, channels) uint8, upright, and whether colour was lost. May raise `BrokenPicture`.
+
+    Bilinear with antialiasing where the size differs (the sides may change their ratio). Of an animation the first
+    frame is taken; an alpha channel is dropped.
+    """
+    with _open(path) as file:
+        try:
+            image = ImageOps.exif_transpose(file)
+            loses_colour = channels == 1 and image.mode not in _GRAY
+            if image.mode in _SIXTEEN_BIT_GRAY:
+                image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            image = image.convert("L" if channels == 1 else "RGB")
+            if image.size != (width, height):
+                image = image.resize((width, height), Image.Resampling.BILINEAR)
+        except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
+            raise BrokenPicture(str(error) or type(error).__name__) from error
+    return np.asarray(image).reshape(height, width, channels), loses_colour
+
+
+@functools.cache
+def _formats() -> tuple[str, ...]:
+    """Those of the formats below that this Pillow has. It knows more, one of which (EPS) is a program to be run."""
+    Image.init()
+    wanted = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF", "JPEG2000", "AVIF", "MPO")
+    return tuple(name for name in wanted if name in Image.OPEN)
+
+
+def _open(path: str) -> Image.Image:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # oddities that do not keep a picture from being read
+            # Pillow doubts pictures of more than 89 megapixels. So do we: they can fill the memory.
+            warnings.simplefilter("error", Image.DecompressionBombWarning)
+            image = Image.open(path, formats=_formats())
+    except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
+        raise BrokenPicture(f"too large, scale it down ({error})") from error
+    except UnidentifiedImageError as error:
+        raise BrokenPicture("not a picture in a format that is known") from error
+    except OSError as error:
+        raise BrokenPicture(error.strerror or str(error)) from error
+    except Exception as error:  # Pillow's readers raise nearly anything on a broken file
+        raise BrokenPicture(str(error) or type(error).__name__) from error
+    if image.mode in _UNSUPPORTED:
+        image.close()
+        raise BrokenPicture(f"32 bits a pixel (mode {image.mode}); pictures of 8 or 16 bits are allowed")
+    return image
+
+
+def decode_many(paths: list[str], shape: tuple[int, int, int]) -> tuple[bytes, list[tuple[str, str]], int]:
+    """Pixels of all the pictures in a row (NHWC), (path, reason) of the broken ones, and how many lost their colour.
+
+    A broken picture leaves zeros.
+    """
+    channels, height, width = shape
+    pixels = np.zeros((len(paths), height, width, channels), np.uint8)
+    broken, lost_colour = [], 0
+    for index, path in enumerate(paths):
+        try:
+            pixels[index], loses_colour = decode(path, channels, height, width)
+            lost_colour += loses_colour
+        except BrokenPicture as error:
+            broken.append((path, str(error)))
+    return pixels.tobytes(), broken, lost_colour
+
+
+def start_process() -> None:
+    """Set up a decoding process: Ctrl-C is for the process that it works for, which then ends it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    warnings.simplefilter("ignore")  # of Pillow's, about oddities that do not keep a picture from being read

@@ -1,0 +1,109 @@
+"""Getting published files: found in the data root, or downloaded, and whole in either case.
+
+A file appears under its own name only once its checksum is right, so an interrupted download leaves nothing that could
+be taken for it. Which files a data set needs is said in the set's own module.
+"""
+
+import hashlib
+import http.client
+import os
+import tempfile
+import urllib.error
+import urllib.request
+from collections.abc import Sequence
+from pathlib import Path
+from typing import BinaryIO
+
+from filelock import FileLock
+
+from deepexp.console import progress
+from deepexp.errors import InputError
+
+_TIMEOUT_SECONDS = 8  # for an answer, and between one piece and the next: without a network the user waits no longer
+_PIECE_BYTES = 1 << 18
+WITHOUT_NETWORK = "data=digits needs no download"
+
+
+def check_root(root: Path) -> None:
+    """`InputError` if the data root is a file."""
+    if root.exists() and not root.is_dir():
+        raise InputError(f"data.root: {root} is a file; give the folder where data sets lie or are to be kept")
+
+
+def fetch(path: Path, urls: Sequence[str], md5: str, what: str) -> None:
+    """Make sure that the file `path` of the data set `what` is there, downloading it from the first URL that has it.
+
+    Processes that want the same file wait for the one that downloads it. `InputError` when no URL gives the file.
+    """
+    if path.exists():
+        return
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        lock = FileLock(path.parent / f".{path.name}.lock")
+        with lock:
+            if not path.exists():
+                _download(path, urls, md5, what)
+    except OSError as error:
+        raise InputError(
+            f"{what}: {path} is missing, and cannot be written there ({error.strerror or error}); "
+            f"set data.root to a folder that can be written to, or to where the files lie"
+        ) from error
+
+
+def _download(path: Path, urls: Sequence[str], md5: str, what: str) -> None:
+    failures = []
+    for url in urls:
+        handle, name = tempfile.mkstemp(prefix=f".{path.name}.", suffix=".part", dir=path.parent)
+        part = Path(name)
+        try:
+            with os.fdopen(handle, "wb") as file:
+                _receive(url, file, md5, what)
+            part.chmod(0o644)  # mkstemp makes it private
+            part.replace(path)
+            return
+        except _Unavailable as error:
+            failures.append(f"{url}: {error}")
+        finally:
+            part.unlink(missing_ok=True)
+    raise InputError(
+        f"{what}: {path} is missing, and downloading it failed ({'; '.join(failures)}). "
+        f"Put the file there, or set data.root to the folder that has it; {WITHOUT_NETWORK}"
+    )
+
+
+class _Unavailable(Exception):
+    """Why a URL did not give the file."""
+
+
+def _receive(url: str, file: BinaryIO, md5: str, what: str) -> None:
+    """Write what the URL gives, with a progress bar, and compare its checksum."""
+    digest = hashlib.md5(usedforsecurity=False)
+    with _open(url) as response:
+        length = response.headers.get("Content-Length")
+        with progress(f"{what}: {url.rsplit('/', 1)[-1]}", int(length) if length else None, "B") as bar:
+            while piece := _piece(response):
+                digest.update(piece)
+                file.write(piece)
+                bar.advance(len(piece))
+    if digest.hexdigest() != md5:
+        raise _Unavailable(f"what came is not the published file (MD5 {digest.hexdigest()} instead of {md5})")
+
+
+def _open(url: str) -> http.client.HTTPResponse:
+    request = urllib.request.Request(url, headers={"User-Agent": "deepexp"})
+    try:
+        response: http.client.HTTPResponse = urllib.request.urlopen(request, timeout=_TIMEOUT_SECONDS)
+    except urllib.error.HTTPError as error:
+        raise _Unavailable(f"the server answers {error.code} {error.reason}") from error
+    except urllib.error.URLError as error:
+        raise _Unavailable(str(error.reason)) from error
+    except (OSError, http.client.HTTPException) as error:
+        raise _Unavailable(str(error) or type(error).__name__) from error
+    return response
+
+
+def _piece(response: http.client.HTTPResponse) -> bytes:
+    try:
+        return response.read(_PIECE_BYTES)
+    except (OSError, http.client.HTTPException) as error:
+        raise _Unavailable(f"broken off ({str(error) or type(error).__name__})") from error

@@ -1,0 +1,148 @@
+"""Which picture files a folder holds, and of which class each is. No file is opened here."""
+
+import hashlib
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+
+from deepexp.data.decode import show
+from deepexp.data.stratified import stratified_choice
+from deepexp.errors import InputError
+
+_EXTENSIONS = frozenset(
+    ".avif .bmp .dib .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
+)
+_NEEDED = "needed is a folder with a folder of pictures for each class, or with two of that kind: train/ and test/"
+
+
+class PictureFile(NamedTuple):
+    """A file, with what shows whether it was changed."""
+
+    path: str
+    label: int
+    size_bytes: int
+    modified_ns: int
+
+
+@dataclass(frozen=True)
+class Listing:
+    """The files of both splits, sorted by class and then by path."""
+
+    classes: tuple[str, ...]
+    train: list[PictureFile]
+    test: list[PictureFile]
+
+    def digest(self, root: Path) -> str:
+        """Changes when any file is added, removed, renamed, moved to another class or split, or written to."""
+        sha256 = hashlib.sha256()
+        for name, files in (("train", self.train), ("test", self.test)):
+            for file in files:
+                relative = os.fsencode(file.path)[len(os.fsencode(root)) :]
+                sha256.update(b"%s\0%s\0%d\0" % (name.encode(), relative, file.label))
+                sha256.update(b"%d\0%d\n" % (file.size_bytes, file.modified_ns))
+        return sha256.hexdigest()
+
+
+def scan(root: Path, test_fraction: float, split_seed: int) -> Listing:
+    """List `root/train/CLASS/…` and `root/test/CLASS/…`, or `root/CLASS/…` with a stratified split of our own.
+
+    Class folders may have folders in them. `InputError` if there are no classes, a class has no training pictures, or
+    test pictures are of a class that training has not.
+    """
+    if not root.exists():
+        raise InputError(f"data.root: there is no folder {show(root)}; {_NEEDED}")
+    if not root.is_dir():
+        raise InputError(f"data.root: {show(root)} is a file; {_NEEDED}")
+    try:
+        if _folders(root / "train"):
+            if not _folders(root / "test"):
+                raise InputError(f"data.root: {show(root)} has train/ but no test/ with class folders; {_NEEDED}")
+            return _train_and_test(root)
+        return _split(root, test_fraction, split_seed)
+    except OSError as error:
+        raise InputError(f"{show(error.filename or root)}: cannot be read ({error.strerror})") from error
+
+
+def _train_and_test(root: Path) -> Listing:
+    names = _class_names(root / "train")
+    foreign = sorted(set(_class_names(root / "test")) - set(names))
+    if foreign:
+        raise InputError(f"{show(root / 'test' / foreign[0])}: training has no such class ({_list(names)})")
+    train = list(_pictures(root / "train", names))
+    test = list(_pictures(root / "test", names))
+    _check_classes(root / "train", names, train)
+    if not test:
+        raise InputError(f"{show(root / 'test')}: holds no pictures")
+    return Listing(tuple(map(show, names)), train, test)
+
+
+def _split(root: Path, test_fraction: float, split_seed: int) -> Listing:
+    names = _class_names(root)
+    files = list(_pictures(root, names))
+    _check_classes(root, names, files)
+    count = max(1, round(test_fraction * len(files)))
+    try:
+        labels = torch.tensor([file.label for file in files])
+        chosen = set(stratified_choice(labels, count, split_seed, leave=1).tolist())
+    except ValueError as error:
+        raise InputError(f"data.test_fraction: {test_fraction} of {show(root)}: {error}") from error
+    train = [file for index, file in enumerate(files) if index not in chosen]
+    test = [file for index, file in enumerate(files) if index in chosen]
+    return Listing(tuple(map(show, names)), train, test)
+
+
+def _folders(folder: Path) -> list[str]:
+    """Names of the folders in a folder, which need not exist itself."""
+    if not folder.is_dir():
+        return []
+    return sorted(entry.name for entry in os.scandir(folder) if entry.name[0] != "." and entry.is_dir())
+
+
+def _class_names(folder: Path) -> list[str]:
+    names = _folders(folder)
+    if not names:
+        raise InputError(f"{show(folder)}: holds no class folders; {_NEEDED}")
+    return names
+
+
+def _check_classes(folder: Path, names: list[str], files: list[PictureFile]) -> None:
+    filled = {file.label for file in files}
+    empty = [name for label, name in enumerate(names) if label not in filled]
+    if empty:
+        raise InputError(
+            f"{show(folder / empty[0])}: the class has no pictures; fill or remove the folder "
+            f"(files that count end in {', '.join(sorted(_EXTENSIONS))})"
+        )
+
+
+def _pictures(folder: Path, names: list[str]) -> Iterator[PictureFile]:
+    for label, name in enumerate(names):
+        if (folder / name).is_dir():
+            yield from sorted(_walk(folder / name, label, frozenset()))
+
+
+def _walk(folder: Path, label: int, above: frozenset[tuple[int, int]]) -> Iterator[PictureFile]:
+    """Files below a folder; a link that leads back to a folder above it is not followed."""
+    status = folder.stat()
+    here = (status.st_dev, status.st_ino)
+    if here in above:
+        return
+    for entry in os.scandir(folder):
+        if entry.name[0] == ".":
+            continue
+        if entry.is_dir():
+            yield from _walk(Path(entry.path), label, above | {here})
+        elif os.path.splitext(entry.name)[1].lower() in _EXTENSIONS:
+            status = entry.stat()
+            if not stat.S_ISREG(status.st_mode):
+                raise InputError(f"{show(entry.path)}: is not a file")
+            yield PictureFile(entry.path, label, status.st_size, status.st_mtime_ns)
+
+
+def _list(names: list[str]) -> str:
+    return ", ".join(map(show, names[:8])) + (" …" if len(names) > 8 else "")

@@ -1,0 +1,84 @@
+"""Pictures of one's own in class folders: `train/CLASS/…` and `test/CLASS/…`, or `CLASS/…` with a split made here.
+
+They are decoded once, all to one size, into a cache that later runs memory-map (see `picture_cache.py`).
+"""
+
+import functools
+import logging
+from pathlib import Path
+
+import torch
+
+from deepexp.data import picture_cache
+from deepexp.data.decode import channels_and_size
+from deepexp.data.folder_scan import Listing, PictureFile, scan
+from deepexp.data.source import DataInfo, Shape, Split
+
+log = logging.getLogger(__name__)
+
+
+class ImageFolder:
+    """`size` and `channels` are those of the first training picture where they are None.
+
+    `size`: a side in pixels or [height, width]; `test_fraction` and `split_seed` matter for class folders without
+    `train/` and `test/`; `cache`: the folder for decoded pictures.
+    """
+
+    def __init__(
+        self,
+        *,
+        root: Path,
+        size: int | list[int] | None,
+        channels: int | None,
+        test_fraction: float,
+        split_seed: int,
+        cache: str | None,
+    ) -> None:
+        sides = [size, size] if isinstance(size, int) else size
+        if sides is not None and (len(sides) != 2 or min(sides) < 1):
+            raise ValueError(f"size: {size} is not allowed; a side in pixels, [height, width] or null")
+        if channels not in (None, 1, 3):
+            raise ValueError(f"channels: {channels} is not allowed; 1 (grey), 3 (colour) or null")
+        if not 0 < test_fraction < 1:
+            raise ValueError(f"test_fraction: {test_fraction} is not allowed; above 0 and below 1")
+        if split_seed < 0:
+            raise ValueError(f"split_seed: {split_seed} is not allowed; at least 0")
+        self._root = Path(root).absolute()
+        self._sides = sides
+        self._channels = channels
+        self._test_fraction = test_fraction
+        self._split_seed = split_seed
+        self._cache = None if cache is None else Path(cache).expanduser().absolute()
+
+    @functools.cached_property
+    def _listing(self) -> Listing:
+        return scan(self._root, self._test_fraction, self._split_seed)
+
+    @functools.cached_property
+    def _shape(self) -> Shape:
+        channels, height, width = channels_and_size(self._listing.train[0].path)
+        if self._sides is not None:
+            height, width = self._sides
+        return self._channels or channels, height, width
+
+    def info(self) -> DataInfo:
+        """From a scan of the folder and the first picture's header."""
+        listing = self._listing
+        return DataInfo(self._shape, listing.classes, len(listing.train), len(listing.test))
+
+    def load(self) -> tuple[Split, Split]:
+        """Both splits, memory-mapped, sorted by class and path."""
+        listing = self._listing
+        untested = set(range(len(listing.classes))) - {file.label for file in listing.test}
+        if untested:
+            names = ", ".join(listing.classes[label] for label in sorted(untested)[:8])
+            log.warning("%s: %d class(es) have no test pictures (%s)", self._root, len(untested), names)
+        files = picture_cache.open_or_build(self._root, listing, self._shape, self._cache)
+        return (
+            Split.mapped(files["train"], _labels(listing.train)),
+            Split.mapped(files["test"], _labels(listing.test)),
+        )
+
+
+def _labels(files: list[PictureFile]) -> torch.Tensor:
+    return torch.tensor([file.label for file in files])

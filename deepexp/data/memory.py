@@ -1,0 +1,54 @@
+"""How much memory is left, so that data are only kept where they fit."""
+
+import os
+from pathlib import Path
+
+import torch
+
+
+def available_bytes(device: torch.device) -> int | None:
+    """Memory that can still be used on a device, within the limits of this process's control group; None: not known."""
+    if device.type == "cuda":
+        free, _ = torch.cuda.mem_get_info(device)
+        return free
+    found = [value for value in (_of_system(), _of_control_group()) if value is not None]
+    return min(found, default=None)
+
+
+def _of_system() -> int | None:
+    meminfo = Path("/proc/meminfo")
+    if meminfo.exists():
+        for line in meminfo.read_text(encoding="ascii").splitlines():
+            if line.startswith("MemAvailable:"):
+                return int(line.split()[1]) * 1024
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):  # macOS does not tell what is free of it
+        return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
+    return None
+
+
+def _of_control_group(cgroup: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
+    """What a container or batch system (cgroup v2) leaves to this process."""
+    try:
+        own = [line[3:] for line in cgroup.read_text(encoding="utf-8").splitlines() if line.startswith("0::")]
+    except OSError:
+        return None
+    found = []
+    for path in own:
+        folder = root / path.lstrip("/")
+        for group in (folder, *folder.parents):
+            if group.is_relative_to(root):
+                found.append(_left_in(group))
+    return min((left for left in found if left is not None), default=None)
+
+
+def _left_in(group: Path) -> int | None:
+    """The limit less what is used; cached file pages can be dropped, so they do not count."""
+    try:
+        limit = (group / "memory.max").read_text(encoding="ascii").strip()
+        used = int((group / "memory.current").read_text(encoding="ascii"))
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text(encoding="ascii").splitlines())
+    except OSError:  # the root group has no limit, and other systems no groups
+        return None
+    if limit == "max":
+        return None
+    return max(0, int(limit) - used + int(statistics.get("inactive_file", 0)))

@@ -1,0 +1,42 @@
+"""In which order the samples of an epoch are visited, and where one batch ends and the next begins."""
+
+from typing import Literal
+
+import torch
+from torch import Tensor
+
+from deepexp.runtime import generator
+
+Order = Literal["shuffled", "sequential", "with_replacement"]
+
+
+def epoch_order(samples: int, order: Order, seed: int, epoch: int) -> Tensor:
+    """(samples,) int64 on the CPU, a pure function of its arguments; every device sees the same batches for it.
+
+    `shuffled` is uniform without replacement, a new permutation for each epoch; `with_replacement` draws each sample
+    independently, so that about 1/e of them are not seen in an epoch.
+    """
+    if order == "sequential":
+        return torch.arange(samples)
+    random = generator(seed, "order", epoch)
+    if order == "shuffled":
+        return torch.randperm(samples, generator=random)
+    if order == "with_replacement":
+        return torch.randint(samples, (samples,), generator=random)
+    raise ValueError(f"order: {order!r} is not allowed; shuffled, sequential or with_replacement")
+
+
+def batch_bounds(samples: int, batch_size: int, drop_last: bool, batch_norm: bool) -> list[tuple[int, int]]:
+    """(start, stop) of each batch of an epoch, as positions in its order.
+
+    A last partial batch is kept unless `drop_last`. With batch normalisation a last batch of one sample, which has no
+    variance, joins the one before.
+    """
+    bounds = [(start, min(start + batch_size, samples)) for start in range(0, samples, batch_size)]
+    last_is_partial = samples % batch_size != 0
+    if drop_last and last_is_partial:
+        bounds.pop()
+    elif batch_norm and last_is_partial and len(bounds) > 1 and samples % batch_size == 1:
+        bounds.pop()
+        bounds[-1] = (bounds[-1][0], samples)
+    return bounds

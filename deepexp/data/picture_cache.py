@@ -1,0 +1,215 @@
+"""Decoded pictures on disk: made once, memory-mapped afterwards, made again when a file changes.
+
+A cache folder holds `train.npy`, `test.npy` (samples, height, width, channels; uint8) and `manifest.json` with their
+checksums. Its name is a digest of the list of files, so that a cache never speaks for other files than its own, and it
+gets that name only once it is whole.
+"""
+
+import concurrent.futures
+import contextlib
+import hashlib
+import json
+import logging
+import multiprocessing
+import os
+import shutil
+import sys
+import tempfile
+from collections.abc import Iterator
+from concurrent.futures.process import BrokenProcessPool
+from pathlib import Path
+
+import numpy as np
+from filelock import FileLock, Timeout
+
+from deepexp.console import progress
+from deepexp.data import decode
+from deepexp.data.decode import show
+from deepexp.data.folder_scan import Listing, PictureFile
+from deepexp.data.source import Shape
+from deepexp.errors import InputError, RunFailed
+from deepexp.runtime import available_cores
+
+log = logging.getLogger(__name__)
+
+_FORMAT = 1
+_CHUNK_BYTES = 1 << 22  # of decoded pixels that one process hands back at a time
+_MAX_CHUNK = 64  # pictures: so that the progress bar moves
+_SHOWN = 5  # broken pictures that are named
+
+
+def open_or_build(root: Path, listing: Listing, shape: Shape, where: Path | None) -> dict[str, Path]:
+    """The `.npy` files of both splits, decoding the pictures if no cache has them.
+
+    `where`: the folder for caches; None: beside the data if that can be written to, else the user's cache folder.
+    """
+    homes = [where] if where is not None else [_beside(root), _of_user()]
+    name = f"{root.name[:40] or 'root'}-{_digest(_FORMAT, shape, str(root))[:12]}"
+    content = _digest(listing.digest(root))[:16]
+    for home in homes:
+        found = _read(home / name / content)
+        if found is not None:
+            log.info("decoded pictures are read from %s", show(home / name / content))
+            return found
+    writable = [home for home in homes if _is_writable(home)]
+    if not writable:
+        raise InputError(
+            f"decoded pictures cannot be kept in {' or '.join(show(home) for home in homes)}: "
+            f"not writable; set data.cache to a folder that is"
+        )
+    home = writable[0]
+    try:
+        return _build(home / name, content, listing, shape)
+    except OSError as error:
+        reason = error.strerror or error
+        raise InputError(f"{show(home / name)}: decoded pictures cannot be written there ({reason})") from error
+
+
+def _digest(*parts: object) -> str:
+    return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _beside(root: Path) -> Path:
+    """Not inside: other programs would take it for a class."""
+    return root.parent / ".deepexp-cache"
+
+
+def _of_user() -> Path:
+    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepexp"
+
+
+def _is_writable(home: Path) -> bool:
+    try:
+        home.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=home):
+            return True
+    except OSError:
+        return False
+
+
+def _read(folder: Path) -> dict[str, Path] | None:
+    """The files of a cache, or None if there is none that is whole."""
+    paths = {split: folder / f"{split}.npy" for split in ("train", "test")}
+    try:
+        manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
+        for path in paths.values():
+            with path.open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != manifest["sha256"][path.name]:
+                    log.warning("%s is damaged; the pictures are decoded again", show(path))
+                    return None
+    except FileNotFoundError:
+        return None
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        log.warning("%s cannot be used (%s); the pictures are decoded again", show(folder), error)
+        return None
+    return paths
+
+
+def _build(folder: Path, content: str, listing: Listing, shape: Shape) -> dict[str, Path]:
+    """Decode into a folder of its own and rename that; of several processes one does it and the others wait."""
+    target = folder / content
+    folder.mkdir(parents=True, exist_ok=True)
+    with _lock(folder / "lock"):
+        found = _read(target)
+        if found is not None:
+            return found
+        for old in folder.iterdir():  # of files as they were before, or left by a process that was killed
+            if old.is_dir():
+                shutil.rmtree(old, ignore_errors=True)
+        temporary = Path(tempfile.mkdtemp(prefix="building-", dir=folder))
+        try:
+            log.info("pictures are decoded, once, into %s", show(target))
+            _decode_all(temporary, listing, shape)
+            temporary.chmod(0o755)  # mkdtemp makes it private
+            temporary.rename(target)
+        finally:
+            shutil.rmtree(temporary, ignore_errors=True)
+    return {split: target / f"{split}.npy" for split in ("train", "test")}
+
+
+@contextlib.contextmanager
+def _lock(path: Path) -> Iterator[None]:
+    lock = FileLock(path)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        log.info("waiting for another process that is decoding the same pictures (%s)", show(path))
+        lock.acquire()
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def _decode_all(folder: Path, listing: Listing, shape: Shape) -> None:
+    needed = (len(listing.train) + len(listing.test)) * int(np.prod(shape))
+    free = shutil.disk_usage(folder).free
+    if needed > free:
+        raise InputError(
+            f"{show(folder.parent)}: decoded pictures need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            f"set data.cache to a folder with more space, or data.size to something smaller"
+        )
+    broken: list[tuple[str, str]] = []
+    sha256 = {}
+    with _processes() as pool:
+        for split, files in (("train", listing.train), ("test", listing.test)):
+            target = folder / f"{split}.npy"
+            sha256[target.name] = _decode_split(pool, target, files, shape, broken)
+    if broken:
+        raise InputError(_name_broken(broken))
+    manifest = {"format": _FORMAT, "shape": shape, "sha256": sha256}
+    (folder / "manifest.json").write_text(json.dumps(manifest, indent=1) + "\n", encoding="utf-8")
+
+
+def _name_broken(broken: list[tuple[str, str]]) -> str:
+    named = [f"{show(path)}: {reason}" for path, reason in broken[:_SHOWN]]
+    if len(broken) == 1:
+        return f"{named[0]}; replace or remove this picture"
+    if len(broken) > _SHOWN:
+        named.append(f"… and {len(broken) - _SHOWN} more")
+    return "\n".join([f"{len(broken)} pictures cannot be read; replace or remove them:", *named])
+
+
+@contextlib.contextmanager
+def _processes() -> Iterator[concurrent.futures.Executor]:
+    """A process for each core. On Linux they are forks, which start at once and do not run the user's script again."""
+    context = multiprocessing.get_context("fork" if sys.platform == "linux" else None)
+    pool = concurrent.futures.ProcessPoolExecutor(available_cores(), context, decode.start_process)
+    try:
+        yield pool
+    except BrokenProcessPool as error:
+        raise RunFailed("a process that decoded pictures was killed, most likely for want of memory") from error
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _decode_split(
+    pool: concurrent.futures.Executor,
+    target: Path,
+    files: list[PictureFile],
+    shape: Shape,
+    broken: list[tuple[str, str]],
+) -> str:
+    """Write one split and return the file's SHA-256; broken pictures are added to `broken`."""
+    channels, height, width = shape
+    chunk = max(1, min(_MAX_CHUNK, _CHUNK_BYTES // (channels * height * width)))
+    chunks = [[file.path for file in files[start : start + chunk]] for start in range(0, len(files), chunk)]
+    results = pool.map(decode.decode_many, chunks, [shape] * len(chunks))
+    lost_colour = 0
+    with target.open("wb") as file, progress(f"decoding {target.stem} pictures", len(files), "pictures") as bar:
+        header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), height, width, channels)}
+        np.lib.format.write_array_header_1_0(file, header)
+        for paths, (pixels, broken_here, lost_here) in zip(chunks, results, strict=True):
+            file.write(pixels)
+            broken.extend(broken_here)
+            lost_colour += lost_here
+            bar.advance(len(paths))
+    if lost_colour:
+        log.warning(
+            "%d of %d %s pictures are in colour and become grey, as the first one is; data.channels=3 keeps colours",
+            lost_colour,
+            len(files),
+            target.stem,
+        )
+    with target.open("rb") as written:
+        return hashlib.file_digest(written, "sha256").hexdigest()

@@ -1,0 +1,40 @@
+"""The YAML of each data set and augmentation lists what its target takes, and works as it stands."""
+
+import importlib
+import inspect
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from deepexp.paths import CONF_DIR
+
+FILES = sorted([*(CONF_DIR / "data").glob("*.yaml"), *(CONF_DIR / "augment").glob("*.yaml")])
+
+
+def target_and_arguments(file: Path) -> tuple[Any, dict[str, Any]]:
+    arguments = yaml.safe_load(file.read_text(encoding="utf-8"))
+    module, _, name = arguments.pop("_target_").rpartition(".")
+    return getattr(importlib.import_module(module), name), arguments
+
+
+def test_all_are_there() -> None:
+    names = {f"{file.parent.name}/{file.stem}" for file in FILES}
+    sets = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "synthetic")
+    augmentations = ("none", "crop_flip", "cutout", "mixup", "cutmix", "crop_flip_cutout")
+    assert names >= {f"data/{name}" for name in sets} | {f"augment/{name}" for name in augmentations}
+
+
+@pytest.mark.parametrize("file", FILES, ids=lambda file: f"{file.parent.name}/{file.stem}")
+def test_yaml_lists_every_argument_and_works(file: Path, tmp_path: Path, picture_root: Path) -> None:
+    first = file.read_text(encoding="utf-8").splitlines()[0]
+    assert first.startswith("# ") and len(first) < 100  # what `deepexp list` shows
+    target, arguments = target_and_arguments(file)
+    parameters = set(inspect.signature(target).parameters)
+    assert set(arguments) == parameters - {"root"}
+    if "root" in parameters:
+        arguments["root"] = picture_root if file.stem == "image_folder" else tmp_path
+    made = target(**arguments)
+    if file.parent.name == "data":
+        assert made.info().train_samples > 0

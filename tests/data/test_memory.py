@@ -1,0 +1,45 @@
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from deepexp.data import memory
+
+
+def test_available_memory_is_plausible() -> None:
+    available = memory.available_bytes(torch.device("cpu"))
+    if sys.platform.startswith("linux") or sys.platform == "darwin":
+        assert available is not None and 1e6 < available < 1e14
+
+
+def group(folder: Path, limit: str, used: int, cached: int) -> None:
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "memory.max").write_text(f"{limit}\n")
+    (folder / "memory.current").write_text(f"{used}\n")
+    (folder / "memory.stat").write_text(f"anon 5\ninactive_file {cached}\n")
+
+
+def test_limits_of_control_groups_count(tmp_path: Path) -> None:
+    root = tmp_path / "sys"
+    (tmp_path / "own").write_text("0::/job/step\n")
+    group(root / "job" / "step", "max", 700, 0)
+    assert memory._of_control_group(tmp_path / "own", root) is None
+    group(root / "job", "1000", 700, 200)
+    assert memory._of_control_group(tmp_path / "own", root) == 500
+    group(root / "job" / "step", "100", 700, 200)  # over its limit
+    assert memory._of_control_group(tmp_path / "own", root) == 0
+
+
+def test_systems_without_control_groups(tmp_path: Path) -> None:
+    assert memory._of_control_group(tmp_path / "absent", tmp_path) is None
+    (tmp_path / "own").write_text("12:memory:/x\n0::/gone\n")
+    assert memory._of_control_group(tmp_path / "own", tmp_path) is None
+
+
+@pytest.mark.gpu
+def test_cuda_memory() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    free = memory.available_bytes(torch.device("cuda"))
+    assert free is not None and 0 < free <= torch.cuda.get_device_properties(0).total_memory
