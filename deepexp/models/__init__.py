@@ -1,0 +1,14 @@
+"""Networks that turn a batch of pictures into logits, one module for each, and how their weights begin.
+
+A model is built from what it is given and knows nothing of configs, data sets or training:
+
+    Model(*, shape: (channels, height, width), classes: int, dropout: float | None, batch_norm: bool | None, …)
+    model(pictures) -> logits    (batch, channels, height, width) -> (batch, classes)
+
+It can be built on the meta device, raises `ValueError` for arguments that cannot work, and may have
+
+    default_freeze       rules of what stands still at first, where the config has none
+    pretrained_modules   names of modules whose weights come from elsewhere, so that `init` leaves them alone
+    pretrained_origin    `imagenet`, a path or `random`: where those weights come from
+    load_pretrained()    puts them in, once the others have begun
+"""

@@ -1,0 +1,198 @@
+"""Weights that were trained elsewhere: where they are looked for, how they are fetched, and that they fit.
+
+Published weights are torchvision's, kept in torch.hub's cache under their own names, which end in the first digits of
+their SHA-256. Files are only ever read as tensors and plain values, so none of them can run code.
+"""
+
+import contextlib
+import hashlib
+import http.client
+import logging
+import re
+import socket
+import sys
+import urllib.error
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, BinaryIO
+
+import torch
+from torch import Tensor
+
+from deepexp.errors import InputError
+
+log = logging.getLogger(__name__)
+
+Choice = bool | str
+"""`auto`, True (ImageNet), False (random), or the path of a file or of a run directory."""
+
+_TIMEOUT_SECONDS = 8  # for an answer, and between one piece and the next
+_FIRST_LAYER = {"weight": (64, 3, 11, 11), "bias": (64,)}  # of AlexNet as torchvision has it
+
+
+@dataclass(frozen=True)
+class Resolved:
+    """What a model is to be built with: `choice` is True, False or an absolute path, no longer `auto`."""
+
+    choice: Choice
+
+
+def resolve(choice: Choice) -> Resolved:
+    """Settle what the first layer of AlexNet is taken from, before anything is built.
+
+    `auto` is True if the ImageNet weights are in the cache or can be downloaded; if not, it is False, after a warning.
+    Raises `InputError` if what was asked for outright cannot be had.
+    """
+    if choice == "auto":
+        try:
+            weights_file(_alexnet_url())
+        except InputError as error:
+            log.warning(
+                "NO IMAGENET WEIGHTS: the first layer begins at random and is not frozen, and the results are marked "
+                "pretrained: random. With model.pretrained=true this would be an error; with false, no warning. "
+                "The reason: %s",
+                error,
+            )
+            return Resolved(False)
+        return Resolved(True)
+    if choice is not False:
+        alexnet_first_layer(choice)
+    return Resolved(str(Path(choice).expanduser().absolute()) if isinstance(choice, str) else choice)
+
+
+def origin(choice: Choice) -> str:
+    """What is recorded of a choice that is settled: `imagenet`, `random`, or the path."""
+    if isinstance(choice, str):
+        return choice
+    return "imagenet" if choice else "random"
+
+
+def alexnet_first_layer(choice: Choice) -> dict[str, Tensor]:
+    """Weight (64, 3, 11, 11) and bias (64,) of the first convolution of AlexNet.
+
+    True takes torchvision's ImageNet weights; a path, the state dict of torchvision's AlexNet in a file, or a
+    checkpoint or run directory of a model that has this layer. Raises `InputError` if they cannot be had or do not fit.
+    """
+    path = weights_file(_alexnet_url()) if choice is True else _file_at(Path(str(choice)).expanduser())
+    weights = read_weights(path)
+    prefix = "features.0" if "features.0.weight" in weights else "network.features.0"
+    layer: dict[str, Tensor] = {}
+    for name, shape in _FIRST_LAYER.items():
+        key = f"{prefix}.{name}"
+        tensor = weights.get(key)
+        if not isinstance(tensor, Tensor):
+            raise InputError(
+                f"pretrained: {path} has no tensor features.0.{name}, the first layer of AlexNet; "
+                f"it holds {_some(weights)}"
+            )
+        if tuple(tensor.shape) != shape:
+            raise InputError(f"pretrained: {key} in {path} has shape {tuple(tensor.shape)}; AlexNet's is {shape}")
+        if not tensor.isfinite().all():
+            raise InputError(f"pretrained: {key} in {path} holds values that are not finite")
+        layer[name] = tensor
+    return layer
+
+
+def read_weights(path: Path) -> Mapping[str, Any]:
+    """The state dict in a file, on the CPU: the file's content itself, or what a checkpoint of a run has as `model`."""
+    try:
+        with path.open("rb") as file:
+            content = _load(path, file)
+    except OSError as error:
+        raise InputError(f"pretrained: {path} cannot be read ({error.strerror or error})") from error
+    weights = content.get("model", content) if isinstance(content, dict) else content
+    if not isinstance(weights, dict):
+        raise InputError(f"pretrained: {path} holds a {type(content).__name__}; a state dict is needed")
+    return weights
+
+
+def _load(path: Path, file: BinaryIO) -> Any:
+    try:
+        return torch.load(file, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged file makes torch.load raise almost anything
+        raise InputError(
+            f"pretrained: {path} is damaged, or no file of weights as torch.save writes them "
+            f"({type(error).__name__}); give a state dict or a run directory"
+        ) from error
+
+
+def weights_file(url: str) -> Path:
+    """Published weights in torch.hub's cache, downloaded if they are missing, with the right checksum in either case.
+
+    Raises `InputError` if they cannot be had; without a network that takes seconds.
+    """
+    name = url.rsplit("/", 1)[-1]
+    path = Path(torch.hub.get_dir()) / "checkpoints" / name
+    digest = _digest_in(name)
+    if path.exists():
+        if not _sha256(path).startswith(digest):
+            raise InputError(f"pretrained: {path} is damaged (its SHA-256 does not begin with {digest}); delete it")
+        return path
+    log.info("downloading %s to %s", url, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with _network_timeout(_TIMEOUT_SECONDS):
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=sys.stderr.isatty())
+    except (OSError, http.client.HTTPException, RuntimeError) as error:
+        raise InputError(
+            f"pretrained: {path} is missing, and downloading it from {url} failed ({_reason(error)}); "
+            f"put the file there, or set model.pretrained=false"
+        ) from error
+    return path
+
+
+def _alexnet_url() -> str:
+    from torchvision.models import AlexNet_Weights
+
+    url: str = AlexNet_Weights.IMAGENET1K_V1.url
+    return url
+
+
+def _file_at(path: Path) -> Path:
+    """The file of weights at a path that may be a run directory."""
+    if not path.is_dir():
+        return path
+    checkpoint = path / "checkpoints" / "last.pt"
+    if not checkpoint.exists():
+        raise InputError(f"pretrained: {path} is a folder without {checkpoint.relative_to(path)}; give a run or a file")
+    return checkpoint
+
+
+def _digest_in(name: str) -> str:
+    """The beginning of the SHA-256 that torchvision puts in a file's name: `alexnet-owt-7be5be79.pth`."""
+    found = re.search(r"-([0-9a-f]{8,64})\.", name)
+    assert found is not None, f"{name} has no digest in its name"
+    return found[1]
+
+
+def _sha256(path: Path) -> str:
+    try:
+        with path.open("rb") as file:
+            return hashlib.file_digest(file, "sha256").hexdigest()
+    except OSError as error:
+        raise InputError(f"pretrained: {path} cannot be read ({error.strerror})") from error
+
+
+@contextlib.contextmanager
+def _network_timeout(seconds: float) -> Iterator[None]:
+    """torch.hub waits as long as sockets do by default, which is for ever."""
+    before = socket.getdefaulttimeout()
+    socket.setdefaulttimeout(seconds)
+    try:
+        yield
+    finally:
+        socket.setdefaulttimeout(before)
+
+
+def _reason(error: Exception) -> str:
+    """The cause in a few words; urllib wraps what the system said."""
+    if isinstance(error, urllib.error.URLError) and not isinstance(error, urllib.error.HTTPError):
+        return str(error.reason)
+    return str(error) or type(error).__name__
+
+
+def _some(weights: Mapping[str, Any]) -> str:
+    """The first few keys, for a message."""
+    keys = [str(key) for key in weights][:3]
+    return ", ".join(keys) + (", …" if len(weights) > len(keys) else "") if keys else "nothing"

@@ -1,0 +1,156 @@
+"""Any image classifier of `torchvision.models` by its name, with its published weights where they are wanted."""
+
+import inspect
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
+from torchvision import models
+
+from deepexp.errors import InputError
+from deepexp.models import pretrained as weights
+from deepexp.models.blocks import Shape, check_dropout, check_positive
+from deepexp.suggest import did_you_mean
+
+_IMAGENET_CLASSES = 1000
+_SIDES = (32, 64, 96, 128, 224, 299)  # pixels, of which one is proposed where pictures do not fit
+_DROPOUT_ARGUMENTS = ("dropout", "drop_rate")  # the second is DenseNet's
+_WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
+
+
+class TorchvisionModel(nn.Module):
+    """The network of this name, its last layer made for `classes`.
+
+    `pretrained`: True takes torchvision's default weights, all but a last layer of another size. `dropout`: None
+    leaves the network's own habit; refused where it has no dropout. `batch_norm` must be None: it belongs to these
+    networks or it does not. The auxiliary heads of GoogLeNet and Inception v3 are left out.
+    """
+
+    def __init__(
+        self,
+        *,
+        shape: Shape,
+        classes: int,
+        name: str = "resnet18",
+        pretrained: bool = False,
+        dropout: float | None = None,
+        batch_norm: bool | None = None,
+    ) -> None:
+        super().__init__()
+        check_positive(classes=classes)
+        _check_name(name)
+        if batch_norm is not None:
+            raise ValueError(f"batch_norm: {batch_norm} cannot be had, {name} has its own way; set batch_norm=null")
+        if not isinstance(pretrained, bool):
+            raise ValueError(f"pretrained: {pretrained!r} is neither true nor false, the choices of model=torchvision")
+        if shape[0] != 3:
+            raise ValueError(f"shape: pictures of {shape[0]} channel(s) do not fit {name}, which takes 3")
+        self.name = name
+        self.pretrained = pretrained
+
+        options: dict[str, Any] = {}
+        if name in _WITH_AUXILIARY_HEADS:  # their published weights need another normalisation, done by themselves
+            options = {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
+        with torch.device("meta"):
+            published = _build(name, _IMAGENET_CLASSES, **options)
+        if dropout is not None:
+            options |= _dropout_option(name, published, dropout)
+        _check_picture(name, published, shape)
+        self.network = _build(name, classes, **options)
+        self.pretrained_modules = _common_modules(self.network, published) if pretrained else ()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.network(x)
+
+    @property
+    def pretrained_origin(self) -> str:
+        """`imagenet` or `random`."""
+        return weights.origin(self.pretrained)
+
+    def load_pretrained(self) -> None:
+        """Put the published weights into every layer of their shape; `InputError` if they cannot be had."""
+        if not self.pretrained:
+            return
+        choice = models.get_model_weights(self.name).DEFAULT
+        path = weights.weights_file(choice.url)  # torchvision finds it in the cache, and does not look at its checksum
+        with torch.random.fork_rng(devices=[]):  # it draws weights before it loads the others
+            try:
+                published = models.get_model(self.name, weights=choice, progress=False).state_dict()
+            except Exception as error:  # a damaged file makes torch.load raise almost anything
+                raise InputError(f"pretrained: {path} does not fit {self.name} ({error})") from error
+        own = self.network.state_dict()
+        fitting = {key: value for key, value in published.items() if own[key].shape == value.shape}
+        self.network.load_state_dict(own | fitting)
+
+
+def _check_name(name: str) -> None:
+    names = models.list_models(module=models)
+    if name not in names:
+        raise ValueError(
+            f"name: {name!r} is no image classifier of torchvision{did_you_mean(name, names)}; "
+            f"the {len(names)} that there are: https://docs.pytorch.org/vision/stable/models.html#classification"
+        )
+
+
+class _NumbersOnCpu(TorchFunctionMode):
+    """RegNet computes its widths with tensors and reads them, which tensors on the meta device do not allow."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.arange, torch.tensor):
+            kwargs.setdefault("device", "cpu")
+        return func(*args, **kwargs)
+
+
+def _build(name: str, classes: int, **options: Any) -> nn.Module:
+    if torch.get_default_device().type != "meta":
+        return models.get_model(name, weights=None, num_classes=classes, **options)
+    with _NumbersOnCpu():
+        return models.get_model(name, weights=None, num_classes=classes, **options).to("meta")
+
+
+def _dropout_option(name: str, network: nn.Module, dropout: float) -> dict[str, float]:
+    """The argument by which this network takes dropout; `ValueError` where there is none."""
+    check_dropout(dropout)
+    arguments = inspect.signature(type(network)).parameters
+    for argument in _DROPOUT_ARGUMENTS:
+        if argument in arguments:
+            return {argument: dropout}
+    raise ValueError(f"dropout: {dropout} has no place in {name}; set dropout=null")
+
+
+def _check_picture(name: str, network: nn.Module, shape: Shape) -> None:
+    """`ValueError` for pictures that the network, given on the meta device, cannot take."""
+    channels, height, width = shape
+    reason = _refusal(network, shape)
+    if reason is None:
+        return
+    fitting = [side for side in _SIDES if _refusal(network, (channels, side, side)) is None]
+    raise ValueError(
+        f"shape: pictures of {height}x{width} do not fit {name} ({reason}); "
+        f"of the usual sizes it takes {', '.join(map(str, fitting))} (data.resize)"
+    )
+
+
+def _refusal(network: nn.Module, shape: Shape) -> str | None:
+    """Why the network cannot take pictures of this shape; None if it can."""
+    try:
+        network.eval()(torch.empty(2, *shape, device="meta"))
+    except (RuntimeError, ValueError, AssertionError) as error:
+        return str(error).splitlines()[0]
+    return None
+
+
+def _common_modules(network: nn.Module, published: nn.Module) -> tuple[str, ...]:
+    """The names of the modules whose own parameters have the shapes of the published ones."""
+    shapes = {name: parameter.shape for name, parameter in published.named_parameters()}
+    common = []
+    for name, module in network.named_modules(prefix="network"):
+        own = {f"{name}.{key}".removeprefix("network."): p.shape for key, p in module.named_parameters(recurse=False)}
+        if own and own.items() <= shapes.items():
+            common.append(name)
+    return tuple(common)

@@ -1,0 +1,99 @@
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
+
+from deepexp.models.mnist_net import MnistNet
+
+
+class LectureNet(nn.Module):
+    """What the lecture describes, in plain PyTorch."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.layers = nn.ModuleList(
+            [nn.Conv2d(1, 32, 5), nn.Conv2d(32, 64, 5), nn.Linear(256, 200), nn.Linear(200, 10)]
+        )
+
+    def forward(self, x: Tensor) -> Tensor:
+        first, second, hidden, last = self.layers
+        x = F.relu(F.max_pool2d(first(x), kernel_size=3))
+        x = F.relu(F.max_pool2d(second(x), kernel_size=2))
+        return last(F.relu(hidden(x.view(-1, 256))))
+
+
+def mnist_net(**arguments) -> MnistNet:
+    torch.manual_seed(0)
+    return MnistNet(shape=(1, 28, 28), classes=10, **arguments)
+
+
+def test_it_is_the_lectures_net_to_the_last_bit():
+    ours = mnist_net()
+    torch.manual_seed(0)
+    theirs = LectureNet()
+    x, target = torch.randn(20, 1, 28, 28), torch.arange(20) % 10
+
+    outputs = ours(x), theirs(x)
+    for output in outputs:
+        F.cross_entropy(output, target).backward()
+
+    assert torch.equal(*outputs)
+    for mine, reference in zip(ours.parameters(), theirs.parameters(), strict=True):
+        assert torch.equal(mine, reference)
+        assert torch.equal(mine.grad, reference.grad)
+
+
+def test_it_has_the_lectures_parameters():
+    convolutions = (25 * 1 + 1) * 32 + (25 * 32 + 1) * 64
+    linear = (256 + 1) * 200 + (200 + 1) * 10
+
+    assert sum(p.numel() for p in mnist_net().parameters()) == convolutions + linear == 105_506
+
+
+def test_batch_norm_does_not_change_the_initial_weights():
+    plain, normalised = mnist_net().state_dict(), mnist_net(batch_norm=True).state_dict()
+
+    assert all(torch.equal(value, normalised[name]) for name, value in plain.items())
+
+
+def test_batch_norm_stands_where_it_can_be_folded():
+    net = mnist_net(batch_norm=True).double()
+    x = torch.randn(8, 1, 28, 28, dtype=torch.float64)
+    net(x)  # gives the running statistics values of their own
+    net.eval()
+    expected = net(x)
+
+    net.conv1, net.bn1 = fuse_conv_bn_eval(net.conv1, net.bn1), nn.Identity()
+    net.conv2, net.bn2 = fuse_conv_bn_eval(net.conv2, net.bn2), nn.Identity()
+    net.fc1, net.bn3 = fuse_linear_bn_eval(net.fc1, net.bn3), nn.Identity()
+
+    torch.testing.assert_close(net(x), expected)
+
+
+def test_dropout_acts_before_both_linear_layers():
+    net = mnist_net(dropout=0.5)
+    for parameter in net.parameters():
+        nn.init.constant_(parameter, 0.01)  # so that no feature is zero by itself
+    zeros = {}
+    for layer in (net.fc1, net.fc2):
+        layer.register_forward_pre_hook(lambda layer, x: zeros.update({layer: (x[0] == 0).double().mean().item()}))
+
+    net(torch.ones(50, 1, 28, 28))
+    assert zeros[net.fc1] == pytest.approx(0.5, abs=0.05)
+    assert zeros[net.fc2] == pytest.approx(0.5, abs=0.05)
+
+    net.eval()(torch.ones(50, 1, 28, 28))
+    assert zeros[net.fc1] == zeros[net.fc2] == 0
+
+
+def test_the_smallest_pictures_leave_one_feature_a_channel():
+    assert MnistNet(shape=(3, 22, 24), classes=2).fc1.in_features == 64
+    with pytest.raises(ValueError, match=r"^shape: pictures of 21x28 are too small .* at least 22x22"):
+        MnistNet(shape=(3, 21, 28), classes=2)
+
+
+@pytest.mark.parametrize("classes", [0, -1, 2.5])
+def test_an_impossible_number_of_classes_is_refused(classes: object):
+    with pytest.raises(ValueError, match=r"^classes: "):
+        MnistNet(shape=(1, 28, 28), classes=classes)
