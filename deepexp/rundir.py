@@ -1,0 +1,244 @@
+"""The directory that a run leaves behind: making, opening and locking it, and its JSON files.
+
+Each of those carries `format` and is replaced in one step, so that nobody reads half of one.
+What the run measures is in `runlog.py`; how it came about, in `provenance.py`.
+"""
+
+import dataclasses
+import datetime
+import json
+import math
+import os
+import secrets
+import shutil
+import socket
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, Literal
+
+import filelock
+
+from deepexp.errors import InputError
+from deepexp.storage import storage_errors, sync_directory, write_atomically
+
+FORMAT = 1
+Status = Literal["running", "done", "failed", "killed-by-signal"]
+
+_REQUIRED = (".hydra/config.yaml", "status.json")
+_SWEEP_FILES = ("sweep.json", "ledger.jsonl")
+_ATTEMPTS = 100  # at names that nobody has: 2**24 of them in each second
+
+
+def make_unique_directory(output_dir: str | Path, name: str) -> Path:
+    """Make `<output_dir>/<name>/<date>_<time>_<unique>/`, which no other process gets as well.
+
+    Raises `InputError` or `RunFailed` if that cannot be; `~` in `output_dir` is the home directory.
+    """
+    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
+        raise InputError(f"name={name!r} must be the name of one folder, without a slash")
+    parent = Path(output_dir).expanduser() / name
+    with storage_errors(parent, chosen_by_user=True):
+        parent.mkdir(parents=True, exist_ok=True)
+        for _ in range(_ATTEMPTS):
+            stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
+            path = parent / f"{stamp}_{secrets.token_hex(3)}"  # leaves seeded generators alone
+            try:
+                path.mkdir()  # fails if it is there: that is what makes it ours
+            except FileExistsError:
+                continue
+            sync_directory(parent)
+            return path
+        raise FileExistsError(f"no free name in {_ATTEMPTS} attempts")
+
+
+@dataclasses.dataclass(frozen=True)
+class HydraFiles:
+    """What Hydra composed, as YAML texts: `.hydra/{config,overrides,hydra}.yaml`."""
+
+    config: str
+    overrides: str
+    hydra: str
+
+
+class RunDirectory:
+    """One run's directory. Whoever writes into it holds its lock, which dies with the process."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path.absolute()  # holds even if the process changes its directory
+        self.checkpoints = self.path / "checkpoints"
+        # One lock for all threads of the process, not one for each.
+        self._lock = filelock.FileLock(self.path / ".lock", thread_local=False)
+
+    @classmethod
+    def create(cls, output_dir: str | Path, name: str, files: HydraFiles) -> "RunDirectory":
+        """Make a new, locked run directory below `output_dir`, with status `running`."""
+        return cls._fill(make_unique_directory(output_dir, name), files)
+
+    @classmethod
+    def create_at(cls, path: Path, files: HydraFiles) -> "RunDirectory":
+        """Make a new, locked run directory under a given name, as a sweep does for its jobs.
+
+        Raises `InputError` if something is there already.
+        """
+        with storage_errors(path, chosen_by_user=True):
+            path.mkdir(parents=True)
+        return cls._fill(path, files)
+
+    @classmethod
+    def _fill(cls, path: Path, files: HydraFiles) -> "RunDirectory":
+        run = cls(path)
+        try:
+            run.lock()
+            with storage_errors(path, chosen_by_user=True):
+                run.checkpoints.mkdir()
+                (path / ".hydra").mkdir()
+            for name, text in dataclasses.asdict(files).items():
+                content = f"# format: {FORMAT}\n{text}"
+                write_atomically(path / ".hydra" / f"{name}.yaml", content.encode())
+            run.set_status("running")
+        except BaseException:
+            run.unlock()
+            shutil.rmtree(path, ignore_errors=True)  # nothing but what was made above is in it
+            raise
+        return run
+
+    @classmethod
+    def open(cls, path: str | Path) -> "RunDirectory":
+        """The run in `path`, not locked; `InputError` says what is wrong if that is no run."""
+        path = Path(path).expanduser()
+        try:
+            problem = _why_no_run(path)
+        except OSError as error:
+            problem = error.strerror or str(error)
+        if problem:
+            raise InputError(f"{path} is not a run: {problem}")
+        run = cls(path)
+        run.read_json("status.json")
+        return run
+
+    def lock(self) -> None:
+        """Claim the directory for this process; `InputError` if a run is still alive in it."""
+        with storage_errors(self.path, chosen_by_user=True):
+            try:
+                self._lock.acquire(timeout=1)  # for an instant, `is_alive` elsewhere may hold it
+            except filelock.Timeout:
+                raise InputError(
+                    f"{self.path} belongs to a run that is still alive{self._owner()}; "
+                    "wait until it ends, or stop it first"
+                ) from None
+
+    def unlock(self) -> None:
+        """Let others have the directory; harmless if this process does not hold it."""
+        self._lock.release()
+
+    def is_alive(self) -> bool:
+        """Whether a process, this one included, is at work in the directory."""
+        if not (self.path / ".lock").exists():
+            return False
+        probe = filelock.FileLock(self.path / ".lock", thread_local=False)
+        try:
+            with probe.acquire(timeout=0):
+                return False
+        except filelock.Timeout:
+            return True
+        except PermissionError:  # another user's run, which only its status tells about
+            return self.read_json("status.json").get("status") == "running"
+
+    def write_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Replace the file `name` durably by `content` with `format` before it."""
+        text = json.dumps(plain({"format": FORMAT, **content}), indent=2, ensure_ascii=False)
+        # What an undecodable file name left in a path cannot stand in UTF-8.
+        write_atomically(self.path / name, (text + "\n").encode(errors="backslashreplace"))
+
+    def update_json(self, name: str, content: Mapping[str, Any]) -> None:
+        """Replace only the keys that `content` has; where both are mappings, merge them."""
+        merged = self.read_json(name) if (self.path / name).exists() else {}
+        for key, value in content.items():
+            old = merged.get(key)
+            if isinstance(old, dict) and isinstance(value, Mapping):
+                merged[key] = {**old, **value}
+            else:
+                merged[key] = value
+        self.write_json(name, merged)
+
+    def read_json(self, name: str) -> dict[str, Any]:
+        """What is in the file `name`; `InputError` if it is missing, damaged or too new."""
+        path = self.path / name
+        if not path.is_file():
+            raise InputError(f"{path} is missing")
+        try:
+            content = json.loads(path.read_bytes())
+        except OSError as error:
+            raise InputError(f"{path} cannot be read: {error.strerror}") from error
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path} is damaged: {error}") from error
+        if not isinstance(content, dict) or not isinstance(content.get("format"), int):
+            raise InputError(f"{path} is not a file of a run: it has no 'format'")
+        if content["format"] > FORMAT:
+            raise InputError(
+                f"{path} has format {content['format']}, and this deepexp reads up to {FORMAT}: "
+                "it was written by a newer one"
+            )
+        return content
+
+    def set_status(self, status: Status, reason: str | None = None) -> None:
+        """Record where the run stands; `running` a second time means that it was resumed."""
+        now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+        path = self.path / "status.json"
+        before = self.read_json("status.json") if path.exists() else {}
+        resumed = before.get("resume_times", [])
+        running = status == "running"
+        self.write_json(
+            "status.json",
+            {
+                "status": status,
+                "reason": reason,
+                "host": socket.gethostname(),
+                "pid": os.getpid(),
+                "start_time": before.get("start_time", now),
+                "resume_times": [*resumed, now] if running and before else resumed,
+                "end_time": None if running else now,
+            },
+        )
+
+    def _owner(self) -> str:
+        """Who holds the directory, as far as the status tells."""
+        try:
+            status = self.read_json("status.json")
+        except InputError:
+            return ""
+        return f" (process {status.get('pid')} on {status.get('host')})"
+
+
+def plain(value: Any) -> Any:
+    """`value` as JSON has it: a number that is not finite becomes null, since JSON knows none."""
+    if isinstance(value, float) and not math.isfinite(value):
+        return None
+    if isinstance(value, Mapping):
+        return {key: plain(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [plain(item) for item in value]
+    return str(value) if isinstance(value, Path) else value
+
+
+def _why_no_run(path: Path) -> str | None:
+    if not path.exists():
+        return "there is nothing of that name"
+    if not path.is_dir():
+        return f"it is a file; did you mean {_enclosing_run(path) or path.parent}?"
+    if any((path / name).exists() for name in _SWEEP_FILES):
+        return "it is a sweep, whose runs are the folders in it"
+    missing = [name for name in _REQUIRED if not (path / name).is_file()]
+    if not missing:
+        return None
+    enclosing = _enclosing_run(path)
+    hint = f"; did you mean {enclosing}?" if enclosing else ""
+    return f"it has no {' and no '.join(missing)}{hint}"
+
+
+def _enclosing_run(path: Path) -> Path | None:
+    """The run that `path` lies in, if it does."""
+    for folder in path.absolute().parents:
+        if all((folder / name).is_file() for name in _REQUIRED):
+            return folder
+    return None

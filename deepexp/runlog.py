@@ -1,0 +1,260 @@
+"""Everything that a run writes down while it goes on: the trainer calls this, and nothing else.
+
+Figures go to `metrics.jsonl`, to TensorBoard and to the console; what the run came to, to
+`summary.json` and `predictions.npz`; the log and all warnings, to `run.log`.
+"""
+
+import contextlib
+import dataclasses
+import io
+import json
+import logging
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+from torch import Tensor, nn
+
+from deepexp import pictures
+from deepexp.console import Console, Header, Horizon
+from deepexp.errors import RunFailed
+from deepexp.events import EventFile, HParam, model_graph
+from deepexp.metrics import EpochMetrics, Summary
+from deepexp.rundir import FORMAT, RunDirectory, Status, plain
+from deepexp.storage import AppendFile, write_atomically
+
+__all__ = ["Description", "EpochMetrics", "RunLog", "Summary"]
+
+log = logging.getLogger(__name__)
+
+_SAMPLES_SHOWN = 40
+_FILTERS_SHOWN = 256
+
+
+@dataclass(frozen=True)
+class Description:
+    """What is written once at the beginning of a run, to be looked at in TensorBoard.
+
+    `config`: composed YAML. `hparams`: the values to compare runs by, by their config keys.
+    `example`: a batch as the model takes it, on its device (batch, channels, height, width).
+    `images`: training samples as uint8 (samples, channels, height, width), with their `labels`
+    (samples,) and the names of all `classes`.
+    """
+
+    config: str
+    hparams: Mapping[str, HParam]
+    model: nn.Module
+    example: Tensor
+    images: Tensor
+    labels: Tensor
+    classes: Sequence[str]
+
+
+class RunLog:
+    """Writes into a run directory that this process holds the lock of.
+
+    `logdir` is what the user is told to open in TensorBoard; by default all runs beside this one's
+    experiment. Once a disk refuses, the methods raise `RunFailed` naming file and space.
+    """
+
+    def __init__(self, run: RunDirectory, console: Console, *, logdir: Path | None = None) -> None:
+        self._run = run
+        self._console = console
+        self._logdir = logdir or run.path.parent.parent
+        self._metrics = AppendFile(run.path / "metrics.jsonl")
+        self._events = EventFile(run.path)
+        # Last, for it changes the loggers, which nobody would put back if another file failed.
+        self._log_file = _LogFile(run.path / "run.log", console)
+
+    def start(self, header: Header, horizon: Horizon, *, has_validation: bool) -> None:
+        """Say what is being trained, or gone on with, and start the progress bar."""
+        for name, value in header.rows().items():
+            log.info("%s: %s", name, value)
+        if horizon.step:
+            log.info("going on after step %d", horizon.step)
+        self._console.header(header)
+        self._console.begin(horizon, has_validation=has_validation)
+
+    def describe(self, description: Description) -> None:
+        """Fill TensorBoard's pages of a new run: text, graph, images, hyper-parameters."""
+        self._events.hparams(description.hparams)
+        self._events.text("config", f"```yaml\n{description.config}\n```")
+        samples = slice(0, _SAMPLES_SHOWN)
+        grid = pictures.sample_grid(description.images[samples], description.labels[samples], description.classes)
+        self._events.image("samples/train", grid, 0)
+        self._draw_filters(description.model, 0)
+        try:
+            self._events.graph(model_graph(description.model, description.example))
+        except Exception as error:  # a model of the user's own may do what cannot be traced
+            log.info("no graph of the model in TensorBoard: %s", error)
+        self._events.flush()
+
+    def tick(self, step: int, samples: int) -> None:
+        """After each update, of `samples` samples: moves the progress bar, and is nearly free."""
+        self._console.tick(step, samples)
+
+    def steps(
+        self,
+        first_step: int,
+        losses: Sequence[float],
+        lr: float,
+        grad_norm: float,
+        samples_per_second: float,
+    ) -> None:
+        """The losses of consecutive updates, counted from 1, and how things stand at the last."""
+        self._events.curve("train/loss", losses, first_step)
+        rest = {
+            "train/lr": lr,
+            "train/grad_norm": grad_norm,
+            "speed/samples_per_second": samples_per_second,
+        }
+        self._events.scalars(rest, first_step + len(losses) - 1)
+        self._events.flush()
+        self._console.reading(losses[-1], samples_per_second)
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        """An epoch has ended; it gets a line in `metrics.jsonl` if it was evaluated.
+
+        In TensorBoard its figures stand above the epoch, not the update, so that runs with
+        different batch sizes can be compared.
+        """
+        if metrics.test_loss is not None:
+            line = json.dumps(plain({"format": FORMAT, **dataclasses.asdict(metrics)}))
+            self._metrics.write(line.encode() + b"\n")
+        curves = {
+            "train/epoch_loss": metrics.train_loss,
+            "train/error_rate": metrics.train_error_rate,
+            "test/loss": metrics.test_loss,
+            "test/error_rate": metrics.test_error_rate,
+            "test/errors": metrics.test_errors,
+            "val/loss": metrics.val_loss,
+            "val/error_rate": metrics.val_error_rate,
+        }
+        known = {tag: value for tag, value in curves.items() if value is not None}
+        self._events.scalars(known, metrics.epoch)
+        self._events.flush()
+        self._console.epoch(metrics)
+        figures = ", ".join(f"{tag} {value:.6g}" for tag, value in known.items())
+        log.info("epoch %d, step %d: %s", metrics.epoch, metrics.step, figures)
+
+    def finish(
+        self,
+        summary: Summary,
+        *,
+        model: nn.Module,
+        predicted: Tensor,
+        target: Tensor,
+        classes: Sequence[str],
+    ) -> None:
+        """The run is done: write what it came to, the summary last.
+
+        `predicted`, `target`: classes of the test samples (samples,), in the data set's order.
+        """
+        matrix = pictures.confusion_matrix(predicted, target, len(classes))
+        picture = pictures.draw_confusion_matrix(matrix, classes)
+        self._events.image("test/confusion_matrix", picture, summary.epochs)
+        self._draw_filters(model, summary.epochs)
+        self._events.hparams_end(success=True)
+        self._write_predictions(predicted, target, len(classes))
+        self.flush(sync=True)
+        self._run.write_json("summary.json", dataclasses.asdict(summary))
+        self._run.set_status("done")
+        self._console.finish(summary, self._run.path, self._logdir)
+        log.info("done: %d of %d test samples wrong", summary.test_errors, summary.test_samples)
+
+    def stopped(self, status: Status, reason: str) -> None:
+        """The run has ended before its time, with `status` other than `done`."""
+        can_go_on = any(self._run.checkpoints.glob("*.pt"))
+        self._console.stopped(reason, self._run.path, can_go_on=can_go_on)
+        try:
+            self._run.set_status(status, reason)  # first, should there be room for one thing only
+            log.info("%s: %s", status, reason)
+            self._events.hparams_end(success=False)
+            self._events.flush()
+        except RunFailed as error:  # often the same full disk that ended the run
+            self._console.warn(str(error))
+
+    def flush(self, *, sync: bool = False) -> None:
+        """Hand everything to the system; with `sync`, to the disk, as before a checkpoint."""
+        self._events.flush(sync=sync)
+        if sync:
+            self._metrics.sync()
+
+    def offsets(self) -> dict[str, int]:
+        """How long the files are that a resumed run cuts back.
+
+        `run.log` is not among them: what happened after the checkpoint, and why the run ended, is
+        what one will want to read there.
+        """
+        return {"metrics.jsonl": self._metrics.offset(), "events": self._events.offset()}
+
+    def cut_back(self, offsets: Mapping[str, int]) -> None:
+        """Forget what was written after `offsets` was taken; a file not named is emptied."""
+        self._metrics.cut_back(offsets.get("metrics.jsonl", 0))
+        self._events.cut_back(offsets.get("events", 0))
+
+    def close(self) -> None:
+        """Close the files and give the loggers back; the run's lock is the caller's."""
+        with contextlib.ExitStack() as stack:  # which closes all, even if one cannot be written
+            stack.callback(self._log_file.close)
+            stack.callback(self._metrics.close)
+            stack.callback(self._events.close)
+
+    def _draw_filters(self, model: nn.Module, epoch: int) -> None:
+        filters = pictures.first_filters(model)
+        if filters is not None:
+            grid = pictures.filter_grid(filters[:_FILTERS_SHOWN])
+            self._events.image("filters/first_layer", grid, epoch)
+
+    def _write_predictions(self, predicted: Tensor, target: Tensor, classes: int) -> None:
+        small = np.min_scalar_type(classes - 1)  # uint8 for up to 256 classes
+        buffer = io.BytesIO()
+        np.savez_compressed(
+            buffer,
+            format=np.array(FORMAT),
+            predicted=predicted.cpu().numpy().astype(small),
+            target=target.cpu().numpy().astype(small),
+        )
+        write_atomically(self._run.path / "predictions.npz", buffer.getvalue())
+
+
+class _LogFile(logging.Handler):
+    """`run.log`: what deepexp's loggers say while it is open, and Python's warnings."""
+
+    _LOGGERS = ("deepexp", "py.warnings")
+
+    def __init__(self, path: Path, console: Console) -> None:
+        super().__init__(level=logging.INFO)
+        self.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(name)s: %(message)s"))
+        self._file = AppendFile(path)
+        self._is_full = False
+        self._console_handler = console.handler
+        deepexp, python = map(logging.getLogger, self._LOGGERS)
+        self._level_before = deepexp.level
+        deepexp.setLevel(logging.INFO)
+        deepexp.addHandler(self)
+        python.addHandler(self)
+        python.addHandler(console.handler)
+        logging.captureWarnings(True)
+
+    def emit(self, record: logging.LogRecord) -> None:
+        """Append a line; the first failure to do so is raised, for it ends the run."""
+        if self._is_full:
+            return
+        try:
+            self._file.write(self.format(record).rstrip().encode(errors="backslashreplace") + b"\n")
+        except Exception:
+            self._is_full = True
+            raise
+
+    def close(self) -> None:
+        """Put the loggers back as they were, and close the file."""
+        deepexp, python = map(logging.getLogger, self._LOGGERS)
+        logging.captureWarnings(False)
+        python.removeHandler(self._console_handler)
+        python.removeHandler(self)
+        deepexp.removeHandler(self)
+        deepexp.setLevel(self._level_before)
+        self._file.close()
+        super().close()
