@@ -1,0 +1,46 @@
+"""Contenders in turns, so that a machine that is busy with other things slows them all alike."""
+
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import TypeVar
+
+T = TypeVar("T")
+Measured = dict[str, list[float]]
+"""Contender → its figure in each round."""
+
+
+@dataclass(frozen=True)
+class Ratio:
+    """Of two contenders: the median over rounds of their ratio within a round, and the lowest and highest."""
+
+    median: float
+    lowest: float
+    highest: float
+
+
+def rounds(contenders: dict[str, T], measure: Callable[[T], float], count: int, tell: Callable[[], None]) -> Measured:
+    """Let each contender be measured in each round; who begins, changes from round to round. `tell` after each turn."""
+    figures: Measured = {name: [] for name in contenders}
+    names = list(contenders)
+    for turn in range(count):
+        for name in _rotated(names, turn):
+            figures[name].append(measure(contenders[name]))
+            tell()
+    return figures
+
+
+def ratio(figures: Measured, of: str, to: str) -> Ratio:
+    """`of` over `to`, round by round: what disturbs a whole round drops out."""
+    ratios = [ours / theirs for ours, theirs in zip(figures[of], figures[to], strict=True)]
+    return Ratio(statistics.median(ratios), min(ratios), max(ratios))
+
+
+def medians(figures: Measured) -> dict[str, float]:
+    """Of each contender over the rounds."""
+    return {name: statistics.median(values) for name, values in figures.items()}
+
+
+def _rotated(names: Sequence[str], turn: int) -> Iterable[str]:
+    start = turn % len(names)
+    return [*names[start:], *names[:start]]

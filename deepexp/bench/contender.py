@@ -1,0 +1,60 @@
+"""What takes part in a comparison: one way of training a given model on given data.
+
+The contenders are `ours.py` and `plain.py`; each runs in a process of its own (`worker.py`).
+"""
+
+import os
+import sys
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Protocol
+
+import torch
+
+
+@dataclass(frozen=True)
+class EpochResult:
+    """An epoch of training and a pass over the test set."""
+
+    seconds: float
+    test_error_rate: float
+
+
+class Contender(Protocol):
+    """Trains the model on, from wherever it is: only time is measured, and every step takes the same."""
+
+    def steps(self, count: int) -> float:
+        """Make so many updates; the seconds of one, as their mean."""
+        ...
+
+    def epoch(self) -> EpochResult:
+        """Train for one epoch and test."""
+        ...
+
+
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was given, so that a clock can be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
+def peak_memory_bytes() -> int | None:
+    """The most memory that this process has had (resident, not on a GPU); None where the system does not tell."""
+    status = Path("/proc/self/status")
+    if status.exists():  # getrusage of a Linux process can hold the peak of the one that started it
+        for line in status.read_text(encoding="utf-8").splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) * 1024
+    if os.name != "posix":
+        return None
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else peak * 1024
+
+
+def peak_device_memory_bytes(device: torch.device) -> int | None:
+    """The most memory that torch has reserved on a GPU; None on a CPU."""
+    return torch.cuda.max_memory_reserved(device) if device.type == "cuda" else None

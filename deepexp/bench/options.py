@@ -1,0 +1,56 @@
+"""What a benchmark itself can be told, beside the config keys of what it measures."""
+
+import dataclasses
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import yaml
+
+from deepexp.errors import InputError
+from deepexp.schema import Problems, TrainConfig, key, section
+from deepexp.suggest import nearest
+
+
+@dataclass
+class StepOptions:
+    """Options of `bench step`; none has the name of a config key."""
+
+    rounds: int = key(7, "turns that each contender has at the step", minimum=1)
+    seconds: float = key(1.0, "length of a turn at the step", above=0.0)
+    epoch_rounds: int | None = key(None, "turns at a whole epoch; null: 3 unless they would take minutes", minimum=0)
+    json: bool = key(False, "print JSON instead of a table")
+
+
+def parse(words: Sequence[str]) -> tuple[StepOptions, list[str]]:
+    """(options, the other words: overrides of the config); `InputError` with a line for each option that is wrong."""
+    names = [item.name for item in dataclasses.fields(StepOptions)]
+    problems = Problems()
+    given: dict[str, Any] = {}
+    overrides = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word.startswith("-"):
+            problems.add(f"{word}: there is no such flag; allowed: --help")
+        elif equals and name in names:
+            given[name] = _value(value)
+        elif _is_meant_as(name, names):
+            problems.add(f"{name}: there is no such key (did you mean '{nearest(name, names)}'?)")
+        else:
+            overrides.append(word)
+    options: StepOptions = section(StepOptions, given, "", problems)
+    problems.raise_any()
+    return options, overrides
+
+
+def _is_meant_as(name: str, names: Sequence[str]) -> bool:
+    """Whether an unknown key is nearer to one of ours than to any of the config, which tells about its own."""
+    keys = [item.name for item in dataclasses.fields(TrainConfig)] + ["experiment"]
+    return name not in keys and "." not in name and nearest(name, [*keys, *names]) in names
+
+
+def _value(text: str) -> Any:
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise InputError(f"{text!r} cannot be read as a value") from error

@@ -1,0 +1,120 @@
+"""deepexp itself as a contender: the very trainer that `deepexp train` uses, writing all that a run writes.
+
+Its run directory is a temporary one. Only what is drawn on a terminal is left out.
+"""
+
+import contextlib
+import dataclasses
+import tempfile
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import torch
+
+from deepexp import build, runtime
+from deepexp.bench.contender import EpochResult, synchronise
+from deepexp.check import Plan
+from deepexp.console import Console
+from deepexp.rundir import HydraFiles, RunDirectory
+from deepexp.runlog import RunLog
+from deepexp.schema import CheckpointConfig, TrainConfig
+from deepexp.trainer import Trainer
+
+_LEAD = 2  # updates before the clock starts: the order is drawn and memory allocated in the first
+
+
+@contextlib.contextmanager
+def opened(config: TrainConfig, plan: Plan) -> Iterator["Ours"]:
+    """The trainer, ready to start, in a process set up as for a run."""
+    session = runtime.session(
+        threads=config.threads, deterministic=config.deterministic, tf32=config.precision == "tf32"
+    )
+    with session, tempfile.TemporaryDirectory(prefix="deepexp-bench-") as folder:
+        run = RunDirectory.create(folder, "bench", HydraFiles("", "", ""))
+        log = _Stopwatch(run, Console("quiet"), plan.device)
+        try:
+            yield Ours(config, plan, log, run.checkpoints)
+        finally:
+            log.close()
+            run.unlock()
+
+
+class Ours:
+    """A `Contender`."""
+
+    def __init__(self, config: TrainConfig, plan: Plan, log: "_Stopwatch", checkpoints: Path) -> None:
+        # One epoch that nothing cuts short; what is frozen in it follows from the epochs that the config asks for.
+        self._config = dataclasses.replace(
+            config,
+            epochs=1,
+            evaluate_every=1,
+            early_stop=None,
+            max_steps=None,
+            max_minutes=None,
+            checkpoint=CheckpointConfig(),
+        )
+        self._plan = plan
+        self._log = log
+        self._checkpoints = checkpoints
+        data = build.dataset(config, plan)
+        model = build.model(config, plan.shape, len(data.classes), plan.device)
+        self._parts = build.parts(config, plan, data, model, build.data_mode(config, plan, data))
+
+    def steps(self, count: int) -> float:
+        """See `Contender`; as many epochs as it takes, without their tests, count as one."""
+        seconds, left = 0.0, count
+        while left:
+            made = min(left, max(1, len(self._plan.updates) - _LEAD))
+            seconds += self._timed(made)
+            left -= made
+        return seconds / count
+
+    def epoch(self) -> EpochResult:
+        """See `Contender`; saving the checkpoint counts too."""
+        began = time.perf_counter()
+        outcome = self._trainer().fit()
+        synchronise(self._plan.device)
+        return EpochResult(time.perf_counter() - began, outcome.test.error_rate)
+
+    def _timed(self, count: int) -> float:
+        """Seconds of `count` updates somewhere in an epoch, which is then left."""
+        self._log.arm(min(_LEAD, len(self._plan.updates) - count), count)
+        with contextlib.suppress(_TurnOver):
+            self._trainer().fit()
+        return self._log.seconds
+
+    def _trainer(self) -> Trainer:
+        return Trainer(self._config, self._parts, self._plan.total_steps, self._log, self._checkpoints)
+
+
+class _TurnOver(Exception):
+    """The updates that were to be timed have been made."""
+
+
+class _Stopwatch(RunLog):
+    """The log of a run, which the trainer calls after each update and which can therefore time them."""
+
+    def __init__(self, run: RunDirectory, console: Console, device: torch.device) -> None:
+        super().__init__(run, console)
+        self._device = device
+        self.seconds = 0.0
+        self._first: int | None = None
+        self._last: int | None = None
+        self._began = 0.0
+
+    def arm(self, lead: int, count: int) -> None:
+        """Time the `count` updates after the first `lead` of the next epoch, then raise `_TurnOver`."""
+        self._first, self._last = lead, lead + count
+        self._began = time.perf_counter()
+
+    def tick(self, step: int, samples: int) -> None:
+        super().tick(step, samples)
+        if step == self._first:
+            synchronise(self._device)
+            self._began = time.perf_counter()
+        elif step == self._last:
+            synchronise(self._device)
+            self.seconds = time.perf_counter() - self._began
+            self._first = self._last = None
+            raise _TurnOver

@@ -1,0 +1,93 @@
+"""A contender seen from outside: the process that it runs in, and questions to it."""
+
+import contextlib
+import json
+import subprocess
+import sys
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+from deepexp.errors import InputError, RunFailed
+
+
+class ContenderProcess:
+    """Asks one contender, which works only while it is asked. `facts`: its device in words and its threads."""
+
+    def __init__(self, name: str, config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+        self._name = name
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "deepexp.bench.worker", name],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            encoding="utf-8",
+            env=dict(environment),
+        )
+        self._send(config)
+        self.facts = self._receive()
+
+    def step_seconds(self, count: int) -> float:
+        """Mean seconds of one of `count` updates."""
+        return float(self._ask("steps", count)["step_seconds"])
+
+    def epoch(self) -> dict[str, float]:
+        """`seconds` of an epoch with its test, and the `test_error_rate` that it came to."""
+        return self._ask("epoch")
+
+    def peak_memory_bytes(self) -> dict[str, int | None]:
+        """The most memory that the process has had so far: `main`, and `device` on a GPU."""
+        return self._ask("peak_memory")
+
+    def close(self) -> None:
+        """Let the process end, or end it if it is busy."""
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):
+            self._process.stdin.close()
+        try:
+            self._process.wait(timeout=5)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            self._process.wait()
+
+    def kill(self) -> None:
+        """End the process now."""
+        self._process.kill()
+        self._process.wait()
+
+    def _ask(self, *request: Any) -> dict[str, Any]:
+        self._send(request)
+        return self._receive()
+
+    def _send(self, content: Any) -> None:
+        assert self._process.stdin is not None
+        with contextlib.suppress(BrokenPipeError):  # its last answer, or the lack of one, says why
+            print(json.dumps(content), file=self._process.stdin, flush=True)
+
+    def _receive(self) -> dict[str, Any]:
+        assert self._process.stdout is not None
+        line = self._process.stdout.readline()
+        if not line:
+            status = self._process.wait()
+            raise RunFailed(f"bench: the process of {self._name} ended with status {status} (out of memory?)")
+        answer: dict[str, Any] = json.loads(line)
+        if "error" in answer:
+            raise (InputError if answer["is_input"] else RunFailed)(answer["error"])
+        return answer
+
+
+@contextlib.contextmanager
+def running(
+    environments: Mapping[str, Mapping[str, str]], config: Mapping[str, Any]
+) -> Iterator[dict[str, ContenderProcess]]:
+    """One process for each named contender, in its environment; started one after the other, and ended together."""
+    processes: dict[str, ContenderProcess] = {}
+    try:
+        for name, environment in environments.items():
+            processes[name] = ContenderProcess(name, config, environment)
+        yield processes
+        for process in processes.values():
+            process.close()
+    except BaseException:
+        for process in processes.values():
+            process.kill()
+        raise

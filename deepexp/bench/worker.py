@@ -1,0 +1,63 @@
+"""The process of one contender: `python -m deepexp.bench.worker NAME`, told what to do on stdin, answering on stdout.
+
+A line of JSON each way: the config first, then `["steps", 100]` or `["epoch"]` until stdin ends. `process.py` is the
+other side.
+"""
+
+import contextlib
+import dataclasses
+import json
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, TextIO
+
+import torch
+
+from deepexp import check, paths, runtime
+from deepexp.bench import ours, plain
+from deepexp.bench.contender import Contender, peak_device_memory_bytes, peak_memory_bytes
+from deepexp.errors import DeepexpError, InputError, Interrupted
+from deepexp.schema import TrainConfig
+
+Opened = Callable[[TrainConfig, check.Plan], contextlib.AbstractContextManager[Contender]]
+
+CONTENDERS: dict[str, Opened] = {"deepexp": ours.opened, "plain": plain.opened}
+
+
+def main() -> None:
+    """Serve until stdin ends. Whatever else prints to stdout goes to stderr, so that answers stay whole."""
+    answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    try:
+        _serve(CONTENDERS[sys.argv[1]], answers)
+    except (KeyboardInterrupt, Interrupted, BrokenPipeError):
+        os._exit(1)  # the one who asks has been told to stop as well, and nothing here is worth keeping
+    except DeepexpError as error:
+        _answer(answers, error=str(error), is_input=isinstance(error, InputError))
+    except Exception as error:
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        _answer(answers, error=reason, is_input=False)
+
+
+def _serve(opened: Opened, answers: TextIO) -> None:
+    paths.make_working_directory_importable()
+    config, plan = check.typed_and_planned(json.loads(sys.stdin.readline()))
+    with opened(config, plan) as contender:
+        _answer(answers, threads=torch.get_num_threads(), device=runtime.describe_device(plan.device))
+        for line in sys.stdin:
+            request, *arguments = json.loads(line)
+            if request == "steps":
+                _answer(answers, step_seconds=contender.steps(*arguments))
+            elif request == "epoch":
+                _answer(answers, **dataclasses.asdict(contender.epoch()))
+            else:
+                _answer(answers, main=peak_memory_bytes(), device=peak_device_memory_bytes(plan.device))
+
+
+def _answer(answers: TextIO, **values: Any) -> None:
+    print(json.dumps(values), file=answers, flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,236 @@
+"""From config to objects: the only place that calls Hydra's `instantiate`.
+
+Each function makes one of the things on the straight line of a run. What a target refuses (`ValueError`) becomes an
+`InputError` that names the config key.
+"""
+
+import dataclasses
+import inspect
+import typing
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import torch
+from hydra.errors import InstantiationException
+from hydra.utils import get_object, instantiate
+from torch import nn
+
+from deepexp.data.dataset import Dataset, assemble
+from deepexp.data.loader import Loader, choose_mode, make_loader
+from deepexp.data.source import DataInfo, Shape, Source, Split
+from deepexp.errors import InputError
+from deepexp.models import init, pretrained
+from deepexp.optim.ema import Ema
+from deepexp.optim.freeze import FreezePlan
+from deepexp.optim.groups import check_group_options, parameter_groups, refusals
+from deepexp.schema import Component, TrainConfig, refusal
+from deepexp.step import Objective, Precision, Step
+from deepexp.trainer import Parts
+
+if TYPE_CHECKING:
+    from deepexp.check import Plan
+
+LoaderMode = Literal["resident", "streamed"]
+
+
+def source(config: TrainConfig) -> Source:
+    """The data source; it has loaded nothing yet."""
+    given: dict[str, Any] = {}
+    if "root" in inspect.signature(_target("data", config.data.component)).parameters:
+        given["root"] = Path(config.data.root).expanduser()
+    return _instantiate("data", config.data.component, **given)
+
+
+def input_shape(config: TrainConfig, info: DataInfo) -> Shape:
+    """(channels, height, width) of what the model sees: `data.resize`, else the model's own input, else the data's."""
+    channels, height, width = info.shape
+    wanted = config.model.input
+    if config.data.resize is not None:
+        height = width = config.data.resize
+    else:
+        height, width = wanted.height or height, wanted.width or width
+    if wanted.channels not in (None, channels) and channels != 1:
+        raise InputError(
+            f"model: takes {wanted.channels} channel(s), and the pictures have {channels}; "
+            f"choose another model or other data (only one channel can be repeated)"
+        )
+    return wanted.channels or channels, height, width
+
+
+def model(
+    config: TrainConfig, shape: Shape, classes: int, device: torch.device | str, *, load_pretrained: bool = True
+) -> nn.Module:
+    """The model with its initial weights, which depend on the seed alone; on the meta device, without any."""
+    given: dict[str, Any] = {"shape": shape, "classes": classes}
+    arguments = config.model.component.arguments
+    for flag in ("dropout", "batch_norm"):
+        if getattr(config, flag) is not None and flag not in arguments:
+            raise InputError(f"{flag}: model {config.model.component.target} has no place for it; leave {flag}=null")
+    if torch.device(device).type == "meta":
+        with torch.device("meta"):
+            return _instantiate("model", config.model.component, **given)
+    with torch.random.fork_rng():
+        torch.manual_seed(config.seed)
+        made = _instantiate("model", config.model.component, **given)
+        init.initialise(made, config.init)
+    if load_pretrained and hasattr(made, "load_pretrained"):
+        made.load_pretrained()
+    return made.to(device=device, memory_format=torch.channels_last)
+
+
+def resolve_pretrained(config: TrainConfig) -> None:
+    """Settle `model.pretrained=auto` once, in the config itself, so that what is saved says what was done."""
+    arguments = config.model.component.arguments
+    if arguments.get("pretrained") == "auto":
+        arguments["pretrained"] = pretrained.resolve("auto").choice
+
+
+def optimizer(config: TrainConfig, of: nn.Module) -> torch.optim.Optimizer:
+    """The optimizer over the model's parameters in their groups."""
+    check_optimizer(config)
+    component = config.optim.component
+    partial = _instantiate("optim", component)
+    try:
+        made: torch.optim.Optimizer = partial(parameter_groups(of, config.optim.groups, component.arguments["lr"]))
+    except (ValueError, TypeError) as error:
+        raise InputError(f"optim: {error}") from None
+    return made
+
+
+def check_optimizer(config: TrainConfig) -> None:
+    """Raise `InputError` for what the optimizer refuses whatever the model is."""
+    partial = _instantiate("optim", config.optim.component)
+    if "lr" not in config.optim.component.arguments:
+        raise InputError("optim.lr: is missing; schedules and groups start from it")
+    refused = refusals(partial, config.optim.groups, config.precision)
+    if refused:
+        raise InputError("\n".join(refused))
+    try:
+        check_group_options(partial, config.optim.groups)
+    except (ValueError, TypeError) as error:
+        raise InputError(f"optim: {error}") from None
+
+
+def schedule(config: TrainConfig) -> Any:
+    """The learning-rate schedule: a pure function of the step."""
+    return _instantiate("schedule", config.schedule.component)
+
+
+def augment(config: TrainConfig) -> Any:
+    """The augmentation of training pictures."""
+    return _instantiate("augment", config.augment.component)
+
+
+def dataset(config: TrainConfig, plan: "Plan") -> Dataset:
+    """The pictures of the run, in the shape that the model takes."""
+    return assemble(
+        plan.source,
+        shape=plan.shape,
+        subset=config.data.subset,
+        replicate=config.data.replicate,
+        val_fraction=config.val_fraction,
+        normalise=config.data.normalise,
+        seed=config.seed,
+    )
+
+
+def data_mode(config: TrainConfig, plan: "Plan", data: Dataset) -> LoaderMode:
+    """Where the pictures lie while training: `data.mode`, with `auto` settled by the memory there is."""
+    return choose_mode(data, plan.device, config.data.mode)
+
+
+def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mode: LoaderMode) -> Parts:
+    """What a trainer works with, around a model that is on its device already."""
+    device = plan.device
+
+    def loader(split: Split) -> Loader:
+        return make_loader(split, data, device, mode, config.data.workers)
+
+    made = optimizer(config, model)
+    step = Step(
+        model,
+        made,
+        objective=Objective(config.loss_reduction, config.label_smoothing),
+        precision=Precision(device, config.precision),
+        clip_grad_norm=config.clip_grad_norm,
+        split_on_oom=config.on_oom == "halve",
+    )
+    return Parts(
+        model=model,
+        optimizer=made,
+        step=step,
+        schedule=schedule(config),
+        freeze=FreezePlan(model, freeze_rules(config, model), config.epochs),
+        ema=None if config.ema is None else Ema(model, config.ema),
+        augment=augment(config),
+        train=loader(data.train),
+        val=None if data.val is None else loader(data.val),
+        test=loader(data.test),
+        updates=plan.updates,
+        train_samples=len(data.train),
+        val_samples=0 if data.val is None else len(data.val),
+        test_samples=len(data.test),
+        shape=plan.shape,
+        classes=len(data.classes),
+    )
+
+
+def freeze_rules(config: TrainConfig, model: nn.Module) -> list[dict[str, Any]]:
+    """`freeze` of the config, or the model's habit where that is null."""
+    if config.freeze is None:
+        return list(getattr(model, "default_freeze", []))
+    return [dataclasses.asdict(rule) for rule in config.freeze]
+
+
+def _target(group: str, component: Component) -> Callable[..., Any]:
+    try:
+        found: Callable[..., Any] = get_object(component.target)
+    except Exception as error:  # importing the user's own module may raise anything
+        raise InputError(f"{group}._target_: {component.target!r} cannot be imported ({_first_line(error)})") from error
+    return found
+
+
+def _instantiate(group: str, component: Component, **given: Any) -> Any:
+    target = _target(group, component)
+    _check_arguments(group, target, component, given)
+    try:
+        return instantiate({"_target_": component.target, "_convert_": "all", **component.arguments}, **given)
+    except InstantiationException as error:
+        cause = error.__cause__
+        if isinstance(cause, (ValueError, InputError)):
+            raise InputError(f"{group}: {cause}") from error
+        raise InputError(f"{group}: {component.target} failed: {_first_line(cause or error)}") from error
+
+
+def _check_arguments(group: str, target: Callable[..., Any], component: Component, given: dict[str, Any]) -> None:
+    """A typo in an argument, or a value of another type than the target's own annotation, is told by its key."""
+    arguments = {name: value for name, value in component.arguments.items() if not name.startswith("_")}
+    signature = inspect.signature(target)
+    try:
+        if component.arguments.get("_partial_"):
+            signature.bind_partial(**arguments, **given)
+        else:
+            signature.bind(**arguments, **given)
+    except TypeError as error:
+        raise InputError(f"{group}: {component.target}: {error}") from None
+    hints = _type_hints(target)
+    lines = [
+        f"{group}.{name}: {value!r} is not allowed; {wanted}"
+        for name, value in arguments.items()
+        if name in hints and (wanted := refusal(hints[name], value))
+    ]
+    if lines:
+        raise InputError("\n".join(lines))
+
+
+def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations of a target's arguments, as far as they can be told."""
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError):  # names that only a type checker knows
+        return {}
+
+
+def _first_line(error: BaseException) -> str:
+    return f"{type(error).__name__}: {error}".splitlines()[0]

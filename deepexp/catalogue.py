@@ -1,0 +1,78 @@
+"""What can be chosen: the groups and options in the package's and the user's conf.
+
+Read from the folders and from the text of the files alone, so that lists and shell completion answer at once, without
+Hydra. What the options do when chosen is `compose.py`'s.
+"""
+
+import re
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+
+from deepexp import paths
+
+
+@dataclass(frozen=True)
+class Option:
+    """One YAML file of a group."""
+
+    group: str
+    name: str
+    path: Path
+    mine: bool
+    """Whether it lies in the user's conf."""
+    hidden: bool
+    """Whether the package has an option of that name, which is then the one that is taken."""
+
+    @cached_property
+    def _lines(self) -> list[str]:
+        return self.path.read_text(encoding="utf-8", errors="replace").splitlines()
+
+    @property
+    def summary(self) -> str:
+        """The first comment line; Hydra's `@package` header, which has to stand before it, is not one."""
+        for line in self._lines:
+            if line.startswith("#") and not re.match(r"#\s*@", line):
+                return line.lstrip("#").strip()
+            if line.strip() and not line.startswith("#"):
+                break
+        return ""
+
+    @property
+    def keys(self) -> list[str]:
+        """The keys at its top level, but for `_target_` and its like and the defaults list."""
+        found = (re.match(r"([A-Za-z]\w*)\s*:", line) for line in self._lines)
+        return [match[1] for match in found if match and match[1] != "defaults"]
+
+
+def groups() -> dict[str, list[Option]]:
+    """Every group of the package but Hydra's, with its options and then those of the user's conf, each by alphabet."""
+    folders = [path for path in paths.CONF_DIR.rglob("*") if any(path.glob("*.yaml"))]
+    names = [folder.relative_to(paths.CONF_DIR).as_posix() for folder in sorted(folders)]
+    names = [name for name in names if not name.startswith("hydra/")]
+    order = list(defaults())
+    return {name: _options(name) for name in sorted(names, key=lambda n: order.index(n) if n in order else len(order))}
+
+
+def defaults() -> dict[str, str | None]:
+    """The option that an experiment takes in each group when nothing is said, in the order of the defaults list."""
+    text = (paths.CONF_DIR / "train.yaml").read_text(encoding="utf-8")
+    listed = re.findall(r"^  - (?:optional )?(\w+): (\w+)$", text, flags=re.MULTILINE)
+    return {group: None if option == "null" else option for group, option in listed}
+
+
+def names(group: str) -> list[str]:
+    """The names that can be chosen in a group; none if there is no such group."""
+    return [option.name for option in _options(group) if not option.hidden]
+
+
+def _options(group: str) -> list[Option]:
+    taken = {path.stem for path in _files(paths.CONF_DIR / group)}
+    ours = [Option(group, path.stem, path, mine=False, hidden=False) for path in _files(paths.CONF_DIR / group)]
+    conf = paths.user_conf_dir()
+    theirs = _files(conf / group) if conf else []
+    return ours + [Option(group, path.stem, path, mine=True, hidden=path.stem in taken) for path in theirs]
+
+
+def _files(folder: Path) -> list[Path]:
+    return sorted(folder.glob("*.yaml"))

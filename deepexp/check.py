@@ -1,0 +1,141 @@
+"""The check of a whole config before anything is loaded: what must fit, fits, or every problem is reported at once.
+
+Objects are made for it where they cost nothing: the model on the meta device (shapes without numbers), the optimizer
+over that, the data source without its data. What comes out is a `Plan`: the numbers that follow from a config.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, TypeVar
+
+import torch
+from torch import nn
+
+from deepexp import build, runtime, schema
+from deepexp.data.dataset import training_samples
+from deepexp.data.order import batch_bounds
+from deepexp.data.source import DataInfo, Source
+from deepexp.errors import InputError
+from deepexp.optim.freeze import FreezePlan
+from deepexp.schema import Problems, TrainConfig
+
+T = TypeVar("T")
+
+FULL_CHUNK = 1000  # samples that batch_size=full takes at once; the gradient is that of the whole set
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What follows from a config: where it runs, on what, and how long."""
+
+    device: torch.device
+    source: Source
+    info: DataInfo
+    shape: tuple[int, int, int]  # (channels, height, width) of what the model sees
+    train_samples: int
+    updates: list[list[tuple[int, int]]]  # of an epoch: the batches of each update, as positions in the epoch's order
+    total_steps: int
+
+
+def typed_and_planned(config: Any) -> tuple[TrainConfig, Plan]:
+    """The config as dataclasses and its plan; one `InputError` with a line for each problem."""
+    problems = Problems()
+    result = schema.typed(config, problems)
+    if result is None:
+        problems.raise_any()
+    assert result is not None
+    return result, plan(result)
+
+
+def plan(config: TrainConfig) -> Plan:
+    """Check everything that does not need the data themselves."""
+    problems = Problems()
+    schema.check_values(config, problems)
+    attempt = _Attempt(problems)
+    device = attempt("device", lambda: runtime.choose_device(config.device))
+    source = attempt("data", lambda: build.source(config))
+    info = attempt("data", source.info) if source is not None else None
+    shape = attempt("model", lambda: build.input_shape(config, info)) if info is not None else None
+    model = None
+    if info is not None and shape is not None:
+        model = attempt("model", lambda: build.model(config, shape, len(info.classes), "meta"))
+    samples = attempt("data", lambda: _training_samples(config, info)) if info is not None else None
+    updates = [] if samples is None else _updates(config, samples, uses_batch_norm(model))
+    if model is None:
+        attempt("optim", lambda: build.check_optimizer(config))
+    else:
+        attempt("freeze", lambda: FreezePlan(model, build.freeze_rules(config, model), config.epochs))
+        attempt("optim", lambda: build.optimizer(config, model))
+    attempt("augment", lambda: build.augment(config))
+    schedule = attempt("schedule", lambda: build.schedule(config))
+    total_steps = steps_of_run(config, len(updates))
+    if schedule is not None and total_steps:
+        attempt("schedule", lambda: schedule.check(total_steps))
+    _check_combinations(config, device, model, samples, problems)
+    problems.raise_any()
+    assert device is not None and source is not None and info is not None and shape is not None and samples is not None
+    return Plan(device, source, info, shape, samples, updates, total_steps)
+
+
+def uses_batch_norm(model: nn.Module | None) -> bool:
+    """Whether a model's output for a sample depends on the rest of its batch while it trains."""
+    return model is not None and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+
+
+def steps_of_run(config: TrainConfig, updates_per_epoch: int) -> int:
+    """How many updates a run has if no clock or early stop ends it: the horizon of its schedule."""
+    steps = config.epochs * updates_per_epoch
+    return steps if config.max_steps is None else min(steps, config.max_steps)
+
+
+class _Attempt:
+    """Calls something that may refuse the config; what it says becomes one of the problems, and the result None."""
+
+    def __init__(self, problems: Problems) -> None:
+        self._problems = problems
+
+    def __call__(self, key: str, make: Callable[[], T]) -> T | None:
+        try:
+            return make()
+        except InputError as error:
+            lines = str(error).splitlines()
+        except ValueError as error:
+            lines = [line if line.startswith(key) else f"{key}: {line}" for line in str(error).splitlines()]
+        for line in lines:
+            self._problems.add(line)
+        return None
+
+
+def _training_samples(config: TrainConfig, info: DataInfo) -> int:
+    """How many samples an epoch has; data without a fixed number of them are told apart when loaded."""
+    return training_samples(info, config.data.subset, config.data.replicate, config.val_fraction)
+
+
+def _updates(config: TrainConfig, samples: int, batch_norm: bool) -> list[list[tuple[int, int]]]:
+    """The batches of each update of an epoch."""
+    if config.batch_size == "full":
+        return [batch_bounds(samples, FULL_CHUNK, False, batch_norm)]
+    batches = batch_bounds(samples, config.batch_size, config.drop_last, batch_norm)
+    return [batches[start : start + config.accumulate] for start in range(0, len(batches), config.accumulate)]
+
+
+def _check_combinations(
+    config: TrainConfig, device: torch.device | None, model: nn.Module | None, samples: int | None, problems: Problems
+) -> None:
+    """Add what does not go together although each part is allowed."""
+    if samples is not None and config.batch_size != "full" and config.batch_size > samples:
+        problems.add(
+            f"batch_size: {config.batch_size} is more than the {samples} training samples; at most {samples}, or full"
+        )
+    if config.precision in ("tf32", "fp16") and device is not None and device.type != "cuda":
+        problems.add(
+            f"precision: {config.precision} is for CUDA devices, and this run is on {device.type}; use fp32 or bf16"
+        )
+    if uses_batch_norm(model):
+        remedy = "set batch_norm=false or choose a model without it"
+        if config.batch_size == "full":
+            problems.add(
+                f"batch_size: full is taken in chunks, which batch normalisation would see as batches; {remedy}"
+            )
+        if config.on_oom == "halve":
+            problems.add(f"on_oom: halve changes the batches that batch normalisation sees; {remedy}")

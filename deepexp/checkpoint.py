@@ -1,0 +1,83 @@
+"""Checkpoints: one file that is either whole or noticed not to be, and never replaces a good one before it is safe.
+
+A checkpoint is what `torch.save` writes, followed by one line with the SHA-256 of it: two files could not be replaced
+at once, and `torch.load` reads the file all the same. It holds tensors and plain values only, so that it is loaded
+with `weights_only=True`. What goes into it is the trainer's business.
+"""
+
+import hashlib
+import io
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from deepexp.errors import InputError
+from deepexp.storage import storage_errors, write_atomically
+
+log = logging.getLogger(__name__)
+
+FORMAT = 1
+_MARK = b"\ndeepexp-sha256:"
+_TRAILER = len(_MARK) + 64 + 1  # mark, digest in hexadecimal, newline
+
+
+def save(path: Path, content: dict[str, Any], *, keep_previous: Path | None = None) -> None:
+    """Write `content` to `path`, safe against a crash or a power cut at any point.
+
+    Until the new file is wholly on the disk, the old one stays under its name; after that, as `keep_previous`.
+    Raises `RunFailed`, naming the path and the free space, when it cannot be written.
+    """
+    buffer = io.BytesIO()
+    torch.save({"format": FORMAT, **content}, buffer)
+    digest = hashlib.sha256(buffer.getbuffer()).hexdigest().encode()
+    buffer.write(_MARK + digest + b"\n")
+    if keep_previous is not None and path.exists():
+        with storage_errors(keep_previous):
+            _link(path, keep_previous)
+    write_atomically(path, buffer.getbuffer())
+
+
+def load(path: Path) -> dict[str, Any]:
+    """The content of a checkpoint, tensors on the CPU; `InputError` if it is missing, damaged or not one of ours."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    payload, trailer = data[:-_TRAILER], data[-_TRAILER:]
+    if not trailer.startswith(_MARK):
+        raise InputError(f"{path}: is cut short or no checkpoint of deepexp (the digest at its end is missing)")
+    if trailer != _MARK + hashlib.sha256(payload).hexdigest().encode() + b"\n":
+        raise InputError(f"{path}: is damaged (its digest does not fit its content)")
+    try:
+        content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
+    except Exception as error:  # whatever unpickling refuses, the file is not one that we wrote
+        raise InputError(f"{path}: holds more than tensors and plain values ({type(error).__name__})") from None
+    if not isinstance(content, dict) or content.get("format") != FORMAT:
+        raise InputError(f"{path}: is no checkpoint of format {FORMAT}; a newer deepexp may have written it")
+    return content
+
+
+def load_latest(directory: Path) -> tuple[Path, dict[str, Any]]:
+    """`last.pt` of a checkpoints directory, or `previous.pt` (saying so) where that is damaged."""
+    last, previous = directory / "last.pt", directory / "previous.pt"
+    try:
+        return last, load(last)
+    except InputError as error:
+        if not previous.exists():
+            raise
+        log.warning("%s; going on from %s", error, previous.name)
+        return previous, load(previous)
+
+
+def _link(source: Path, target: Path) -> None:
+    """Give `source` a second name, replacing whatever had that name in one step."""
+    temporary = target.with_name(target.name + ".tmp")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(source, temporary)
+    except OSError:  # a file system without hard links
+        temporary.write_bytes(source.read_bytes())
+    os.replace(temporary, target)

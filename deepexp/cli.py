@@ -1,0 +1,88 @@
+"""The command line: which word is which command, and how a command that ends badly tells so.
+
+Only light modules are imported here; a command's own module is imported when it is called. Its help is its docstring,
+read without importing it (see `help_text.py`).
+"""
+
+import importlib
+import os
+import signal
+import sys
+import traceback
+from collections.abc import Sequence
+
+from deepexp import __version__
+from deepexp.commands import COMMANDS, Command
+from deepexp.errors import InputError, Interrupted, RunFailed
+from deepexp.suggest import did_you_mean
+
+HELP_FLAGS = {"-h", "--help"}
+USAGE_ERROR = 2
+FAILURE = 1
+SIGPIPE = 13  # not in the signal module of every system
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run one command and return its exit status: 0 done, 1 failed, 2 not understood, 128 + n ended by signal n."""
+    words = list(sys.argv[1:] if argv is None else argv)
+    try:
+        status = _dispatch(words)
+        sys.stdout.flush()
+        return status
+    except InputError as error:
+        return _complain(error, USAGE_ERROR)
+    except RunFailed as error:
+        return _complain(error, FAILURE)
+    except Interrupted as error:
+        return _complain(error, 128 + error.signal_number)
+    except KeyboardInterrupt:
+        return _complain("interrupted", 128 + signal.SIGINT)
+    except BrokenPipeError:
+        # The reader (`| head`) has gone; what is still buffered would fail again when Python closes stdout.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + SIGPIPE
+    except Exception as error:
+        return _complain(f"{_reason(error)} (HYDRA_FULL_ERROR=1 shows where)", FAILURE)
+
+
+def _dispatch(words: list[str]) -> int:
+    if not words or words[0] in ("help", *HELP_FLAGS):
+        return _show_help(words[1:])
+    name, *rest = words
+    if name in ("--version", "-V"):
+        print(f"deepexp {__version__}")
+        return 0
+    command = _command(name)
+    if HELP_FLAGS.intersection(rest):
+        return _show_help([name])
+    status: int = importlib.import_module(command.module).main(rest)
+    return status
+
+
+def _show_help(names: Sequence[str]) -> int:
+    from deepexp import help_text  # it reads the schema and the conf, which no other start needs
+
+    print(help_text.of_command(_command(names[0])) if names else help_text.overview())
+    return 0
+
+
+def _command(name: str) -> Command:
+    if name not in COMMANDS:
+        raise InputError(
+            f"{name}: there is no such command{did_you_mean(name, COMMANDS)}; one of {', '.join(COMMANDS)}"
+        )
+    return COMMANDS[name]
+
+
+def _complain(reason: object, status: int) -> int:
+    """Say on stderr what went wrong, unless a console has; where it went wrong is shown on demand only."""
+    if os.environ.get("HYDRA_FULL_ERROR") == "1":
+        traceback.print_exc()
+    if not getattr(reason, "shown", False):
+        print("\n".join(f"deepexp: {line}" for line in str(reason).splitlines()), file=sys.stderr)
+    return status
+
+
+def _reason(error: Exception) -> str:
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

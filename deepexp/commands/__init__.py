@@ -1,0 +1,27 @@
+"""The commands: one module each, imported when it is called.
+
+A command's module has `main(argv) -> exit status`, and its docstring is the command's help. This file is the table of
+them and imports nothing else, since every start of deepexp reads it. A command stands in it once it works.
+"""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Command:
+    """What is known of a command without importing it."""
+
+    module: str
+    summary: str
+    words: tuple[str, ...] = ()
+    """Words that may come first, for shell completion."""
+    takes_keys: bool = False
+    """Whether it takes the config keys of `train`, for its help and for shell completion."""
+
+
+COMMANDS = {
+    "train": Command("deepexp.commands.train", "train a model; with -m, a sweep over many settings", takes_keys=True),
+    "list": Command("deepexp.commands.list", "what can be chosen for each part of an experiment"),
+    "bench": Command("deepexp.commands.bench", "how fast it is here and now", words=("step",), takes_keys=True),
+    "completion": Command("deepexp.commands.completion", "tab completion", words=("bash", "fish", "zsh")),
+}

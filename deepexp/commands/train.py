@@ -1,0 +1,187 @@
+"""usage: deepexp train [-m] [--cfg job] [KEY=VALUE …]
+
+Train a model on images as the config says; every key can be set, and each group (model, data, optim, schedule, augment,
+experiment) chosen by name. What can be chosen: deepexp list
+
+  deepexp train model=monster optim=adam              one run
+  deepexp train experiment=lecture_mnist              a preset
+  deepexp train resume=outputs/monster/…              go on with a run or a sweep that was cut off
+  deepexp train model=resnet dry_run=true             config, parameters, memory and one batch; trains nothing
+  deepexp train -m batch_size=10,100 optim.lr=0.01,0.1
+                                                      a sweep: a run for each combination
+
+  -m, --multirun    values with commas, choice(), range() and glob() are swept
+  --cfg job         print the composed config and stop
+
+with -m:
+  hydra.sweeper.zip=[batch_size,optim.lr]   take values in pairs, not in every combination
+  hydra.sweeper.samples=20                  draw points at random, also from interval(0,1) and tag(log,interval(1e-4,1))
+  hydra.launcher.jobs=4                     jobs at a time; auto: one a core, or jobs_per_gpu a GPU
+  hydra.launcher.time_limit_minutes=30      a job that takes longer is saved and counts as failed
+  hydra.launcher.retries=1                  try again what failed or was killed
+  hydra.launcher.on_failure=stop            start no further jobs once one has failed
+  hydra.launcher.objective=test_error_rate  what a searching sweeper goes by, instead of the validation error
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from deepexp import build, check, describe, dry_run, resuming, runtime
+from deepexp.check import Plan
+from deepexp.compose import Composed, compose
+from deepexp.console import Console
+from deepexp.data.dataset import Dataset
+from deepexp.describe import Names
+from deepexp.errors import DeepexpError, Interrupted, RunFailed
+from deepexp.overrides import split_flags
+from deepexp.result import Result, load_run
+from deepexp.rundir import RunDirectory, Status
+from deepexp.runlog import RunLog
+from deepexp.schema import TrainConfig
+from deepexp.trainer import Trainer
+
+log = logging.getLogger(__name__)
+
+FLAGS = {"-m": (), "--multirun": (), "--cfg": ("job",)}
+
+
+def main(argv: Sequence[str]) -> int:
+    """Train one run, or a sweep, or print a config."""
+    overrides, flags = split_flags(argv, FLAGS)
+    if "--cfg" in flags:
+        print(OmegaConf.to_yaml(compose("train", overrides).config, resolve=True), end="")
+        return 0
+    if {"-m", "--multirun"} & set(flags) or _resumes_sweep(overrides):
+        from deepexp.sweep.command import sweep
+
+        return sweep(overrides, Console())
+    train(overrides, Console())
+    return 0
+
+
+def _resumes_sweep(overrides: Sequence[str]) -> bool:
+    """Whether what is to be gone on with is a sweep."""
+    if not any(override.startswith("resume=") for override in overrides):
+        return False
+    from deepexp.sweep.command import resumes_sweep
+
+    return resumes_sweep(overrides)
+
+
+def train(overrides: Sequence[str], console: Console, *, at: Path | None = None) -> Result | None:
+    """Train as the overrides say and return the result; None from a dry run, which has none.
+
+    `at`: the run directory to make, where a sweep has given it a name.
+    Raises `InputError`, `RunFailed` or `Interrupted`; a run that had begun has recorded that in its directory.
+    """
+    composed = compose("train", overrides)
+    if composed.config.resume is not None:
+        return resume(Path(composed.config.resume).expanduser(), composed, console)
+    config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
+    with console, _session(config):
+        if config.dry_run:
+            dry_run.show(config, plan, composed, console)
+            return None
+        build.resolve_pretrained(config)
+        data = build.dataset(config, plan)
+        files = describe.hydra_files(composed, config)
+        name = config.name or str(composed.choices["model"])
+        run = RunDirectory.create_at(at, files) if at else RunDirectory.create(config.output_dir, name, files)
+        return _run(config, plan, data, composed.choices, run, console)
+
+
+def resume(directory: Path, composed: Composed, console: Console) -> Result:
+    """Go on with a run from its last checkpoint, with nothing changed but what may be (see `resuming.py`)."""
+    run = RunDirectory.open(directory)
+    run.lock()
+    try:
+        if resuming.is_complete(run, composed):
+            console.print(f"{directory} has finished; train it further with epochs=N")
+            return load_run(directory)
+        config, plan, names = resuming.resumed_config(run, composed)
+        with console, _session(config):
+            data = build.dataset(config, plan)
+            content = resuming.last_checkpoint(run)
+            resuming.keep_old_summary(run)
+            run.set_status("running")
+            return _run(config, plan, data, names, run, console, content)
+    finally:
+        run.unlock()
+
+
+def _run(
+    config: TrainConfig,
+    plan: Plan,
+    data: Dataset,
+    names: Names,
+    run: RunDirectory,
+    console: Console,
+    content: dict[str, Any] | None = None,
+) -> Result:
+    """Train in a run directory, from the beginning or from the content of a checkpoint."""
+    with _recorded(run, console) as run_log:
+        model = build.model(config, plan.shape, len(data.classes), plan.device)
+        mode = build.data_mode(config, plan, data)
+        with contextlib.closing(build.parts(config, plan, data, model, mode)) as parts:
+            trainer = Trainer(config, parts, plan.total_steps, run_log, run.checkpoints)
+            if content is None:
+                run.write_json("provenance.json", describe.provenance(plan, data, model, mode))
+                run_log.cut_back({})  # empty, unless an earlier attempt ended before its first checkpoint
+                run_log.describe(describe.for_tensorboard(config, data, names, parts.example(), model, run))
+            else:
+                trainer.load(content)
+            header = describe.header(config, plan, data, names, model, run)
+            horizon = describe.horizon(config, plan, trainer.progress)
+            run_log.start(header, horizon, has_validation=data.val is not None)
+            outcome = trainer.fit()
+        run_log.finish(
+            describe.summary(config, plan, names, model, outcome),
+            model=model,
+            predicted=outcome.test.predicted,
+            target=data.test.labels,
+            classes=data.classes,
+        )
+    return load_run(run.path)
+
+
+def _session(config: TrainConfig) -> contextlib.AbstractContextManager[None]:
+    return runtime.session(threads=config.threads, deterministic=config.deterministic, tf32=config.precision == "tf32")
+
+
+@contextlib.contextmanager
+def _recorded(run: RunDirectory, console: Console) -> Iterator[RunLog]:
+    """The log of a run; whatever ends the run before its time stands in its status, and goes on to the caller."""
+    run_log: RunLog | None = None
+
+    def stopped(status: Status, reason: str) -> None:
+        if run_log is None:
+            run.set_status(status, reason)
+        else:
+            run_log.stopped(status, reason)
+
+    try:
+        run_log = RunLog(run, console)
+        yield run_log
+    except KeyboardInterrupt:
+        stopped("killed-by-signal", "stopped at once by a second Ctrl-C")
+        raise
+    except DeepexpError as error:
+        stopped("killed-by-signal" if isinstance(error, Interrupted) else "failed", str(error))
+        error.shown = run_log is not None
+        raise
+    except Exception as error:
+        log.info("traceback", exc_info=True)
+        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        stopped("failed", f"{reason} (the traceback is in {run.path / 'run.log'})")
+        failed = RunFailed(reason)
+        failed.shown = run_log is not None
+        raise failed from error
+    finally:
+        if run_log is not None:
+            run_log.close()
+        run.unlock()

@@ -1,0 +1,236 @@
+"""From overrides to a composed config, with Hydra; what is wrong with the overrides is reported together.
+
+Only names are judged here: keys, groups, options, and YAML that cannot be read. Values and their types are judged by
+`schema.py`, and nothing is instantiated.
+"""
+
+import contextlib
+import itertools
+from collections.abc import Collection, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra import initialize_config_dir
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.global_hydra import GlobalHydra
+from hydra.core.override_parser.types import Override, QuotedString, Transformer
+from hydra.types import RunMode
+from hydra.version import VersionBase
+from omegaconf import DictConfig, open_dict
+
+from deepexp import conf_files, diagnosis, paths
+from deepexp.errors import InputError
+from deepexp.overrides import PATH_KEYS, quote, quote_paths, split
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A config as Hydra composed it; interpolations are kept, so that it can be saved as it was written."""
+
+    config: DictConfig
+    """What the command reads: everything but Hydra's own node. Closed to new keys (struct)."""
+    hydra: DictConfig
+    """Hydra's own node, for the record of a run and for sweepers."""
+    choices: dict[str, str | None]
+    """The option taken in each group of ours."""
+    overrides: list[str]
+    """What was asked for, with the values of path keys quoted; composing it again gives the same config."""
+
+
+def compose(command: str, overrides: Sequence[str]) -> Composed:
+    """The config of one job of a command (`train`: conf/train.yaml and its groups).
+
+    It may be called again and again, inside another Hydra program too, whose state it leaves alone.
+    Raises `InputError` with one line for each unknown key, group option, override that cannot be read, value that is a
+    sweep, interpolation that leads nowhere, and YAML file of the user's that is broken.
+    """
+    with _hydra() as loader:
+        return _Composer(command, loader).compose(quote_paths(overrides))
+
+
+def expand_sweep(command: str, overrides: Sequence[str]) -> list[list[str]]:
+    """The overrides of each job of a grid: every combination of the swept values, the last one varying fastest.
+
+    `a,b`, `choice()`, `range()` and `glob()` are swept; `interval()` has no grid and is an `InputError`, as is what
+    cannot be read. Without a swept value it is one job.
+    """
+    with _hydra() as loader:
+        return _Composer(command, loader).expand(quote_paths(overrides))
+
+
+def check_jobs(command: str, jobs: Sequence[Sequence[str]]) -> None:
+    """Judge the overrides of all jobs of a sweep; one `InputError` with a line for each problem, whoever has it.
+
+    Jobs with the same group options are composed once, so that a large grid is judged in little time.
+    """
+    with _hydra() as loader:
+        composer = _Composer(command, loader)
+        _raise_any([line for job in jobs for line in composer.problems(quote_paths(job))])
+
+
+def multirun(command: str, task: Any, overrides: Sequence[str]) -> None:
+    """Let the sweeper that is configured hand its points to its launcher, which knows the `task`."""
+    with _hydra():
+        hydra = GlobalHydra.instance().hydra
+        assert hydra is not None
+        hydra.multirun(command, task, quote_paths(overrides), with_log_configuration=False)
+
+
+@contextlib.contextmanager
+def _hydra() -> Iterator[ConfigLoader]:
+    """Hydra with our conf as the main one. A program around us may be using Hydra itself: its state is put back."""
+    paths.make_working_directory_importable()
+    compatibility = VersionBase.instance()
+    outer, outer_base = GlobalHydra.instance().hydra, compatibility.getbase()
+    GlobalHydra.instance().clear()
+    try:
+        with initialize_config_dir(str(paths.CONF_DIR), job_name="deepexp", version_base="1.3"):
+            yield GlobalHydra.instance().config_loader()
+    finally:
+        GlobalHydra.instance().hydra = outer
+        compatibility.version_base = outer_base
+
+
+class _Composer:
+    """One command's config and the questions about it; lives as long as one call of the functions above.
+
+    What was found out about an override or a set of options is kept, for jobs that differ in little.
+    """
+
+    def __init__(self, command: str, loader: ConfigLoader) -> None:
+        self.command = command
+        self.loader = loader
+        self.read: dict[str, Override | str] = {}
+        self.bases: dict[tuple[str, ...], DictConfig | str] = {}
+        self.known: dict[tuple[tuple[str, ...], str], str | None] = {}
+
+    def compose(self, overrides: list[str]) -> Composed:
+        """The config, or one `InputError` for all problems; Hydra itself would stop at the first."""
+        try:
+            full = self._load(overrides)
+        except InputError:
+            _raise_any(self.problems(overrides))
+            raise
+        config = full.copy()
+        with open_dict(config):
+            del config["hydra"]
+        choices = _choices(full)
+        _raise_any(self._unresolved(config, choices, overrides))
+        return Composed(config, full.hydra, choices, overrides)
+
+    def problems(self, overrides: list[str]) -> list[str]:
+        """A line for each override of one job that cannot be used, and for a file that cannot be read."""
+        found: dict[str, list[str]] = {}
+        values: list[Override] = []
+        options: list[str] = []
+        for text in overrides:
+            override = self._read(text)
+            if isinstance(override, str):
+                found[text] = [override]
+                continue
+            found[text] = diagnosis.several_values(override)
+            if not diagnosis.chooses(override, self.loader):
+                values.append(override)
+            elif unknown := diagnosis.unknown_options(override, self.loader):
+                found[text] += unknown
+            elif not override.is_sweep_override():
+                options.append(text)
+        base = self._base(tuple(options))
+        if not isinstance(base, str):
+            for override in values:
+                found[str(override.input_line)] += self._unknown_key(override, base, tuple(options))
+        lines = [line for text in overrides for line in found[text]]
+        return [*lines, base] if isinstance(base, str) else lines
+
+    def expand(self, overrides: list[str]) -> list[list[str]]:
+        """Every combination of the values of swept overrides."""
+        alternatives, lines = [], []
+        for text in overrides:
+            override = self._read(text)
+            if isinstance(override, str):
+                lines.append(override)
+            elif not override.is_sweep_override():
+                alternatives.append([text])
+            elif override.is_discrete_sweep():
+                alternatives.append(_swept(override))
+            else:
+                lines.append(f"{text}: has no grid; use choice(…) or range(…)")
+        _raise_any(lines)
+        return [list(job) for job in itertools.product(*alternatives)]
+
+    def _read(self, text: str) -> Override | str:
+        if text not in self.read:
+            self.read[text] = diagnosis.parse(text, self.loader)
+        return self.read[text]
+
+    def _unknown_key(self, override: Override, base: DictConfig, options: tuple[str, ...]) -> list[str]:
+        question = (options, f"{override.get_key_element()} {type(override.value())}")
+        if question not in self.known:
+            self.known[question] = diagnosis.unknown_key(override, base)
+        line = self.known[question]
+        return [line] if line else []
+
+    def _base(self, options: tuple[str, ...]) -> DictConfig | str:
+        """The config of these options before values are set in it, or a line that says why there is none."""
+        if options not in self.bases:
+            try:
+                self.bases[options] = self._load(options)
+            except InputError as error:
+                self.bases[options] = str(error)
+        return self.bases[options]
+
+    def _load(self, overrides: Sequence[str]) -> DictConfig:
+        try:
+            config = self.loader.load_configuration(self.command, list(overrides), RunMode.RUN)
+        except Exception as error:  # what is in a user's YAML comes out of Hydra as errors of every kind
+            names = (override.replace("=", "/", 1) for override in overrides)
+            files = [path for name in names if (path := conf_files.path_of(name, self.loader))]
+            raise InputError(conf_files.explain(error, files, self.loader)) from error
+        _raise_any(self._overlooked(config, overrides))
+        return config
+
+    def _overlooked(self, config: DictConfig, overrides: Sequence[str]) -> list[str]:
+        """Lines for what Hydra lets pass: an optional option that is not there, a list of them, a misplaced header."""
+        choices = _choices(config)
+        groups = self.loader.list_groups("")
+        asked = {key: value for _, key, value in map(split, overrides) if key in groups}
+        lines = [
+            diagnosis.unknown_option(group, option, self.loader)
+            for group, option in {**asked, **choices}.items()
+            if option is not None
+        ]
+        if "experiment" in config:
+            path = conf_files.path_of(f"experiment/{choices['experiment']}", self.loader)
+            where = f"{paths.shown(path)}:1: " if path else ""
+            lines.append(f"{where}a preset begins with the line '# @package _global_', then its comment")
+        return [line for line in lines if line]
+
+    def _unresolved(self, config: DictConfig, groups: Collection[str], overrides: list[str]) -> list[str]:
+        """A line for each value that has none, with its place in a file unless an override set it."""
+        found = conf_files.unresolved(config)
+        if not found:
+            return []
+        files = conf_files.files_of(self.command, overrides, self.loader)
+        set_here = tuple(f"{key}." for _, key, _ in map(split, overrides) if key not in groups)
+        places = {key: "" if f"{key}.".startswith(set_here) else conf_files.place_of(key, files) for key in found}
+        return [f"{places[key]}{key}: {problem}" for key, problem in found.items()]
+
+
+def _swept(override: Override) -> list[str]:
+    """An override for each value of a swept one; paths in quotes, since nothing else is taken as Hydra wrote it."""
+    key = override.get_key_element()
+    if override.key_or_group not in PATH_KEYS:
+        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+    values = [value.text if isinstance(value, QuotedString) else value for value in override.sweep_iterator()]
+    return [f"{key}={quote(value) if isinstance(value, str) else Transformer.str(value)}" for value in values]
+
+
+def _choices(config: DictConfig) -> dict[str, str | None]:
+    """The option taken in each group of ours."""
+    chosen = {str(group): option for group, option in config.hydra.runtime.choices.items()}
+    return {group: option for group, option in chosen.items() if not group.startswith("hydra/")}
+
+
+def _raise_any(lines: Sequence[str]) -> None:
+    if lines:
+        raise InputError("\n".join(dict.fromkeys(lines)))

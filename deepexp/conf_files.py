@@ -1,0 +1,176 @@
+"""The YAML files behind a config: which line of which file something wrong stands on."""
+
+import os
+import re
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.object_type import ObjectType
+from hydra.errors import HydraException, MissingConfigException
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf
+from omegaconf.errors import OmegaConfBaseException
+
+from deepexp import paths
+from deepexp.suggest import did_you_mean
+
+
+@dataclass(frozen=True)
+class ConfFile:
+    """A YAML file and the place in the config that its keys went to (`model`; empty for the top)."""
+
+    path: Path
+    package: str
+
+    def line_of(self, key: str) -> int | None:
+        """The line, from 1, on which a dotted key of the config is written in this file."""
+        if self.package and not key.startswith(f"{self.package}."):
+            return None
+        inner = key.removeprefix(f"{self.package}.") if self.package else key
+        node = yaml.compose(self.path.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+        line = None
+        for part in re.split(r"[.\[]", inner.replace("]", "")):
+            line, node = _child(node, part)
+            if line is None:
+                return None
+        return line
+
+
+def files_of(command: str, overrides: Sequence[str], loader: ConfigLoader) -> list[ConfFile]:
+    """The files of a config that can be composed, Hydra's own left out; later ones override earlier ones."""
+    listed = loader.compute_defaults_list(command, list(overrides), RunMode.RUN).defaults
+    found = [(path_of(str(default.config_path), loader), default.package or "") for default in listed]
+    return [ConfFile(path, package) for path, package in found if path is not None]
+
+
+def path_of(name: str, loader: ConfigLoader) -> Path | None:
+    """The file of a config that Hydra calls by a name such as `model/resnet`; None if it is not one of deepexp's."""
+    for source in loader.get_sources():
+        if source.scheme() == "file" and source.is_config(name):
+            return Path(os.path.normpath(f"{source.path}/{name.removesuffix('.yaml')}.yaml"))
+    return None
+
+
+def unresolved(config: DictConfig) -> dict[str, str]:
+    """What is wrong with each value, by its key, that is missing (`???`) or whose interpolation leads nowhere."""
+    found = {}
+    for key, value in _leaves(OmegaConf.to_container(config, resolve=False)):
+        if value == "???":
+            found[key] = "has no value yet (???)"
+        elif isinstance(value, str) and "${" in value:
+            try:
+                OmegaConf.select(config, key)
+            except OmegaConfBaseException as error:
+                found[key] = f"{value} cannot be resolved: {first_line(error)}"
+    return found
+
+
+def place_of(key: str, files: Sequence[ConfFile]) -> str:
+    """`conf/model/mine.yaml:3: `, the place at which a key got its value; empty if that is in none of the files."""
+    for file in reversed(files):
+        line = file.line_of(key)
+        if line is not None:
+            return f"{paths.shown(file.path)}:{line}: "
+    return ""
+
+
+def explain(error: BaseException, chosen: Sequence[Path], loader: ConfigLoader) -> str:
+    """One line for what Hydra raised while it read and merged YAML, with file and line where they can be found.
+
+    `chosen` are the files of the options that were chosen: they are looked through for what is raised without a place.
+    """
+    if isinstance(error, yaml.MarkedYAMLError):
+        return _marked(error, None)
+    if isinstance(error, MissingConfigException):
+        return _missing(error, chosen, loader)
+    theirs = _user_files()
+    suspects = chosen if isinstance(error, HydraException) else [*chosen, *theirs]
+    for path in suspects:
+        if line := _unreadable(path):
+            return line
+    message = " ".join(_lines(error)[:2] or _lines(error.__cause__ or error)[:1])
+    named = re.match(r"In '?([\w/]+)'?: (.*)", message)
+    if named and (culprit := path_of(named[1], loader)):
+        return f"{paths.shown(culprit)}: {named[2]}"
+    mine = [path for path in chosen if path in theirs]
+    return f"{paths.shown(mine[-1])}: {message}" if mine else message
+
+
+def first_line(error: BaseException) -> str:
+    """The first line that an error has to say, without the words that OmegaConf puts before a resolver's own."""
+    line = (_lines(error) or [type(error).__name__])[0]
+    return re.sub(r"^\w+ raised while resolving interpolation: ", "", line)
+
+
+def _lines(error: BaseException) -> list[str]:
+    found = [line.strip() for line in str(error).splitlines()]
+    return [line for line in found if line and not line.startswith(("full_key:", "object_type="))]
+
+
+def _user_files() -> list[Path]:
+    conf = paths.user_conf_dir()
+    return sorted(conf.rglob("*.yaml")) if conf else []
+
+
+def _missing(error: MissingConfigException, suspects: Sequence[Path], loader: ConfigLoader) -> str:
+    """A defaults list names a file that is not there: where it does, and what is there."""
+    missing = str(error.missing_cfg_file)
+    group, _, name = missing.rpartition("/")
+    options = loader.get_group_options(group, ObjectType.CONFIG) if group else []
+    parent = re.match(r"In '([\w/]+)'", first_line(error))
+    named_in = path_of(parent[1], loader) if parent else None
+    for path in [*suspects, *([named_in] if named_in else [])]:
+        for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
+            if re.search(rf"\b{re.escape(name)}\b", line):
+                return f"{paths.shown(path)}:{number}: there is no {missing}{did_you_mean(name, options)}"
+    return f"there is no {missing}{did_you_mean(name, options)}"
+
+
+def _unreadable(path: Path) -> str | None:
+    """A line if a file is not YAML that can be a config."""
+    try:
+        loaded = OmegaConf.load(path)
+    except yaml.MarkedYAMLError as error:
+        return _marked(error, path)
+    except (yaml.YAMLError, ValueError, OSError, OmegaConfBaseException) as error:
+        return f"{paths.shown(path)}: {first_line(error)}"
+    if not isinstance(loaded, DictConfig):
+        return f"{paths.shown(path)}: is a list; what is needed are lines of KEY: VALUE"
+    return None
+
+
+def _marked(error: yaml.MarkedYAMLError, path: Path | None) -> str:
+    mark = error.problem_mark or error.context_mark
+    assert mark is not None  # one of the two is what makes it a marked error
+    problem = str(error.problem)
+    if r"'\t'" in problem:
+        problem = "a tab stands where only blanks may"
+    return f"{paths.shown(path or Path(mark.name))}:{mark.line + 1}: {problem}"
+
+
+def _child(node: Any, part: str) -> tuple[int | None, Any]:
+    """The line and value of a key of a YAML mapping, or of an index of a list; (None, None) if it is not there."""
+    if isinstance(node, yaml.MappingNode):
+        for key, value in node.value:
+            if key.value == part:
+                return key.start_mark.line + 1, value
+    if isinstance(node, yaml.SequenceNode) and part.isdigit() and int(part) < len(node.value):
+        value = node.value[int(part)]
+        return value.start_mark.line + 1, value
+    return None, None
+
+
+def _leaves(node: Any, prefix: str = "") -> Iterator[tuple[str, Any]]:
+    """(full key, value) of everything in a config that is no mapping and no list: `optim.groups[0].pattern`."""
+    if isinstance(node, dict):
+        for name, child in node.items():
+            yield from _leaves(child, f"{prefix}.{name}".lstrip("."))
+    elif isinstance(node, list):
+        for index, child in enumerate(node):
+            yield from _leaves(child, f"{prefix}[{index}]")
+    else:
+        yield prefix, node

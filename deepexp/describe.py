@@ -1,0 +1,134 @@
+"""One run in words and figures for others to read: what is saved, shown in the header, and put into TensorBoard.
+
+Pure functions of the objects of a run; where the words go is `runlog.py`'s and `console.py`'s.
+"""
+
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from deepexp import provenance as origin
+from deepexp import runtime
+from deepexp.check import Plan
+from deepexp.compose import Composed
+from deepexp.console import Header, Horizon
+from deepexp.data.dataset import Dataset
+from deepexp.overrides import PATH_KEYS
+from deepexp.progress import Progress
+from deepexp.rundir import HydraFiles, RunDirectory
+from deepexp.runlog import Description, Summary
+from deepexp.schema import TrainConfig
+from deepexp.trainer import Outcome
+
+Names = dict[str, Any]
+"""Group → the option that was chosen in it."""
+
+
+def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
+    """What Hydra composed, with every interpolation resolved, so that the run does not depend on where it is read."""
+    resolved = OmegaConf.to_container(composed.config, resolve=True)
+    assert isinstance(resolved, dict)
+    resolved["model"] = {**resolved["model"], **config.model.component.arguments}
+    return HydraFiles(
+        config=OmegaConf.to_yaml(OmegaConf.create(resolved)),
+        overrides=OmegaConf.to_yaml(OmegaConf.create(list(composed.overrides))),
+        hydra=OmegaConf.to_yaml(OmegaConf.create({"runtime": {"choices": dict(composed.choices)}})),
+    )
+
+
+def provenance(plan: Plan, data: Dataset, model: nn.Module, mode: str) -> dict[str, Any]:
+    """How the run came about, and what was chosen for it by looking at this machine."""
+    return origin.collect(
+        device=runtime.describe_device(plan.device),
+        data_fingerprint=data.fingerprint,
+        pretrained=getattr(model, "pretrained_origin", None),
+        choices={"device": str(plan.device), "threads": torch.get_num_threads(), "data.mode": mode},
+    )
+
+
+def for_tensorboard(
+    config: TrainConfig, data: Dataset, names: Names, example: torch.Tensor, model: nn.Module, run: RunDirectory
+) -> Description:
+    """What TensorBoard shows of a run beside its curves."""
+    shown = torch.arange(min(40, len(data.train)))
+    saved = (run.path / ".hydra" / "config.yaml").read_text(encoding="utf-8")
+    return Description(
+        config=saved,
+        hparams=_hparams(config, names, run),
+        model=model,
+        example=example,
+        images=data.train.pictures(shown),
+        labels=data.train.labels[shown],
+        classes=data.classes,
+    )
+
+
+def _hparams(config: TrainConfig, names: Names, run: RunDirectory) -> dict[str, Any]:
+    """The values to compare runs by: the options, the usual suspects, and whatever was set for this run."""
+    values: dict[str, Any] = {name: str(option) for name, option in names.items() if option is not None}
+    values |= {"optim.lr": config.optim.component.arguments.get("lr", "")}
+    values |= {key: getattr(config, key) for key in ("batch_size", "epochs", "seed")}
+    saved = OmegaConf.load(run.path / ".hydra" / "config.yaml")
+    for override in OmegaConf.load(run.path / ".hydra" / "overrides.yaml"):
+        key = str(override).partition("=")[0].lstrip("+")
+        value = OmegaConf.select(saved, key) if key not in PATH_KEYS else None  # where things lie changes no result
+        if isinstance(value, (bool, int, float, str)):
+            values[key] = value
+    return {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in values.items()}
+
+
+def header(config: TrainConfig, plan: Plan, data: Dataset, names: Names, model: nn.Module, run: RunDirectory) -> Header:
+    """What a run is, for the top of the terminal."""
+    counts = [f"{len(data.train):,} training"]
+    counts += [f"{len(data.val):,} validation"] if data.val is not None else []
+    counts += [f"{len(data.test):,} test"]
+    channels, height, width = plan.shape
+    return Header(
+        model=str(names["model"]),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        data=f"{names['data']}, {' + '.join(counts)} samples, {channels}×{height}×{width}",
+        device=f"{runtime.describe_device(plan.device)}, {config.precision}",
+        directory=run.path,
+        more={"optimizer": _describe_optimizer(config, names)},
+    )
+
+
+def _describe_optimizer(config: TrainConfig, names: Names) -> str:
+    lr = config.optim.component.arguments.get("lr")
+    schedule = "" if names["schedule"] == "constant" else f", {names['schedule']} schedule"
+    return f"{names['optim']}, lr {lr}{schedule}, batch size {config.batch_size}, seed {config.seed}"
+
+
+def horizon(config: TrainConfig, plan: Plan, progress: Progress) -> Horizon:
+    """How far the run goes, for the progress bar."""
+    seconds = None if config.max_minutes is None else 60 * config.max_minutes - progress.elapsed_seconds
+    return Horizon(config.epochs, len(plan.updates), plan.total_steps, progress.step, seconds)
+
+
+def summary(config: TrainConfig, plan: Plan, names: Names, model: nn.Module, outcome: Outcome) -> Summary:
+    """What a run came to, of its final weights."""
+    progress = outcome.progress
+    return Summary(
+        status="done",
+        model=str(names["model"]),
+        data=str(names["data"]),
+        optim=str(names["optim"]),
+        seed=config.seed,
+        epochs=progress.epoch,
+        steps=progress.step,
+        test_errors=outcome.test.errors,
+        test_samples=outcome.test.samples,
+        test_error_rate=outcome.test.error_rate,
+        test_loss=outcome.test.loss,
+        val_error_rate=None if outcome.val is None else outcome.val.error_rate,
+        best_epoch=progress.best_epoch,
+        train_seconds=progress.train_seconds,
+        total_seconds=progress.elapsed_seconds,
+        samples_per_second=progress.samples_seen / max(progress.train_seconds, 1e-9),
+        device=runtime.describe_device(plan.device),
+        precision=config.precision,
+        pretrained=getattr(model, "pretrained_origin", None),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )

@@ -1,0 +1,39 @@
+"""Signals that ask a run to stop: it finishes its step, saves, and then ends. Nothing else is done in a handler."""
+
+import signal
+import threading
+from types import FrameType, TracebackType
+from typing import Any
+
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # SIGUSR1: how clusters announce that a job will be pre-empted
+
+
+class StopRequest:
+    """Context in which SIGINT, SIGTERM and SIGUSR1 only leave a note in `signal_number`.
+
+    A second Ctrl-C is not held back. Outside the main thread, where Python allows no handlers, it catches nothing.
+    """
+
+    def __init__(self) -> None:
+        self.signal_number: int | None = None
+        self._before: dict[int, Any] = {}
+
+    def __enter__(self) -> "StopRequest":
+        if threading.current_thread() is threading.main_thread():
+            for name in _NAMES:
+                number = getattr(signal, name, None)  # Windows has no SIGUSR1
+                if number is not None:
+                    self._before[number] = signal.signal(number, self._note)
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)
+        self._before.clear()
+
+    def _note(self, number: int, _: FrameType | None) -> None:
+        if number == signal.SIGINT and self.signal_number == signal.SIGINT:
+            raise KeyboardInterrupt
+        self.signal_number = number

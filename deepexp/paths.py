@@ -1,0 +1,49 @@
+"""Where YAML lies: the package's own, and the user's, which is added behind it. Paths of data and runs are not here."""
+
+import sys
+from pathlib import Path
+
+PACKAGE_DIR = Path(__file__).resolve().parent
+"""The folder of the Python package."""
+
+
+def find_conf_dir(package_dir: Path) -> Path:
+    """`conf` inside the package, as a wheel has it, else the one beside it, as in a checkout."""
+    inside = package_dir / "conf"
+    return inside if inside.is_dir() else package_dir.parent / "conf"
+
+
+CONF_DIR = find_conf_dir(PACKAGE_DIR)
+"""The package's own YAML."""
+
+
+def user_conf_dir() -> Path | None:
+    """`./conf` of the folder that deepexp is called from, or None if there is none or it is the package's own."""
+    candidate = Path("conf")
+    if not candidate.is_dir() or (CONF_DIR.is_dir() and candidate.samefile(CONF_DIR)):
+        return None
+    return candidate.absolute()
+
+
+def conf_directories() -> list[Path]:
+    """The package's conf and, behind it, the user's if there is one; the first that holds a file is the one taken."""
+    theirs = user_conf_dir()
+    return [CONF_DIR, theirs] if theirs else [CONF_DIR]
+
+
+def make_working_directory_importable() -> None:
+    """Let `_target_` name modules that lie beside the user's `./conf`; installed ones of the same name come first."""
+    try:
+        here = str(Path.cwd())
+    except FileNotFoundError:  # the folder was removed under us; nothing in it can be named
+        return
+    if here not in sys.path and "" not in sys.path:
+        sys.path.append(here)
+
+
+def shown(path: Path) -> str:
+    """A path as messages name it: relative when it lies below the working directory."""
+    try:
+        return str(path.relative_to(Path.cwd()))
+    except (ValueError, FileNotFoundError):
+        return str(path)

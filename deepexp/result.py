@@ -1,0 +1,49 @@
+"""What a run came to, for Python: read from the files of its directory, so that it is the same now and next year."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from deepexp.errors import InputError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass(frozen=True)
+class Result:
+    """A finished run: `result.test_error_rate` and every other key of `summary.json` are attributes of it."""
+
+    directory: Path
+    summary: dict[str, Any]
+    metrics: list[dict[str, Any]]
+    """One mapping an evaluation, as in `metrics.jsonl`."""
+
+    def __getattr__(self, name: str) -> Any:
+        try:
+            return self.__dict__["summary"][name]
+        except KeyError:
+            raise AttributeError(f"a result has no {name!r}; its summary has {', '.join(self.summary)}") from None
+
+    @property
+    def model(self) -> "nn.Module":
+        """The trained model, on the CPU and in test mode; its averaged weights where the run has averaged them."""
+        from deepexp.saved_model import saved_model
+
+        return saved_model(self.directory)
+
+    def __repr__(self) -> str:
+        rate = 100 * self.summary["test_error_rate"]
+        return f"Result({str(self.directory)!r}, test error {rate:.2f} %)"
+
+
+def load_run(directory: str | Path) -> Result:
+    """The result of a run directory; `InputError` if it is none, or the run has not finished."""
+    directory = Path(directory)
+    summary = directory / "summary.json"
+    if not summary.exists():
+        what = "has not finished" if (directory / "status.json").exists() else "is no run directory"
+        raise InputError(f"{directory}: {what} (there is no summary.json in it)")
+    lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
+    return Result(directory, json.loads(summary.read_text(encoding="utf-8")), [json.loads(line) for line in lines])

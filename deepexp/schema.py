@@ -1,0 +1,361 @@
+"""The typed config: every key with its type, range, default and meaning; one check reports all problems together.
+
+The dataclasses describe the closed part of the config. A model, data source, optimizer, schedule or augmentation is
+open: its node also holds `_target_` and that target's own arguments, which end up in `Component.arguments`.
+Only values are looked at here; what needs the objects themselves (shapes, patterns, devices) is in `check.py`.
+This module imports nothing heavy: the command line reads its help text from it.
+"""
+
+import dataclasses
+import math
+import types
+import typing
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from deepexp.errors import InputError
+from deepexp.suggest import did_you_mean
+
+
+def key(default: Any, meaning: str, **limits: float) -> Any:
+    """A config key: its default, its meaning, and limits out of `minimum`, `above`, `maximum`, `below`."""
+    metadata = {"meaning": meaning, **limits}
+    if isinstance(default, (list, dict)):
+        return field(default_factory=lambda: type(default)(default), metadata=metadata)
+    return field(default=default, metadata=metadata)
+
+
+@dataclass(frozen=True)
+class Component:
+    """An open node: the dotted name in its `_target_`, and the arguments for it."""
+
+    target: str
+    arguments: dict[str, Any]
+
+
+@dataclass
+class InputConfig:
+    """The picture that a model takes; null means the data's own."""
+
+    channels: int | None = key(None, "channels of the model's input; null: the data's own", minimum=1)
+    height: int | None = key(None, "height in pixels; null: the data's own", minimum=1)
+    width: int | None = key(None, "width in pixels; null: the data's own", minimum=1)
+
+
+@dataclass
+class ModelConfig:
+    """The part of the `model` node that every model has."""
+
+    component: Component
+    input: InputConfig
+
+
+@dataclass
+class DataConfig:
+    """The part of the `data` node that every data set has."""
+
+    component: Component
+    root: str = key("${oc.env:DEEPEXP_DATA,data}", "where data sets lie or are downloaded to")
+    mode: Literal["auto", "resident", "streamed"] = key(
+        "auto", "resident: on the device; streamed: DataLoader; auto: resident if it fits"
+    )
+    workers: int | Literal["auto"] = key("auto", "processes that load streamed data", minimum=0)
+    resize: int | None = key(None, "side in pixels that pictures are resized to; null: what the model takes", minimum=1)
+    normalise: Literal["channel", "scalar", "none"] = key(
+        "channel", "mean and deviation per channel, over all, or neither"
+    )
+    subset: int | None = key(None, "train on so many samples, drawn by class", minimum=1)
+    replicate: int = key(1, "repeat the training samples so many times", minimum=1)
+
+
+@dataclass
+class OptimConfig:
+    """The part of the `optim` node that every optimizer has."""
+
+    component: Component
+    groups: list[dict[str, Any]] = key([], "parameter groups: [{pattern, lr_mult, weight_decay, …}], first match wins")
+
+
+@dataclass
+class ScheduleConfig:
+    """The learning-rate schedule."""
+
+    component: Component
+
+
+@dataclass
+class AugmentConfig:
+    """The augmentation of training pictures."""
+
+    component: Component
+
+
+@dataclass
+class FreezeRule:
+    """Parameters that stand still for a share of the run or for some epochs."""
+
+    pattern: str = key("", "glob on parameter names")
+    share: float | None = key(None, "share of the epochs", minimum=0.0, maximum=1.0)
+    epochs: int | None = key(None, "number of epochs", minimum=0)
+
+
+@dataclass
+class CheckpointConfig:
+    """When a run is saved besides the end of each epoch."""
+
+    every_minutes: float | None = key(None, "also save so often within an epoch; null: at each epoch only", above=0.0)
+
+
+@dataclass
+class TrainConfig:
+    """Everything that `deepexp train` reads, in the order of the straight line from data to result."""
+
+    model: ModelConfig
+    data: DataConfig
+    optim: OptimConfig
+    schedule: ScheduleConfig
+    augment: AugmentConfig
+    batch_size: int | Literal["full"] = key(
+        100, "samples an update, or 'full': gradient descent on the whole set", minimum=1
+    )
+    drop_last: bool = key(False, "leave out a last partial batch")
+    order: Literal["shuffled", "sequential", "with_replacement"] = key(
+        "shuffled", "how the samples of an epoch are visited"
+    )
+    epochs: int = key(10, "passes over the training set", minimum=1)
+    max_steps: int | None = key(None, "end after so many updates", minimum=1)
+    max_minutes: float | None = key(None, "end after so many minutes", above=0.0)
+    dropout: float | None = key(None, "drop probability; null: the model's own habit", minimum=0.0, below=1.0)
+    batch_norm: bool | None = key(None, "null: the model's own habit")
+    init: Literal["default", "xavier", "kaiming"] = key("default", "initial weights; pretrained layers are left alone")
+    freeze: list[FreezeRule] | None = key(
+        None, "null: the model's own habit; [{pattern, share | epochs}]: frozen first"
+    )
+    loss_reduction: Literal["mean", "sum"] = key("mean", "of the loss over a batch, as its gradient sees it")
+    label_smoothing: float = key(0.0, "share of the target that is spread over all classes", minimum=0.0, below=1.0)
+    clip_grad_norm: float | None = key(None, "largest norm of the whole gradient", above=0.0)
+    accumulate: int = key(1, "batches an update", minimum=1)
+    ema: float | None = key(None, "decay of averaged weights, which are then the ones tested", above=0.0, below=1.0)
+    val_fraction: float = key(0.0, "share of the training set held out for validation", minimum=0.0, below=1.0)
+    early_stop: int | None = key(None, "end after so many epochs without a better validation error", minimum=1)
+    evaluate_every: int = key(1, "epochs between evaluations", minimum=1)
+    log_every: int = key(50, "updates between readings of the loss", minimum=1)
+    checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
+    on_oom: Literal["stop", "halve"] = key("stop", "when the device runs out of memory: stop, or split the batch")
+    seed: int = key(0, "of the initial weights, order, dropout, subsets and augmentation", minimum=0)
+    device: str = key("auto", "auto, cpu, cuda, cuda:1, mps")
+    precision: Literal["fp32", "tf32", "bf16", "fp16"] = key(
+        "fp32", "arithmetic of the model (tf32 and fp16: CUDA only)"
+    )
+    deterministic: bool = key(False, "torch's deterministic algorithms")
+    threads: int | Literal["auto"] = key("auto", "CPU threads of this run", minimum=1)
+    name: str | None = key(None, "of the run directory; null: the model's name")
+    output_dir: str = key("outputs", "where run directories are made")
+    resume: str | None = key(None, "run or sweep directory to go on with")
+    dry_run: bool = key(False, "show config, parameters, memory and one batch; train nothing")
+
+
+class Problems:
+    """A list of what is wrong, so that all of it is reported together."""
+
+    def __init__(self) -> None:
+        self.lines: list[str] = []
+
+    def add(self, line: str) -> None:
+        if line not in self.lines:
+            self.lines.append(line)
+
+    def raise_any(self) -> None:
+        """Raise one `InputError` with a line for each problem, if there are any."""
+        if self.lines:
+            raise InputError("\n".join(self.lines))
+
+
+def typed(config: Mapping[str, Any], problems: Problems) -> TrainConfig | None:
+    """The config as dataclasses, or None after adding what is wrong with single values to `problems`."""
+    before = len(problems.lines)
+    result: TrainConfig = _build(TrainConfig, config, "", problems)
+    return result if len(problems.lines) == before else None
+
+
+def section(cls: type, node: Mapping[str, Any], prefix: str, problems: Problems) -> Any:
+    """A closed part of a config as an instance of its dataclass; of no use if something was added to `problems`."""
+    return _build(cls, node, prefix, problems)
+
+
+def check_values(config: TrainConfig, problems: Problems) -> None:
+    """Add what is wrong with values that must fit each other; nothing is built for it."""
+    for index, rule in enumerate(config.freeze or []):
+        if (rule.share is None) == (rule.epochs is None):
+            problems.add(f"freeze[{index}]: needs either share or epochs beside pattern {rule.pattern!r}")
+        if not rule.pattern:
+            problems.add(f"freeze[{index}]: needs a pattern (a glob on parameter names)")
+    if config.early_stop is not None and config.val_fraction == 0:
+        problems.add("early_stop: needs validation data; set val_fraction, for example val_fraction=0.1")
+    if config.batch_size == "full" and config.accumulate > 1:
+        problems.add("accumulate: batch_size=full already takes the whole set in one update; leave accumulate at 1")
+    if config.batch_size == "full" and config.drop_last:
+        problems.add("drop_last: batch_size=full has no last partial batch; leave drop_last at false")
+
+
+def describe_keys() -> Iterator[tuple[str, Any, str]]:
+    """(dotted key, default, meaning with the allowed values) of every closed key, for help texts."""
+    yield from _describe(TrainConfig, "")
+
+
+def _describe(cls: type, prefix: str) -> Iterator[tuple[str, Any, str]]:
+    hints = typing.get_type_hints(cls)
+    for item in dataclasses.fields(cls):
+        if hints[item.name] is Component:
+            continue
+        if dataclasses.is_dataclass(hints[item.name]):
+            yield from _describe(typing.cast(type, hints[item.name]), f"{prefix}{item.name}.")
+            continue
+        default = item.default if item.default_factory is dataclasses.MISSING else item.default_factory()
+        yield prefix + item.name, default, str(item.metadata["meaning"])
+
+
+def allowed(annotation: Any, limits: Mapping[str, Any]) -> str:
+    """The values that a key takes, in words: `a whole number ≥ 1 or 'full'`."""
+    return _in_words(_options(annotation), limits)
+
+
+def _in_words(options: Sequence[Any], limits: Mapping[str, Any]) -> str:
+    words = []
+    for option in options:
+        if option is type(None):
+            words.append("null")
+        elif typing.get_origin(option) is Literal:
+            words.extend(repr(value) for value in typing.get_args(option))
+        elif option in (int, float):
+            words.append(" ".join([{int: "a whole number", float: "a number"}[option], _range(limits)]).strip())
+        elif option is bool:
+            words.append("true or false")
+        elif option is str:
+            words.append("a text")
+        else:
+            words.append("a list" if typing.get_origin(option) is list else "a mapping")
+    return " or ".join(words)
+
+
+def refusal(annotation: Any, value: Any) -> str | None:
+    """The values that an argument with this annotation takes, in words, if this value is none of them.
+
+    Annotations that are more than plain types (protocols, sequences) are left to whoever is given the value.
+    """
+    options = [option for option in _options(annotation) if getattr(option, "__name__", "") != "Tensor"]
+    if not all(option in _PLAIN or typing.get_origin(option) is Literal for option in options):
+        return None
+    if any(_match(option, value)[0] for option in options):
+        return None
+    return _in_words(options, {})
+
+
+_PLAIN = (int, float, bool, str, type(None))
+
+
+def _range(limits: Mapping[str, Any]) -> str:
+    signs = {"minimum": "≥", "above": ">", "maximum": "≤", "below": "<"}
+    return " and ".join(f"{sign} {limits[name]}" for name, sign in signs.items() if name in limits)
+
+
+def _options(annotation: Any) -> tuple[Any, ...]:
+    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
+        return typing.get_args(annotation)
+    return (annotation,)
+
+
+def _build(cls: type, node: Any, prefix: str, problems: Problems) -> Any:
+    """An instance of a config dataclass out of a mapping; problems are added, and then the result is of no use."""
+    if not isinstance(node, Mapping):
+        problems.add(f"{prefix.rstrip('.') or 'config'}: {node!r} is not allowed; a mapping is needed")
+        return None
+    hints = typing.get_type_hints(cls)
+    known = {item.name: item for item in dataclasses.fields(cls)}
+    values: dict[str, Any] = {}
+    if "component" in known:
+        extra = {name: value for name, value in node.items() if name not in known}
+        values["component"] = _component(extra, prefix, problems)
+    else:
+        for name in node:
+            if name not in known:
+                problems.add(f"{prefix}{name}: there is no such key{did_you_mean(str(name), list(known))}")
+    for name, item in known.items():
+        if name == "component":
+            continue
+        if name in node:
+            values[name] = _value(hints[name], node[name], prefix + name, item.metadata, problems)
+        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+            problems.add(f"{prefix}{name}: is missing")
+    return cls(**values) if all(n in values or _has_default(known[n]) for n in known) else None
+
+
+def _has_default(item: dataclasses.Field[Any]) -> bool:
+    return item.default is not dataclasses.MISSING or item.default_factory is not dataclasses.MISSING
+
+
+def _component(extra: Mapping[str, Any], prefix: str, problems: Problems) -> Component:
+    target = extra.get("_target_")
+    if not isinstance(target, str):
+        problems.add(f"{prefix}_target_: the dotted name of a class or function is needed")
+    return Component(str(target), {name: value for name, value in extra.items() if name != "_target_"})
+
+
+def _value(annotation: Any, value: Any, path: str, limits: Mapping[str, Any], problems: Problems) -> Any:
+    for option in _options(annotation):
+        if dataclasses.is_dataclass(option):
+            return _build(typing.cast(type, option), value, f"{path}.", problems)
+        if typing.get_origin(option) is list:
+            if not isinstance(value, Sequence) or isinstance(value, str):
+                continue
+            (inner,) = typing.get_args(option)
+            return [_item(inner, entry, f"{path}[{index}]", problems) for index, entry in enumerate(value)]
+        matched, converted = _match(option, value)
+        if matched:
+            if (
+                isinstance(converted, (int, float))
+                and not isinstance(converted, bool)
+                and not _within(converted, limits)
+            ):
+                continue
+            return converted
+    problems.add(f"{path}: {value!r} is not allowed; {allowed(annotation, limits)}")
+    return None
+
+
+def _item(inner: Any, entry: Any, path: str, problems: Problems) -> Any:
+    if dataclasses.is_dataclass(inner):
+        return _build(typing.cast(type, inner), entry, f"{path}.", problems)
+    if not isinstance(entry, Mapping):
+        problems.add(f"{path}: {entry!r} is not allowed; a mapping is needed")
+        return {}
+    return dict(entry)
+
+
+def _match(option: Any, value: Any) -> tuple[bool, Any]:
+    """Whether the value is of this one type, and the value as that type (a whole number may stand for a float)."""
+    if option is type(None):
+        return value is None, None
+    if typing.get_origin(option) is Literal:
+        return isinstance(value, str) and value in typing.get_args(option), value
+    if option is bool:
+        return isinstance(value, bool), value
+    if isinstance(value, bool):
+        return False, value
+    if option is float and isinstance(value, (int, float)):
+        return math.isfinite(value), float(value)
+    if option is int and isinstance(value, float) and value.is_integer():
+        return True, int(value)
+    if option is str and isinstance(value, (int, float)):
+        return True, str(value)  # a name or folder that looks like a number
+    return isinstance(value, option), value
+
+
+def _within(value: float, limits: Mapping[str, Any]) -> bool:
+    return (
+        ("minimum" not in limits or value >= limits["minimum"])
+        and ("above" not in limits or value > limits["above"])
+        and ("maximum" not in limits or value <= limits["maximum"])
+        and ("below" not in limits or value < limits["below"])
+    )

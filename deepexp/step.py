@@ -1,0 +1,203 @@
+"""One update of the weights: forward, backward, clip, step, in the precision asked for.
+
+A `Step` knows the model and the optimizer, but nothing of epochs, schedules or logs. It never waits for the device:
+what it returns are tensors there.
+"""
+
+import contextlib
+import logging
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+
+from deepexp import runtime
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Batch:
+    """Normalised pictures (batch, channels, height, width) and labels (batch,); a partner's label for mixed ones."""
+
+    images: Tensor
+    labels: Tensor
+    partner_labels: Tensor | None = None  # (batch,)
+    share: Tensor | None = None  # (batch,), the weight of the sample's own label
+
+    def __len__(self) -> int:
+        return self.labels.shape[0]
+
+    def pieces(self, size: int) -> Iterator["Batch"]:
+        """The batch itself, or parts of at most `size` samples."""
+        if len(self) <= size:
+            yield self
+            return
+        for start in range(0, len(self), size):
+            part = slice(start, start + size)
+            yield Batch(
+                self.images[part],
+                self.labels[part],
+                None if self.partner_labels is None else self.partner_labels[part],
+                None if self.share is None else self.share[part],
+            )
+
+
+@dataclass(frozen=True)
+class Precision:
+    """How the model's arithmetic is done; weights and optimizer state are float32 always."""
+
+    device: torch.device
+    name: str
+
+    def autocast(self) -> contextlib.AbstractContextManager[object]:
+        """The context for forward passes and the loss."""
+        dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name)
+        if dtype is None:
+            return contextlib.nullcontext()
+        return torch.autocast(self.device.type, dtype=dtype)
+
+    def scaler(self) -> torch.amp.GradScaler:
+        """Loss scaling against underflow, which only float16 needs."""
+        return torch.amp.GradScaler(self.device.type, enabled=self.name == "fp16")
+
+
+@dataclass(frozen=True)
+class Objective:
+    """Cross-entropy, as the gradient sees it (`reduction`) and as it is reported (the mean per sample)."""
+
+    reduction: str = "mean"
+    label_smoothing: float = 0.0
+
+    def __call__(self, logits: Tensor, batch: Batch, samples: int) -> Tensor:
+        """What to differentiate for this batch when an update takes `samples` in all, so that batches add up."""
+        if batch.share is not None and batch.partner_labels is not None:
+            own = self._cross_entropy(logits, batch.labels, "none")  # (batch,)
+            partner = self._cross_entropy(logits, batch.partner_labels, "none")  # (batch,)
+            total = (batch.share * own + (1 - batch.share) * partner).sum()
+        elif self.reduction == "mean" and len(batch) == samples:
+            return self._cross_entropy(logits, batch.labels, "mean")
+        else:
+            total = self._cross_entropy(logits, batch.labels, "sum")
+        return total / samples if self.reduction == "mean" else total
+
+    def per_sample(self, objective: Tensor, samples: int) -> Tensor:
+        """The mean loss per sample of an update out of its objective."""
+        return objective if self.reduction == "mean" else objective / samples
+
+    def _cross_entropy(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
+        return F.cross_entropy(logits.float(), labels, reduction=reduction, label_smoothing=self.label_smoothing)
+
+
+@dataclass(frozen=True)
+class Update:
+    """What one update came to, on the device: the mean loss before it, and the training samples it had wrong."""
+
+    loss: Tensor
+    errors: Tensor
+
+
+class Step:
+    """Callable that makes one update out of one or several batches.
+
+    `split_on_oom`: when the device runs out of memory, do the update again with batches in halves (the gradient stays
+    the same, since no model with batch statistics is allowed with it).
+    """
+
+    def __init__(
+        self,
+        model: nn.Module,
+        optimizer: torch.optim.Optimizer,
+        *,
+        objective: Objective,
+        precision: Precision,
+        clip_grad_norm: float | None = None,
+        split_on_oom: bool = False,
+    ) -> None:
+        self.model = model
+        self.optimizer = optimizer
+        self.objective = objective
+        self.precision = precision
+        self.clip_grad_norm = clip_grad_norm
+        self.split_on_oom = split_on_oom
+        self.scaler = precision.scaler()
+        self.needs_closure = isinstance(optimizer, torch.optim.LBFGS)
+        self.piece_size = 2**31
+        self._clipped_norm: Tensor | None = None
+
+    def __call__(self, batches: Iterable[Batch], samples: int) -> Update:
+        """Update the weights once from `batches`, which hold `samples` samples together."""
+        if self.needs_closure:
+            return self._update_by_closure(list(batches), samples)
+        update = self._gradients(batches, samples)
+        self.scaler.unscale_(self.optimizer) if self.scaler.is_enabled() else None
+        self._clip()
+        self.scaler.step(self.optimizer)
+        self.scaler.update()
+        return update
+
+    def grad_norm(self) -> Tensor:
+        """Norm of the whole gradient of the last update, before clipping."""
+        if self._clipped_norm is not None:
+            return self._clipped_norm
+        return torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+
+    def _gradients(self, batches: Iterable[Batch], samples: int) -> Update:
+        if not self.split_on_oom:
+            return self._accumulate(batches, samples)
+        batches = list(batches)
+        while True:
+            try:
+                return self._accumulate(batches, samples)
+            except (torch.OutOfMemoryError, RuntimeError) as error:
+                largest = min(self.piece_size, max(len(batch) for batch in batches))
+                if not is_out_of_memory(error) or largest == 1:
+                    raise
+                self.piece_size = (largest + 1) // 2
+                log.warning("out of memory: batches are split into parts of %d samples from here on", self.piece_size)
+            if self.precision.device.type == "cuda":
+                torch.cuda.empty_cache()
+
+    def _accumulate(self, batches: Iterable[Batch], samples: int) -> Update:
+        self.optimizer.zero_grad(set_to_none=True)
+        losses, errors = [], []
+        for batch in batches:
+            for piece in batch.pieces(self.piece_size):
+                with self.precision.autocast():
+                    logits = self.model(piece.images)  # (batch, classes)
+                    objective = self.objective(logits, piece, samples)
+                self.scaler.scale(objective).backward()
+                losses.append(objective.detach())
+                errors.append((logits.detach().argmax(1) != piece.labels).sum())
+        loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
+        error_count = errors[0] if len(errors) == 1 else torch.stack(errors).sum()
+        return Update(self.objective.per_sample(loss, samples), error_count)
+
+    def _update_by_closure(self, batches: list[Batch], samples: int) -> Update:
+        """For optimizers that evaluate the loss several times an update (LBFGS).
+
+        Each evaluation sees the same dropout masks: a line search needs one and the same function.
+        """
+        device = self.precision.device
+        masks = runtime.random_state(device)
+        updates: list[Update] = []
+
+        def closure() -> Tensor:
+            runtime.set_random_state(masks, device)
+            updates.append(self._gradients(batches, samples))
+            self._clip()
+            return updates[-1].loss * (samples if self.objective.reduction == "sum" else 1)
+
+        self.optimizer.step(closure)  # type: ignore[arg-type]
+        return updates[0]
+
+    def _clip(self) -> None:
+        if self.clip_grad_norm is not None:
+            self._clipped_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm)
+
+
+def is_out_of_memory(error: BaseException) -> bool:
+    """Whether torch ran out of memory; on a CPU it says so in a plain `RuntimeError`."""
+    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)

@@ -1,0 +1,146 @@
+"""`deepexp train -m …` and `deepexp train resume=SWEEP_DIR`: from words to a sweep, its table and its exit status.
+
+The points come from Hydra's own multirun, so that every sweeper there is can be used; the jobs are ours.
+"""
+
+import logging
+import shlex
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.errors import HydraException
+
+from deepexp import compose, overrides
+from deepexp.conf_files import first_line
+from deepexp.console import Console, short_path
+from deepexp.errors import InputError, Interrupted, RunFailed
+from deepexp.sweep import shapes, table
+from deepexp.sweep.directory import SweepDirectory, is_sweep
+from deepexp.sweep.display import Display
+from deepexp.sweep.jobs import Sweep
+from deepexp.sweep.launcher import JobFailed
+from deepexp.sweep.table import Row
+
+log = logging.getLogger(__name__)
+
+FAILURE = 1
+OUR_LAUNCHER = "hydra_plugins.deepexp_plugins.ProcessLauncher"
+
+
+@dataclass(frozen=True)
+class SweepResult:
+    """What a sweep came to."""
+
+    directory: Path
+    rows: list[Row]
+    """One a job, in the order of the grid."""
+
+    @property
+    def failures(self) -> list[Row]:
+        """The jobs without a result."""
+        return [row for row in self.rows if row.state != "done"]
+
+
+def sweep(words: Sequence[str], console: Console) -> int:
+    """Run a sweep to its end and show its table; 1 if any job has failed, else 0."""
+    return FAILURE if run_sweep(words, console).failures else 0
+
+
+def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
+    """Begin a sweep, or go on with one (`resume=SWEEP_DIR`), and show how it ends.
+
+    Raises `InputError` before any job has started, `Interrupted` after a signal, `RunFailed` if nothing can be written.
+    """
+    begun = resumed(words)
+    if begun is not None and not is_sweep(begun):
+        raise InputError(f"{begun}: is no sweep (it has no sweep.json); leave out -m to go on with a single run")
+    directory = SweepDirectory.open(begun) if begun is not None else None
+    asked = overrides.quote_paths([word for word in words if overrides.split(word)[1] != "resume"])
+    if directory is not None:
+        directory.words = asked = merged(directory.words, asked)
+    with console:
+        try:
+            first = _first(asked)
+            if directory is None:
+                name = first.config.name or first.choices["model"]
+                directory = SweepDirectory.create(str(first.config.output_dir), str(name), asked)
+            return _run(Sweep(directory, Display(console)), asked, console)
+        finally:
+            if directory is not None:
+                directory.close()
+
+
+def _first(words: Sequence[str]) -> compose.Composed:
+    """The first point, composed, after all words were found to be understood."""
+    points = shapes.one_at_a_time(words)
+    compose.check_jobs("train", points)
+    first = compose.compose("train", points[0])
+    if first.hydra.launcher["_target_"] != OUR_LAUNCHER:
+        raise InputError("hydra/launcher: a sweep of deepexp runs its jobs itself; leave hydra/launcher=deepexp")
+    return first
+
+
+def resumed(words: Sequence[str]) -> Path | None:
+    """The directory that `resume=…` names, if it stands among the words."""
+    found = [word for word in overrides.quote_paths(words) if overrides.split(word)[1] == "resume"]
+    value = OverridesParser.create().parse_override(found[-1]).value() if found else None
+    return Path(str(value)).expanduser() if value else None
+
+
+def resumes_sweep(words: Sequence[str]) -> bool:
+    """Whether the words ask to go on with a sweep."""
+    path = resumed(words)
+    return path is not None and is_sweep(path)
+
+
+def merged(before: Sequence[str], new: Sequence[str]) -> list[str]:
+    """The words of a sweep that is gone on with: new ones replace those of the same key, or are added."""
+    replaced = {overrides.split(word)[1] for word in new}
+    return [word for word in before if overrides.split(word)[1] not in replaced] + list(new)
+
+
+def _run(going_on: Sweep, words: Sequence[str], console: Console) -> SweepResult:
+    directory = going_on.directory.path
+    try:
+        _multirun(going_on, words)
+    except (Interrupted, KeyboardInterrupt, RunFailed):
+        _show_end(going_on, console)
+        console.print(f"go on with: deepexp train {shlex.quote(f'resume={short_path(directory)}')}")
+        raise
+    else:
+        rows = _show_end(going_on, console)
+        return SweepResult(directory, rows)
+    finally:
+        going_on.close()
+
+
+def _multirun(going_on: Sweep, words: Sequence[str]) -> None:
+    """Let Hydra's sweeper hand its points to our launcher."""
+    inside = f"hydra.sweep.dir={overrides.quote(str(going_on.directory.path))}"
+    try:
+        compose.multirun("train", going_on, [*words, inside])
+    except HydraException as error:
+        raise InputError(first_line(error)) from error
+    except JobFailed:
+        log.info("the sweeper stopped at a job without a result")  # the table tells of that job
+
+
+def _show_end(going_on: Sweep, console: Console) -> list[Row]:
+    """The table, on the console and in `table.csv`, and every failure with its reason and log."""
+    rows = going_on.rows()
+    if not rows:
+        return rows
+    shown = table.ordered(rows)
+    try:
+        table.write_csv(going_on.directory.path / "table.csv", shown)
+    except RunFailed as error:  # the table can still be shown, and written once there is room again
+        console.warn(str(error))
+    for number, line in enumerate(table.lines(shown)):
+        console.print(line, style="" if number else "bold")
+    for number, line in enumerate(table.lines_over_seeds(rows)):
+        console.print(line if number else f"\n{line}", style="" if number else "bold")
+    for line in table.failures(rows, short_path(going_on.directory.path)):
+        console.print(line, style="bad")
+    return rows

@@ -1,0 +1,141 @@
+"""The directory of a sweep: `sweep.json`, `ledger.jsonl`, `table.csv`, and a run directory for each job."""
+
+import json
+import os
+import shutil
+import socket
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import filelock
+
+from deepexp import paths, provenance
+from deepexp.errors import InputError
+from deepexp.rundir import FORMAT, RunDirectory, make_unique_directory
+from deepexp.storage import storage_errors, write_atomically
+
+SWEEP_FILE = "sweep.json"
+LOGS = "logs"
+
+
+def is_sweep(path: Path) -> bool:
+    """Whether a sweep was begun in this directory."""
+    return (path / SWEEP_FILE).is_file()
+
+
+@dataclass
+class Choices:
+    """What was decided once for the whole sweep, by what was there when it began."""
+
+    pretrained: bool | str | None = None
+    threads: int | None = None
+
+
+@dataclass
+class SweepDirectory:
+    """A sweep's directory, locked by this process; the lock dies with it."""
+
+    path: Path
+    words: list[str]
+    """What was asked for, as overrides."""
+    choices: Choices = field(default_factory=Choices)
+    lock: filelock.BaseFileLock | None = None
+
+    @classmethod
+    def create(cls, output_dir: str, name: str, words: list[str]) -> "SweepDirectory":
+        """Make a new one, in which nothing stands yet."""
+        sweep = cls(make_unique_directory(output_dir, name).absolute(), words)
+        sweep.lock = _locked(sweep.path)
+        return sweep
+
+    @classmethod
+    def open(cls, path: Path) -> "SweepDirectory":
+        """One that was begun; `InputError` if it is damaged or somebody else is at work in it."""
+        lock = _locked(path)
+        content = _read(path / SWEEP_FILE)
+        choices = content["choices"]
+        made = Choices(choices["pretrained"], choices["threads"])
+        return cls(path.absolute(), list(content["overrides"]), made, lock)
+
+    def save(self) -> None:
+        """Write `sweep.json`."""
+        content: dict[str, Any] = {
+            "format": FORMAT,
+            "overrides": self.words,
+            "choices": {"pretrained": self.choices.pretrained, "threads": self.choices.threads},
+            "host": socket.gethostname(),
+            "pid": os.getpid(),
+            "working_directory": str(Path.cwd()),
+            "versions": provenance.versions(),
+        }
+        text = json.dumps(content, indent=2, ensure_ascii=False)
+        with storage_errors(self.path):
+            (self.path / LOGS).mkdir(exist_ok=True)
+        write_atomically(self.path / SWEEP_FILE, (text + "\n").encode(errors="backslashreplace"))
+
+    def free_directory(self, name: str) -> Path:
+        """A place for a run that nothing stands in: the job's name, or that with a number behind it."""
+        path, number = self.path / name, 1
+        while path.exists():
+            number += 1
+            path = self.path / f"{name}~{number}"
+        return path
+
+    def close(self) -> None:
+        """Unlock it; one in which nothing was started is removed."""
+        if self.lock is not None:
+            self.lock.release()
+        if not is_sweep(self.path):
+            shutil.rmtree(self.path, ignore_errors=True)
+
+
+def can_go_on(run: Path) -> bool:
+    """Whether a run directory holds a checkpoint, or the end, of a run."""
+    return (run / "summary.json").is_file() or any((run / "checkpoints").glob("*.pt"))
+
+
+def finished(run: Path) -> bool:
+    """Whether the run in a directory came to its end, whatever the ledger says."""
+    try:
+        return RunDirectory.open(run).read_json("status.json").get("status") == "done"
+    except InputError:
+        return False
+
+
+def read_summary(run: Path) -> dict[str, Any]:
+    """What a finished run came to."""
+    return RunDirectory.open(run).read_json("summary.json")
+
+
+def _locked(path: Path) -> filelock.BaseFileLock:
+    lock = filelock.FileLock(path / ".lock", thread_local=False)
+    with storage_errors(path, chosen_by_user=True):
+        try:
+            lock.acquire(timeout=0)
+        except filelock.Timeout:
+            raise InputError(
+                f"{paths.shown(path)} belongs to a sweep that is still alive{_owner(path)}; "
+                "wait until it ends, or stop it first"
+            ) from None
+    return lock
+
+
+def _owner(path: Path) -> str:
+    try:
+        content = _read(path / SWEEP_FILE)
+    except InputError:
+        return ""
+    return f" (process {content['pid']} on {content['host']})"
+
+
+def _read(path: Path) -> dict[str, Any]:
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        if content["format"] > FORMAT:
+            raise InputError(f"{path}: has format {content['format']}; a newer deepexp wrote it")
+        if not {"overrides", "choices", "host", "pid"} <= content.keys():
+            raise ValueError("keys are missing")
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(f"{path}: cannot be read ({error})") from None
+    return content

@@ -1,0 +1,103 @@
+"""What one sees of a sweep while it goes on.
+
+A line for each job that has ended and, on a terminal, a bar for each that runs and one for all of them.
+"""
+
+import time
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deepexp.console import Console, short_path
+from deepexp.sweep.worker import Ending, Progress, Task
+from deepexp.terminal import Stream, line_with_bar, printable
+from deepexp.units import clock, duration, percent
+
+_REDRAW_SECONDS = 0.2
+
+
+class Display:
+    """Shows the jobs of one or more batches on a console."""
+
+    def __init__(self, console: Console) -> None:
+        self._console = console
+        self._total = self._done = self._failed = 0
+        self._running: dict[str, Progress] = {}
+        self._began = time.monotonic()
+        self._worked = 0.0
+        """Shares of jobs that were worked off by this process, added up: what the time that is left is told from."""
+        self._next_draw = 0.0
+
+    def begin(self, directory: Path, total: int, done: int, slots: int) -> None:
+        """A batch begins, of so many jobs, of which so many are done already."""
+        if not self._total:
+            self._console.print(f"sweep directory: {short_path(directory)}")
+        self._total += total
+        self._done += done
+        skipped = f", {done} of them done before" if done else ""
+        self._console.print(f"{total} job{'s' if total != 1 else ''}{skipped}, {slots} at a time")
+
+    def started(self, task: Task) -> None:
+        """A try has begun."""
+        self._running[task.name] = Progress(0.0, 0, None)
+        self._draw()
+
+    def progress(self, task: Task, progress: Progress) -> None:
+        """A job is so far."""
+        before = self._running[task.name]
+        if before.epoch:  # the first tells where it goes on, which this process has not worked for
+            self._worked += max(progress.fraction - before.fraction, 0.0)
+        self._running[task.name] = progress
+
+    def ended(self, task: Task, ending: Ending, summary: Mapping[str, Any] | None, *, again: bool) -> None:
+        """A try has ended."""
+        progress = self._running.pop(task.name)
+        if summary is not None:
+            self._worked += 1.0 - progress.fraction
+            errors = f"{summary['test_errors']:,} of {summary['test_samples']:,}"
+            text, style = f"test error {percent(summary['test_error_rate'])} ({errors})", ""
+        else:
+            text, style = f"{ending.state}: {printable(str(ending.reason))}", "bad"
+        self._done += summary is not None
+        self._failed += summary is None and not again
+        more = "; tried again" if again else ""
+        count = f"[{self._done + self._failed}/{self._total}]"
+        self._console.print(f"{count} {printable(task.name)}: {text}, {duration(ending.seconds)}{more}", style=style)
+        self._draw()
+
+    def tick(self) -> None:
+        """Time has gone on."""
+        if time.monotonic() >= self._next_draw:
+            self._draw()
+
+    def end(self) -> None:
+        """A batch has ended: take the bars away."""
+        self._running.clear()
+        self._console.status(lambda _: [])
+
+    def _draw(self) -> None:
+        self._next_draw = time.monotonic() + _REDRAW_SECONDS
+        self._console.status(self._lines)
+
+    def _lines(self, stream: Stream) -> list[str]:
+        shares = sum(progress.fraction for progress in self._running.values())
+        ended = self._done + self._failed
+        queued = self._total - ended - len(self._running)
+        counts = {"done": self._done, "running": len(self._running), "queued": queued, "failed": self._failed}
+        parts = [", ".join(f"{number} {what}" for what, number in counts.items() if number or what == "done")]
+        if self._worked > 0:
+            pace = (time.monotonic() - self._began) / self._worked
+            parts.append(f"eta {clock(pace * (self._total - ended - shares))}")
+        lines = [line_with_bar(stream, (ended + shares) / max(self._total, 1), parts)]
+        return lines + [_job_line(stream, name, progress) for name, progress in self._running.items()]
+
+
+def _job_line(stream: Stream, name: str, progress: Progress) -> str:
+    room = max(stream.width // 2 - 8, 8)
+    shown = printable(name)
+    parts = [shown if len(shown) <= room else f"…{shown[1 - room :]}"]
+    if progress.epoch:
+        parts.append(f"epoch {progress.epoch}")
+    if progress.test_error_rate is not None:
+        parts.append(f"test {percent(progress.test_error_rate)}")
+    return line_with_bar(stream, progress.fraction, parts)

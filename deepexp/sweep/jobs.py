@@ -1,0 +1,193 @@
+"""The jobs of a sweep: which points are run, skipped or gone on with, and what is written down about each."""
+
+import logging
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
+
+from deepexp.errors import Interrupted
+from deepexp.sweep import pool
+from deepexp.sweep.directory import LOGS, SweepDirectory, can_go_on, finished, read_summary
+from deepexp.sweep.display import Display
+from deepexp.sweep.ledger import Entry, Ledger
+from deepexp.sweep.points import Checked, Point, check_points, choose_pretrained, settled
+from deepexp.sweep.settings import LauncherConfig
+from deepexp.sweep.slots import Slot, make_slots, threads_of_a_job
+from deepexp.sweep.table import Row
+from deepexp.sweep.worker import Ending, Progress, Task
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Handed:
+    """What a launcher is handed with a batch of points."""
+
+    config: LauncherConfig
+    fixed: Collection[str]
+    """Keys that do not vary."""
+    needs_objective: bool
+    """Whether the sweeper goes by the results."""
+
+
+class Sweep:
+    """The sweep that this process is at work on, in a directory that is its own; `launch` is called for each batch."""
+
+    def __init__(self, directory: SweepDirectory, display: Display) -> None:
+        self.directory = directory
+        self.display = display
+        self.points: list[Point] = []
+        """Every point that was handed over, once each."""
+        self._ledger: Ledger | None = None
+
+    @property
+    def ledger(self) -> Ledger:
+        """The ledger, which begins with the first batch that was found to be possible."""
+        if self._ledger is None:
+            self.directory.save()
+            self._ledger = Ledger(self.directory.path / "ledger.jsonl")
+        return self._ledger
+
+    def launch(self, points: Sequence[Sequence[str]], handed: Handed) -> list[Row]:
+        """Check the points, run those that have no result yet, and return a row for each, in order.
+
+        Raises `InputError` before anything has started if a point is impossible, `Interrupted` if a signal came.
+        """
+        needs_validation = handed.needs_objective and handed.config.objective == "val_error_rate"
+        pool.start_server(threads=1)  # it gets ready while the points are checked
+        checked = check_points(points, handed.fixed, needs_validation=needs_validation)
+        slots = make_slots(
+            handed.config,
+            [point.device for point in checked],
+            any_gpu=all(point.config.device in ("auto", "cuda", "cpu") for point in checked),
+        )
+        batch = self._settle(checked, len(slots))
+        self._enter(batch)
+        self._run(batch, slots, handed.config)
+        return [self.row(point) for point in batch]
+
+    def rows(self) -> list[Row]:
+        """A row for every point that was handed over."""
+        return [self.row(point) for point in self.points]
+
+    def row(self, point: Point) -> Row:
+        """What a point came to."""
+        entry = self.ledger.entries[point.config_hash]
+        run = self.directory.path / entry.directory if entry.directory else None
+        summary = read_summary(run) if run and entry.state == "done" else None
+        return Row(
+            point.name, point.varying, entry.state, summary, entry.reason, entry.log, entry.directory, entry.tries
+        )
+
+    def close(self) -> None:
+        """Give the ledger back."""
+        if self._ledger is not None:
+            self._ledger.close()
+
+    def _settle(self, checked: Sequence[Checked], slots: int) -> list[Point]:
+        """The points with the sweep's choices, which are made when first needed and kept from then on."""
+        choices = self.directory.choices
+        if choices.pretrained is None:
+            choices.pretrained = choose_pretrained(checked)
+        if choices.threads is None:
+            choices.threads = threads_of_a_job(slots)
+        if self._ledger is not None:
+            self.directory.save()
+        return [settled(point, pretrained=choices.pretrained, threads=choices.threads) for point in checked]
+
+    def _enter(self, batch: Sequence[Point]) -> None:
+        """Write new points into the ledger, and set right what it says of runs that finished, or are gone."""
+        known = {point.config_hash for point in self.points}
+        news = {}
+        for point in batch:
+            if point.config_hash not in known:
+                known.add(point.config_hash)
+                self.points.append(point)
+            entry = self.ledger.entries.get(point.config_hash)
+            if entry is None:
+                news[point.config_hash] = Entry(point.name, point.config_hash, point.overrides, "queued")
+                continue
+            is_done = entry.directory is not None and finished(self.directory.path / entry.directory)
+            if is_done and entry.state != "done":  # the sweep was killed before it heard of it
+                news[point.config_hash] = replace(entry, state="done", reason=None, log=None)
+            elif entry.state == "done" and not is_done:
+                news[point.config_hash] = replace(entry, state="queued", directory=None)
+        self.ledger.record(*news.values())
+
+    def _run(self, batch: Sequence[Point], slots: Sequence[Slot], config: LauncherConfig) -> None:
+        by_hash = {point.config_hash: point for point in batch}
+        entries = {name: self.ledger.entries[name] for name in by_hash}
+        tasks = [self.task(by_hash[name], entry) for name, entry in entries.items() if entry.state != "done"]
+        self.display.begin(self.directory.path, len(entries), len(entries) - len(tasks), len(slots))
+        watcher = _Watcher(self, config, by_hash)
+        limit = None if config.time_limit_minutes is None else 60 * config.time_limit_minutes
+        threads = self.directory.choices.threads or 1
+        try:
+            signal_number = pool.run(tasks, slots, threads, watcher, limit)
+        finally:
+            self.display.end()
+        if signal_number is not None:
+            raise Interrupted(signal_number, "the sweep was stopped; what its jobs had done was saved")
+
+    def task(self, point: Point, entry: Entry) -> Task:
+        """A try of a job: from its last checkpoint if there is one, else anew, beside what earlier tries have left."""
+        run = self.directory.path / entry.directory if entry.directory else None
+        goes_on = run is not None and can_go_on(run)
+        return Task(
+            name=point.name,
+            config_hash=point.config_hash,
+            overrides=point.overrides,
+            directory=run if run is not None and goes_on else self.directory.free_directory(point.name),
+            resumes=goes_on,
+            log=self.directory.path / LOGS / f"{point.name}.log",
+            epochs=point.epochs,
+        )
+
+
+class _Watcher:
+    """Writes into the ledger what happens in the pool, and applies the policy for failures."""
+
+    def __init__(self, sweep: Sweep, config: LauncherConfig, points: dict[str, Point]) -> None:
+        self.sweep = sweep
+        self.config = config
+        self.points = points
+        self.tries: dict[str, int] = {}
+        self.has_failed = False
+
+    def started(self, task: Task) -> None:
+        self.tries[task.config_hash] = self.tries.get(task.config_hash, 0) + 1
+        entry = self.sweep.ledger.entries[task.config_hash]
+        self.sweep.ledger.record(
+            replace(entry, state="running", tries=entry.tries + 1, directory=task.directory.name, reason=None, log=None)
+        )
+        self.sweep.display.started(task)
+
+    def progress(self, task: Task, progress: Progress) -> None:
+        self.sweep.display.progress(task, progress)
+
+    def ended(self, task: Task, ending: Ending) -> Task | None:
+        entry = self.sweep.ledger.entries[task.config_hash]
+        run_log = task.directory / "run.log"
+        shown = None if ending.state == "done" else str(run_log if run_log.exists() else task.log)
+        entry = replace(
+            entry,
+            state=ending.state,
+            reason=ending.reason,
+            log=shown and shown.removeprefix(f"{self.sweep.directory.path}/"),
+            seconds=round(ending.seconds, 3),
+        )
+        self.sweep.ledger.record(entry)
+        summary = read_summary(task.directory) if ending.state == "done" else None
+        again = ending.state != "done" and self.tries[task.config_hash] <= self.config.retries
+        self.sweep.display.ended(task, ending, summary, again=again)
+        if ending.state == "done":
+            return None
+        if again:
+            return self.sweep.task(self.points[task.config_hash], entry)
+        self.has_failed = True
+        return None
+
+    def wants_more(self) -> bool:
+        return not (self.has_failed and self.config.on_failure == "stop")
+
+    def tick(self) -> None:
+        self.sweep.display.tick()

@@ -1,0 +1,134 @@
+"""The check of every point of a sweep before the first job starts, and the choices made once for all of them."""
+
+import hashlib
+import json
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+
+from deepexp import build, check, overrides
+from deepexp.compose import compose
+from deepexp.errors import InputError
+from deepexp.schema import TrainConfig
+from deepexp.sweep.names import job_names
+
+NOT_OF_THE_RESULT = ("name", "output_dir", "resume", "dry_run")
+"""Keys that name a run and do not change what it comes to."""
+
+_SHOWN = 3  # names of points before a problem that many of them have
+
+
+@dataclass(frozen=True)
+class Checked:
+    """A point that was composed and found to be possible."""
+
+    words: list[str]
+    varying: dict[str, str]
+    """What tells it from other points: keys and values, as text."""
+    name: str
+    config: TrainConfig
+    device: torch.device
+    resolved: dict[str, Any] = field(repr=False)
+
+
+@dataclass(frozen=True)
+class Point:
+    """A job to be: its name, the overrides that it is started with, and the hash that it is known by."""
+
+    name: str
+    varying: dict[str, str]
+    overrides: list[str]
+    config_hash: str
+    epochs: int
+
+
+def check_points(points: Sequence[Sequence[str]], fixed: Collection[str], *, needs_validation: bool) -> list[Checked]:
+    """Compose and check every point; one `InputError` for all problems, each with the points that have it.
+
+    `fixed`: the keys that do not vary. `needs_validation`: refuse points without a validation set.
+    """
+    varying = [_varying(words, fixed) for words in points]
+    names = job_names(varying)
+    checked: list[Checked] = []
+    problems: dict[str, list[str]] = {}
+    for words, values, name in zip(points, varying, names, strict=True):
+        try:
+            checked.append(_check_point(list(words), values, name, needs_validation=needs_validation))
+        except InputError as error:
+            for line in str(error).splitlines():
+                problems.setdefault(line, []).append(name)
+    if problems:
+        lines = [f"{_whose(found, len(points))}: {line}" for line, found in problems.items()]
+        raise InputError("\n".join([*lines, "nothing was started"]))
+    return checked
+
+
+def choose_pretrained(points: Sequence[Checked]) -> bool | str | None:
+    """What `model.pretrained=auto` comes to here and now; None if no point asks."""
+    for point in points:
+        if point.config.model.component.arguments.get("pretrained") == "auto":
+            build.resolve_pretrained(point.config)
+            choice: bool | str = point.config.model.component.arguments["pretrained"]
+            return choice
+    return None
+
+
+def settled(point: Checked, *, pretrained: bool | str | None, threads: int) -> Point:
+    """The point with the choices made for the whole sweep written into its overrides, where it leaves them open."""
+    words = list(point.words)
+    resolved = point.resolved
+    if resolved["model"].get("pretrained") == "auto":
+        assert pretrained is not None
+        resolved = {**resolved, "model": {**resolved["model"], "pretrained": pretrained}}
+        value = overrides.quote(pretrained) if isinstance(pretrained, str) else str(pretrained).lower()
+        words.append(f"model.pretrained={value}")
+    if point.config.threads == "auto":
+        words.append(f"threads={threads}")
+    return Point(point.name, point.varying, words, config_hash(resolved), point.config.epochs)
+
+
+def config_hash(resolved: Mapping[str, Any]) -> str:
+    """The hash of a composed config, by which a job is known again; keys that only name a run are left out."""
+    kept = {key: value for key, value in resolved.items() if key not in NOT_OF_THE_RESULT}
+    text = json.dumps(kept, sort_keys=True, ensure_ascii=True)
+    return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _check_point(words: list[str], varying: dict[str, str], name: str, *, needs_validation: bool) -> Checked:
+    composed = compose("train", words)
+    resolved: Any = OmegaConf.to_container(composed.config, resolve=True)
+    config, plan = check.typed_and_planned(resolved)
+    for key in NOT_OF_THE_RESULT:
+        if key in varying:
+            raise InputError(f"{key}: cannot be different from job to job")
+    if needs_validation and config.val_fraction == 0:
+        raise InputError(
+            "val_fraction: the sweeper searches by the validation error, and there is none; set val_fraction=0.1, "
+            "or ask for the test error with hydra.launcher.objective=test_error_rate"
+        )
+    return Checked(words, varying, name, config, plan.device, resolved)
+
+
+def _varying(words: Sequence[str], fixed: Collection[str]) -> dict[str, str]:
+    values: dict[str, str] = {}
+    for word in words:
+        _, key, value = overrides.split(word)
+        if key not in fixed:
+            values[key] = "null" if value is None else _unquoted(value)
+    return values
+
+
+def _unquoted(value: str) -> str:
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1].replace(f"\\{value[0]}", value[0]) if is_quoted else value
+
+
+def _whose(names: Sequence[str], total: int) -> str:
+    """The points that have a problem, in words."""
+    if len(names) == total > 1:
+        return f"all {total} points"
+    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
+    return " and ".join(names) if len(names) <= 2 else f"{'; '.join(names[:_SHOWN])}{more}"

@@ -1,0 +1,210 @@
+"""Processes, one a job, never more at once than there are slots; whatever becomes of one, the others go on.
+
+What a job is, and what follows from its end, is the business of the watcher that is given (`jobs.py`).
+"""
+
+import contextlib
+import multiprocessing
+import os
+import platform
+import signal
+import time
+from collections import deque
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
+from multiprocessing import connection
+from multiprocessing.connection import Connection
+from multiprocessing.context import ForkServerContext, SpawnContext
+from multiprocessing.process import BaseProcess
+from typing import Protocol
+
+from deepexp.interrupt import StopRequest
+from deepexp.sweep.slots import Slot
+from deepexp.sweep.worker import PRELOADED, Ending, Progress, Task, kill_with_children, run_job
+
+_POLL_SECONDS = 0.2
+_GRACE_SECONDS = 30.0  # for a job that was asked to stop to save itself
+
+
+class Watcher(Protocol):
+    """Is told what happens; an exception in it ends all jobs at once."""
+
+    def started(self, task: Task) -> None:
+        """A process for this try has begun."""
+
+    def progress(self, task: Task, progress: Progress) -> None:
+        """A job says how far it is."""
+
+    def ended(self, task: Task, ending: Ending) -> Task | None:
+        """A try has ended; another one of it may follow."""
+
+    def wants_more(self) -> bool:
+        """Whether jobs that wait shall still be started."""
+
+    def tick(self) -> None:
+        """Called several times a second."""
+
+
+@dataclass
+class _Running:
+    task: Task
+    slot: Slot
+    process: BaseProcess
+    pipe: Connection
+    began: float = field(default_factory=time.monotonic)
+    asked: float | None = None
+    """When it was asked to stop."""
+    is_late: bool = False
+    ending: Ending | None = None
+
+
+def start_server(threads: int) -> None:
+    """Start the server that jobs are forked from, if it does not run yet: it is then ready when they are."""
+    context = _context()
+    if context.get_start_method() == "forkserver":
+        from multiprocessing import forkserver
+
+        context.set_forkserver_preload(list(PRELOADED))
+        # OpenMP reads this when torch is loaded; jobs set their number of threads themselves beyond that.
+        with _environment({"OMP_NUM_THREADS": str(threads)}):
+            forkserver.ensure_running()
+
+
+def run(
+    tasks: Iterable[Task], slots: Sequence[Slot], threads: int, watcher: Watcher, time_limit: float | None
+) -> int | None:
+    """Run all tasks; a job that takes longer than `time_limit` seconds is stopped. Returns the signal, if one came.
+
+    Upon SIGINT or SIGTERM the jobs are asked to save themselves and stop; upon a second SIGINT they are killed and
+    `KeyboardInterrupt` is raised.
+    """
+    pool = _Pool(slots, threads, watcher, time_limit)
+    with StopRequest() as stop:
+        try:
+            pool.run(deque(tasks), stop)
+        finally:
+            pool.kill()
+    return stop.signal_number
+
+
+class _Pool:
+    def __init__(self, slots: Sequence[Slot], threads: int, watcher: Watcher, time_limit: float | None) -> None:
+        self.free = list(reversed(slots))
+        self.environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self.watcher = watcher
+        self.time_limit = time_limit
+        self.running: list[_Running] = []
+
+    def run(self, waiting: deque[Task], stop: StopRequest) -> None:
+        while True:
+            while waiting and self.free and stop.signal_number is None and self.watcher.wants_more():
+                self.start(waiting.popleft())
+            if not self.running:
+                return
+            self.wait()
+            for job in list(self.running):
+                self.read(job)
+                if not job.process.is_alive():
+                    again = self.finish(job)
+                    if again is not None and stop.signal_number is None:
+                        waiting.appendleft(again)
+                else:
+                    self.limit(job, stopping=stop.signal_number is not None)
+            self.watcher.tick()
+
+    def start(self, task: Task) -> None:
+        slot = self.free.pop()
+        ours, theirs = multiprocessing.Pipe()
+        environment = {**self.environment, **slot.environment}
+        process = _context().Process(
+            target=run_job, args=(task, environment, os.getcwd(), theirs), name=task.name, daemon=False
+        )
+        self.watcher.started(task)
+        process.start()
+        theirs.close()
+        self.running.append(_Running(task, slot, process, ours))
+
+    def wait(self) -> None:
+        watched: list[int | Connection] = [job.process.sentinel for job in self.running]
+        watched += [job.pipe for job in self.running if not job.pipe.closed]
+        connection.wait(watched, timeout=_POLL_SECONDS)
+
+    def read(self, job: _Running) -> None:
+        """Take in what a job has sent."""
+        try:
+            while not job.pipe.closed and job.pipe.poll():
+                message = job.pipe.recv()
+                if isinstance(message, Ending):
+                    job.ending = message
+                else:
+                    self.watcher.progress(job.task, message)
+        except (EOFError, OSError):  # it is gone, perhaps in the middle of a message
+            job.pipe.close()
+
+    def finish(self, job: _Running) -> Task | None:
+        self.read(job)  # what it sent last
+        self.running.remove(job)
+        self.free.append(job.slot)
+        job.process.join()
+        seconds = time.monotonic() - job.began
+        ending = job.ending or Ending("killed", _how_it_died(job.process.exitcode))
+        if job.is_late and ending.state != "done":
+            limit = self.time_limit or 0.0
+            ending = Ending("failed", f"took longer than hydra.launcher.time_limit_minutes={limit / 60:g}")
+        job.pipe.close()
+        return self.watcher.ended(job.task, Ending(ending.state, ending.reason, seconds))
+
+    def limit(self, job: _Running, *, stopping: bool) -> None:
+        """Ask a job to stop that is late, or when all are to stop; kill it if it does not."""
+        now = time.monotonic()
+        if job.asked is not None:
+            if now - job.asked > _GRACE_SECONDS:
+                _kill(job)
+            return
+        job.is_late = not stopping and self.time_limit is not None and now - job.began > self.time_limit
+        if stopping or job.is_late:
+            job.asked = now
+            job.process.terminate()
+
+    def kill(self) -> None:
+        """End what still runs, at once."""
+        for job in self.running:
+            _kill(job)
+        for job in self.running:
+            job.process.join()
+            job.pipe.close()
+        self.running.clear()
+
+
+def _kill(job: _Running) -> None:
+    if job.process.pid is not None and job.process.is_alive():
+        kill_with_children(job.process.pid)
+
+
+def _context() -> ForkServerContext | SpawnContext:
+    """Forking from a server that has threads or frameworks running is safe on Linux only."""
+    if platform.system() == "Linux":
+        return multiprocessing.get_context("forkserver")
+    return multiprocessing.get_context("spawn")
+
+
+def _how_it_died(exitcode: int | None) -> str:
+    if exitcode is None or exitcode >= 0:
+        return f"its process ended with status {exitcode}"
+    name = signal.Signals(-exitcode).name if -exitcode in signal.valid_signals() else str(-exitcode)
+    hint = " (the system does that when memory runs out)" if name == "SIGKILL" else ""
+    return f"killed by {name}{hint}"
+
+
+@contextlib.contextmanager
+def _environment(values: dict[str, str]) -> Iterator[None]:
+    before = {name: os.environ.get(name) for name in values}
+    os.environ.update(values)
+    try:
+        yield
+    finally:
+        for name, value in before.items():
+            if value is None:
+                del os.environ[name]
+            else:
+                os.environ[name] = value

@@ -1,0 +1,157 @@
+"""From the words of a sweep to its points: every combination, pairs, random samples, repeated seeds.
+
+Words are overrides; a point is a list of overrides without a swept value. Nothing is composed here.
+"""
+
+import itertools
+import math
+import random
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from hydra.core.override_parser.types import IntervalSweep, Override
+
+from deepexp.compose import expand_sweep
+from deepexp.errors import InputError
+
+Point = list[str]
+
+REPEATED = "seed"
+"""The key that repeats an experiment: samples are drawn of the others, and the table has means over it."""
+
+
+@dataclass(frozen=True)
+class Axis:
+    """A word with all its values; the values of an interval are drawn when they are needed."""
+
+    key: str
+    values: list[str]
+    """An override for each value; none for an interval."""
+    interval: IntervalSweep | None = None
+
+    @property
+    def is_swept(self) -> bool:
+        """Whether it has several values, or could have."""
+        return self.interval is not None or len(self.values) > 1
+
+    def draw(self, numbers: random.Random) -> str:
+        """An override with a random value."""
+        if self.interval is None:
+            return numbers.choice(self.values)
+        start, end = self.interval.start, self.interval.end
+        assert start is not None and end is not None
+        if isinstance(start, int) and isinstance(end, int):
+            return f"{self.key}={numbers.randrange(start, end)}"
+        if "log" in self.interval.tags:
+            return f"{self.key}={math.exp(numbers.uniform(math.log(start), math.log(end))):.6g}"
+        return f"{self.key}={numbers.uniform(start, end):.6g}"
+
+
+def axes(words: Sequence[str]) -> list[Axis]:
+    """The words with their values; a later word replaces an earlier one of the same key. Raises `InputError`."""
+    found: dict[str, Axis] = {}
+    for word in words:
+        axis = _axis(word)
+        found[axis.key] = axis
+    return list(found.values())
+
+
+def grid(words: Sequence[str], zipped: Sequence[str] = ()) -> list[Point]:
+    """Every combination, the last word varying fastest; the `zipped` keys take their values side by side."""
+    given = axes(words)
+    for axis in given:
+        if axis.interval is not None:
+            raise InputError(f"{axis.key}: an interval has no grid; draw from it with hydra.sweeper.samples=N")
+    return [_in_order(given, parts) for parts in itertools.product(*_blocks(given, zipped))]
+
+
+def samples(words: Sequence[str], count: int, seed: int, zipped: Sequence[str] = ()) -> list[Point]:
+    """`count` random points, each with every value of `seed`, the config key, where that is swept."""
+    given = axes(words)
+    for axis in given:
+        _check_interval(axis)
+    repeated = [axis for axis in given if axis.key == REPEATED]
+    drawn = [axis for axis in given if axis.key != REPEATED]
+    numbers = random.Random(seed)
+    discrete = [axis for axis in drawn if axis.interval is None]
+    points = []
+    for _ in range(count):
+        parts = [tuple(numbers.choice(block)) for block in _blocks(discrete, zipped)]
+        parts += [(axis.draw(numbers),) for axis in drawn if axis.interval is not None]
+        for last in itertools.product(*(axis.values for axis in repeated)):
+            points.append(_in_order(given, [*parts, last]))
+    return points
+
+
+def one_at_a_time(words: Sequence[str]) -> list[Point]:
+    """Points in which each value of each word occurs, as few as that takes: enough to judge all names by."""
+    given = axes(words)
+    first = [axis.values[0] if axis.values else f"{axis.key}={_start(axis)}" for axis in given]
+    points = [first]
+    for position, axis in enumerate(given):
+        points += [[*first[:position], value, *first[position + 1 :]] for value in axis.values[1:]]
+    return points
+
+
+def words_of(params: Mapping[str, object]) -> list[str]:
+    """`hydra.sweeper.params` as words."""
+    special = {None: "null", True: "true", False: "false"}
+    return [
+        f"{key}={special[value] if value is None or isinstance(value, bool) else value}"
+        for key, value in params.items()
+    ]
+
+
+def _axis(word: str) -> Axis:
+    override = _parse(word)
+    if override is not None and override.is_sweep_override() and not override.is_discrete_sweep():
+        value = override.value()
+        assert isinstance(value, IntervalSweep)
+        return Axis(override.get_key_element(), [], value)
+    values = [point[0] for point in expand_sweep("train", [word])]
+    if not values:
+        raise InputError(f"{word}: has no values")
+    return Axis(word.partition("=")[0], values)
+
+
+def _parse(word: str) -> Override | None:
+    """The override, or None if it cannot be read, which `expand_sweep` has the words for."""
+    try:
+        return OverridesParser.create().parse_override(word)
+    except Exception:  # the grammar raises errors of many kinds
+        return None
+
+
+def _blocks(given: Sequence[Axis], zipped: Sequence[str]) -> list[list[tuple[str, ...]]]:
+    """Alternatives to be combined freely; the zipped keys are one block."""
+    together = [axis for axis in given if axis.key in zipped]
+    missing = [key for key in zipped if key not in [axis.key for axis in together if axis.is_swept]]
+    if missing:
+        raise InputError(f"hydra.sweeper.zip: {', '.join(missing)}: has no values to be taken in pairs")
+    lengths = {axis.key: len(axis.values) for axis in together}
+    if len(set(lengths.values())) > 1:
+        found = ", ".join(f"{key} has {length}" for key, length in lengths.items())
+        raise InputError(f"hydra.sweeper.zip: the keys need equally many values; {found}")
+    pairs = [list(zip(*(axis.values for axis in together), strict=True))] if together else []
+    return [[(value,) for value in axis.values] for axis in given if axis.key not in zipped] + pairs
+
+
+def _in_order(given: Sequence[Axis], parts: Sequence[Sequence[str]]) -> Point:
+    """One override of each word, in the order of the words."""
+    chosen = {override.partition("=")[0]: override for part in parts for override in part}
+    return [chosen[axis.key] for axis in given]
+
+
+def _check_interval(axis: Axis) -> None:
+    if axis.interval is None:
+        return
+    start, end = axis.interval.start, axis.interval.end
+    assert start is not None and end is not None
+    if end <= start or ("log" in axis.interval.tags and start <= 0):
+        raise InputError(f"{axis.key}: interval({start}, {end}) needs a start below its end, above 0 with tag(log, …)")
+
+
+def _start(axis: Axis) -> float:
+    assert axis.interval is not None and axis.interval.start is not None
+    return axis.interval.start

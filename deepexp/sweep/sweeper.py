@@ -1,0 +1,52 @@
+"""What `PointSweeper` does when Hydra calls it: from the words and the keys below `hydra.sweeper` to points."""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from hydra.core.utils import JobReturn
+from hydra.plugins.launcher import Launcher
+
+from deepexp import overrides, schema
+from deepexp.errors import InputError
+from deepexp.schema import Problems, key
+from deepexp.sweep import shapes
+
+
+@dataclass
+class SweeperConfig:
+    """What `conf/hydra/sweeper/deepexp.yaml` sets."""
+
+    params: dict[str, Any] = key({}, "swept keys of a preset, with their values as on the command line")
+    zip: list[str] = key([], "keys whose values are taken in pairs")
+    samples: int | None = key(None, "draw so many points at random", minimum=1)
+    seed: int = key(0, "of that drawing", minimum=0)
+
+
+def sweep(settings: Mapping[str, Any], launcher: Launcher, words: Sequence[str]) -> Sequence[JobReturn]:
+    """Hand all points over at once, so that all of them are checked before the first starts."""
+    return launcher.launch(points(settings, words), initial_job_idx=0)
+
+
+def points(settings: Mapping[str, Any], words: Sequence[str]) -> list[shapes.Point]:
+    """The points that the words and settings describe. Raises `InputError`."""
+    config = _config(settings)
+    everything = overrides.quote_paths([*shapes.words_of(config.params), *words])
+    if config.samples is not None:
+        return shapes.samples(everything, config.samples, config.seed, config.zip)
+    return shapes.grid(everything, config.zip)
+
+
+def _config(settings: Mapping[str, Any]) -> SweeperConfig:
+    """The keys as a dataclass; one `InputError` for all that is wrong with them."""
+    problems = Problems()
+    rest = {name: value for name, value in settings.items() if name not in ("params", "zip")}
+    config: SweeperConfig = schema.section(SweeperConfig, rest, "hydra.sweeper.", problems)
+    problems.raise_any()
+    params, zipped = settings.get("params") or {}, settings.get("zip") or []
+    if not isinstance(params, Mapping):
+        raise InputError(f"hydra.sweeper.params: {params!r} is not allowed; a mapping of keys to values")
+    if not isinstance(zipped, Sequence) or isinstance(zipped, str):
+        raise InputError(f"hydra.sweeper.zip: {zipped!r} is not allowed; a list of keys, as [batch_size,optim.lr]")
+    config.params, config.zip = dict(params), [str(name) for name in zipped]
+    return config

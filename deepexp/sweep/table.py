@@ -1,0 +1,168 @@
+"""The table at the end of a sweep: on the console, with means over seeds, and as `table.csv`."""
+
+import csv
+import io
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepexp.storage import write_atomically
+from deepexp.sweep.ledger import State
+from deepexp.sweep.shapes import REPEATED
+from deepexp.terminal import printable
+from deepexp.units import duration, percent
+
+_FIGURES = (
+    "test_errors",
+    "test_samples",
+    "test_error_rate",
+    "test_loss",
+    "val_error_rate",
+    "best_epoch",
+    "epochs",
+    "steps",
+    "train_seconds",
+    "total_seconds",
+    "pretrained",
+    "parameters",
+)
+
+
+@dataclass(frozen=True)
+class Row:
+    """One job and what it came to; `summary` is None unless it is done."""
+
+    name: str
+    varying: Mapping[str, str]
+    state: State
+    summary: Mapping[str, Any] | None
+    reason: str | None
+    log: str | None
+    """Below the sweep's directory, as `directory`."""
+    directory: str | None
+    tries: int
+
+
+def ordered(rows: Sequence[Row]) -> list[Row]:
+    """By validation error where there is one, jobs without a result last; else as they come.
+
+    Never by test error: who chooses by it, no longer knows what it is worth.
+    """
+    if not any(_figure(row, "val_error_rate") is not None for row in rows):
+        return list(rows)
+    return sorted(rows, key=lambda row: _or_last(_figure(row, "val_error_rate")))
+
+
+def write_csv(path: Path, rows: Sequence[Row]) -> None:
+    """All rows, in their order, with every figure; nothing stands where there is none."""
+    keys = _keys(rows)
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow([*keys, "status", *_FIGURES, "tries", "directory", "reason"])
+    for row in rows:
+        values = [row.varying.get(key, "") for key in keys]
+        figures = ["" if (value := _figure(row, name)) is None else value for name in _FIGURES]
+        writer.writerow([*values, row.state, *figures, row.tries, row.directory or "", row.reason or ""])
+    write_atomically(path, buffer.getvalue().encode(errors="backslashreplace"))
+
+
+def lines(rows: Sequence[Row]) -> Iterator[str]:
+    """The table, its titles first."""
+    keys = _keys(rows)
+    columns = {key: [row.varying.get(key, "") for row in rows] for key in keys}
+    if any(_figure(row, "val_error_rate") is not None for row in rows):
+        columns["val error"] = [_rate(_figure(row, "val_error_rate")) for row in rows]
+    columns["test error"] = [_rate(_figure(row, "test_error_rate")) for row in rows]
+    columns["errors"] = [_count(_figure(row, "test_errors")) for row in rows]
+    columns["test loss"] = [_loss(_figure(row, "test_loss")) for row in rows]
+    if any(_figure(row, "pretrained") is not None for row in rows):
+        columns["pretrained"] = [str(_figure(row, "pretrained") or "-") for row in rows]
+    columns["time"] = [_time(_figure(row, "total_seconds")) for row in rows]
+    columns["state"] = [_STATES[row.state] for row in rows]
+    yield from _aligned(columns, left={*keys, "pretrained", "state"})
+
+
+def lines_over_seeds(rows: Sequence[Row]) -> list[str]:
+    """Mean ± sample standard deviation over the seeds of each setting; no lines where the seed does not vary."""
+    groups: dict[tuple[tuple[str, str], ...], list[Row]] = {}
+    for row in rows:
+        if REPEATED in row.varying:
+            rest = tuple((key, value) for key, value in row.varying.items() if key != REPEATED)
+            groups.setdefault(rest, []).append(row)
+    if not any(len(group) > 1 for group in groups.values()):
+        return []
+    keys = [key for key in _keys(rows) if key != REPEATED]
+    settings = [dict(rest) for rest in groups]
+    columns = {key: [setting.get(key, "") for setting in settings] for key in keys}
+    if any(_figure(row, "val_error_rate") is not None for row in rows):
+        columns["val error"] = [_spread(group, "val_error_rate") for group in groups.values()]
+    columns["test error"] = [_spread(group, "test_error_rate") for group in groups.values()]
+    columns["seeds"] = [f"{sum(row.summary is not None for row in group)} of {len(group)}" for group in groups.values()]
+    return list(_aligned(columns, left=set(keys)))
+
+
+def failures(rows: Sequence[Row], directory: str) -> list[str]:
+    """Every job without a result, why, and where to read more; `directory` is the sweep's."""
+    missing = [row for row in rows if row.state != "done"]
+    if not missing:
+        return []
+    lines = [f"{len(missing)} of {len(rows)} jobs came to nothing:"]
+    for row in missing:
+        reason = printable(row.reason or "it was not started")
+        lines.append(f"  {printable(row.name)}: {_STATES[row.state].lower()}: {reason}")
+        if row.log:
+            lines.append(f"    log: {directory}/{printable(row.log)}")
+    return lines
+
+
+_STATES = {"queued": "not run", "running": "not finished", "done": "done", "failed": "FAILED", "killed": "KILLED"}
+
+
+def _keys(rows: Sequence[Row]) -> list[str]:
+    return list(dict.fromkeys(key for row in rows for key in row.varying))
+
+
+def _figure(row: Row, name: str) -> Any:
+    return None if row.summary is None else row.summary.get(name)
+
+
+def _or_last(value: float | None) -> float:
+    return float("inf") if value is None else value
+
+
+def _rate(value: float | None) -> str:
+    return "-" if value is None else percent(value)
+
+
+def _count(value: int | None) -> str:
+    return "-" if value is None else f"{value:,}"
+
+
+def _loss(value: float | None) -> str:
+    return "-" if value is None else f"{value:.4f}"
+
+
+def _time(value: float | None) -> str:
+    return "-" if value is None else duration(value)
+
+
+def _spread(group: Sequence[Row], name: str) -> str:
+    values = [100 * value for row in group if (value := _figure(row, name)) is not None]
+    if not values:
+        return "-"
+    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
+    return f"{statistics.fmean(values):.2f}{spread}%"
+
+
+def _aligned(columns: Mapping[str, Sequence[str]], left: set[str]) -> Iterator[str]:
+    shown = {name: [printable(text) for text in texts] for name, texts in columns.items()}
+    widths = {name: max(len(name), *map(len, texts)) for name, texts in shown.items()}
+    rows = zip(*shown.values(), strict=True)
+    for texts in [list(shown), *rows]:
+        cells = [
+            f"{text:<{width}}" if name in left else f"{text:>{width}}"
+            for (name, width), text in zip(widths.items(), texts, strict=True)
+        ]
+        yield "  ".join(cells).rstrip()

@@ -1,0 +1,177 @@
+"""What goes on in the process of one job: it trains, tells its parent how far it is, and dies when that does.
+
+The process is forked from a server that has imported this module and with it torch, and so begins at once.
+"""
+
+import contextlib
+import ctypes
+import os
+import signal
+import sys
+import threading
+import time
+import traceback
+from dataclasses import dataclass
+from multiprocessing.connection import Connection
+from pathlib import Path
+from typing import Literal
+
+from deepexp.commands.train import train
+from deepexp.console import Console, Horizon
+from deepexp.errors import InputError, Interrupted, RunFailed
+from deepexp.metrics import EpochMetrics
+from deepexp.overrides import quote
+
+PRELOADED = (
+    "deepexp.sweep.worker",
+    "hydra.core.plugins",
+    "hydra_plugins.deepexp_plugins",
+    "sklearn.datasets",
+    "tensorboard.compat.proto.event_pb2",
+    "torch._dynamo",
+    "torchvision",
+)
+"""What the server imports, so that no job has to: this module, and what is imported late elsewhere."""
+
+_PROGRESS_SECONDS = 0.2
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
+
+
+@dataclass(frozen=True)
+class Task:
+    """One try of one job."""
+
+    name: str
+    config_hash: str
+    overrides: list[str]
+    directory: Path
+    """The run directory: to be made, or to be gone on with."""
+    resumes: bool
+    log: Path
+    """Takes what the process prints."""
+    epochs: int
+    """How many it is to train, for showing how far it is."""
+
+
+@dataclass(frozen=True)
+class Progress:
+    """How far a job is."""
+
+    fraction: float
+    epoch: int
+    test_error_rate: float | None
+
+
+@dataclass(frozen=True)
+class Ending:
+    """How a try ended."""
+
+    state: Literal["done", "failed", "killed"]
+    reason: str | None = None
+    seconds: float = 0.0
+
+
+def run_job(task: Task, environment: dict[str, str], working_directory: str, parent: Connection) -> None:
+    """Train; what comes of it is sent to the parent as `Progress` and one `Ending`."""
+    _die_with(parent)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # Ctrl-C in the terminal is for the parent, which then asks each job once
+    os.environ.clear()
+    os.environ.update(environment)
+    os.chdir(working_directory)
+    _print_into(task.log)
+    parent.send(_ending_of(task, parent))
+
+
+def kill_with_children(job: int) -> None:
+    """Kill the process of a job and what it has started itself, such as the processes of a DataLoader."""
+    with contextlib.suppress(ProcessLookupError):
+        if not hasattr(os, "killpg"):
+            os.kill(job, signal.SIGTERM)
+        elif os.getpgid(job) == job:
+            os.killpg(job, signal.SIGKILL)
+        else:  # it has only just begun
+            os.kill(job, signal.SIGKILL)
+
+
+def _ending_of(task: Task, parent: Connection) -> Ending:
+    console = _JobConsole(parent)
+    try:
+        if task.resumes:
+            train([f"resume={quote(str(task.directory))}"], console)
+        else:
+            train(task.overrides, console, at=task.directory)
+    except (Interrupted, KeyboardInterrupt) as error:
+        return Ending("killed", str(error) or "stopped before it began to train")
+    except (InputError, RunFailed) as error:
+        return Ending("failed", _show(error))
+    except Exception as error:
+        traceback.print_exc()
+        return Ending("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+    return Ending("done")
+
+
+def _show(error: InputError | RunFailed) -> str:
+    """Leave in the log what no console has shown; the text on one line."""
+    if not error.shown:
+        print(error, file=sys.stderr)
+    return "; ".join(str(error).splitlines())
+
+
+def _die_with(parent: Connection) -> None:
+    """Kill this process once the parent, which alone holds the other end of the pipe, is gone.
+
+    On Linux also when the server that it was forked from goes.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+    def watch() -> None:
+        with contextlib.suppress(OSError, EOFError):
+            parent.recv()  # the parent never sends anything
+        kill_with_children(os.getpid())
+
+    threading.Thread(target=watch, daemon=True, name="parent").start()
+
+
+def _print_into(log: Path) -> None:
+    """Let standard output and error, of libraries in C too, go to the end of a file."""
+    descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    for number in (1, 2):
+        os.dup2(descriptor, number)
+    os.close(descriptor)
+    sys.stdout = open(1, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+    sys.stderr = open(2, "w", encoding="utf-8", errors="backslashreplace", buffering=1, closefd=False)  # noqa: SIM115
+
+
+class _JobConsole(Console):
+    """Shows the run in the log, and its progress in the parent's display."""
+
+    def __init__(self, parent: Connection) -> None:
+        super().__init__("plain")
+        self._parent = parent
+        self._of = Horizon(1, 1, 1)
+        self._latest: float | None = None
+        self._next = 0.0
+
+    def begin(self, horizon: Horizon, *, has_validation: bool) -> None:
+        super().begin(horizon, has_validation=has_validation)
+        self._of = horizon
+        self._send(horizon.step)
+
+    def tick(self, step: int, samples: int) -> None:
+        super().tick(step, samples)
+        if time.perf_counter() >= self._next:
+            self._send(step)
+
+    def epoch(self, metrics: EpochMetrics) -> None:
+        super().epoch(metrics)
+        self._latest = metrics.test_error_rate
+        self._send(metrics.step)
+
+    def _send(self, step: int) -> None:
+        self._next = time.perf_counter() + _PROGRESS_SECONDS
+        epoch = -(-step // max(self._of.steps_per_epoch, 1))
+        self._parent.send(Progress(step / max(self._of.total_steps, 1), epoch, self._latest))

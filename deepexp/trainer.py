@@ -1,0 +1,347 @@
+"""Epochs: what happens between the first update and the last, and what must be kept to go on exactly from anywhere.
+
+`Trainer.fit` is the loop; one update is in `step.py`, how good the model is in `evaluation.py`, what is written in
+`runlog.py` and `checkpoint.py`. Nothing here chooses anything: the objects come from `build.py`.
+"""
+
+import contextlib
+import dataclasses
+import math
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepexp import checkpoint, runtime
+from deepexp.data.augment import Augment
+from deepexp.data.loader import Loader
+from deepexp.data.order import epoch_order
+from deepexp.errors import Interrupted, RunFailed
+from deepexp.evaluation import Evaluation, evaluate
+from deepexp.interrupt import StopRequest
+from deepexp.optim.ema import Ema
+from deepexp.optim.freeze import FreezePlan
+from deepexp.optim.schedules import Schedule
+from deepexp.progress import Progress, Readings
+from deepexp.runlog import EpochMetrics, RunLog
+from deepexp.schema import TrainConfig
+from deepexp.step import Batch, Step, Update, is_out_of_memory
+
+Bounds = tuple[int, int]
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a trainer works with, all of it on the device that it runs on."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: Step
+    schedule: Schedule
+    freeze: FreezePlan
+    ema: Ema | None
+    augment: Augment
+    train: Loader
+    val: Loader | None
+    test: Loader
+    updates: list[list[Bounds]]  # of an epoch: the batches of each update, as positions in the epoch's order
+    train_samples: int
+    val_samples: int
+    test_samples: int
+    shape: tuple[int, int, int]  # (channels, height, width)
+    classes: int
+
+    def example(self) -> Tensor:
+        """Two test pictures as the model takes them (2, channels, height, width)."""
+        images, _ = next(self.test.batches(torch.arange(self.test_samples), [(0, min(2, self.test_samples))]))
+        return images
+
+    def close(self) -> None:
+        """End the processes that read data ahead, if there are any."""
+        for loader in (self.train, self.val, self.test):
+            if loader is not None:
+                loader.close()
+
+
+@dataclass(frozen=True)
+class Outcome:
+    """What a finished run came to, of its final weights."""
+
+    progress: Progress
+    test: Evaluation
+    val: Evaluation | None
+    reason: str  # why it ended, for people
+
+
+class Trainer:
+    """Trains `parts.model` as the config says; `load` puts it where an earlier run had got to."""
+
+    def __init__(self, config: TrainConfig, parts: Parts, total_steps: int, log: RunLog, checkpoints: Path) -> None:
+        self.config = config
+        self.parts = parts
+        self.log = log
+        self.checkpoints = checkpoints
+        self.progress = Progress()
+        self.total_steps = total_steps
+        self._device = parts.step.precision.device
+        self._readings = Readings()
+        self._stop = StopRequest()
+        self._last: tuple[Evaluation, Evaluation | None] | None = None  # of the present weights
+        self._resumed_seconds = 0.0
+        self._started = self._saved = time.perf_counter()
+
+    def fit(self) -> Outcome:
+        """Train to the end of the run. Raises `RunFailed` when it diverges, `Interrupted` when it was told to stop."""
+        self._started = self._saved = time.perf_counter()
+        if self.progress.step == 0:
+            torch.manual_seed(runtime.derive_seed(self.config.seed, "dropout"))
+        with self._stop:
+            reason = self._why_finished()
+            while reason is None:
+                self._train_epoch()
+                if self.progress.update == len(self.parts.updates):
+                    self._end_epoch()
+                else:
+                    self._save()  # a longer run goes on from here, within the epoch
+                reason = self._why_finished()
+            test, val = self._last or self._look()
+        self.progress.elapsed_seconds = self._elapsed()
+        return Outcome(self.progress, test, val, reason)
+
+    def _why_finished(self) -> str | None:
+        config, progress = self.config, self.progress
+        if progress.epoch >= config.epochs:
+            return f"{config.epochs} epochs"
+        if config.max_steps is not None and progress.step >= config.max_steps:
+            return f"max_steps={config.max_steps}"
+        if config.max_minutes is not None and self._elapsed() >= 60 * config.max_minutes:
+            return f"max_minutes={config.max_minutes}"
+        if config.early_stop is not None and progress.epoch - (progress.best_epoch or 0) >= config.early_stop:
+            return f"no better validation error in {config.early_stop} epochs"
+        return None
+
+    def _train_epoch(self) -> None:
+        """The updates of one epoch, or what is left of it."""
+        progress, parts = self.progress, self.parts
+        if progress.update == 0:
+            progress.begin_epoch()
+        parts.freeze.apply(progress.epoch)
+        parts.model.train()
+        parts.freeze.eval_frozen()
+        self._last = None
+        clock = time.perf_counter()
+        for batches, samples in self._updates():
+            self._set_learning_rate()
+            self._readings.add(self._one_update(batches, samples), samples)
+            if parts.ema is not None:
+                parts.ema.update()
+            progress.step += 1
+            progress.update += 1
+            self.log.tick(progress.step, samples)
+            clock = progress.train_until(time.perf_counter(), since=clock)
+            if progress.update % self.config.log_every == 0:
+                self._read()
+            if self._stop.signal_number is not None:
+                self._save_and_interrupt()
+            if self._save_is_due():
+                self._save()
+            if self._out_of_budget():
+                break
+        self._read()
+        progress.train_until(time.perf_counter(), since=clock)
+
+    def _one_update(self, batches: Iterator[Batch], samples: int) -> Update:
+        try:
+            return self.parts.step(batches, samples)
+        except RuntimeError as error:
+            if not is_out_of_memory(error):
+                raise
+            raise RunFailed(
+                f"out of memory on {self._device} in step {self.progress.step + 1}: lower batch_size "
+                f"(now {self.config.batch_size}), or try precision=bf16, on_oom=halve, data.mode=streamed"
+            ) from error
+
+    def _updates(self) -> Iterator[tuple[Iterator[Batch], int]]:
+        """For each update that is left in this epoch: its batches, and how many samples they hold together."""
+        parts, seed, epoch = self.parts, self.config.seed, self.progress.epoch
+        order = epoch_order(parts.train_samples, self.config.order, seed, epoch)
+        random = runtime.generator(seed, "augment", epoch)
+        draws = {
+            name: rows.to(self._device, non_blocking=True)
+            for name, rows in parts.augment.draw(parts.train_samples, parts.shape, random).items()
+        }
+        left = parts.updates[self.progress.update :]
+        bounds = [piece for update in left for piece in update]
+        batches = self._augmented(parts.train.batches(order, bounds), bounds, draws)
+        for update in left:
+            yield (next(batches) for _ in update), sum(stop - start for start, stop in update)
+
+    def _augmented(
+        self, batches: Iterator[tuple[Tensor, Tensor]], bounds: list[Bounds], draws: dict[str, Tensor]
+    ) -> Iterator[Batch]:
+        for (images, labels), (start, stop) in zip(batches, bounds, strict=True):
+            images, mix = self.parts.augment.apply(images, {name: rows[start:stop] for name, rows in draws.items()})
+            if mix is None:
+                yield Batch(images, labels)
+            else:
+                yield Batch(images, labels, labels[mix.partner], mix.share)
+
+    def _set_learning_rate(self) -> None:
+        factor = self.parts.schedule(self.progress.step, self.total_steps)
+        for group in self.parts.optimizer.param_groups:
+            group["lr"] = group["initial_lr"] * factor
+
+    def _read(self) -> None:
+        """Fetch the latest losses, stop the run at the first that is not finite, and hand them to the log."""
+        readings, progress = self._readings, self.progress
+        if not readings.losses:
+            return
+        losses, errors = readings.read()
+        first = progress.step - len(losses) + 1
+        for step, loss in enumerate(losses, start=first):
+            if not math.isfinite(loss):
+                raise RunFailed(self._divergence(f"the loss is {loss} in step {step}"))
+        progress.loss_sum += math.fsum(loss * count for loss, count in zip(losses, readings.samples, strict=True))
+        progress.errors += errors
+        progress.samples += sum(readings.samples)
+        progress.samples_seen += sum(readings.samples)
+        progress.grad_norm = self.parts.step.grad_norm().item()
+        self.log.steps(
+            first_step=first,
+            losses=losses,
+            lr=self.parts.optimizer.param_groups[0]["lr"],
+            grad_norm=progress.grad_norm,
+            samples_per_second=progress.samples / max(progress.epoch_seconds, 1e-9),
+        )
+        self._readings = Readings()
+
+    def _divergence(self, what: str) -> str:
+        kept = (
+            "the checkpoint before it is kept" if (self.checkpoints / "last.pt").exists() else "nothing was saved yet"
+        )
+        rate = self.parts.optimizer.param_groups[0]["lr"]
+        remedy = f"Try a lower optim.lr (it was {rate:g}) or clip_grad_norm"
+        return f"diverged: {what} (epoch {self.progress.epoch + 1}); {kept}. {remedy}"
+
+    def _end_epoch(self) -> None:
+        """Evaluate, log and save what a whole epoch came to."""
+        progress = self.progress
+        progress.epoch, progress.update = progress.epoch + 1, 0
+        improved = False
+        if progress.epoch % self.config.evaluate_every == 0:
+            _, val = self._look()
+            improved = val is not None and self._note_validation(val)
+        else:
+            self.log.epoch(self._metrics(None, None, test_seconds=0.0))
+        self._save()
+        if improved:
+            checkpoint.save(self.checkpoints / "best.pt", self._content())
+
+    def _look(self) -> tuple[Evaluation, Evaluation | None]:
+        """Evaluate the present weights, and log that beside the training figures of the present or last epoch."""
+        began = time.perf_counter()
+        self._last = test, val = self._evaluate()
+        self.log.epoch(self._metrics(test, val, test_seconds=time.perf_counter() - began))
+        return test, val
+
+    def _note_validation(self, val: Evaluation) -> bool:
+        """Keep account of the best validation error; whether this one is it."""
+        progress = self.progress
+        if progress.best_val_error_rate is not None and val.error_rate >= progress.best_val_error_rate:
+            return False
+        progress.best_val_error_rate, progress.best_epoch = val.error_rate, progress.epoch
+        return True
+
+    def _evaluate(self) -> tuple[Evaluation, Evaluation | None]:
+        """(test, validation) of the weights as they are, or of their average where there is one."""
+        parts = self.parts
+        with parts.ema.averaged() if parts.ema is not None else contextlib.nullcontext():
+            test = evaluate(parts.model, parts.test, parts.test_samples, parts.step.precision)
+            val = None
+            if parts.val is not None:
+                val = evaluate(parts.model, parts.val, parts.val_samples, parts.step.precision)
+        return test, val
+
+    def _metrics(self, test: Evaluation | None, val: Evaluation | None, test_seconds: float) -> EpochMetrics:
+        progress = self.progress
+        return EpochMetrics(
+            epoch=progress.epoch if progress.update == 0 else progress.epoch + 1,
+            step=progress.step,
+            train_loss=progress.loss_sum / max(progress.samples, 1),
+            train_error_rate=progress.errors / max(progress.samples, 1),
+            test_loss=None if test is None else test.loss,
+            test_errors=None if test is None else test.errors,
+            test_error_rate=None if test is None else test.error_rate,
+            val_loss=None if val is None else val.loss,
+            val_error_rate=None if val is None else val.error_rate,
+            lr=self.parts.optimizer.param_groups[0]["lr"],
+            grad_norm=progress.grad_norm,
+            samples_per_second=progress.samples / max(progress.epoch_seconds, 1e-9),
+            train_seconds=progress.epoch_seconds,
+            test_seconds=test_seconds,
+            elapsed_seconds=self._elapsed(),
+        )
+
+    def _elapsed(self) -> float:
+        return self._resumed_seconds + time.perf_counter() - self._started
+
+    def _out_of_budget(self) -> bool:
+        config = self.config
+        return (config.max_steps is not None and self.progress.step >= config.max_steps) or (
+            config.max_minutes is not None and self._elapsed() >= 60 * config.max_minutes
+        )
+
+    def _save_is_due(self) -> bool:
+        every = self.config.checkpoint.every_minutes
+        return every is not None and time.perf_counter() - self._saved >= 60 * every
+
+    def _save_and_interrupt(self) -> None:
+        self._save()
+        number = self._stop.signal_number
+        assert number is not None
+        raise Interrupted(number, f"stopped by a signal after step {self.progress.step}; the run was saved")
+
+    def _save(self) -> None:
+        """Write `last.pt`, unless the weights are not finite, which ends the run."""
+        finite = torch.stack([p.detach().isfinite().all() for p in self.parts.model.parameters()]).all()
+        if not finite.item():
+            raise RunFailed(self._divergence(f"weights are not finite after step {self.progress.step}"))
+        self.log.flush(sync=True)
+        checkpoint.save(self.checkpoints / "last.pt", self._content(), keep_previous=self.checkpoints / "previous.pt")
+        self._saved = time.perf_counter()
+
+    def _content(self) -> dict[str, Any]:
+        parts = self.parts
+        self.progress.elapsed_seconds = self._elapsed()
+        return {
+            "model": parts.model.state_dict(),
+            "shape": list(parts.shape),
+            "classes": parts.classes,
+            "optimizer": parts.optimizer.state_dict(),
+            "scaler": parts.step.scaler.state_dict(),
+            "ema": None if parts.ema is None else parts.ema.state_dict(),
+            "random": runtime.random_state(self._device),
+            "progress": dataclasses.asdict(self.progress),
+            "piece_size": parts.step.piece_size,
+            "readings": self._readings.state_dict(),
+            "logs": self.log.offsets(),
+        }
+
+    def load(self, content: dict[str, Any]) -> None:
+        """Put everything where it was when `content` was saved."""
+        parts = self.parts
+        self.progress = Progress(**content["progress"])
+        self._resumed_seconds = self.progress.elapsed_seconds
+        parts.model.load_state_dict(content["model"])
+        parts.optimizer.load_state_dict(content["optimizer"])
+        parts.step.scaler.load_state_dict(content["scaler"])
+        parts.step.piece_size = content["piece_size"]
+        self._readings = Readings.of(content["readings"], self._device)
+        if parts.ema is not None:
+            parts.ema.load_state_dict(content["ema"])
+        runtime.set_random_state(content["random"], self._device)
+        self.log.cut_back(content["logs"])

@@ -1,0 +1,47 @@
+"""Which code a saved run may run: only what stands in a YAML file here."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import yaml
+
+from deepexp import paths
+from deepexp.errors import InputError
+
+
+def check_targets(node: Any) -> None:
+    """Refuse a saved config with a `_target_` that no YAML of the package or of the user's own `conf` holds.
+
+    A run directory from elsewhere must not be able to run code; a list of allowed prefixes would not hold, since
+    torch and torchvision contain functions that load or unpack what they are given.
+    """
+    for name in _targets(node):
+        if name not in trusted_targets():
+            raise InputError(
+                f"_target_: {name!r} stands in the saved config, but in no YAML of deepexp or of ./conf here; "
+                f"it is not run. If it is yours, call deepexp from the folder that holds its conf/"
+            )
+
+
+def trusted_targets() -> set[str]:
+    """Every string that stands as `_target_` in a YAML of the package or of the user's own `conf`."""
+    found: set[str] = set()
+    for directory in paths.conf_directories():
+        for file in sorted(directory.rglob("*.yaml")):
+            try:
+                found.update(_targets(yaml.safe_load(file.read_text(encoding="utf-8"))))
+            except (yaml.YAMLError, UnicodeDecodeError, OSError):
+                continue  # a broken file of the user's own grants nothing; composing it reports it
+    return found
+
+
+def _targets(node: Any) -> Iterator[str]:
+    if isinstance(node, dict):
+        for name, value in node.items():
+            if name == "_target_":
+                yield str(value)
+            else:
+                yield from _targets(value)
+    elif isinstance(node, list):
+        for value in node:
+            yield from _targets(value)

@@ -1,0 +1,140 @@
+"""Both contenders in this process, against what they are meant to be."""
+
+import time
+
+import pytest
+import torch
+from omegaconf import OmegaConf
+from torch.nn import functional as F
+
+from deepexp import build, check, runtime
+from deepexp.bench import contender, ours, plain
+from deepexp.compose import compose
+
+
+def planned(*overrides):
+    words = ["threads=1", "device=cpu", "data.subset=100", "batch_size=20", *overrides]
+    return check.typed_and_planned(OmegaConf.to_container(compose("train", words).config, resolve=True))
+
+
+@pytest.fixture(autouse=True)
+def threads():
+    before = torch.get_num_threads()
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture
+def updates(monkeypatch):
+    """Counts the updates of SGD, of whoever makes them."""
+    made = []
+    step = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda *a, **k: made.append(time.perf_counter()) or step(*a, **k))
+    return made
+
+
+def test_plain_is_the_lectures_loop():
+    """Its weights after a few steps are, bit for bit, those of the same loop written down here."""
+    config, plan = planned("batch_size=30", "optim.lr=0.2")
+    data = build.dataset(config, plan)
+    images = data.train.pictures(torch.arange(100)).float().sub_(data.mean.item()).div_(data.std.item())
+    model = build.model(config, plan.shape, 10, "cpu")
+    for parameter in model.parameters():
+        parameter.data = plain.in_nchw(parameter.data)
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.2)
+    images = plain.in_nchw(images)
+    with plain.opened(config, plan) as loop:
+        loop.steps(6)
+        for start in (0, 30, 60, 90, 0, 30):
+            F.cross_entropy(model(images[start : start + 30]), data.train.labels[start : start + 30]).backward()
+            optimizer.step()
+            optimizer.zero_grad()
+        for (name, mine), (_, its) in zip(model.named_parameters(), loop._model.named_parameters(), strict=True):
+            assert torch.equal(mine, its), name
+
+
+def test_plain_is_in_nchw_with_one_channel_too():
+    config, plan = planned()
+    with plain.opened(config, plan) as loop:
+        assert loop._train_images.stride() == (784, 784, 28, 1)
+        assert loop._model.conv1.weight.stride() == (25, 25, 5, 1)
+        assert loop._model.conv2.weight.stride() == (800, 25, 5, 1)
+
+
+def test_plain_counts_its_errors():
+    config, plan = planned()
+    with plain.opened(config, plan) as loop:
+        result = loop.epoch()
+        with torch.no_grad():
+            predicted = loop._model(loop._test_images).argmax(1)
+        assert result.test_error_rate == pytest.approx((predicted != loop._test_labels).double().mean().item())
+        assert result.seconds > 0
+
+
+@pytest.mark.parametrize("overrides", [[], ["accumulate=2"], ["optim=adam", "model.dropout=0.5"], ["batch_size=full"]])
+@pytest.mark.parametrize("opened", [plain.opened, ours.opened])
+def test_both_train(opened, overrides):
+    """More steps than an epoch has, and then whole epochs; the model gets better by them."""
+    config, plan = planned("data.subset=200", *overrides)
+    with opened(config, plan) as one:
+        began = time.perf_counter()
+        seconds = one.steps(12)
+        assert 0 < 12 * seconds <= time.perf_counter() - began
+        results = [one.epoch() for _ in range(3)]
+    assert min(result.test_error_rate for result in results) < 0.6
+
+
+@pytest.mark.parametrize("opened", [plain.opened, ours.opened])
+def test_the_time_is_that_of_the_steps(opened, updates, monkeypatch):
+    """Every update is given 5 ms; the mean of a step must be that, however many epochs the steps go through."""
+    step = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda *a, **k: time.sleep(0.005) or step(*a, **k))
+    config, plan = planned("data=synthetic", "data.train_samples=100", "data.test_samples=20")
+    with opened(config, plan) as one:
+        for count in (1, 3, 7, 12):
+            del updates[:]
+            assert one.steps(count) >= 0.005
+            assert count <= len(updates) <= count + 2 * (1 + count // 3)
+
+
+def test_ours_keeps_the_beginnings_freeze_throughout():
+    rule = "freeze=[{pattern:'conv1.*',share:0.5}]"
+    config, plan = planned(rule)
+    with ours.opened(config, plan) as one:
+        before = one._parts.model.conv1.weight.clone()
+        one.steps(20)
+        one.epoch()
+        assert torch.equal(before, one._parts.model.conv1.weight)
+    with plain.opened(config, plan) as other:
+        other.steps(5)
+        assert torch.equal(before, other._model.conv1.weight)
+
+
+def test_the_config_cannot_cut_an_epoch_short(updates):
+    config, plan = planned("max_steps=1", "max_minutes=0.0001", "evaluate_every=7")
+    with ours.opened(config, plan) as one:
+        one.epoch()
+    assert len(updates) == 5
+
+
+def test_both_have_the_same_threads():
+    config, plan = planned("threads=auto")
+    expected = runtime.default_threads()
+    for opened in (ours.opened, plain.opened):
+        with opened(config, plan):
+            assert torch.get_num_threads() == expected
+
+
+def test_pictures_that_do_not_fit_as_floats_are_refused(monkeypatch):
+    config, plan = planned()
+    monkeypatch.setattr(plain, "available_bytes", lambda device: 1000)
+    with pytest.raises(plain.InputError, match=r"data: .*data\.subset=1000"), plain.opened(config, plan):
+        pass
+
+
+def test_peak_memory_is_in_bytes():
+    before = contender.peak_memory_bytes()
+    assert before is not None and before > 50e6
+    block = torch.ones(50_000_000)
+    after = contender.peak_memory_bytes()
+    assert after >= before and after >= block.nbytes

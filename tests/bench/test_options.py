@@ -1,0 +1,56 @@
+import dataclasses
+
+import pytest
+
+from deepexp.bench.options import StepOptions, parse
+from deepexp.errors import InputError
+from deepexp.schema import TrainConfig
+
+
+def test_options_are_told_from_overrides():
+    options, overrides = parse(["rounds=2", "model=resnet", "seconds=1", "json=true", "epochs=3", "epoch_rounds=0"])
+    assert options == StepOptions(rounds=2, seconds=1.0, epoch_rounds=0, json=True)
+    assert overrides == ["model=resnet", "epochs=3"]
+
+
+def test_defaults():
+    assert parse([]) == (StepOptions(), [])
+
+
+def test_no_option_has_the_name_of_a_config_key():
+    names = {item.name for item in dataclasses.fields(StepOptions)}
+    assert not names & {item.name for item in dataclasses.fields(TrainConfig)}
+    assert "experiment" not in names
+
+
+@pytest.mark.parametrize(
+    "word, expected",
+    [
+        ("rounds=0", "rounds: 0 is not allowed; a whole number ≥ 1"),
+        ("rounds=many", "rounds: 'many' is not allowed"),
+        ("rounds=", "rounds: None is not allowed"),
+        ("seconds=0", "seconds: 0 is not allowed; a number > 0"),
+        ("json=yes please", "json: 'yes please' is not allowed; true or false"),
+        ("epoch_rounds=-1", "epoch_rounds: -1 is not allowed; a whole number ≥ 0 or null"),
+        ("round=3", "round: there is no such key (did you mean 'rounds'?)"),
+        ("secnods=3", "did you mean 'seconds'?"),
+        ("rounds=[", "'[' cannot be read"),
+        ("-m", "-m: there is no such flag"),
+    ],
+)
+def test_what_is_wrong_is_named(word, expected):
+    with pytest.raises(InputError) as caught:
+        parse([word])
+    assert expected in str(caught.value)
+    assert len(str(caught.value).splitlines()) == 1
+
+
+def test_problems_are_told_together():
+    with pytest.raises(InputError) as caught:
+        parse(["rounds=0", "seconds=-1", "-x"])
+    assert len(str(caught.value).splitlines()) == 3
+
+
+@pytest.mark.parametrize("word", ["epochs=3", "optmi=adam", "model.width=3", "batch_sise=3", "monster"])
+def test_what_is_nearer_to_the_config_is_left_to_it(word):
+    assert parse([word])[1] == [word]

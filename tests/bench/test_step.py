@@ -1,0 +1,53 @@
+"""`deepexp bench step` from the outside: two processes and their comparison."""
+
+import json
+
+import pytest
+
+from deepexp.cli import main
+
+QUICK = ["rounds=2", "seconds=0.01", "epoch_rounds=1", "data.subset=60", "batch_size=20", "threads=1", "device=cpu"]
+
+
+def test_json_on_stdout_alone(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "step", "json=true", *QUICK]) == 0
+    out, err = capfd.readouterr()
+    report = json.loads(out)
+    assert "\x1b" not in err and "\r" not in err
+    assert set(report["seconds"]) == {"step", "epoch"}
+    assert all(len(report["seconds"]["step"][name]) == 2 for name in ("deepexp", "plain"))
+    assert report["setting"]["threads"] == {"deepexp": 1, "plain": 1}
+    assert 0 <= report["test_error_rate"]["plain"] < 1
+    assert report["peak_memory_bytes"]["deepexp"]["main"] > 100e6
+    assert not list(tmp_path.iterdir()), "a benchmark leaves nothing behind"
+
+
+@pytest.mark.parametrize(
+    "words, expected",
+    [
+        ([], "bench: which one?; one of step"),
+        (["stpe"], "stpe: there is no such benchmark (did you mean 'step'?); one of step"),
+        (["step", "rounds=0"], "rounds: 0 is not allowed; a whole number ≥ 1"),
+        (["step", "model=monstre"], "monstre"),
+        (["step", "batch_size=0"], "batch_size: 0 is not allowed"),
+        (["step", "-m"], "-m: there is no such flag"),
+    ],
+)
+def test_what_is_wrong_is_one_line_and_status_2(words, expected, capfd):
+    assert main(["bench", *words]) == 2
+    out, err = capfd.readouterr()
+    assert out == "" and err.startswith("deepexp: ") and len(err.splitlines()) == 1
+    assert expected in err
+
+
+def test_what_only_the_contenders_find_is_told_in_the_same_way(capfd, tmp_path):
+    """The data are read in their processes."""
+    folder = tmp_path / "pictures"
+    for path in (folder / split / name / "picture.png" for split in ("train", "test") for name in ("a", "b")):
+        path.parent.mkdir(parents=True)
+        path.write_bytes(b"no picture")
+    words = ["data=image_folder", f"data.root={folder}", *[word for word in QUICK if "subset" not in word]]
+    assert main(["bench", "step", *words, "batch_size=1"]) == 2
+    err = capfd.readouterr().err
+    assert "picture.png" in err and "Traceback" not in err

@@ -1,0 +1,33 @@
+"""What many tests share: a quiet run in a folder of its own, and the real data where they are."""
+
+import os
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import pytest
+
+import deepexp
+from deepexp.result import Result
+
+Run = Callable[..., Result]
+
+
+@pytest.fixture
+def run(tmp_path: Path) -> Run:
+    """Trains with the given overrides, on one thread, into the test's own folder, and returns the result."""
+
+    def train(overrides: Sequence[str] = (), folder: str = "outputs") -> Result:
+        result = deepexp.train(["threads=1", "device=cpu", f"output_dir={tmp_path / folder}", *overrides], quiet=True)
+        assert result is not None
+        return result
+
+    return train
+
+
+@pytest.fixture(scope="session")
+def real_data() -> Path:
+    """The folder with MNIST/raw, from DEEPEXP_DATA; the test is skipped without it."""
+    root = os.environ.get("DEEPEXP_DATA")
+    if not root or not (Path(root) / "MNIST" / "raw").is_dir():
+        pytest.skip("real MNIST is not here; set DEEPEXP_DATA to the folder that holds MNIST/raw")
+    return Path(root)

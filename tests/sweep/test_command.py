@@ -1,0 +1,236 @@
+"""Whole sweeps, of jobs in processes of their own."""
+
+import csv
+import json
+import shutil
+import sys
+import types
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hydra.core.plugins import Plugins
+from hydra.plugins.sweeper import Sweeper as HydraSweeper
+
+import deepexp
+from deepexp import cli
+from deepexp.errors import InputError
+from deepexp.sweep import ledger, pool
+from deepexp.sweep.command import SweepResult
+
+from .conftest import SMALL, Sweeper
+
+QUICK = ("model=troubled",)
+
+
+def ledger_of(result: SweepResult) -> dict[str, ledger.Entry]:
+    return {entry.job: entry for entry in ledger.read(result.directory / "ledger.jsonl").values()}
+
+
+def test_a_grid(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+    result = sweep(*QUICK, "batch_size=20,50", "optim.lr=0.01,0.1")
+    names = [f"batch_size={size},optim.lr={rate}" for size in (20, 50) for rate in (0.01, 0.1)]
+    assert [row.name for row in result.rows] == names and result.failures == []
+    for name in names:
+        saved = json.loads((result.directory / name / "summary.json").read_text())
+        assert saved["status"] == "done"
+    with (result.directory / "table.csv").open(newline="") as file:
+        table = list(csv.DictReader(file))
+    assert [(line["batch_size"], line["optim.lr"]) for line in table] == [
+        ("20", "0.01"), ("20", "0.1"), ("50", "0.01"), ("50", "0.1"),
+    ]  # fmt: skip
+    assert {entry.state for entry in ledger_of(result).values()} == {"done"}
+    out = capsys.readouterr().out
+    assert out.count("test error") >= 5 and "\x1b" not in out and "\r" not in out
+    assert "[4/4]" in out and f"{100 * result.rows[3].summary['test_error_rate']:.2f}%" in out  # type: ignore[index]
+
+
+def test_a_job_of_a_sweep_is_the_same_run_as_one_alone(sweep: Sweeper, folder: Path) -> None:
+    result = sweep("seed=3,4", "dropout=0.5", quiet=True)
+    alone = deepexp.train([*SMALL, "seed=4", "dropout=0.5", "output_dir=alone"], quiet=True)
+    assert alone is not None
+    job = deepexp.load_run(result.directory / "seed=4")
+    assert job.metrics[-1]["train_loss"] == alone.metrics[-1]["train_loss"]
+    assert job.metrics[-1]["test_loss"] == alone.metrics[-1]["test_loss"]
+    weights = zip(job.model.state_dict().values(), alone.model.state_dict().values(), strict=True)
+    assert all((ours == theirs).all() for ours, theirs in weights)
+    both = [np.load(run.directory / "predictions.npz")["predicted"] for run in (job, alone)]
+    assert (both[0] == both[1]).all()
+
+
+def test_one_impossible_point_starts_nothing_and_is_named(sweep: Sweeper, folder: Path) -> None:
+    with pytest.raises(InputError) as caught:
+        sweep("batch_size=10,20,500", "optim.lr=0.1,0.2", "seed=0,1")
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2 and lines[1] == "nothing was started"
+    assert lines[0].startswith("batch_size=500,optim.lr=0.1,seed=0; ") and " and 1 more: batch_size: 500" in lines[0]
+    assert list(folder.rglob("sweep.json")) == [] and list((folder / "outputs").rglob("*=*")) == []
+
+
+def test_all_words_are_judged_before_anything_else(sweep: Sweeper) -> None:
+    with pytest.raises(InputError) as caught:
+        sweep("optmi=adam", "model=mnist_net,troublet", "lr=0.1,0.2")
+    text = str(caught.value)
+    assert "optmi" in text and "troublet" in text and "optim.lr" in text
+
+
+def test_each_failure_costs_its_job_alone(
+    sweep: Sweeper, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(pool, "_GRACE_SECONDS", 0.5)
+    result = sweep(*QUICK, "hydra.launcher.time_limit_minutes=0.1", "model.trouble=diverge,raise,kill,sleep,none")
+    assert [row.state for row in result.rows] == ["failed", "failed", "killed", "failed", "done"]
+    diverged, raised, killed, late, _ = (row.reason for row in result.rows)
+    assert "diverged" in str(diverged) and "OverflowError: too much for me" in str(raised)
+    assert "SIGKILL" in str(killed) and "time_limit_minutes=0.1" in str(late)
+    out = capsys.readouterr().out
+    for row in result.failures:
+        assert f"{row.name}: {row.state}: {row.reason}" in out.split("jobs came to nothing")[1]
+        assert row.log is not None and (result.directory / row.log).is_file()
+    assert "too much for me" in (result.directory / str(result.rows[1].log)).read_text()
+
+
+def test_going_on_runs_what_is_missing_and_nothing_else(sweep: Sweeper) -> None:
+    first = sweep(*QUICK, "model.trouble=once,none", quiet=True)
+    assert [row.state for row in first.rows] == ["failed", "done"]
+    kept = (first.directory / "model.trouble=none" / "summary.json").stat().st_mtime_ns
+    second = sweep(f"resume={first.directory}", quiet=True)
+    assert second.directory == first.directory and second.failures == []
+    assert {job: entry.tries for job, entry in ledger_of(second).items()} == {
+        "model.trouble=once": 2,
+        "model.trouble=none": 1,
+    }
+    assert (first.directory / "model.trouble=none" / "summary.json").stat().st_mtime_ns == kept
+    # What the first try has left is still there.
+    assert second.rows[0].directory == "model.trouble=once~2" and (first.directory / "model.trouble=once").is_dir()
+
+
+def test_a_run_that_was_removed_is_run_again(sweep: Sweeper) -> None:
+    first = sweep(*QUICK, "seed=0,1", quiet=True)
+    shutil.rmtree(first.directory / "seed=1")
+    second = sweep(f"resume={first.directory}", quiet=True)
+    assert [row.tries for row in second.rows] == [1, 2] and second.failures == []
+
+
+def test_points_that_are_added_are_run_and_what_changed_is_a_new_job(sweep: Sweeper) -> None:
+    first = sweep(*QUICK, "seed=0,1", quiet=True)
+    second = sweep(f"resume={first.directory}", "seed=1,2", quiet=True)
+    assert [row.name for row in second.rows] == ["seed=1", "seed=2"] and second.failures == []
+    third = sweep(f"resume={first.directory}", "epochs=2", "seed=2", quiet=True)
+    assert third.rows[0].summary is not None and third.rows[0].summary["epochs"] == 2
+    assert {entry.tries for entry in ledger_of(third).values()} == {1}
+
+
+def test_the_command_line_begins_and_goes_on_and_tells_by_its_exit_status(folder: Path) -> None:
+    assert cli.main(["train", "-m", *SMALL, *QUICK, "model.trouble=raise,once,none"]) == 1
+    (directory,) = (path.parent for path in folder.rglob("sweep.json"))
+    assert cli.main(["train", f"resume={directory}"]) == 1
+    assert cli.main(["train", f"resume={directory}", "model.trouble=once,none"]) == 0
+    states = [(entry.state, entry.tries) for entry in ledger.read(directory / "ledger.jsonl").values()]
+    assert states == [("failed", 2), ("done", 2), ("done", 1)]
+
+
+@pytest.mark.parametrize(
+    ("content", "message"), [(None, "is no sweep"), ("{}", "cannot be read"), ("", "cannot be read")]
+)
+def test_what_cannot_be_gone_on_with(sweep: Sweeper, folder: Path, content: str | None, message: str) -> None:
+    (folder / "x").mkdir()
+    if content is not None:
+        (folder / "x" / "sweep.json").write_text(content)
+    with pytest.raises(InputError, match=message):
+        sweep("resume=x")
+
+
+def test_retries(sweep: Sweeper) -> None:
+    result = sweep(*QUICK, "model.trouble=once,raise", "hydra.launcher.retries=1", quiet=True)
+    assert [(row.state, row.tries) for row in result.rows] == [("done", 2), ("failed", 2)]
+
+
+def test_stopping_at_a_failure(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ["hydra.launcher.on_failure=stop", "hydra.launcher.jobs=1"]
+    result = sweep(*QUICK, *words, "model.trouble=raise,none")
+    assert [row.state for row in result.rows] == ["failed", "queued"]
+    assert "model.trouble=none: not run: it was not started" in capsys.readouterr().out
+
+
+def test_a_sweep_at_work_is_left_alone(sweep: Sweeper) -> None:
+    from deepexp.sweep.directory import SweepDirectory
+
+    result = sweep(*QUICK, "seed=0,1", quiet=True)
+    at_work = SweepDirectory.open(result.directory)
+    with pytest.raises(InputError, match="belongs to a sweep that is still alive"):
+        sweep(f"resume={result.directory}", quiet=True)
+    at_work.close()
+
+
+def test_hydras_own_sweeper(sweep: Sweeper) -> None:
+    result = sweep(*QUICK, "hydra/sweeper=basic", "seed=range(2)", quiet=True)
+    assert [row.name for row in result.rows] == ["seed=0", "seed=1"] and result.failures == []
+
+
+class Searching(HydraSweeper):
+    """Stands for a third party's: hands over one point, looks at what came of it, and hands over another."""
+
+    seen: list[Any]
+
+    def __init__(self, **_: Any) -> None:
+        pass
+
+    def setup(self, *, hydra_context: Any, task_function: Any, config: Any) -> None:
+        self.launcher = Plugins.instance().instantiate_launcher(
+            hydra_context=hydra_context, task_function=task_function, config=config
+        )
+
+    def sweep(self, arguments: list[str]) -> None:
+        fixed = [word for word in arguments if "interval" not in word]
+        for index, rate in enumerate(["0.01", "0.1"]):
+            (result,) = self.launcher.launch([[*fixed, f"optim.lr={rate}"]], initial_job_idx=index)
+            Searching.seen.append(result.return_value)
+
+
+Searching.__module__ = "hydra_plugins.searching"
+
+
+@pytest.fixture
+def searching(monkeypatch: pytest.MonkeyPatch) -> str:
+    module = types.ModuleType(Searching.__module__)
+    module.Searching = Searching  # type: ignore[attr-defined]
+    monkeypatch.setitem(sys.modules, Searching.__module__, module)
+    Plugins.instance().register(Searching)
+    Searching.seen = []
+    return "hydra.sweeper._target_=hydra_plugins.searching.Searching"
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [(["val_fraction=0.2"], "val_error_rate"), (["hydra.launcher.objective=test_error_rate"], "test_error_rate")],
+)
+def test_a_searching_sweeper_is_told_the_objective(sweep: Sweeper, searching: str, words: list[str], key: str) -> None:
+    result = sweep(*QUICK, searching, *words, "optim.lr=interval(0.01,0.1)", quiet=True)
+    assert [row.name for row in result.rows] == ["optim.lr=0.01", "optim.lr=0.1"]
+    assert Searching.seen == [row.summary[key] for row in result.rows]  # type: ignore[index]
+    assert None not in Searching.seen
+
+
+def test_the_test_error_is_never_searched_by_unasked(sweep: Sweeper, searching: str) -> None:
+    with pytest.raises(InputError, match="val_fraction"):
+        sweep(*QUICK, searching, "optim.lr=interval(0.01,0.1)", quiet=True)
+
+
+def test_a_preset_can_define_a_sweep(sweep: Sweeper, folder: Path) -> None:
+    (folder / "conf" / "experiment").mkdir()
+    (folder / "conf" / "experiment" / "rates.yaml").write_text(
+        "# @package _global_\n# two rates\n"
+        "hydra:\n  sweeper:\n    params:\n      optim.lr: 0.01,0.1\n      order: sequential\n"
+    )
+    result = sweep(*QUICK, "experiment=rates", quiet=True)
+    assert [row.name for row in result.rows] == ["optim.lr=0.01", "optim.lr=0.1"]
+    saved = (result.directory / "optim.lr=0.1" / ".hydra" / "config.yaml").read_text()
+    assert "order: sequential" in saved
+
+
+def test_values_that_no_folder_can_be_named_by(sweep: Sweeper) -> None:
+    result = sweep(*QUICK, "freeze=[],[{pattern: 'linear.*', epochs: 0}]", quiet=True)
+    assert result.failures == []
+    assert all((result.directory / row.name).is_dir() for row in result.rows)

@@ -1,0 +1,69 @@
+import re
+from pathlib import Path
+
+import pytest
+
+from deepexp.console import Console
+from deepexp.sweep import display
+from deepexp.sweep.display import Display
+from deepexp.sweep.worker import Ending, Progress, Task
+
+from ..screen import Terminal
+
+
+def task(name: str) -> Task:
+    return Task(name, name, [], Path(name), False, Path("log"), 2)
+
+
+SUMMARY = {"test_errors": 12, "test_samples": 1000, "test_error_rate": 0.012}
+
+
+def draw(screen: Display) -> None:
+    screen.begin(Path("outputs/x"), 4, 1, 2)
+    screen.started(task("seed=1"))
+    screen.started(task("seed=2"))
+    screen.progress(task("seed=1"), Progress(0.0, 0, None))
+    screen.progress(task("seed=1"), Progress(0.5, 1, 0.25))
+    screen.ended(task("seed=2"), Ending("failed", "diverged", 3.0), None, again=False)
+    screen.progress(task("seed=1"), Progress(0.75, 2, 0.25))
+    screen.tick()
+
+
+def test_piped_there_is_one_line_a_job(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Display(Console())
+    draw(screen)
+    screen.ended(task("seed=1"), Ending("done", None, 5.0), SUMMARY, again=False)
+    out, err = capsys.readouterr()
+    assert out.splitlines()[1:] == [
+        "4 jobs, 1 of them done before, 2 at a time",
+        "[2/4] seed=2: failed: diverged, 3.00 s",
+        "[3/4] seed=1: test error 1.20% (12 of 1,000), 5.00 s",
+    ]
+    assert err == ""
+
+
+def test_on_a_terminal_each_running_job_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("sys.stderr", terminal)
+    monkeypatch.setattr(display, "_REDRAW_SECONDS", 0.0)
+    draw(Display(Console()))
+    written = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue())
+    first, second = written.rpartition("\r")[2].split("\n")
+    assert "1 done, 1 running, 1 queued, 1 failed" in first and "eta" in first and first.startswith(" 69%")
+    assert "seed=1  epoch 2  test 25.00%" in second and second.startswith(" 75%")
+    # What was drawn before is taken away line by line: as many steps up as there were lines above the last.
+    assert written.count("\x1b[A") >= 2
+
+
+def test_the_bars_are_taken_away_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("sys.stderr", terminal)
+    screen = Display(Console())
+    draw(screen)
+    screen.end()
+    assert terminal.getvalue().endswith("\r\x1b[K")
+    drawn = terminal.tell()
+    screen._console.print("a line")
+    assert terminal.getvalue()[drawn:] == "a line\n"

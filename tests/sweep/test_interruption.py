@@ -1,0 +1,143 @@
+"""Sweeps that end before their time, as processes of their own, and what is left of them."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+import deepexp
+from deepexp.sweep import ledger
+
+from .conftest import SMALL, Sweeper
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(not Path("/proc").is_dir(), reason="looks for processes in /proc"),
+]
+
+ONE = (*SMALL, "model=troubled", "epochs=4", "output_dir=slow")
+SLOW = (*ONE, "model.trouble=slow", "seed=0,1,2")
+
+
+def begin(folder: Path, *words: str) -> subprocess.Popen[str]:
+    command = [sys.executable, "-m", "deepexp", "train", *words]
+    environment = {**os.environ, "DEEPEXP_TEST_SWEEP": str(folder)}
+    return subprocess.Popen(
+        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        start_new_session=True,
+    )  # fmt: skip
+
+
+def processes_of(folder: Path) -> list[int]:
+    """Whatever was started by `begin` in this folder and still runs."""
+    mark = f"DEEPEXP_TEST_SWEEP={folder}".encode()
+    found = []
+    for process in Path("/proc").iterdir():
+        try:
+            if process.name.isdigit() and mark in (process / "environ").read_bytes().split(b"\0"):
+                state = (process / "stat").read_text().rpartition(")")[2].split()[0]
+                found += [int(process.name)] if state != "Z" else []
+        except OSError:
+            continue  # it has ended meanwhile, or is not ours
+    return found
+
+
+def jobs_of(started: subprocess.Popen[str], folder: Path) -> list[int]:
+    """The processes of jobs, each of which leads a group of its own."""
+    return [process for process in processes_of(folder) if os.getpgid(process) == process != started.pid]
+
+
+def wait_until_gone(folder: Path, seconds: float = 20) -> None:
+    deadline = time.monotonic() + seconds
+    while processes_of(folder):
+        assert time.monotonic() < deadline, f"still alive: {processes_of(folder)}"
+        time.sleep(0.1)
+
+
+def wait_for_checkpoint(folder: Path, seconds: float = 120) -> Path:
+    """Until some job has saved its first epoch; returns the sweep's directory."""
+    deadline = time.monotonic() + seconds
+    while not (found := list(folder.glob("slow/*/*/*/checkpoints/last.pt"))):
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    return found[0].parents[2]
+
+
+@pytest.fixture
+def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
+    """A sweep of three slow jobs, two at a time."""
+    process = begin(folder, "-m", *SLOW, "hydra.launcher.jobs=2")
+    yield process
+    for left in processes_of(folder):
+        os.kill(left, signal.SIGKILL)
+    process.wait()
+
+
+def assert_goes_on_to_its_end(sweep: Sweeper, directory: Path) -> None:
+    """The resumed sweep has the results of one that was never interrupted, and ran nothing to its end twice."""
+    before = {entry.job: entry.state for entry in ledger.read(directory / "ledger.jsonl").values()}
+    resumed = sweep(f"resume={directory}", quiet=True)
+    assert resumed.failures == []
+    losses = [row.summary["test_loss"] for row in resumed.rows if row.summary]
+    never_interrupted = [deepexp.train([*ONE, f"seed={seed}"], quiet=True) for seed in range(3)]
+    assert losses == [run.test_loss for run in never_interrupted if run] and len(losses) == 3
+    tries = {row.name: row.tries for row in resumed.rows}
+    assert all(tries[name] == 1 for name, state in before.items() if state == "done")
+
+
+def test_ctrl_c_saves_says_how_to_go_on_and_leaves_nobody(
+    started: subprocess.Popen[str], folder: Path, sweep: Sweeper
+) -> None:
+    directory = wait_for_checkpoint(folder)
+    started.send_signal(signal.SIGINT)
+    out, _ = started.communicate(timeout=60)
+    assert started.returncode == 130
+    assert f"go on with: deepexp train resume={directory.relative_to(folder)}" in out
+    assert "Traceback" not in out
+    wait_until_gone(folder)
+    states = {entry.state for entry in ledger.read(directory / "ledger.jsonl").values()}
+    assert states <= {"killed", "queued", "done"} and "killed" in states
+    assert_goes_on_to_its_end(sweep, directory)
+
+
+def test_a_second_ctrl_c_ends_it_at_once(started: subprocess.Popen[str], folder: Path) -> None:
+    wait_for_checkpoint(folder)
+    for job in jobs_of(started, folder):
+        os.kill(job, signal.SIGSTOP)  # which keeps it from saving itself
+    started.send_signal(signal.SIGINT)
+    time.sleep(0.5)
+    assert started.poll() is None
+    started.send_signal(signal.SIGINT)
+    out, _ = started.communicate(timeout=20)
+    assert started.returncode == 130 and "go on with:" in out
+    wait_until_gone(folder)
+
+
+@pytest.mark.parametrize("whom", ["parent", "group"])
+def test_kill_9_leaves_nobody_and_loses_nothing(
+    started: subprocess.Popen[str], folder: Path, sweep: Sweeper, whom: str
+) -> None:
+    directory = wait_for_checkpoint(folder)
+    if whom == "parent":
+        started.kill()
+    else:
+        os.killpg(started.pid, signal.SIGKILL)
+    started.wait()
+    wait_until_gone(folder)
+    assert_goes_on_to_its_end(sweep, directory)
+
+
+def test_a_worker_that_is_killed_costs_its_job_alone(started: subprocess.Popen[str], folder: Path) -> None:
+    directory = wait_for_checkpoint(folder)
+    running = [entry for entry in ledger.read(directory / "ledger.jsonl").values() if entry.state == "running"]
+    os.kill(jobs_of(started, folder)[0], signal.SIGKILL)
+    out, _ = started.communicate(timeout=120)
+    assert started.returncode == 1 and running
+    assert out.count("killed: killed by SIGKILL") >= 2  # on its line, and at the end
+    states = [entry.state for entry in ledger.read(directory / "ledger.jsonl").values()]
+    assert sorted(states) == ["done", "done", "killed"]

@@ -1,0 +1,65 @@
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from deepexp.errors import InputError
+from deepexp.sweep import ledger
+from deepexp.sweep.ledger import Entry, Ledger
+
+FIRST = Entry("seed=0", "a" * 16, ["seed=0"], "queued")
+SECOND = Entry("seed=ü", "b" * 16, ["seed='ü'"], "queued")
+
+
+def test_the_latest_entry_of_each_job_counts(tmp_path: Path) -> None:
+    written = Ledger(tmp_path / "ledger.jsonl")
+    written.record(FIRST, SECOND)
+    written.record(replace(FIRST, state="running", tries=1, directory="seed=0"))
+    written.record(replace(FIRST, state="done", tries=1, directory="seed=0", seconds=1.5))
+    written.close()
+    read = ledger.read(tmp_path / "ledger.jsonl")
+    assert read == written.entries
+    assert [entry.state for entry in read.values()] == ["done", "queued"]
+    assert read["b" * 16].overrides == ["seed='ü'"]
+
+
+def test_it_only_grows(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    for entry in (FIRST, SECOND):
+        before = path.read_bytes() if path.exists() else b""
+        again = Ledger(path)
+        again.record(entry)
+        again.close()
+        assert path.read_bytes().startswith(before)
+    assert len(path.read_text().splitlines()) == 2
+
+
+@pytest.mark.parametrize("kept", range(0, 60, 7))
+def test_a_torn_last_line_is_left_out_and_cut_off(tmp_path: Path, kept: int) -> None:
+    path = tmp_path / "ledger.jsonl"
+    whole = Ledger(path)
+    whole.record(FIRST)
+    length = path.stat().st_size
+    whole.record(SECOND)
+    whole.close()
+    path.write_bytes(path.read_bytes()[: length + kept])
+    assert list(ledger.read(path).values()) == [FIRST]
+    again = Ledger(path)
+    again.record(replace(SECOND, state="done"))
+    again.close()
+    assert list(ledger.read(path).values()) == [FIRST, replace(SECOND, state="done")]
+
+
+@pytest.mark.parametrize("line", ['{"format": 1}', "[]", "word", '{"format": 1, "job": "x"}'])
+def test_damage_elsewhere_is_named(tmp_path: Path, line: str) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(line + "\n")
+    with pytest.raises(InputError, match=r"ledger\.jsonl:1: is damaged"):
+        Ledger(path)
+
+
+def test_a_newer_format_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text('{"format": 99}\n')
+    with pytest.raises(InputError, match="a newer deepexp wrote it"):
+        ledger.read(path)

@@ -1,0 +1,71 @@
+import csv
+from pathlib import Path
+from typing import Any
+
+from deepexp.sweep import table
+from deepexp.sweep.table import Row
+
+
+def row(rate: float | None = None, val: float | None = None, **varying: str) -> Row:
+    summary: dict[str, Any] | None = None
+    if rate is not None:
+        summary = {"test_error_rate": rate, "test_errors": round(1000 * rate), "test_samples": 1000, "test_loss": 0.5}
+        summary |= {"val_error_rate": val, "total_seconds": 12.3, "pretrained": None}
+    state = "failed" if summary is None else "done"
+    reason = "diverged, in step 3" if summary is None else None
+    name = ",".join(f"{key}={value}" for key, value in varying.items())
+    return Row(name, varying, state, summary, reason, None if summary else f"{name}/run.log", name, 1)
+
+
+def test_without_validation_the_order_is_the_grids() -> None:
+    rows = [row(0.3, seed="0"), row(0.1, seed="1"), row(None, seed="2"), row(0.2, seed="3")]
+    assert table.ordered(rows) == rows
+
+
+def test_with_validation_the_best_by_it_comes_first_whatever_the_test_error() -> None:
+    first, failed, second = row(0.1, 0.3, seed="0"), row(None, seed="1"), row(0.9, 0.2, seed="2")
+    assert table.ordered([first, failed, second]) == [second, first, failed]
+
+
+def test_lines() -> None:
+    lines = list(table.lines([row(0.012, batch_size="10"), row(None, batch_size="100")]))
+    assert [line.split("  ")[0].strip() for line in lines] == ["batch_size", "10", "100"]
+    assert "1.20%" in lines[1] and "12 " in lines[1] and "12.3 s" in lines[1] and "val" not in lines[0]
+    assert lines[2].endswith("FAILED")
+
+
+def test_mean_and_sample_deviation_over_seeds() -> None:
+    rows = [
+        row(0.01, a="x", seed="0"),
+        row(0.03, a="x", seed="1"),
+        row(0.05, a="y", seed="0"),
+        row(None, a="y", seed="1"),
+    ]
+    lines = table.lines_over_seeds(rows)
+    assert "2.00 ± 1.41%" in lines[1] and lines[1].startswith("x") and lines[1].endswith("2 of 2")
+    assert "5.00%" in lines[2] and lines[2].endswith("1 of 2")
+
+
+def test_no_means_where_the_seed_does_not_vary() -> None:
+    assert table.lines_over_seeds([row(0.1, a="x"), row(0.2, a="y")]) == []
+    assert table.lines_over_seeds([row(0.1, seed="3")]) == []
+
+
+def test_failures_are_all_told_with_reason_and_log() -> None:
+    lines = table.failures([row(0.1, seed="0"), row(None, seed="1"), row(None, seed="2")], "outputs/x")
+    assert lines[0].startswith("2 of 3 jobs")
+    assert lines[1].endswith("seed=1: failed: diverged, in step 3") and lines[2].endswith(
+        "log: outputs/x/seed=1/run.log"
+    )
+    assert lines[3].endswith("seed=2: failed: diverged, in step 3")
+    assert table.failures([row(0.1, seed="0")], "outputs/x") == []
+
+
+def test_csv_has_all_figures(tmp_path: Path) -> None:
+    table.write_csv(tmp_path / "table.csv", [row(0.25, **{"data.root": "a,b"}), row(None, **{"data.root": "c"})])
+    with (tmp_path / "table.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first["data.root"] == "a,b" and float(first["test_error_rate"]) == 0.25 and first["status"] == "done"
+    assert (
+        second["test_error_rate"] == "" and second["reason"] == "diverged, in step 3" and second["status"] == "failed"
+    )

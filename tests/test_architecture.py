@@ -1,0 +1,164 @@
+"""The shape of the code, read from its text: who may import whom, how long a file is, what a YAML file lists."""
+
+import ast
+import importlib
+import inspect
+import re
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deepexp import paths
+
+PACKAGE = paths.PACKAGE_DIR
+ROOT = Path(__file__).resolve().parent.parent
+MODULES = {
+    ".".join(path.relative_to(PACKAGE.parent).with_suffix("").parts).removesuffix(".__init__"): path
+    for path in sorted(PACKAGE.rglob("*.py"))
+    if "plugins" not in path.parts
+}
+YAML = sorted(path for path in paths.CONF_DIR.rglob("*.yaml"))
+
+
+def imports(module, *, everywhere=True):
+    """The modules that a module names in its imports, or in those at its top level that are not for type checkers."""
+    tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
+    found = set()
+    for node in ast.walk(tree) if everywhere else tree.body:
+        if isinstance(node, ast.Import):
+            found |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, f"{module}: relative imports hide who imports whom"
+            found.add(node.module)
+            found |= {f"{node.module}.{alias.name}" for alias in node.names if f"{node.module}.{alias.name}" in MODULES}
+    return found
+
+
+def inside(module, *rooms):
+    return any(module == f"deepexp.{room}" or module.startswith(f"deepexp.{room}.") for room in rooms)
+
+
+def test_the_modules_are_found():
+    assert {"deepexp", "deepexp.cli", "deepexp.commands.list", "deepexp.schema"} <= set(MODULES)
+    assert "deepexp.errors" in imports("deepexp.cli")
+    assert "deepexp.help_text" in imports("deepexp.cli")
+    assert "deepexp.help_text" not in imports("deepexp.cli", everywhere=False)
+
+
+# Whatever a room may know of deepexp; nothing of it imports back.
+MAY_KNOW = {
+    "models": ["models", "errors", "suggest", "console", "storage"],
+    "data": ["data", "errors", "suggest", "console", "runtime", "storage"],
+    "optim": ["optim", "errors", "suggest"],
+    "schema": ["errors", "suggest"],
+    "errors": [],
+    "suggest": [],
+    "paths": [],
+    "catalogue": ["paths"],
+    "overrides": ["errors", "suggest"],
+    "cli": ["__version__", "commands", "errors", "help_text", "suggest"],
+    "step": ["data", "errors", "models", "optim", "runtime", "schema"],
+    "runtime": ["errors"],
+    "checkpoint": ["errors", "storage"],
+}
+
+
+@pytest.mark.parametrize("room", MAY_KNOW)
+def test_imports_go_one_way(room):
+    for module in MODULES:
+        if inside(module, room):
+            ours = {name for name in imports(module) if name.split(".")[0] == "deepexp"} - {"deepexp"}
+            strangers = {name for name in ours if not inside(name, *MAY_KNOW[room])}
+            assert not strangers, f"{module} must not import {strangers}"
+
+
+@pytest.mark.parametrize(
+    "room", ["models", "data", "optim", "step", "trainer", "checkpoint", "runtime", "runlog", "schema"]
+)
+def test_rooms_that_know_nothing_of_hydra(room):
+    for module in MODULES:
+        if inside(module, room):
+            found = {name.split(".")[0] for name in imports(module)}
+            assert not found & {"hydra", "omegaconf"}, f"{module} must not import Hydra"
+
+
+def test_build_is_the_only_caller_of_instantiate():
+    callers = [
+        name for name, path in MODULES.items() if re.search(r"\binstantiate\(", path.read_text(encoding="utf-8"))
+    ]
+    assert callers == ["deepexp.build"]
+
+
+@pytest.mark.parametrize("room", ["trainer", "build", "step", "models", "data", "optim", "runlog", "checkpoint"])
+def test_nobody_imports_the_commands(room):
+    for module in MODULES:
+        if inside(module, room):
+            assert not any(inside(name, "commands", "cli") for name in imports(module)), module
+
+
+LIGHT = ["", "__main__", "catalogue", "cli", "commands", "commands.completion", "commands.list", "errors", "help_text",
+         "overrides", "paths", "schema", "suggest"]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", LIGHT)
+def test_what_starts_at_once_imports_the_standard_library_alone(name):
+    """At its top level; what those modules import themselves is seen by `test_cli.py`."""
+    import sys
+
+    module = f"deepexp.{name}".rstrip(".")
+    found = {imported.split(".")[0] for imported in imports(module, everywhere=False)}
+    assert found <= {"deepexp", *sys.stdlib_module_names}
+
+
+@pytest.mark.parametrize(
+    "path", [*MODULES.values(), *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda p: str(p.relative_to(ROOT))
+)
+def test_no_file_is_long(path):
+    assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
+
+
+@pytest.mark.parametrize("module", MODULES)
+def test_every_module_says_what_belongs_in_it(module):
+    assert ast.get_docstring(ast.parse(MODULES[module].read_text(encoding="utf-8")))
+
+
+@pytest.mark.parametrize("path", YAML, ids=lambda p: str(p.relative_to(paths.CONF_DIR)))
+def test_every_yaml_begins_with_a_comment_for_the_list(path):
+    """Hydra's header has to be the first line where there is one; the comment is the next."""
+    lines = path.read_text(encoding="utf-8").splitlines()
+    first = lines[1] if lines[0].startswith("# @package") else lines[0]
+    assert re.match(r"# \S", first)
+    assert "@package" not in first
+    assert not any(line.startswith("# @package") for line in lines[1:])
+
+
+TARGETS = [path for path in YAML if path.parent.name in ("model", "data", "optim", "schedule", "augment")]
+PASSED_BY_BUILD = {
+    "model": {"shape", "classes"},
+    "data": {"root"},
+    "optim": {"params"},
+    "schedule": set(),
+    "augment": set(),
+}
+COMMON = {"model": {"input"}, "data": set(), "optim": {"groups"}, "schedule": set(), "augment": set()}
+# Arguments of torch's optimizers that change how an update is computed, not what it is, or that choose another one.
+LEFT_OUT = {"foreach", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay"}
+
+
+@pytest.mark.parametrize("path", TARGETS, ids=lambda p: str(p.relative_to(paths.CONF_DIR)))
+def test_every_argument_of_a_target_is_listed(path):
+    """So that every one can be set without `+`, and a misspelt one fails."""
+    group = path.parent.name
+    listed = yaml.safe_load(path.read_text(encoding="utf-8"))
+    module, _, name = listed["_target_"].rpartition(".")
+    signature = inspect.signature(getattr(importlib.import_module(module), name))
+    arguments = {
+        parameter.name
+        for parameter in signature.parameters.values()
+        if parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+    }
+    written = {key for key in listed if not key.startswith("_") and key not in ("defaults", *COMMON[group])}
+    left_out = LEFT_OUT if group == "optim" else set()
+    assert written >= arguments - PASSED_BY_BUILD[group] - left_out
+    assert written <= arguments - PASSED_BY_BUILD[group]

@@ -1,0 +1,101 @@
+"""Checkpoints are whole or refused, and a good one is never lost to a bad one."""
+
+import errno
+import pickle
+
+import pytest
+import torch
+
+from deepexp import checkpoint, storage
+from deepexp.errors import InputError, RunFailed
+
+
+def content(value: float) -> dict[str, object]:
+    return {"model": {"weight": torch.full((3, 4), value)}, "progress": {"step": 7, "rate": None}}
+
+
+def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
+    weight = torch.randn(16, 3, 5, 5).to(memory_format=torch.channels_last)
+    checkpoint.save(tmp_path / "last.pt", {"model": {"weight": weight}})
+    loaded = checkpoint.load(tmp_path / "last.pt")["model"]["weight"]
+    assert torch.equal(loaded, weight)
+    assert loaded.stride() == weight.stride()
+
+
+def test_plain_torch_reads_it_too(tmp_path):
+    checkpoint.save(tmp_path / "last.pt", content(1.0))
+    assert torch.load(tmp_path / "last.pt", weights_only=True)["progress"]["step"] == 7
+
+
+@pytest.mark.parametrize("position", [0, 100, -200, -1])
+def test_every_flipped_bit_is_noticed(tmp_path, position):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, content(1.0))
+    data = bytearray(path.read_bytes())
+    data[position] ^= 1
+    path.write_bytes(data)
+    with pytest.raises(InputError, match=r"last\.pt"):
+        checkpoint.load(path)
+
+
+@pytest.mark.parametrize("kept", [0, 1, 50, 500])
+def test_a_file_cut_short_is_noticed(tmp_path, kept):
+    path = tmp_path / "last.pt"
+    checkpoint.save(path, content(1.0))
+    path.write_bytes(path.read_bytes()[:kept])
+    with pytest.raises(InputError, match="cut short"):
+        checkpoint.load(path)
+
+
+def test_previous_is_used_when_last_is_damaged(tmp_path, caplog):
+    last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
+    for value in (1.0, 2.0):
+        checkpoint.save(last, content(value), keep_previous=previous)
+    last.write_bytes(b"rubbish")
+    path, loaded = checkpoint.load_latest(tmp_path)
+    assert path == previous
+    assert loaded["model"]["weight"][0, 0] == 1.0
+    assert "going on from previous.pt" in caplog.text
+
+
+def test_a_full_disk_leaves_the_old_one_and_names_the_path(tmp_path, monkeypatch):
+    last = tmp_path / "last.pt"
+    checkpoint.save(last, content(1.0), keep_previous=tmp_path / "previous.pt")
+
+    def full(descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(storage.os, "fsync", full)
+    with pytest.raises(RunFailed, match=r"last\.pt.*No space left.*free"):
+        checkpoint.save(last, content(2.0), keep_previous=tmp_path / "previous.pt")
+    monkeypatch.undo()
+    assert checkpoint.load(last)["model"]["weight"][0, 0] == 1.0
+
+
+def test_a_pickle_bomb_does_not_go_off(tmp_path):
+    bomb_went_off = tmp_path / "boom"
+
+    class Bomb:
+        def __reduce__(self):
+            return bomb_went_off.touch, ()
+
+    path = tmp_path / "last.pt"
+    torch.save({"format": 1, "model": Bomb()}, path)
+    checkpoint_of_bomb = path.read_bytes()
+    import hashlib
+
+    digest = hashlib.sha256(checkpoint_of_bomb).hexdigest().encode()
+    path.write_bytes(checkpoint_of_bomb + b"\ndeepexp-sha256:" + digest + b"\n")
+    with pytest.raises(InputError, match="more than tensors"):
+        checkpoint.load(path)
+    assert not bomb_went_off.exists()
+    pickle.loads(pickle.dumps(Bomb()))  # the bomb is live: unpickling it does go off
+    assert bomb_went_off.exists()
+
+
+def test_a_newer_format_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setattr(checkpoint, "FORMAT", 2)
+    checkpoint.save(tmp_path / "last.pt", content(1.0))
+    monkeypatch.undo()
+    with pytest.raises(InputError, match="newer deepexp"):
+        checkpoint.load(tmp_path / "last.pt")

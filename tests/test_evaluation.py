@@ -1,0 +1,37 @@
+"""Evaluation against sums in float64, and that it leaves no trace."""
+
+import torch
+from torch import nn
+
+from deepexp.evaluation import evaluate
+from deepexp.step import Precision
+
+
+class Batches:
+    def __init__(self, images, labels):
+        self.images, self.labels = images, labels
+
+    def batches(self, order, bounds):
+        for start, stop in bounds:
+            yield self.images[order[start:stop]], self.labels[order[start:stop]]
+
+
+def test_loss_errors_and_predictions_whatever_the_batch_size():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 5))
+    images, labels = torch.randn(53, 3, 2, 2), torch.randint(5, (53,))
+    model.train()
+    statistics = model[2].running_mean.clone()
+    model.eval()
+    logits = model(images).detach()
+    loss = -torch.log_softmax(logits.double(), 1)[torch.arange(53), labels].mean().item()
+    model.train()
+    model[3].eval()
+    for batch_size in (1, 10, 53, 1000):
+        found = evaluate(model, Batches(images, labels), 53, Precision(torch.device("cpu"), "fp32"), batch_size)
+        assert abs(found.loss - loss) < 1e-6
+        assert found.errors == (logits.argmax(1) != labels).sum().item()
+        assert found.error_rate == found.errors / 53
+        assert torch.equal(found.predicted, logits.argmax(1))
+    assert torch.equal(model[2].running_mean, statistics)
+    assert model.training and model[2].training and not model[3].training

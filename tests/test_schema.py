@@ -1,0 +1,129 @@
+"""Values are judged all together, in words that say what is allowed."""
+
+from pathlib import Path
+
+import pytest
+import yaml
+
+from deepexp import paths, schema
+from deepexp.errors import InputError
+
+
+def config(**changes):
+    content = yaml.safe_load((paths.CONF_DIR / "train.yaml").read_text(encoding="utf-8"))
+    del content["defaults"]
+    for group in ("model", "data", "optim", "schedule", "augment"):
+        content[group] = {**content.get(group, {}), "_target_": "some.thing", "width": 3}
+    content["data"]["root"] = "data"
+    for key, value in changes.items():
+        *sections, last = key.split("__")
+        node = content
+        for section in sections:
+            node = node[section]
+        node[last] = value
+    return content
+
+
+def check(**changes):
+    problems = schema.Problems()
+    result = schema.typed(config(**changes), problems)
+    if result is not None:
+        schema.check_values(result, problems)
+    return result, problems.lines
+
+
+def test_the_yaml_has_every_key_with_the_schema_s_default():
+    result, problems = check()
+    assert problems == []
+    for key, default, _ in schema.describe_keys():
+        value = result
+        for part in key.split("."):
+            value = getattr(value, part)
+        if key != "data.root":
+            assert value == default, key
+
+
+def test_a_component_keeps_its_target_and_arguments():
+    result, _ = check()
+    assert result.model.component == schema.Component("some.thing", {"width": 3})
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "line"),
+    [
+        ("batch_size", 0, "batch_size: 0 is not allowed; a whole number ≥ 1 or 'full'"),
+        ("batch_size", "abc", "batch_size: 'abc' is not allowed; a whole number ≥ 1 or 'full'"),
+        ("batch_size", 2.5, "batch_size: 2.5 is not allowed; a whole number ≥ 1 or 'full'"),
+        ("batch_size", True, "batch_size: True is not allowed; a whole number ≥ 1 or 'full'"),
+        ("dropout", 1.5, "dropout: 1.5 is not allowed; a number ≥ 0.0 and < 1.0 or null"),
+        ("dropout", float("nan"), "dropout: nan is not allowed; a number ≥ 0.0 and < 1.0 or null"),
+        ("val_fraction", 1, "val_fraction: 1 is not allowed; a number ≥ 0.0 and < 1.0"),
+        ("batch_norm", "yes", "batch_norm: 'yes' is not allowed; true or false or null"),
+        ("order", "random", "order: 'random' is not allowed; 'shuffled' or 'sequential' or 'with_replacement'"),
+        ("epochs", None, "epochs: None is not allowed; a whole number ≥ 1"),
+        ("data__mode", "stream", "data.mode: 'stream' is not allowed; 'auto' or 'resident' or 'streamed'"),
+        ("freeze", "features", "freeze: 'features' is not allowed; a list or null"),
+        ("freeze", [{"patern": "x"}], "freeze[0].patern: there is no such key (did you mean 'pattern'?)"),
+        ("checkpoint", 3, "checkpoint: 3 is not allowed; a mapping is needed"),
+        ("optim__groups", [3], "optim.groups[0]: 3 is not allowed; a mapping is needed"),
+        ("epohcs", 3, "epohcs: there is no such key (did you mean 'epochs'?)"),
+    ],
+)
+def test_a_bad_value_gets_one_line(key, value, line):
+    result, problems = check(**{key: value})
+    assert result is None
+    assert problems == [line]
+
+
+def test_all_problems_are_reported_together():
+    _, problems = check(batch_size=0, dropout=2, seed=-1)
+    assert [line.split(":")[0] for line in problems] == ["batch_size", "dropout", "seed"]
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "expected"),
+    [
+        ("batch_size", "full", "full"),
+        ("clip_grad_norm", 1, 1.0),
+        ("epochs", 2.0, 2),
+        ("name", 7, "7"),
+        ("ema", None, None),
+    ],
+)
+def test_a_good_value_has_its_type(key, value, expected):
+    result, problems = check(**{key: value})
+    assert problems == []
+    assert getattr(result, key) == expected
+    assert type(getattr(result, key)) is type(expected)
+
+
+@pytest.mark.parametrize(
+    ("changes", "begin"),
+    [
+        ({"early_stop": 3}, "early_stop: needs validation data"),
+        ({"freeze": [{"pattern": "a"}]}, "freeze[0]: needs either share or epochs"),
+        ({"freeze": [{"pattern": "a", "share": 0.5, "epochs": 2}]}, "freeze[0]: needs either share or epochs"),
+        ({"freeze": [{"share": 0.5}]}, "freeze[0]: needs a pattern"),
+        ({"batch_size": "full", "accumulate": 2}, "accumulate:"),
+        ({"batch_size": "full", "drop_last": True}, "drop_last:"),
+    ],
+)
+def test_values_that_do_not_go_together(changes, begin):
+    result, problems = check(**changes)
+    assert result is not None
+    assert [line for line in problems if line.startswith(begin)]
+
+
+def test_problems_are_raised_as_one():
+    problems = schema.Problems()
+    problems.raise_any()
+    for line in ("a: wrong", "b: wrong", "a: wrong"):
+        problems.add(line)
+    with pytest.raises(InputError, match=r"\Aa: wrong\nb: wrong\Z"):
+        problems.raise_any()
+
+
+def test_no_heavy_import_is_needed():
+    source = Path(schema.__file__).read_text(encoding="utf-8")
+    assert "import torch" not in source
+    assert "omegaconf" not in source

@@ -1,0 +1,173 @@
+"""One update against what torch's own loss and a plain loop give."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+from torch.nn import functional as F
+
+from deepexp.step import Batch, Objective, Precision, Step
+
+CPU = torch.device("cpu")
+
+
+def make(seed: int = 0, **options):
+    torch.manual_seed(seed)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.ReLU(), nn.Linear(16, 4))
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.5)
+    options = {"objective": Objective(), "precision": Precision(CPU, "fp32"), **options}
+    return model, Step(model, optimizer, **options)
+
+
+def samples(count: int, seed: int = 1) -> Batch:
+    random = torch.Generator().manual_seed(seed)
+    images = torch.randn(count, 3, 2, 2, generator=random)
+    return Batch(images, torch.randint(4, (count,), generator=random))
+
+
+def weights(model: nn.Module) -> torch.Tensor:
+    return torch.cat([p.detach().flatten() for p in model.parameters()])
+
+
+def test_an_update_is_that_of_a_plain_loop_bit_for_bit():
+    model, step = make()
+    plain, _ = make()
+    optimizer = torch.optim.SGD(plain.parameters(), lr=0.5)
+    for seed in range(5):
+        batch = samples(10, seed)
+        update = step([batch], 10)
+        logits = plain(batch.images)
+        loss = F.cross_entropy(logits, batch.labels)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        assert update.loss.item() == loss.item()
+        assert update.errors.item() == (logits.argmax(1) != batch.labels).sum().item()
+    assert torch.equal(weights(model), weights(plain))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum"])
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
+def test_batches_of_any_size_add_up_to_one(reduction, smoothing):
+    whole = samples(30)
+    pieces = [Batch(whole.images[a:b], whole.labels[a:b]) for a, b in [(0, 7), (7, 20), (20, 30)]]
+    results = []
+    for batches in ([whole], pieces):
+        model, step = make(objective=Objective(reduction, smoothing))
+        step.optimizer.param_groups[0]["lr"] = 0.01
+        update = step(batches, 30)
+        results.append((update.loss.item(), update.errors.item(), weights(model)))
+    assert results[0][0] == pytest.approx(results[1][0], rel=1e-6)
+    assert results[0][1] == results[1][1]
+    torch.testing.assert_close(results[0][2], results[1][2], rtol=1e-5, atol=1e-6)
+
+
+def test_sum_at_eta_is_mean_at_eta_times_batch_size():
+    batch = samples(25)
+    moved = []
+    for reduction, rate in (("sum", 0.004), ("mean", 0.1)):
+        model, step = make(objective=Objective(reduction))
+        step.optimizer.param_groups[0]["lr"] = rate
+        for _ in range(5):
+            step([batch], 25)
+        moved.append(weights(model))
+    torch.testing.assert_close(moved[0], moved[1], rtol=1e-4, atol=1e-6)
+
+
+def test_mixed_labels_weigh_as_the_mixture_does():
+    batch = samples(8)
+    partner, share = batch.labels.roll(3), torch.linspace(0, 1, 8)
+    model, step = make()
+    logits = model(batch.images).detach().double()
+    log_probability = logits - torch.logsumexp(logits, 1, keepdim=True)
+    own = -log_probability[torch.arange(8), batch.labels]
+    other = -log_probability[torch.arange(8), partner]
+    expected = (share * own + (1 - share) * other).mean().item()
+    update = step([Batch(batch.images, batch.labels, partner, share)], 8)
+    assert update.loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_label_smoothing_against_its_formula():
+    batch = samples(6)
+    model, step = make(objective=Objective("mean", 0.2))
+    logits = model(batch.images).detach().double()
+    target = torch.full((6, 4), 0.2 / 4, dtype=torch.float64)
+    target[torch.arange(6), batch.labels] += 0.8
+    expected = -(target * torch.log_softmax(logits, 1)).sum(1).mean().item()
+    assert step([batch], 6).loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+def test_clipping_bounds_the_move_and_reports_the_norm_before():
+    batch = samples(20)
+    model, step = make(clip_grad_norm=1e-3)
+    before = weights(model)
+    step([batch], 20)
+    moved = (weights(model) - before).norm().item()
+    assert moved == pytest.approx(0.5 * 1e-3, rel=1e-3)
+    clipped, unclipped = step.grad_norm().item(), make()[1]
+    unclipped([batch], 20)
+    assert clipped == pytest.approx(unclipped.grad_norm().item(), rel=1e-6)
+    assert clipped > 1e-3
+
+
+class Hungry(nn.Module):
+    """Runs out of memory when it gets more than `limit` samples."""
+
+    def __init__(self, inner: nn.Module, limit: int) -> None:
+        super().__init__()
+        self.inner, self.limit, self.sizes = inner, limit, []
+
+    def forward(self, x):
+        self.sizes.append(len(x))
+        if len(x) > self.limit:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.inner(x)
+
+
+def test_batches_are_halved_until_they_fit_and_the_update_is_the_same(caplog):
+    batch = samples(20)
+    model, step = make(split_on_oom=True)
+    step.model = hungry = Hungry(model, 6)
+    update = step([batch], 20)
+    assert hungry.sizes == [20, 10, 5, 5, 5, 5]
+    assert "parts of 5 samples" in caplog.text
+    reference, plain = make()
+    expected = plain([batch], 20)
+    assert update.loss.item() == pytest.approx(expected.loss.item(), rel=1e-6)
+    torch.testing.assert_close(weights(model), weights(reference), rtol=1e-5, atol=1e-7)
+
+
+def test_without_leave_to_split_it_stops():
+    model, step = make()
+    step.model = Hungry(model, 6)
+    with pytest.raises(torch.OutOfMemoryError):
+        step([samples(20)], 20)
+
+
+def test_lbfgs_sees_one_function_within_an_update():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 4))
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=1, max_iter=5, line_search_fn="strong_wolfe")
+    seen = []
+    model[1].register_forward_hook(lambda module, inputs, output: seen.append(output.detach().clone()))
+    step = Step(model, optimizer, objective=Objective(), precision=Precision(CPU, "fp32"))
+    batch = samples(40)
+    first = step([batch], 40).loss.item()
+    assert len(seen) > 2
+    assert all(torch.equal(seen[0], later) for later in seen)
+    masks = len(seen)
+    step([batch], 40)
+    assert not torch.equal(seen[0], seen[masks])
+    assert math.isfinite(first)
+
+
+def test_bf16_is_near_fp32_and_keeps_float32_weights():
+    batch = samples(64)
+    losses = []
+    for name in ("fp32", "bf16"):
+        model, step = make(precision=Precision(CPU, name))
+        losses.append([step([batch], 64).loss.item() for _ in range(5)])
+        assert all(p.dtype == torch.float32 for p in model.parameters())
+    assert losses[0] != losses[1]
+    assert losses[1] == pytest.approx(losses[0], rel=2e-2)

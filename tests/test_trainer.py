@@ -1,0 +1,281 @@
+"""Whole runs, through the front door, against plain loops and against themselves."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from torch import nn
+from torch.nn import functional as F
+
+from deepexp import checkpoint
+from deepexp.data.digits import Digits
+from deepexp.errors import RunFailed
+
+SMALL = ["epochs=2", "data.subset=300", "batch_size=50"]
+
+
+def step_losses(result) -> list[float]:
+    """`train/loss` of every update, as TensorBoard has it."""
+    events = EventAccumulator(str(result.directory), size_guidance={"scalars": 0}).Reload()
+    points = events.Scalars("train/loss")
+    assert [point.step for point in points] == list(range(1, len(points) + 1))
+    return [point.value for point in points]
+
+
+def weights(result) -> dict[str, torch.Tensor]:
+    return checkpoint.load(result.directory / "checkpoints" / "last.pt")["model"]
+
+
+def predictions(result) -> np.ndarray:
+    return np.load(result.directory / "predictions.npz")["predicted"]
+
+
+class LectureNet(nn.Module):
+    """The lecture's Net, written down here a second time."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv1 = nn.Conv2d(1, 32, 5)
+        self.conv2 = nn.Conv2d(32, 64, 5)
+        self.fc1 = nn.Linear(256, 200)
+        self.fc2 = nn.Linear(200, 10)
+
+    def forward(self, x):
+        x = F.relu(F.max_pool2d(self.conv1(x), 3))
+        x = F.relu(F.max_pool2d(self.conv2(x), 2))
+        # Features are counted channel by channel, whatever the memory order.
+        return self.fc2(F.relu(self.fc1(x.flatten(1))))
+
+
+def plain_loop(images, labels, *, epochs, memory_format, seed=0, lr=0.1, batch_size=100, max_steps=None):
+    """(losses, model): a plain PyTorch loop over uint8 pictures in order, normalised by one mean and deviation."""
+    levels = images.double()
+    mean, std = levels.mean().float(), levels.std(correction=0).float()
+    inputs = images.float().sub_(mean).div_(std).contiguous(memory_format=memory_format)
+    torch.manual_seed(seed)
+    model = LectureNet().to(memory_format=memory_format)
+    optimizer = torch.optim.SGD(model.parameters(), lr=lr)
+    losses = []
+    for _ in range(epochs):
+        for start in range(0, len(inputs), batch_size):
+            output = model(inputs[start : start + batch_size])
+            loss = F.cross_entropy(output, labels[start : start + batch_size])
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            losses.append(loss.item())
+            if len(losses) == max_steps:
+                return losses, model
+    return losses, model
+
+
+@pytest.fixture
+def one_thread():
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+@pytest.fixture(scope="module")
+def digits_28():
+    """The embedded training digits at 28×28, and their labels."""
+    train, _ = Digits().load()
+    return F.interpolate(train.images, size=(28, 28), mode="bilinear", antialias=True), train.labels
+
+
+def test_losses_are_those_of_a_plain_loop_bit_for_bit(run, one_thread, digits_28):
+    result = run(["data.normalise=scalar", "order=sequential", "epochs=2", "log_every=4"])
+    losses, model = plain_loop(*digits_28, epochs=2, memory_format=torch.channels_last)
+    assert len(losses) == 30
+    assert step_losses(result) == [np.float32(loss) for loss in losses]
+    for mine, theirs in zip(weights(result).values(), model.state_dict().values(), strict=True):
+        assert torch.equal(mine, theirs)
+
+
+def test_the_first_losses_are_those_of_a_plain_loop_in_nchw(run, one_thread, digits_28):
+    result = run(["data.normalise=scalar", "order=sequential", "max_steps=10"])
+    losses, _ = plain_loop(*digits_28, epochs=1, memory_format=torch.contiguous_format, max_steps=10)
+    assert step_losses(result) == pytest.approx(losses, abs=1e-5)
+
+
+@pytest.mark.slow
+def test_lecture_mnist_is_the_plain_loop_on_real_mnist(run, one_thread, real_data):
+    result = run(
+        ["experiment=lecture_mnist", f"data.root={real_data}", "order=sequential", "precision=fp32", "max_steps=300"]
+    )
+    raw = (real_data / "MNIST" / "raw" / "train-images-idx3-ubyte").read_bytes()[16:]
+    labels = (real_data / "MNIST" / "raw" / "train-labels-idx1-ubyte").read_bytes()[8:]
+    images = torch.frombuffer(bytearray(raw), dtype=torch.uint8).view(-1, 1, 28, 28)
+    targets = torch.frombuffer(bytearray(labels), dtype=torch.uint8).long()
+    losses, _ = plain_loop(images, targets, epochs=1, memory_format=torch.channels_last, max_steps=300)
+    assert step_losses(result) == [np.float32(loss) for loss in losses]
+
+
+def test_full_batches_with_sum_at_eta_move_as_mean_at_eta_times_n(run):
+    count = 200
+    common = ["batch_size=full", f"data.subset={count}", "epochs=4", "order=sequential"]
+    by_mean = run([*common, "loss_reduction=mean", "optim.lr=0.05"])
+    by_sum = run([*common, "loss_reduction=sum", f"optim.lr={0.05 / count}"])
+    assert by_mean.steps == 4
+    for mine, theirs in zip(weights(by_mean).values(), weights(by_sum).values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_k_copies_move_the_weights_k_times_as_far(run):
+    common = ["batch_size=full", "data.subset=50", "epochs=1", "loss_reduction=sum", "order=sequential"]
+    once = weights(run([*common, "optim.lr=3e-4"]))
+    copied = weights(run([*common, "optim.lr=1e-4", "data.replicate=3"]))
+    for mine, theirs in zip(once.values(), copied.values(), strict=True):
+        torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_run_and_another_does_not(run):
+    first, again, other = (run([*SMALL, "dropout=0.3", "augment=crop_flip", f"seed={seed}"]) for seed in (1, 1, 2))
+    assert step_losses(first) == step_losses(again) != step_losses(other)
+    assert np.array_equal(predictions(first), predictions(again))
+
+
+def test_resident_and_streamed_data_give_the_same_run(run):
+    results = [
+        run([*SMALL, "augment=mixup", f"data.mode={mode}", "data.workers=2", "val_fraction=0.1"])
+        for mode in ("resident", "streamed")
+    ]
+    assert step_losses(results[0]) == step_losses(results[1])
+    assert np.array_equal(predictions(results[0]), predictions(results[1]))
+
+
+EXTENDED = {
+    "adam": ["optim=adam"],
+    "momentum, dropout, mixup": ["optim=momentum", "optim.lr=0.02", "dropout=0.2", "augment=mixup"],
+    "batch norm, ema": ["batch_norm=true", "ema=0.9"],
+    "accumulate, validation": ["accumulate=2", "val_fraction=0.2"],
+    "muon": ["optim=muon"],
+    "lbfgs": ["optim=lbfgs", "optim.max_iter=3"],
+    "streamed, bf16": ["data.mode=streamed", "data.workers=1", "precision=bf16"],
+    "cutout, log_every=3": ["augment=cutout", "log_every=3", "optim=adamw"],
+    "evaluate_every=2": ["evaluate_every=2"],
+}
+
+
+@pytest.mark.parametrize("options", EXTENDED.values(), ids=EXTENDED.keys())
+def test_a_run_that_was_cut_in_an_epoch_goes_on_as_if_it_had_not_been(run, options):
+    common = ["data.subset=300", "batch_size=50", "epochs=3", *options]
+    whole = run(common, folder="whole")
+    cut = run([*common, "max_steps=4"], folder="cut")
+    assert cut.steps == 4
+    resumed = run_resumed(cut, "max_steps=null")
+    assert step_losses(resumed) == step_losses(whole)
+    assert np.array_equal(predictions(resumed), predictions(whole))
+    for mine, theirs in zip(weights(resumed).values(), weights(whole).values(), strict=True):
+        assert torch.equal(mine, theirs)
+    assert without_clocks(resumed.metrics) == without_clocks(whole.metrics)
+    assert without_clocks([resumed.summary]) == without_clocks([whole.summary])
+
+
+def run_resumed(result, *overrides):
+    import deepexp
+
+    return deepexp.train([f"resume={result.directory}", *overrides], quiet=True)
+
+
+def without_clocks(lines):
+    clocks = ("seconds", "per_second")
+    return [{key: value for key, value in line.items() if not key.endswith(clocks)} for line in lines]
+
+
+def test_a_finished_run_is_extended_and_keeps_its_old_summary(run):
+    whole = run([*SMALL, "epochs=3"], folder="whole")
+    shorter = run(SMALL, folder="shorter")
+    longer = run_resumed(shorter, "epochs=3")
+    assert without_clocks(longer.metrics) == without_clocks(whole.metrics)
+    kept = json.loads((longer.directory / "summary.epoch2.json").read_text())
+    assert kept["epochs"] == 2 and longer.epochs == 3
+
+
+def test_divergence_names_the_step_and_keeps_the_checkpoint_before(run, tmp_path):
+    with pytest.raises(RunFailed, match=r"diverged: the loss is (nan|inf) in step \d+ .*optim\.lr"):
+        run([*SMALL, "epochs=20", "optim.lr=1e15", "log_every=2"])
+    (directory,) = (tmp_path / "outputs" / "mnist_net").iterdir()
+    status = json.loads((directory / "status.json").read_text())
+    assert status["status"] == "failed" and "diverged" in status["reason"]
+    for path in (directory / "checkpoints").glob("*.pt"):
+        assert all(value.isfinite().all() for value in checkpoint.load(path)["model"].values())
+
+
+def test_early_stop_and_best_checkpoint_look_at_validation(run):
+    result = run([*SMALL, "epochs=30", "val_fraction=0.2", "early_stop=2", "optim.lr=0.2"])
+    rates = [line["val_error_rate"] for line in result.metrics]
+    best = rates.index(min(rates)) + 1
+    assert result.best_epoch == best
+    assert result.epochs == min(best + 2, 30)
+    saved = checkpoint.load(result.directory / "checkpoints" / "best.pt")
+    assert saved["progress"]["epoch"] == best
+
+
+def test_without_validation_there_is_no_best(run):
+    result = run(SMALL)
+    assert result.best_epoch is None and result.val_error_rate is None
+    assert not (result.directory / "checkpoints" / "best.pt").exists()
+
+
+def test_max_minutes_ends_a_run(run):
+    result = run(["epochs=100000", "data.subset=100", "max_minutes=0.01"])
+    assert 0 < result.steps < 100000
+    assert result.total_seconds < 20
+
+
+@pytest.mark.parametrize(
+    ("options", "steps"),
+    [
+        (["batch_size=32"], 4),
+        (["batch_size=32", "drop_last=true"], 3),
+        (["batch_size=32", "accumulate=3"], 2),
+        (["batch_size=full"], 1),
+        (["batch_size=33", "batch_norm=true"], 3),  # 33 + 33 + 34: the last sample joins the batch before it
+    ],
+)
+def test_how_many_updates_an_epoch_has(run, options, steps):
+    assert run(["data.subset=100", "epochs=1", *options]).steps == steps
+
+
+def test_frozen_parameters_stand_still_and_then_move(run):
+    options = [*SMALL, "freeze=[{pattern: conv1.*, epochs: 1}]", "optim=adamw", "optim.weight_decay=0.1"]
+    torch.manual_seed(0)
+    initial = LectureNet().conv1.weight
+    one, two = run([*options, "epochs=1"]), run([*options, "epochs=2"])
+    assert torch.equal(weights(one)["conv1.weight"], initial)
+    assert not torch.equal(weights(two)["conv1.weight"], initial)
+
+
+def test_averaged_weights_are_the_ones_that_are_tested(run):
+    result = run([*SMALL, "ema=0.5"])
+    saved = checkpoint.load(result.directory / "checkpoints" / "last.pt")
+    assert not torch.equal(saved["model"]["conv1.weight"], saved["ema"]["averages"]["conv1.weight"])
+    assert torch.equal(result.model.conv1.weight, saved["ema"]["averages"]["conv1.weight"])
+
+
+def test_a_result_s_model_makes_the_predictions_that_were_saved(run):
+    result = run([*SMALL, "batch_norm=true"])
+    _, test = Digits().load()
+    assert not result.model.training
+    images = F.interpolate(test.images, size=(28, 28), mode="bilinear", antialias=True)
+    from deepexp.data.dataset import assemble
+
+    data = assemble(Digits(), shape=(1, 28, 28), subset=300, seed=0)
+    inputs = images.float().sub(data.mean.view(1, -1, 1, 1)).div(data.std.view(1, -1, 1, 1))
+    with torch.inference_mode():
+        predicted = result.model(inputs.contiguous(memory_format=torch.channels_last)).argmax(1)
+    assert (predicted.numpy() == predictions(result)).mean() > 0.995  # 0.5 % for another batch size's rounding
+
+
+def test_twice_in_one_process_leaves_torch_as_it_was(run):
+    torch.manual_seed(3)
+    state = torch.get_rng_state()
+    threads = torch.get_num_threads()
+    run(SMALL)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.get_num_threads() == threads
+    assert not torch.are_deterministic_algorithms_enabled()
