@@ -1,0 +1,60 @@
+"""What the README says is so: its code runs as it stands, its table of keys is the schema's."""
+
+import re
+from pathlib import Path
+
+import pytest
+
+import deepexp
+from deepexp import help_text, schema
+
+README = Path(__file__).parents[1] / "README.md"
+TEXT = README.read_text(encoding="utf-8")
+
+
+def key_table() -> str:
+    """The table of keys as it is to stand in the README."""
+    rows = ["| key | default | meaning |", "|---|---|---|"]
+    for key, default, meaning in schema.describe_keys():
+        escaped = meaning.replace("|", "\\|")
+        rows.append(f"| `{key}` | `{help_text.yaml_word(default)}` | {escaped} |")
+    return "\n".join(rows)
+
+
+def test_the_table_of_keys_is_the_schema_s():
+    assert key_table() in TEXT
+
+
+@pytest.fixture
+def user_folder(tmp_path, monkeypatch):
+    """A folder with every file of the README whose first line is its name."""
+    for language, block in re.findall(r"```(python|yaml)\n(.*?)```", TEXT, flags=re.DOTALL):
+        name = re.match(r"# (\S+\.(?:py|yaml))\n", block)
+        if name:
+            path = tmp_path / name[1]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_text(block.removeprefix(name[0]), encoding="utf-8")
+            assert path.suffix == {"python": ".py", "yaml": ".yaml"}[language]
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_model_a_data_source_and_an_optimizer_of_one_s_own(user_folder):
+    result = deepexp.train(
+        ["model=mlp", "model.hidden=30", "data=stripes", "optim=signsgd", "epochs=3", "threads=1", "dropout=0.1"],
+        quiet=True,
+    )
+    assert result.model.layers[1].out_features == 30
+    assert result.test_error_rate < 0.2  # stripes are easy; chance is 0.5
+    assert (result.directory / "summary.json").exists()
+
+
+def test_a_flag_that_the_user_s_model_leaves_out_is_refused(user_folder):
+    with pytest.raises(deepexp.InputError, match=r"batch_norm: model mlp\.Mlp has no place for it"):
+        deepexp.train(["model=mlp", "batch_norm=true"], quiet=True)
+
+
+@pytest.mark.parametrize("file", sorted(set(re.findall(r"`(conf/\S+?\.yaml|\w+\.py|deepexp/\S+?\.py)`", TEXT))))
+def test_files_that_are_named_are_there(file):
+    root = README.parent
+    assert (root / file).exists() or (root / "deepexp" / file).exists()
