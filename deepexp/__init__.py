@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from deepexp import startup
 from deepexp.errors import InputError, Interrupted, RunFailed
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ def train(overrides: Sequence[str] = (), *, quiet: bool = False) -> "Result | No
     Raises `InputError` (what was given cannot be used; a line for each problem), `RunFailed` (the run ended badly; its
     directory says how) or `Interrupted` (a signal ended it after it was saved).
     """
+    startup.prepare()
     from deepexp.commands.train import train as run_experiment
     from deepexp.console import Console
 

@@ -57,7 +57,7 @@ MAY_KNOW = {
     "paths": [],
     "catalogue": ["paths"],
     "overrides": ["errors", "suggest"],
-    "cli": ["__version__", "commands", "errors", "help_text", "suggest"],
+    "cli": ["__version__", "commands", "errors", "help_text", "startup", "suggest"],
     "step": ["data", "errors", "models", "optim", "runtime", "schema"],
     "runtime": ["errors"],
     "checkpoint": ["errors", "storage"],
@@ -98,7 +98,7 @@ def test_nobody_imports_the_commands(room):
 
 
 LIGHT = ["", "__main__", "catalogue", "cli", "commands", "commands.completion", "commands.list", "errors", "help_text",
-         "overrides", "paths", "schema", "suggest"]  # fmt: skip
+         "overrides", "paths", "schema", "startup", "suggest"]  # fmt: skip
 
 
 @pytest.mark.parametrize("name", LIGHT)

@@ -6,7 +6,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from deepexp import build, check
+from deepexp import build, check, startup
 from deepexp.bench import compare
 from deepexp.bench.options import StepOptions
 from deepexp.bench.process import ContenderProcess, running
@@ -26,7 +26,7 @@ def run(options: StepOptions, overrides: Sequence[str]) -> Report:
     composed = compose("train", overrides)
     config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
     build.resolve_pretrained(config)
-    environments = {"deepexp": dict(os.environ), "plain": dict(os.environ)}
+    environments = {"deepexp": dict(os.environ), "plain": startup.users_environment()}
     with running(environments, _as_sent(composed, config)) as contenders:
         steps = _steps(options, contenders)
         figures = {"step": _steps_in_turns(contenders, steps, options.rounds)}

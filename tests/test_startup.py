@@ -1,0 +1,47 @@
+"""OpenMP's threads sleep when idle unless the user says otherwise."""
+
+import os
+import subprocess
+import sys
+
+import pytest
+
+from deepexp import startup
+
+
+@pytest.fixture(autouse=True)
+def nothing_set(monkeypatch):
+    for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", startup.MARK):
+        monkeypatch.setenv(name, "")  # so that it is put back, whatever prepare does
+        monkeypatch.delenv(name)
+
+
+def test_idle_threads_sleep():
+    startup.prepare()
+    assert os.environ["OMP_WAIT_POLICY"] == "passive"
+    assert "OMP_WAIT_POLICY" not in startup.users_environment()
+
+
+@pytest.mark.parametrize(("name", "value"), [("OMP_WAIT_POLICY", "active"), ("GOMP_SPINCOUNT", "1000")])
+def test_the_user_s_choice_stays(monkeypatch, name, value):
+    monkeypatch.setenv(name, value)
+    before = dict(os.environ)
+    startup.prepare()
+    assert dict(os.environ) == before
+    assert startup.users_environment()[name] == value
+
+
+def test_the_command_line_sets_it_before_torch_is_imported():
+    code = """
+        import os, sys
+        from deepexp import cli
+        cli.main(["--version"])
+        assert "torch" not in sys.modules
+        print(os.environ["OMP_WAIT_POLICY"])
+    """
+    import textwrap
+
+    done = subprocess.run(
+        [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=True
+    )
+    assert done.stdout.split()[-1] == "passive"
