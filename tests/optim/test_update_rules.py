@@ -81,8 +81,8 @@ def test_all_twelve_are_there() -> None:
 
 OUR_DEFAULTS = {
     "sgd": {"lr": 0.1},
-    "momentum": {"lr": 0.05, "momentum": 0.9},
-    "nesterov": {"lr": 0.05, "momentum": 0.9, "nesterov": True},
+    "momentum": {"lr": 0.02, "momentum": 0.9},
+    "nesterov": {"lr": 0.02, "momentum": 0.9, "nesterov": True},
     "rmsprop": {"lr": 0.001},
     "lbfgs": {"max_iter": 10, "history_size": 10, "line_search_fn": "strong_wolfe"},
     "muon": {"adjust_lr_fn": "original"},  # which is what torch takes null for
