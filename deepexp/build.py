@@ -93,8 +93,8 @@ def optimizer(config: TrainConfig, of: nn.Module) -> torch.optim.Optimizer:
     partial = _instantiate("optim", component)
     try:
         made: torch.optim.Optimizer = partial(parameter_groups(of, config.optim.groups, component.arguments["lr"]))
-    except (ValueError, TypeError) as error:
-        raise InputError(f"optim: {error}") from None
+    except Exception as error:  # what an optimizer makes of wrong arguments is its own affair
+        raise InputError(_under("optim", error)) from error
     return made
 
 
@@ -108,8 +108,8 @@ def check_optimizer(config: TrainConfig) -> None:
         raise InputError("\n".join(refused))
     try:
         check_group_options(partial, config.optim.groups)
-    except (ValueError, TypeError) as error:
-        raise InputError(f"optim: {error}") from None
+    except Exception as error:
+        raise InputError(_under("optim", error)) from error
 
 
 def schedule(config: TrainConfig) -> Any:
@@ -230,6 +230,12 @@ def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except (NameError, TypeError):  # names that only a type checker knows
         return {}
+
+
+def _under(key: str, error: Exception) -> str:
+    """The lines of an error, each beginning with the key that it is about."""
+    lines = str(error).splitlines() if isinstance(error, ValueError) else [_first_line(error)]
+    return "\n".join(line if line.startswith(key) else f"{key}: {line}" for line in lines)
 
 
 def _first_line(error: BaseException) -> str:

@@ -64,7 +64,7 @@ def plan(config: TrainConfig) -> Plan:
     if model is None:
         attempt("optim", lambda: build.check_optimizer(config))
     else:
-        attempt("freeze", lambda: FreezePlan(model, build.freeze_rules(config, model), config.epochs))
+        attempt("freeze", lambda: _check_freeze(config, model))
         attempt("optim", lambda: build.optimizer(config, model))
     attempt("augment", lambda: build.augment(config))
     schedule = attempt("schedule", lambda: build.schedule(config))
@@ -106,6 +106,13 @@ class _Attempt:
         return None
 
 
+def _check_freeze(config: TrainConfig, model: nn.Module) -> None:
+    """Raise for rules that take no parameter, or leave none to train in the first epoch, when most are frozen."""
+    FreezePlan(model, build.freeze_rules(config, model), config.epochs).apply(0)
+    if not any(parameter.requires_grad for parameter in model.parameters()):
+        raise InputError("freeze: every parameter is frozen at first; leave some of them to train")
+
+
 def _training_samples(config: TrainConfig, info: DataInfo) -> int:
     """How many samples an epoch has; data without a fixed number of them are told apart when loaded."""
     return training_samples(info, config.data.subset, config.data.replicate, config.val_fraction)
@@ -131,6 +138,11 @@ def _check_combinations(
         problems.add(
             f"precision: {config.precision} is for CUDA devices, and this run is on {device.type}; use fp32 or bf16"
         )
+    if samples and config.batch_size != "full" and config.batch_size <= samples < config.accumulate * config.batch_size:
+        together = config.accumulate * config.batch_size
+        problems.add(f"accumulate: an update of {together} samples is more than the {samples} training samples")
+    if config.batch_size == 1 and model is not None and any(isinstance(m, nn.BatchNorm1d) for m in model.modules()):
+        problems.add("batch_size: 1 leaves batch normalisation of a linear layer nothing to compare; at least 2")
     if uses_batch_norm(model):
         remedy = "set batch_norm=false or choose a model without it"
         if config.batch_size == "full":

@@ -15,11 +15,12 @@ from typing import Any
 import torch
 
 from deepexp.errors import InputError
-from deepexp.storage import storage_errors, write_atomically
+from deepexp.storage import storage_errors, sync_directory, write_atomically
 
 log = logging.getLogger(__name__)
 
 FORMAT = 1
+LAST, PREVIOUS = "last.pt", "previous.pt"
 _MARK = b"\ndeepexp-sha256:"
 _TRAILER = len(_MARK) + 64 + 1  # mark, digest in hexadecimal, newline
 
@@ -62,14 +63,24 @@ def load(path: Path) -> dict[str, Any]:
 
 def load_latest(directory: Path) -> tuple[Path, dict[str, Any]]:
     """`last.pt` of a checkpoints directory, or `previous.pt` (saying so) where that is damaged."""
-    last, previous = directory / "last.pt", directory / "previous.pt"
+    last, previous = directory / LAST, directory / PREVIOUS
     try:
         return last, load(last)
     except InputError as error:
         if not previous.exists():
             raise
+        content = load(previous)
         log.warning("%s; going on from %s", error, previous.name)
-        return previous, load(previous)
+        return previous, content
+
+
+def set_aside(directory: Path) -> None:
+    """Rename a `last.pt` that was found damaged, lest the next save keep it as `previous.pt` in place of a good one."""
+    last = directory / LAST
+    if last.exists():
+        with storage_errors(last):
+            last.replace(last.with_name(f"{LAST}.damaged"))
+            sync_directory(directory)
 
 
 def _link(source: Path, target: Path) -> None:
@@ -79,5 +90,6 @@ def _link(source: Path, target: Path) -> None:
     try:
         os.link(source, temporary)
     except OSError:  # a file system without hard links
-        temporary.write_bytes(source.read_bytes())
-    os.replace(temporary, target)
+        write_atomically(target, source.read_bytes())
+    else:
+        os.replace(temporary, target)

@@ -3,6 +3,8 @@
 Pure functions of the objects of a run; where the words go is `runlog.py`'s and `console.py`'s.
 """
 
+import os
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -31,6 +33,7 @@ def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
     resolved = OmegaConf.to_container(composed.config, resolve=True)
     assert isinstance(resolved, dict)
     resolved["model"] = {**resolved["model"], **config.model.component.arguments}
+    resolved["data"]["root"] = str(Path(config.data.root).expanduser().absolute())
     return HydraFiles(
         config=OmegaConf.to_yaml(OmegaConf.create(resolved)),
         overrides=OmegaConf.to_yaml(OmegaConf.create(list(composed.overrides))),
@@ -44,7 +47,12 @@ def provenance(plan: Plan, data: Dataset, model: nn.Module, mode: str) -> dict[s
         device=runtime.describe_device(plan.device),
         data_fingerprint=data.fingerprint,
         pretrained=getattr(model, "pretrained_origin", None),
-        choices={"device": str(plan.device), "threads": torch.get_num_threads(), "data.mode": mode},
+        choices={
+            "device": str(plan.device),
+            "threads": torch.get_num_threads(),
+            "data.mode": mode,
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"),
+        },
     )
 
 

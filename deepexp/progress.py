@@ -26,6 +26,12 @@ class Progress:
     grad_norm: float | None = None
     best_val_error_rate: float | None = None
     best_epoch: int | None = None  # from 1
+    val_epoch: int | None = None  # of the last look at validation data, from 1
+
+    @property
+    def present_epoch(self) -> int:
+        """The epoch, from 1, that is being trained or, between two of them, has just been."""
+        return self.epoch if self.update == 0 else self.epoch + 1
 
     def begin_epoch(self) -> None:
         """Count the present epoch's figures from zero."""

@@ -45,5 +45,12 @@ def load_run(directory: str | Path) -> Result:
     if not summary.exists():
         what = "has not finished" if (directory / "status.json").exists() else "is no run directory"
         raise InputError(f"{directory}: {what} (there is no summary.json in it)")
-    lines = (directory / "metrics.jsonl").read_text(encoding="utf-8").splitlines()
-    return Result(directory, json.loads(summary.read_text(encoding="utf-8")), [json.loads(line) for line in lines])
+    metrics = directory / "metrics.jsonl"
+    try:
+        content = json.loads(summary.read_text(encoding="utf-8"))
+        lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{directory}: its summary.json or metrics.jsonl is damaged ({error})") from error
+    if not isinstance(content, dict) or "test_error_rate" not in content:
+        raise InputError(f"{summary}: is damaged (it has no test_error_rate)")
+    return Result(directory, content, lines)

@@ -6,6 +6,8 @@ it is read as plain YAML, and its targets must be known here (`trust.check_targe
 
 import logging
 import os
+from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import yaml
@@ -17,34 +19,52 @@ from deepexp.compose import Composed
 from deepexp.errors import InputError
 from deepexp.rundir import RunDirectory
 from deepexp.schema import TrainConfig
-from deepexp.storage import write_atomically
+from deepexp.storage import storage_errors, sync_directory, write_atomically
 
 log = logging.getLogger(__name__)
 
 MAY_CHANGE = ("epochs", "max_steps", "max_minutes", "checkpoint.every_minutes", "early_stop", "data.root")
+_GROUPS = {"model", "data", "optim", "schedule", "augment"}
 
 
-def resumed_config(run: RunDirectory, composed: Composed) -> tuple[TrainConfig, Plan, dict[str, Any]]:
-    """The saved config with the changes asked for, its plan, and the names of the options that were chosen.
+@dataclass(frozen=True)
+class Resumed:
+    """What a run is gone on with."""
+
+    config: TrainConfig
+    plan: Plan
+    names: dict[str, Any]
+    """Group → the option that was chosen in it."""
+    changed: str | None
+    """The config with what is to be different from here on, as YAML; None if nothing is."""
+
+
+def resume(run: RunDirectory, composed: Composed) -> Resumed:
+    """The saved config with the changes asked for. Nothing is written yet.
 
     Raises `InputError` naming each change that is refused, and why.
     """
     saved = read_yaml(run, "config")
     trust.check_targets(saved)
     changes = _changes(composed)
-    _, plan_before = check.typed_and_planned(saved)
+    config_before, plan_before = check.typed_and_planned(saved)
     changed = OmegaConf.create(saved)
     for key, value in changes.items():
         OmegaConf.update(changed, key, value)
-    container = OmegaConf.to_container(changed)
-    config, plan = check.typed_and_planned(container)
-    if plan.total_steps != plan_before.total_steps:
-        _refuse_if_horizon_matters(config, plan)
-    if changes:
-        text = OmegaConf.to_yaml(changed)
-        write_atomically(run.path / ".hydra" / "config.yaml", f"# format: 1\n{text}".encode())
-    names = read_yaml(run, "hydra").get("runtime", {}).get("choices", {})
-    return config, plan, names
+    config, plan = check.typed_and_planned(OmegaConf.to_container(changed))
+    _refuse_if_horizon_matters(config_before, plan_before, config, plan)
+    return Resumed(config, plan, _names(run), OmegaConf.to_yaml(changed) if changes else None)
+
+
+def begin(run: RunDirectory, resumed: Resumed) -> None:
+    """Write down that the run goes on, and with what; a finished one keeps the summary of what it had come to.
+
+    The status goes first: as long as it says `done`, a config with more epochs would pass for one that was trained.
+    """
+    run.set_status("running")
+    if resumed.changed is not None:
+        _keep_old_summary(run)
+        write_atomically(run.path / ".hydra" / "config.yaml", f"# format: 1\n{resumed.changed}".encode())
 
 
 def is_complete(run: RunDirectory, composed: Composed) -> bool:
@@ -52,34 +72,69 @@ def is_complete(run: RunDirectory, composed: Composed) -> bool:
     return run.read_json("status.json").get("status") == "done" and not _changes(composed)
 
 
-def keep_old_summary(run: RunDirectory) -> None:
-    """A finished run that is trained further keeps what it had come to, as `summary.epoch<N>.json`."""
-    summary = run.path / "summary.json"
-    if summary.exists():
-        epochs = run.read_json("summary.json").get("epochs")
-        os.replace(summary, run.path / f"summary.epoch{epochs}.json")
+def last_checkpoint(run: RunDirectory, resumed: Resumed) -> dict[str, Any] | None:
+    """The content of the last good checkpoint; None when the run was cut off before its first one.
 
-
-def last_checkpoint(run: RunDirectory) -> dict[str, Any] | None:
-    """The content of the last good checkpoint; None when the run was cut off before its first one."""
-    if not any(run.checkpoints.glob("*.pt")):
+    Raises `InputError` if none is good, or if the run is past the end that it is to have now.
+    """
+    kept = [run.checkpoints / name for name in (checkpoint.LAST, checkpoint.PREVIOUS)]
+    if not any(path.exists() for path in kept):
         log.warning("%s has no checkpoint yet: it begins anew", run.path)
         return None
     path, content = checkpoint.load_latest(run.checkpoints)
+    _refuse_if_past_the_end(path, content, resumed.config)
+    if path.name != checkpoint.LAST:
+        checkpoint.set_aside(run.checkpoints)
     log.info("going on from %s", path)
     return content
+
+
+def check_same_data(run: RunDirectory, fingerprint: str) -> None:
+    """Refuse to go on with other pictures than the run began with."""
+    known = run.read_json("provenance.json").get("data_fingerprint")
+    if known != fingerprint:
+        raise InputError(
+            f"data: they are not those that {run.path} was trained on until now (their digest is another than the one "
+            f"in provenance.json); put the same files back, or give their place with data.root=DIR"
+        )
 
 
 def read_yaml(run: RunDirectory, name: str) -> dict[str, Any]:
     """A file of `.hydra` as plain values; `InputError` names it if it is damaged."""
     path = run.path / ".hydra" / f"{name}.yaml"
     try:
-        content = yaml.safe_load(path.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{path}: cannot be read ({str(error).splitlines()[0]})") from None
+        text = path.read_text(encoding="utf-8")
+        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
+            raise ValueError("it has an alias, which deepexp never writes")  # a few of them stand for a huge text
+        content = yaml.safe_load(text)
+    except Exception as error:  # beside its own errors, PyYAML lets through those of the conversions that it tries
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise InputError(f"{path}: cannot be read ({reason})") from None
     if not isinstance(content, dict):
         raise InputError(f"{path}: is no mapping of keys to values")
     return content
+
+
+def _names(run: RunDirectory) -> dict[str, Any]:
+    """The names of the options that were chosen."""
+    runtime = read_yaml(run, "hydra").get("runtime")
+    names = runtime.get("choices") if isinstance(runtime, dict) else None
+    if not isinstance(names, dict) or not names.keys() >= _GROUPS:
+        groups = ", ".join(sorted(_GROUPS))
+        raise InputError(f"{run.path / '.hydra' / 'hydra.yaml'}: runtime.choices must name the options of {groups}")
+    return {group: None if name is None else str(name) for group, name in names.items()}
+
+
+def _keep_old_summary(run: RunDirectory) -> None:
+    """Rename `summary.json` to `summary.epoch<N>.json`."""
+    summary = run.path / "summary.json"
+    if summary.exists():
+        epochs = run.read_json("summary.json").get("epochs")
+        if not isinstance(epochs, int):  # it becomes part of a file's name
+            raise InputError(f"{summary} is damaged: epochs is {epochs!r}")
+        with storage_errors(summary):
+            os.replace(summary, run.path / f"summary.epoch{epochs}.json")
+            sync_directory(run.path)
 
 
 def _changes(composed: Composed) -> dict[str, Any]:
@@ -94,13 +149,25 @@ def _changes(composed: Composed) -> dict[str, Any]:
     return {key: OmegaConf.select(composed.config, key) for key in keys if key in MAY_CHANGE}
 
 
-def _refuse_if_horizon_matters(config: TrainConfig, plan: Plan) -> None:
+def _refuse_if_horizon_matters(config_before: TrainConfig, plan_before: Plan, config: TrainConfig, plan: Plan) -> None:
     """A longer run is the same run only if nothing in its first part depended on its length."""
     reasons = []
-    if build.schedule(config).depends_on_horizon():
+    if plan.total_steps != plan_before.total_steps and build.schedule(config).depends_on_horizon():
         reasons.append(f"the schedule {config.schedule.component.target} depends on the length of the run")
-    model = build.model(config, plan.shape, len(plan.info.classes), "meta")
-    if any(rule.get("share") not in (None, 0.0, 1.0) for rule in build.freeze_rules(config, model)):
-        reasons.append("parameters are frozen for a share of the run (give freeze in epochs instead)")
+    if config.epochs != config_before.epochs:
+        model = build.model(config, plan.shape, len(plan.info.classes), "meta")
+        if any(rule.get("share") not in (None, 0.0, 1.0) for rule in build.freeze_rules(config, model)):
+            reasons.append("parameters are frozen for a share of the run (give freeze in epochs instead)")
     if reasons:
         raise InputError(f"epochs, max_steps: cannot be changed, since {'; and '.join(reasons)}")
+
+
+def _refuse_if_past_the_end(path: Path, content: dict[str, Any], config: TrainConfig) -> None:
+    progress = content.get("progress")
+    done = progress if isinstance(progress, dict) else {}
+    for key, name in (("epochs", "epoch"), ("max_steps", "step")):
+        wanted, trained = getattr(config, key), done.get(name)
+        if not isinstance(trained, int):
+            raise InputError(f"{path}: does not say how far the run had got (progress.{name})")
+        if wanted is not None and wanted < trained:
+            raise InputError(f"{key}: {wanted} is less than the {trained} that are trained already; at least {trained}")

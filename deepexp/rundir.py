@@ -19,7 +19,7 @@ from typing import Any, Literal
 import filelock
 
 from deepexp.errors import InputError
-from deepexp.storage import storage_errors, sync_directory, write_atomically
+from deepexp.storage import make_directory, storage_errors, write_atomically
 
 FORMAT = 1
 Status = Literal["running", "done", "failed", "killed-by-signal"]
@@ -38,15 +38,15 @@ def make_unique_directory(output_dir: str | Path, name: str) -> Path:
         raise InputError(f"name={name!r} must be the name of one folder, without a slash")
     parent = Path(output_dir).expanduser() / name
     with storage_errors(parent, chosen_by_user=True):
-        parent.mkdir(parents=True, exist_ok=True)
         for _ in range(_ATTEMPTS):
             stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
             path = parent / f"{stamp}_{secrets.token_hex(3)}"  # leaves seeded generators alone
             try:
-                path.mkdir()  # fails if it is there: that is what makes it ours
+                make_directory(path)  # fails if it is there: that is what makes it ours
             except FileExistsError:
+                if not path.exists():
+                    raise  # something above it is no folder
                 continue
-            sync_directory(parent)
             return path
         raise FileExistsError(f"no free name in {_ATTEMPTS} attempts")
 
@@ -81,7 +81,7 @@ class RunDirectory:
         Raises `InputError` if something is there already.
         """
         with storage_errors(path, chosen_by_user=True):
-            path.mkdir(parents=True)
+            make_directory(path)
         return cls._fill(path, files)
 
     @classmethod
@@ -115,6 +115,16 @@ class RunDirectory:
         run = cls(path)
         run.read_json("status.json")
         return run
+
+    def check_entries(self) -> None:
+        """Refuse a directory with anything but files and folders in it, before something is written.
+
+        Through a link, what is written would land elsewhere; a pipe would be waited for without end.
+        """
+        for folder, folders, files in os.walk(self.path):
+            for entry in (Path(folder, name) for name in (*folders, *files)):
+                if entry.is_symlink() or not (entry.is_dir() or entry.is_file()):
+                    raise InputError(f"{entry} is neither a file nor a folder, and a run holds nothing else; remove it")
 
     def lock(self) -> None:
         """Claim the directory for this process; `InputError` if a run is still alive in it."""

@@ -8,13 +8,19 @@ import contextlib
 import ctypes
 import functools
 import hashlib
+import logging
 import os
+import signal
 import sys
 from collections.abc import Iterator
 
 import torch
 
 from deepexp.errors import InputError
+
+log = logging.getLogger(__name__)
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def derive_seed(seed: int, *words: str | int) -> int:
@@ -100,6 +106,12 @@ def tune_malloc() -> bool:
     return sum(mallopt(parameter, value) for parameter, value in settings.items()) == len(settings)
 
 
+def die_with_parent() -> None:
+    """Have Linux kill this process as soon as the thread that forked it ends; elsewhere nothing is done."""
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 @contextlib.contextmanager
 def session(*, threads: int | str, deterministic: bool, tf32: bool) -> Iterator[None]:
     """Set the process up for one run; threads, numeric modes and the global generators are put back afterwards."""
@@ -109,6 +121,8 @@ def session(*, threads: int | str, deterministic: bool, tf32: bool) -> Iterator[
     before_cudnn_tf32 = torch.backends.cudnn.allow_tf32
     before_benchmark = torch.backends.cudnn.benchmark
     tune_malloc()
+    if threads != "auto" and int(threads) > available_cores():
+        log.warning("threads: %s have to share the %d cores of this process", threads, available_cores())
     torch.set_num_threads(default_threads() if threads == "auto" else int(threads))
     if deterministic:
         # cuBLAS reads this once, at its first call; without it torch refuses deterministic matrix products.

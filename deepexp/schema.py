@@ -143,7 +143,7 @@ class TrainConfig:
     log_every: int = key(50, "updates between readings of the loss", minimum=1)
     checkpoint: CheckpointConfig = field(default_factory=CheckpointConfig)
     on_oom: Literal["stop", "halve"] = key("stop", "when the device runs out of memory: stop, or split the batch")
-    seed: int = key(0, "of the initial weights, order, dropout, subsets and augmentation", minimum=0)
+    seed: int = key(0, "of the initial weights, order, dropout, subsets and augmentation", minimum=0, maximum=2**63 - 1)
     device: str = key("auto", "auto, cpu, cuda, cuda:1, mps")
     precision: Literal["fp32", "tf32", "bf16", "fp16"] = key(
         "fp32", "arithmetic of the model (tf32 and fp16: CUDA only)"

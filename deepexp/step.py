@@ -17,6 +17,8 @@ from deepexp import runtime
 
 log = logging.getLogger(__name__)
 
+OUT_OF_MEMORY = "out of memory: lower batch_size, or try precision=bf16, on_oom=halve, data.mode=streamed"
+
 
 @dataclass(frozen=True)
 class Batch:
@@ -125,7 +127,7 @@ class Step:
         self.scaler = precision.scaler()
         self.needs_closure = isinstance(optimizer, torch.optim.LBFGS)
         self.piece_size = 2**31
-        self._clipped_norm: Tensor | None = None
+        self._known_norm: Tensor | None = None
 
     def __call__(self, batches: Iterable[Batch], samples: int) -> Update:
         """Update the weights once from `batches`, which hold `samples` samples together."""
@@ -140,9 +142,13 @@ class Step:
 
     def grad_norm(self) -> Tensor:
         """Norm of the whole gradient of the last update, before clipping."""
-        if self._clipped_norm is not None:
-            return self._clipped_norm
+        if self._known_norm is not None:
+            return self._known_norm
         return torch.nn.utils.get_total_norm([p.grad for p in self.model.parameters() if p.grad is not None])
+
+    def restore_grad_norm(self, norm: Tensor) -> None:
+        """Let `grad_norm` return this until the next update; a checkpoint holds it in place of the gradients."""
+        self._known_norm = norm.to(self.precision.device)
 
     def _gradients(self, batches: Iterable[Batch], samples: int) -> Update:
         if not self.split_on_oom:
@@ -162,6 +168,7 @@ class Step:
 
     def _accumulate(self, batches: Iterable[Batch], samples: int) -> Update:
         self.optimizer.zero_grad(set_to_none=True)
+        self._known_norm = None
         losses, errors = [], []
         for batch in batches:
             for piece in batch.pieces(self.piece_size):
@@ -195,9 +202,9 @@ class Step:
 
     def _clip(self) -> None:
         if self.clip_grad_norm is not None:
-            self._clipped_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm)
+            self._known_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm)
 
 
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch ran out of memory; on a CPU it says so in a plain `RuntimeError`."""
-    return isinstance(error, torch.OutOfMemoryError) or "can't allocate memory" in str(error)
+    """Whether torch or NumPy ran out of memory; on a CPU torch says so in a plain `RuntimeError`."""
+    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)

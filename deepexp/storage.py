@@ -51,6 +51,16 @@ def sync_directory(path: Path) -> None:
         os.close(descriptor)
 
 
+def make_directory(path: Path) -> None:
+    """Make `path` and what is missing above it, durably; `FileExistsError` if it is there already."""
+    missing = [folder for folder in path.absolute().parents if not folder.exists()]
+    for folder in reversed(missing):
+        folder.mkdir(exist_ok=True)  # another process may make it in the same instant
+        sync_directory(folder.parent)
+    path.mkdir()
+    sync_directory(path.absolute().parent)
+
+
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Replace `path` by `data`: whenever power is lost, the old file is there or the new one.
 

@@ -20,7 +20,7 @@ from deepexp import checkpoint, runtime
 from deepexp.data.augment import Augment
 from deepexp.data.loader import Loader
 from deepexp.data.order import epoch_order
-from deepexp.errors import Interrupted, RunFailed
+from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.evaluation import Evaluation, evaluate
 from deepexp.interrupt import StopRequest
 from deepexp.optim.ema import Ema
@@ -29,7 +29,7 @@ from deepexp.optim.schedules import Schedule
 from deepexp.progress import Progress, Readings
 from deepexp.runlog import EpochMetrics, RunLog
 from deepexp.schema import TrainConfig
-from deepexp.step import Batch, Step, Update, is_out_of_memory
+from deepexp.step import OUT_OF_MEMORY, Batch, Step, Update, is_out_of_memory
 
 Bounds = tuple[int, int]
 
@@ -105,10 +105,8 @@ class Trainer:
                 self._train_epoch()
                 if self.progress.update == len(self.parts.updates):
                     self._end_epoch()
-                else:
-                    self._save()  # a longer run goes on from here, within the epoch
                 reason = self._why_finished()
-            test, val = self._last or self._look()
+            test, val = self._last or self._final_look()
         self.progress.elapsed_seconds = self._elapsed()
         return Outcome(self.progress, test, val, reason)
 
@@ -120,7 +118,8 @@ class Trainer:
             return f"max_steps={config.max_steps}"
         if config.max_minutes is not None and self._elapsed() >= 60 * config.max_minutes:
             return f"max_minutes={config.max_minutes}"
-        if config.early_stop is not None and progress.epoch - (progress.best_epoch or 0) >= config.early_stop:
+        waited = 0 if progress.best_epoch is None else (progress.val_epoch or 0) - progress.best_epoch
+        if config.early_stop is not None and waited >= config.early_stop:
             return f"no better validation error in {config.early_stop} epochs"
         return None
 
@@ -150,6 +149,8 @@ class Trainer:
             if self._save_is_due():
                 self._save()
             if self._out_of_budget():
+                if progress.update < len(parts.updates):
+                    self._save()  # a longer run goes on from here, within the epoch and the logging interval
                 break
         self._read()
         progress.train_until(time.perf_counter(), since=clock)
@@ -160,10 +161,7 @@ class Trainer:
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
-            raise RunFailed(
-                f"out of memory on {self._device} in step {self.progress.step + 1}: lower batch_size "
-                f"(now {self.config.batch_size}), or try precision=bf16, on_oom=halve, data.mode=streamed"
-            ) from error
+            raise RunFailed(f"{OUT_OF_MEMORY} (step {self.progress.step + 1}, on {self._device})") from error
 
     def _updates(self) -> Iterator[tuple[Iterator[Batch], int]]:
         """For each update that is left in this epoch: its batches, and how many samples they hold together."""
@@ -171,7 +169,7 @@ class Trainer:
         order = epoch_order(parts.train_samples, self.config.order, seed, epoch)
         random = runtime.generator(seed, "augment", epoch)
         draws = {
-            name: rows.to(self._device, non_blocking=True)
+            name: rows.to(self._device)
             for name, rows in parts.augment.draw(parts.train_samples, parts.shape, random).items()
         }
         left = parts.updates[self.progress.update :]
@@ -232,14 +230,22 @@ class Trainer:
         progress = self.progress
         progress.epoch, progress.update = progress.epoch + 1, 0
         improved = False
-        if progress.epoch % self.config.evaluate_every == 0:
+        if progress.epoch % self.config.evaluate_every == 0 or self._why_finished() is not None:
             _, val = self._look()
             improved = val is not None and self._note_validation(val)
         else:
             self.log.epoch(self._metrics(None, None, test_seconds=0.0))
-        self._save()
-        if improved:
+        self._save(is_best=improved)
+
+    def _final_look(self) -> tuple[Evaluation, Evaluation | None]:
+        """Evaluate the weights that the run ends with; logged, unless they were when the epoch ended."""
+        self._read()  # a run that was cut off after its last save has losses left to read
+        if self.progress.update == 0:
+            return self._evaluate()
+        test, val = self._look()
+        if val is not None and self._note_validation(val):
             checkpoint.save(self.checkpoints / "best.pt", self._content())
+        return test, val
 
     def _look(self) -> tuple[Evaluation, Evaluation | None]:
         """Evaluate the present weights, and log that beside the training figures of the present or last epoch."""
@@ -251,9 +257,10 @@ class Trainer:
     def _note_validation(self, val: Evaluation) -> bool:
         """Keep account of the best validation error; whether this one is it."""
         progress = self.progress
+        progress.val_epoch = progress.present_epoch
         if progress.best_val_error_rate is not None and val.error_rate >= progress.best_val_error_rate:
             return False
-        progress.best_val_error_rate, progress.best_epoch = val.error_rate, progress.epoch
+        progress.best_val_error_rate, progress.best_epoch = val.error_rate, progress.present_epoch
         return True
 
     def _evaluate(self) -> tuple[Evaluation, Evaluation | None]:
@@ -269,7 +276,7 @@ class Trainer:
     def _metrics(self, test: Evaluation | None, val: Evaluation | None, test_seconds: float) -> EpochMetrics:
         progress = self.progress
         return EpochMetrics(
-            epoch=progress.epoch if progress.update == 0 else progress.epoch + 1,
+            epoch=progress.present_epoch,
             step=progress.step,
             train_loss=progress.loss_sum / max(progress.samples, 1),
             train_error_rate=progress.errors / max(progress.samples, 1),
@@ -305,13 +312,20 @@ class Trainer:
         assert number is not None
         raise Interrupted(number, f"stopped by a signal after step {self.progress.step}; the run was saved")
 
-    def _save(self) -> None:
-        """Write `last.pt`, unless the weights are not finite, which ends the run."""
-        finite = torch.stack([p.detach().isfinite().all() for p in self.parts.model.parameters()]).all()
-        if not finite.item():
+    def _save(self, *, is_best: bool = False) -> None:
+        """Write `last.pt`, unless the weights are not finite, which ends the run.
+
+        `best.pt` goes first: a run that is cut off between the two makes it again, while one that went on from a
+        `last.pt` that speaks of a better epoch never would.
+        """
+        values = [value for value in self.parts.model.state_dict().values() if value.is_floating_point()]
+        if not torch.stack([value.isfinite().all() for value in values]).all().item():
             raise RunFailed(self._divergence(f"weights are not finite after step {self.progress.step}"))
         self.log.flush(sync=True)
-        checkpoint.save(self.checkpoints / "last.pt", self._content(), keep_previous=self.checkpoints / "previous.pt")
+        content = self._content()
+        if is_best:
+            checkpoint.save(self.checkpoints / "best.pt", content)
+        checkpoint.save(self.checkpoints / "last.pt", content, keep_previous=self.checkpoints / "previous.pt")
         self._saved = time.perf_counter()
 
     def _content(self) -> dict[str, Any]:
@@ -328,11 +342,20 @@ class Trainer:
             "progress": dataclasses.asdict(self.progress),
             "piece_size": parts.step.piece_size,
             "readings": self._readings.state_dict(),
+            "grad_norm": parts.step.grad_norm().cpu(),  # of the last update, whose gradients are not kept
             "logs": self.log.offsets(),
         }
 
     def load(self, content: dict[str, Any]) -> None:
-        """Put everything where it was when `content` was saved."""
+        """Put everything where it was when `content` was saved; `InputError` if it is of another run."""
+        try:
+            self._load(content)
+        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            raise InputError(f"{self.checkpoints}: the checkpoint does not fit the config ({reason})") from error
+        self.log.cut_back(content["logs"])
+
+    def _load(self, content: dict[str, Any]) -> None:
         parts = self.parts
         self.progress = Progress(**content["progress"])
         self._resumed_seconds = self.progress.elapsed_seconds
@@ -340,8 +363,8 @@ class Trainer:
         parts.optimizer.load_state_dict(content["optimizer"])
         parts.step.scaler.load_state_dict(content["scaler"])
         parts.step.piece_size = content["piece_size"]
+        parts.step.restore_grad_norm(content["grad_norm"])
         self._readings = Readings.of(content["readings"], self._device)
         if parts.ema is not None:
             parts.ema.load_state_dict(content["ema"])
         runtime.set_random_state(content["random"], self._device)
-        self.log.cut_back(content["logs"])

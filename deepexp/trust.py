@@ -15,6 +15,10 @@ def check_targets(node: Any) -> None:
     A run directory from elsewhere must not be able to run code; a list of allowed prefixes would not hold, since
     torch and torchvision contain functions that load or unpack what they are given.
     """
+    for text in _interpolations(node):
+        raise InputError(
+            f"{text!r} stands in the saved config, which deepexp saves with every value filled in; it is not evaluated"
+        )
     for name in _targets(node):
         if name not in trusted_targets():
             raise InputError(
@@ -33,6 +37,17 @@ def trusted_targets() -> set[str]:
             except (yaml.YAMLError, UnicodeDecodeError, OSError):
                 continue  # a broken file of the user's own grants nothing; composing it reports it
     return found
+
+
+def _interpolations(node: Any) -> Iterator[str]:
+    """Texts that OmegaConf would evaluate; `${oc.create:…}` makes whole nodes, `_target_` and all, out of a text."""
+    if isinstance(node, dict):
+        node = [*node, *node.values()]
+    if isinstance(node, list):
+        for value in node:
+            yield from _interpolations(value)
+    elif isinstance(node, str) and "${" in node:
+        yield node
 
 
 def _targets(node: Any) -> Iterator[str]:

@@ -6,8 +6,12 @@ from pathlib import Path
 
 import pytest
 
-import deepexp
-from deepexp.result import Result
+# Before torch is imported, here and in the processes that tests start: threads that wait for each other on a busy
+# machine would make the times of tests unpredictable.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import deepexp  # noqa: E402
+from deepexp.result import Result  # noqa: E402
 
 Run = Callable[..., Result]
 

@@ -7,6 +7,30 @@ from deepexp.evaluation import evaluate
 from deepexp.step import Precision
 
 
+class Hungry(nn.Module):
+    """Runs out of memory above 10 samples."""
+
+    def __init__(self):
+        super().__init__()
+        self.layer = nn.Linear(12, 5)
+
+    def forward(self, x):
+        if len(x) > 10:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return self.layer(x.flatten(1))
+
+
+def test_batches_are_halved_until_they_fit(caplog):
+    torch.manual_seed(0)
+    images, labels = torch.randn(50, 3, 2, 2), torch.randint(5, (50,))
+    model = Hungry()
+    precision = Precision(torch.device("cpu"), "fp32")
+    found = evaluate(model, Batches(images, labels), 50, precision, 32)
+    assert torch.equal(found.predicted, model.layer(images.flatten(1)).argmax(1))
+    assert "batches of 8 samples" in caplog.text
+    assert model.training
+
+
 class Batches:
     def __init__(self, images, labels):
         self.images, self.labels = images, labels

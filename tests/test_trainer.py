@@ -279,3 +279,31 @@ def test_twice_in_one_process_leaves_torch_as_it_was(run):
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+def test_early_stop_waits_for_evaluations(run):
+    result = run([*SMALL, "epochs=6", "val_fraction=0.2", "early_stop=2", "evaluate_every=3", "optim.lr=0.2"])
+    assert result.epochs >= 3
+    assert [line["epoch"] for line in result.metrics] == list(range(3, result.epochs + 1, 3))
+
+
+def test_the_last_epoch_is_evaluated_once_and_counts_for_the_best(run):
+    result = run([*SMALL, "epochs=3", "evaluate_every=2", "val_fraction=0.2", "optim.lr=0.2"])
+    assert [line["epoch"] for line in result.metrics] == [2, 3]
+    best = min(result.metrics, key=lambda line: line["val_error_rate"])
+    assert result.best_epoch == best["epoch"]
+    events = EventAccumulator(str(result.directory)).Reload()
+    assert [point.step for point in events.Scalars("train/epoch_loss")] == [1, 2, 3]
+
+
+def test_a_run_that_ends_within_an_epoch_keeps_its_best(run):
+    result = run([*SMALL, "max_steps=3", "val_fraction=0.2"])
+    assert result.best_epoch == 1
+    assert (result.directory / "checkpoints" / "best.pt").exists()
+
+
+def test_the_saved_config_does_not_depend_on_the_working_directory(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    result = run([*SMALL, "data.root=somewhere"])
+    saved = (result.directory / ".hydra" / "config.yaml").read_text()
+    assert f"root: {tmp_path / 'somewhere'}" in saved

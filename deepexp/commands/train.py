@@ -43,6 +43,7 @@ from deepexp.result import Result, load_run
 from deepexp.rundir import RunDirectory, Status
 from deepexp.runlog import RunLog
 from deepexp.schema import TrainConfig
+from deepexp.step import OUT_OF_MEMORY, is_out_of_memory
 from deepexp.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -98,18 +99,21 @@ def train(overrides: Sequence[str], console: Console, *, at: Path | None = None)
 def resume(directory: Path, composed: Composed, console: Console) -> Result:
     """Go on with a run from its last checkpoint, with nothing changed but what may be (see `resuming.py`)."""
     run = RunDirectory.open(directory)
+    run.check_entries()
     run.lock()
     try:
         if resuming.is_complete(run, composed):
             console.print(f"{directory} has finished; train it further with epochs=N")
             return load_run(directory)
-        config, plan, names = resuming.resumed_config(run, composed)
+        resumed = resuming.resume(run, composed)
+        config, plan = resumed.config, resumed.plan
         with console, _session(config):
             data = build.dataset(config, plan)
-            content = resuming.last_checkpoint(run)
-            resuming.keep_old_summary(run)
-            run.set_status("running")
-            return _run(config, plan, data, names, run, console, content)
+            content = resuming.last_checkpoint(run, resumed)
+            if content is not None:
+                resuming.check_same_data(run, data.fingerprint)
+            resuming.begin(run, resumed)
+            return _run(config, plan, data, resumed.names, run, console, content)
     finally:
         run.unlock()
 
@@ -125,7 +129,7 @@ def _run(
 ) -> Result:
     """Train in a run directory, from the beginning or from the content of a checkpoint."""
     with _recorded(run, console) as run_log:
-        model = build.model(config, plan.shape, len(data.classes), plan.device)
+        model = build.model(config, plan.shape, len(data.classes), plan.device, load_pretrained=content is None)
         mode = build.data_mode(config, plan, data)
         with contextlib.closing(build.parts(config, plan, data, model, mode)) as parts:
             trainer = Trainer(config, parts, plan.total_steps, run_log, run.checkpoints)
@@ -176,7 +180,7 @@ def _recorded(run: RunDirectory, console: Console) -> Iterator[RunLog]:
         raise
     except Exception as error:
         log.info("traceback", exc_info=True)
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = OUT_OF_MEMORY if is_out_of_memory(error) else f"{type(error).__name__}: {error}".splitlines()[0]
         stopped("failed", f"{reason} (the traceback is in {run.path / 'run.log'})")
         failed = RunFailed(reason)
         failed.shown = run_log is not None

@@ -205,7 +205,7 @@ def _beta(alpha: float, samples: int, generator: torch.Generator) -> Tensor:
 
 
 def _lots(samples: int, generator: torch.Generator) -> Tensor:
-    return torch.rand(samples, generator=generator, dtype=torch.float64)
+    return torch.rand(samples, generator=generator)
 
 
 def _partners(lots: Tensor) -> Tensor:

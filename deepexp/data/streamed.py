@@ -1,6 +1,7 @@
 """Batches read ahead by other processes, for pictures that do not fit in the memory of the device."""
 
 import contextlib
+import os
 import signal
 import sys
 import threading
@@ -15,6 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from deepexp.data.normalise import Normaliser
 from deepexp.data.source import Split
 from deepexp.errors import RunFailed
+from deepexp.runtime import die_with_parent
 
 _PREFETCH_BATCHES = 4  # a worker
 
@@ -106,11 +108,17 @@ class _Pictures(Dataset[Tensor]):
 
 
 def _start_worker(_: int) -> None:
-    """Workers leave Ctrl-C and pre-emption to the process that they work for, but end when it tells them to."""
+    """Workers leave Ctrl-C and pre-emption to the process that they work for, which may need them for its last step.
+
+    They end when it tells them to, and with it: one that outlives it for seconds would hold the lock of its run.
+    """
     for name in ("SIGINT", "SIGUSR1"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    if hasattr(os, "setpgid"):
+        os.setpgid(0, 0)  # a SIGTERM for the whole group (`timeout`, schedulers) is for that process alone
+    die_with_parent()
 
 
 @contextlib.contextmanager

@@ -4,7 +4,6 @@ The process is forked from a server that has imported this module and with it to
 """
 
 import contextlib
-import ctypes
 import os
 import signal
 import sys
@@ -21,6 +20,7 @@ from deepexp.console import Console, Horizon
 from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.metrics import EpochMetrics
 from deepexp.overrides import quote
+from deepexp.runtime import die_with_parent
 
 PRELOADED = (
     "deepexp.sweep.worker",
@@ -34,7 +34,6 @@ PRELOADED = (
 """What the server imports, so that no job has to: this module, and what is imported late elsewhere."""
 
 _PROGRESS_SECONDS = 0.2
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 @dataclass(frozen=True)
@@ -123,8 +122,7 @@ def _die_with(parent: Connection) -> None:
 
     On Linux also when the server that it was forked from goes.
     """
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    die_with_parent()
 
     def watch() -> None:
         with contextlib.suppress(OSError, EOFError):

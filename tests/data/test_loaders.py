@@ -5,6 +5,7 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -195,6 +196,7 @@ def test_workers_leave_ctrl_c_to_the_run() -> None:
     (worker,) = loader._loader._iterator._workers  # type: ignore[union-attr]
     os.kill(worker.pid, signal.SIGINT)
     os.kill(worker.pid, signal.SIGUSR1)
+    assert os.getpgid(worker.pid) != os.getpgid(0)  # else a SIGTERM for the group would end it
     received += list(batches)
     assert same(received, plain_loop(data, data.train, order, bounds))
     loader.close()
@@ -212,6 +214,34 @@ def test_workers_end_when_told_although_a_run_only_notes_it() -> None:
         assert worker.exitcode == -signal.SIGTERM
     finally:
         signal.signal(signal.SIGTERM, before)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere they notice it after some seconds")
+def test_workers_die_at_once_with_a_process_that_is_killed(tmp_path) -> None:
+    """They share its open files, and would hold the lock of its run."""
+    code = """
+import os, signal, torch
+from deepexp.data.streamed import StreamedLoader
+from deepexp.data.source import Split
+split = Split.of(torch.zeros(50, 3, 4, 4, dtype=torch.uint8), torch.zeros(50, dtype=torch.int64))
+loader = StreamedLoader(split, torch.zeros(3), torch.ones(3), torch.device("cpu"), workers=1)
+next(loader.batches(torch.arange(50), [(i, i + 1) for i in range(50)]))
+print(loader._loader._iterator._workers[0].pid, flush=True)
+os.kill(os.getpid(), signal.SIGKILL)
+"""
+    process = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=60)
+    worker = int(process.stdout)
+    deadline = time.monotonic() + 2
+    while _is_alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    assert not _is_alive(worker)
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="needs POSIX signals")
