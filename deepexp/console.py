@@ -157,6 +157,8 @@ class Console:
         errors = f"{summary.test_errors:,} of {summary.test_samples:,}"
         result = f"test error {percent(summary.test_error_rate)} ({errors})"
         epochs = f"{summary.epochs} epoch{'' if summary.epochs == 1 else 's'}"
+        if summary.epochs == 0:
+            epochs = amount(summary.steps, "updates")
         took = f"after {epochs}, {duration(summary.total_seconds)}"
         if self.mode == "job":
             self.print(f"{self._prefix}{result} {took}")

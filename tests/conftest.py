@@ -10,8 +10,8 @@ import pytest
 # machine would make the times of tests unpredictable.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
-import deepexp  # noqa: E402
-from deepexp.result import Result  # noqa: E402
+import deepexp
+from deepexp.result import Result
 
 Run = Callable[..., Result]
 
