@@ -1,0 +1,239 @@
+"""Runs that are killed at any time and gone on with come to the same end, bit for bit, as if they had not been.
+
+The real command is killed with SIGKILL at seeded random times, and at each write point of a checkpoint. A few by
+default; DEEPEXP_KILLS=60 sets how many at random times, and has all combinations and write points tried.
+"""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+
+from deepexp import checkpoint
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.timeout(1500),
+    pytest.mark.skipif(sys.platform != "linux", reason="forks a process that has imported torch, and reads /proc"),
+]
+
+COMMON = ["epochs=3", "data.subset=160", "batch_size=20", "threads=1", "device=cpu", "log_every=3"]
+EVERY_SAVE = "checkpoint.every_minutes=0.0003"
+
+COMBINATIONS = {
+    "mnist_net, sgd": [],
+    "mnist_net, adam, dropout, streamed": ["optim=adam", "dropout=0.3", "data.mode=streamed", "data.workers=1"],
+    "mnist_net, momentum, bf16, mixup": ["optim=momentum", "optim.lr=0.02", "precision=bf16", "augment=mixup"],
+    "mnist_net, muon, one_cycle": ["optim=muon", "schedule=one_cycle"],
+    "mnist_net, lbfgs": ["optim=lbfgs", "optim.max_iter=2", "dropout=0.2"],
+    "mnist_net, rmsprop, ema, validation": ["optim=rmsprop", "ema=0.9", "val_fraction=0.1", "batch_norm=true"],
+    "mnist_net, adamw, accumulate, clip": ["optim=adamw", "accumulate=3", "clip_grad_norm=1.0", "augment=cutmix"],
+    "mnist_net, adagrad, freeze, with_replacement": [
+        "optim=adagrad", "freeze=[{pattern: conv1.*, epochs: 1}]", "order=with_replacement", "label_smoothing=0.1",
+    ],
+    "resnet, nesterov, cosine, bf16, streamed": [
+        "model=resnet", "model.depth=8", "model.width=4", "optim=nesterov", "schedule=cosine", "precision=bf16",
+        "data.mode=streamed", "data.workers=0", "augment=crop_flip",
+    ],
+    "resnet, nadam, evaluate_every": [
+        "model=resnet", "model.depth=8", "model.width=4", "optim=nadam", "evaluate_every=2", "val_fraction=0.2",
+    ],
+    "monster, adadelta": [
+        "model=monster", "model.pretrained=false", "model.nb_residual_blocks=1", "model.nb_channels=8",
+        "optim=adadelta",
+    ],
+    "monster, adamax, step": [
+        "model=monster", "model.pretrained=false", "model.nb_residual_blocks=1", "model.nb_channels=8", "optim=adamax",
+        "schedule=step", "augment=cutout",
+    ],
+}  # fmt: skip
+
+WRITE_POINTS = [
+    ("half of the file written", ".last.pt.partial"),
+    ("half of the file written", ".best.pt.partial"),
+    ("before fsync", ".last.pt.partial"),
+    ("after fsync", ".last.pt.partial"),
+    ("before link", "previous.pt.tmp"),
+    ("after link", "previous.pt.tmp"),
+    ("before replace", "previous.pt"),
+    ("after replace", "previous.pt"),
+    ("before replace", "last.pt"),
+    ("after replace", "last.pt"),
+    ("before replace", "best.pt"),
+    ("after replace", "best.pt"),
+]
+
+
+class Commands:
+    """Runs `deepexp …` in processes forked from one that has imported everything."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self._server = subprocess.Popen(
+            [sys.executable, str(Path(__file__).with_name("server.py"))],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env={**os.environ, "OMP_NUM_THREADS": "1"},
+            cwd=folder,
+        )
+        assert self._answer() == "ready"
+
+    def __call__(self, *argv: str, seconds: float | None = None, fault: dict[str, Any] | None = None) -> int:
+        """The exit status of one command, killed after some seconds or by a fault."""
+        assert self._server.stdin is not None
+        command = {"argv": argv, "seconds": seconds, "fault": fault, "log": str(self.folder / "log")}
+        print(json.dumps(command), file=self._server.stdin, flush=True)
+        return int(self._answer())
+
+    def close(self) -> None:
+        self._server.kill()
+        self._server.communicate()
+
+    def _answer(self) -> str:
+        assert self._server.stdout is not None
+        return self._server.stdout.readline().strip()
+
+
+@pytest.fixture(scope="module")
+def commands(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Commands]:
+    made = Commands(tmp_path_factory.mktemp("commands"))
+    yield made
+    made.close()
+
+
+@pytest.fixture(scope="module")
+def tally() -> Iterator[list[int]]:
+    """Counts the kills, and prints how many there were."""
+    kills = [0]
+    yield kills
+    print(f"\n{kills[0]} kills; every run went on to the end of the run that was not killed, bit for bit")
+
+
+KILLS = os.environ.get("DEEPEXP_KILLS")
+EACH = -(-int(KILLS or 12) // len(COMBINATIONS))
+CHOSEN = COMBINATIONS if KILLS else dict(list(COMBINATIONS.items())[1::4])
+
+
+@pytest.mark.parametrize("options", CHOSEN.values(), ids=CHOSEN.keys())
+def test_kills_at_random_times(commands: Commands, tmp_path: Path, tally: list[int], options: list[str]) -> None:
+    chosen = random.Random(" ".join(options))
+    whole, seconds = run_to_the_end(commands, tmp_path / "whole", options)
+    folder = tmp_path / "killed"
+    words = ["train", *COMMON, EVERY_SAVE, *options, f"output_dir={folder}"]
+    for _ in range(EACH):
+        found = list(folder.glob("*/*"))
+        begun = [path for path in found if (path / "status.json").exists()]
+        if begun:
+            words = ["train", f"resume={begun[0]}"]
+        status = commands(*words, seconds=chosen.uniform(0.25, 1.0) * seconds)
+        if status == 0:
+            break
+        assert status == -signal.SIGKILL, (tmp_path, (commands.folder / "log").read_text()[-2000:])
+        tally[0] += 1
+    compare(finish(commands, folder, options), whole)
+
+
+@pytest.mark.parametrize(("point", "name"), WRITE_POINTS if KILLS else WRITE_POINTS[::3], ids=lambda value: value)
+def test_kills_at_each_write_point(
+    commands: Commands, tmp_path: Path, tally: list[int], reference: Path, point: str, name: str
+) -> None:
+    folder = tmp_path / "killed"
+    count = 1 if "best" in name else 4
+    words = ["train", *COMMON, EVERY_SAVE, *VALIDATED, f"output_dir={folder}"]
+    status = commands(*words, fault={"point": point, "name": name, "count": count})
+    assert status == -signal.SIGKILL, (commands.folder / "log").read_text()[-2000:]
+    tally[0] += 1
+    compare(finish(commands, folder, VALIDATED), reference)
+
+
+VALIDATED = ["optim=adam", "dropout=0.2", "val_fraction=0.2"]
+
+
+@pytest.fixture(scope="module")
+def reference(commands: Commands, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return run_to_the_end(commands, tmp_path_factory.mktemp("reference"), VALIDATED)[0]
+
+
+def run_to_the_end(commands: Commands, folder: Path, options: list[str]) -> tuple[Path, float]:
+    began = time.monotonic()
+    status = commands("train", *COMMON, *options, f"output_dir={folder}")
+    assert status == 0, (commands.folder / "log").read_text()[-2000:]
+    (run,) = folder.glob("*/*")
+    return run, time.monotonic() - began
+
+
+def finish(commands: Commands, folder: Path, options: list[str]) -> Path:
+    """Go on with the run in a folder, or begin one where none had got so far as to be one."""
+    found = [path for path in folder.glob("*/*") if (path / "status.json").exists()]
+    if not found:
+        return run_to_the_end(commands, folder.with_name("again"), [*options, EVERY_SAVE])[0]
+    (run,) = found
+    assert commands("train", f"resume={run}") == 0, (commands.folder / "log").read_text()[-2000:]
+    return run
+
+
+def compare(run: Path, whole: Path) -> None:
+    """Everything but the clock's figures must be equal bit for bit."""
+    mine, theirs = (state(path / "checkpoints" / "last.pt") for path in (run, whole))
+    assert_equal(mine, theirs)
+    if (whole / "checkpoints" / "best.pt").exists():
+        assert_equal(*(state(path / "checkpoints" / "best.pt") for path in (run, whole)))
+    for name in ("predicted", "target"):
+        arrays = [np.load(path / "predictions.npz")[name] for path in (run, whole)]
+        assert np.array_equal(*arrays)
+    assert lines(run / "metrics.jsonl") == lines(whole / "metrics.jsonl")
+    assert lines(run / "summary.json") == lines(whole / "summary.json")
+    assert curves(run) == curves(whole)
+    assert {path.name for path in (run / "checkpoints").iterdir()} == {
+        path.name for path in (whole / "checkpoints").iterdir()
+    }
+
+
+def state(path: Path) -> dict[str, Any]:
+    content = checkpoint.load(path)
+    del content["logs"]  # lengths in bytes, and the clock's figures have more or fewer digits
+    content["progress"] = without_clocks(content["progress"])
+    return content
+
+
+def assert_equal(mine: Any, theirs: Any) -> None:
+    assert type(mine) is type(theirs)
+    if isinstance(mine, torch.Tensor):
+        assert mine.dtype == theirs.dtype and torch.equal(mine, theirs)
+    elif isinstance(mine, dict):
+        assert list(mine) == list(theirs)
+        for key in mine:
+            assert_equal(mine[key], theirs[key])
+    elif isinstance(mine, (list, tuple)):
+        assert len(mine) == len(theirs)
+        for one, other in zip(mine, theirs, strict=True):
+            assert_equal(one, other)
+    else:
+        assert mine == theirs
+
+
+def lines(path: Path) -> list[dict[str, Any]]:
+    text = path.read_text()
+    return [without_clocks(json.loads(line)) for line in ([text] if path.suffix == ".json" else text.splitlines())]
+
+
+def without_clocks(figures: dict[str, Any]) -> dict[str, Any]:
+    return {key: value for key, value in figures.items() if not key.endswith(("seconds", "per_second"))}
+
+
+def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
+    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
+    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("speed/")]
+    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}

@@ -1,0 +1,197 @@
+"""Five hundred damaged run directories, data files and configs: each gets an answer, none does harm.
+
+The damage is drawn from a seeded generator, so that what is found can be found again.
+DEEPEXP_MUTATIONS sets how many (500: all; by default fewer).
+"""
+
+import os
+import random
+import re
+import shutil
+import struct
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepexp import cli
+
+pytestmark = pytest.mark.slow
+
+SMALL = ["epochs=1", "data.subset=40", "batch_size=20", "threads=1", "device=cpu", "log_every=2"]
+UNEXPECTED = re.compile(r"Traceback|HYDRA_FULL_ERROR|^deepexp: \w+(Error|Exception)\b", re.MULTILINE)
+WORDS = ["null", "-1", "1e400", "[]", "{}", "'", "\t", "${seed}", "&a [*a]", "!!python/object:os.system", "nan", "\0",
+         "99999999999999999999", "_target_: os.system", "true", "ü", "0", "? x", "*b", "[[[[[[[[",
+         "2026-99-99"]  # fmt: skip
+BLOCK = 10
+
+
+@pytest.fixture(scope="module")
+def world(tmp_path_factory):
+    """A folder with a run that was cut off, MNIST files, pictures and a conf of the user's own."""
+    world = tmp_path_factory.mktemp("world")
+    assert cli.main(["train", *SMALL, "max_steps=1", f"output_dir={world / 'made'}"]) == 0
+    (run,) = (world / "made").glob("*/*")
+    shutil.move(run, world / "run")
+    shutil.rmtree(world / "made")
+    generator = np.random.default_rng(0)
+    raw = world / "data" / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    for part, samples in (("train", 60), ("t10k", 20)):
+        pixels = generator.integers(0, 256, (samples, 28, 28), dtype=np.uint8)
+        labels = (np.arange(samples) % 10).astype(np.uint8)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(struct.pack(">4I", 0x803, *pixels.shape) + pixels.tobytes())
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(struct.pack(">2I", 0x801, samples) + labels.tobytes())
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (world / "pictures" / split / name).mkdir(parents=True)
+            for index in range(6):
+                picture = Image.fromarray(generator.integers(0, 256, (28, 28, 3), dtype=np.uint8))
+                picture.save(world / "pictures" / split / name / f"{index}.{'png' if index % 2 else 'jpg'}")
+    (world / "conf" / "model").mkdir(parents=True)
+    net = "# Mine\n_target_: deepexp.models.mnist_net.MnistNet\ninput: {height: 28, width: 28}\n"
+    (world / "conf" / "model" / "mine.yaml").write_text(net + "dropout: ${dropout}\nbatch_norm: ${batch_norm}\n")
+    (world / "precious").write_text("not to be touched")
+    return world
+
+
+CASES = {
+    "run": (["train", "resume=run", "max_steps=null"], "run"),
+    "mnist": (["train", "data=mnist", "data.root=data", "data.download=false", *SMALL], "data"),
+    "pictures": (
+        ["train", "data=image_folder", "data.root=pictures", "epochs=1", "batch_size=4", "threads=1", "device=cpu"],
+        "pictures",
+    ),
+    "conf": (["train", "model=mine", *SMALL], "conf"),
+}
+COUNTS = {"run": 300, "mnist": 80, "pictures": 40, "conf": 80}
+SHARE = int(os.environ.get("DEEPEXP_MUTATIONS", 150)) / sum(COUNTS.values())
+BLOCKS = [(kind, start) for kind, count in COUNTS.items() for start in range(0, round(count * SHARE), BLOCK)]
+
+
+@pytest.mark.parametrize(("kind", "start"), BLOCKS)
+def test_damage_is_answered_and_does_no_harm(world, tmp_path, monkeypatch, capsys, kind, start):
+    words, part = CASES[kind]
+    for seed in range(start, start + BLOCK):
+        here = tmp_path / str(seed)
+        shutil.copytree(world, here)
+        chosen = random.Random(f"{kind} {seed}")
+        damage = mutate(here / part, chosen)
+        before = snapshot(here)
+        monkeypatch.chdir(here)
+        status = cli.main(words)
+        streams = capsys.readouterr()
+        said = f"{kind} {seed}: {damage}\nstatus {status}\n{streams.err}\n{streams.out[-2000:]}"
+        assert status in (0, 1, 2), said
+        assert status == 0 or streams.err.strip() or streams.out.strip(), said
+        assert not UNEXPECTED.search(streams.err), said
+        after = snapshot(here)
+        own = ("run/", "outputs/", ".deepexp-cache/", "conf/") if kind == "run" else ("outputs/", ".deepexp-cache/")
+        touched = {name for name in before | after if before.get(name) != after.get(name)}
+        assert not {name for name in touched if not name.startswith(own)}, said
+        os.chdir(tmp_path)
+        shutil.rmtree(here)
+
+
+def snapshot(folder: Path) -> dict[str, bytes]:
+    """Content of every file below a folder."""
+    return {str(path.relative_to(folder)): path.read_bytes() for path in folder.rglob("*") if path.is_file()}
+
+
+def mutate(folder: Path, chosen: random.Random) -> str:
+    """Damage one to three files, and say how."""
+    done = []
+    for _ in range(chosen.choice([1, 1, 1, 2, 3])):
+        files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name not in (".lock", "run.log"))
+        if not files:  # the only one was removed
+            break
+        path = chosen.choice(files)
+        content = path.read_bytes()
+        how = chosen.choice(KINDS if b"\0" in content or not content else KINDS + TEXT * 3)
+        how(path, bytearray(content), chosen)
+        done.append(f"{how.__name__} {path.relative_to(folder)}")
+    return ", ".join(done)
+
+
+def flip(path: Path, content: bytearray, chosen: random.Random) -> None:
+    for _ in range(chosen.choice([1, 1, 10])):
+        if content:
+            content[chosen.randrange(min(len(content), chosen.choice([20, len(content)])))] ^= 1 << chosen.randrange(8)
+    path.write_bytes(content)
+
+
+def truncate(path: Path, content: bytearray, chosen: random.Random) -> None:
+    path.write_bytes(content[: chosen.choice([0, 1, len(content) // 2, max(0, len(content) - 1)])])
+
+
+def extend(path: Path, content: bytearray, chosen: random.Random) -> None:
+    path.write_bytes(content + chosen.randbytes(chosen.choice([1, 100])))
+
+
+def remove(path: Path, content: bytearray, chosen: random.Random) -> None:
+    path.unlink()
+
+
+def link(path: Path, content: bytearray, chosen: random.Random) -> None:
+    path.unlink()
+    outside = (
+        Path(os.path.relpath(next(p for p in path.parents if (p / "precious").exists()), path.parent)) / "precious"
+    )
+    path.symlink_to(chosen.choice([path.name, outside, "/nowhere", "."]))
+
+
+def make_folder(path: Path, content: bytearray, chosen: random.Random) -> None:
+    path.unlink()
+    path.mkdir()
+
+
+def replace_value(path: Path, content: bytearray, chosen: random.Random) -> None:
+    """One value of a YAML or JSON text becomes something else."""
+    lines = content.decode(errors="replace").splitlines()
+    index = chosen.randrange(len(lines))
+    key, colon, _ = lines[index].partition(":")
+    lines[index] = f"{key}{colon} {chosen.choice(WORDS)}"
+    path.write_text("\n".join(lines) + "\n")
+
+
+def swap_lines(path: Path, content: bytearray, chosen: random.Random) -> None:
+    lines = content.decode(errors="replace").splitlines()
+    one, other = (chosen.randrange(len(lines)) for _ in range(2))
+    lines[one], lines[other] = lines[other], lines[one]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def drop_line(path: Path, content: bytearray, chosen: random.Random) -> None:
+    lines = content.decode(errors="replace").splitlines()
+    del lines[chosen.randrange(len(lines))]
+    path.write_text("\n".join(lines) + "\n")
+
+
+def double_line(path: Path, content: bytearray, chosen: random.Random) -> None:
+    lines = content.decode(errors="replace").splitlines()
+    index = chosen.randrange(len(lines))
+    path.write_text("\n".join([*lines[: index + 1], *lines[index:]]) + "\n")
+
+
+KINDS = [flip, flip, truncate, extend, remove, link, make_folder]
+TEXT = [replace_value, replace_value, swap_lines, drop_line, double_line]
+
+
+def test_a_checkpoint_of_another_run_is_refused(world, tmp_path, monkeypatch, capsys):
+    """Its digest fits, and its content does not."""
+    from deepexp import checkpoint
+
+    shutil.copytree(world / "run", tmp_path / "run")
+    last = tmp_path / "run" / "checkpoints" / "last.pt"
+    whole = checkpoint.load(last)
+    del whole["format"]
+    for key in whole:
+        for value in (None, 7, {}, [], "x", torch.zeros(1)):
+            if value is None and key == "ema":
+                continue
+            checkpoint.save(last, {**whole, key: value})
+            status = cli.main(["train", f"resume={tmp_path / 'run'}", "max_steps=null"])
+            said = capsys.readouterr().err
+            assert status in (0, 1, 2) and not UNEXPECTED.search(said), (key, value, said)

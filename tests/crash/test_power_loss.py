@@ -1,0 +1,197 @@
+"""What a loss of power leaves behind, which a kill cannot show: whatever was not synced may be gone.
+
+A run is recorded: after each call that changes a name or syncs, which names and contents are bound to be on the disk,
+and which may be. Each name and content that was not synced may be old or new, independently of all others, which is
+the strictest reading of POSIX. What `checkpoint.save` returned for must be there, in every state that may be left.
+"""
+
+import itertools
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import deepexp
+from deepexp import checkpoint
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="follows descriptors through /proc")
+
+RUN = ["epochs=2", "data.subset=60", "batch_size=20", "threads=1", "device=cpu", "checkpoint.every_minutes=0.00001"]
+GARBAGE = b"\0" * 1000
+
+
+class Disk:
+    """The folders and files below `root`, as they are bound to be after a loss of power, and as they may be."""
+
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.possible: dict[Path, set[int | None]] = {}  # of each name: the inodes that it may lead to; None: absent
+        self.durable: dict[int, bytes] = {}  # inode → synced content
+        self._held: dict[int, int] = {}  # an open descriptor for each inode, so that no number is used twice
+
+    def note(self, synced: Path | None = None) -> None:
+        """Look at what has changed; `synced`: the file or folder for which an fsync has just returned."""
+        present = dict(self._look())
+        for path in {*present, *self.possible}:
+            inode = present.get(path)
+            if path.parent == synced:
+                self.possible[path] = {inode}
+            else:
+                self.possible.setdefault(path, {None}).add(inode)
+        if synced in present and synced is not None and synced.is_file():
+            self.durable[present[synced]] = synced.read_bytes()
+
+    def contents(self, path: Path) -> Iterator[bytes | None]:
+        """What may be found under a name: None for nothing."""
+        for inode in self.possible.get(path, {None}):
+            yield None if inode is None else self.durable.get(inode, GARBAGE)
+
+    def close(self) -> None:
+        for descriptor in self._held.values():
+            os.close(descriptor)
+
+    def _look(self) -> Iterator[tuple[Path, int]]:
+        for folder, folders, files in os.walk(self.root):
+            for path in (Path(folder, name) for name in (*folders, *files)):
+                inode = path.stat().st_ino
+                if inode not in self._held:
+                    self._held[inode] = os.open(path, os.O_RDONLY)
+                yield path, inode
+
+
+class PowerLoss(AssertionError):
+    """A state in which something is lost that was said to be saved."""
+
+
+class Watch:
+    """Records a run, and judges at each point what would be left of it."""
+
+    def __init__(self, root: Path, scratch: Path) -> None:
+        self.disk = Disk(root)
+        self.scratch = scratch
+        self.saved_step: int | None = None
+        self.points = self.states = 0
+        self._judged: dict[tuple[bytes | None, bytes | None], dict[str, Any]] = {}
+
+    def install(self, patch: pytest.MonkeyPatch, *, without: str | None = None) -> None:
+        fsync, save = os.fsync, checkpoint.save
+
+        def synced(descriptor: int) -> None:
+            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+            if without is None or kind_of(path) != without:
+                fsync(descriptor)
+                self.look(path)
+
+        def saved(path: Path, content: dict[str, Any], **options: Any) -> None:
+            save(path, content, **options)
+            self.saved_step = content["progress"]["step"]
+            self.look()
+
+        patch.setattr(os, "fsync", synced)
+        patch.setattr(checkpoint, "save", saved)
+        for name in ("replace", "rename", "link", "unlink", "mkdir", "ftruncate"):
+            patch.setattr(os, name, self._noted(getattr(os, name)))
+
+    def _noted(self, function: Any) -> Any:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            result = function(*arguments, **options)
+            self.look()
+            return result
+
+        return wrapped
+
+    def look(self, synced: Path | None = None) -> None:
+        self.disk.note(synced)
+        if self.saved_step is not None:
+            self.points += 1
+            self._judge()
+
+    def _judge(self) -> None:
+        (checkpoints,) = self.disk.root.glob("**/checkpoints")
+        run = checkpoints.parent
+        for folder in (checkpoints, run / ".hydra", run, *run.parents):
+            if folder.is_relative_to(self.disk.root) and folder != self.disk.root:
+                self._need(folder)
+        logs = {"metrics.jsonl": run / "metrics.jsonl", "events": next(run.glob("events.out.tfevents.*"))}
+        for path in (run / ".hydra" / "config.yaml", run / "status.json", run / "provenance.json", *logs.values()):
+            self._need(path)
+        names = [list(self.disk.contents(checkpoints / name)) for name in ("last.pt", "previous.pt")]
+        for last, previous in itertools.product(*names):
+            self.states += 1
+            content = self._load(last, previous)
+            assert self.saved_step is not None
+            if content["progress"]["step"] < self.saved_step:
+                raise PowerLoss(f"step {content['progress']['step']} is left, and {self.saved_step} was saved")
+            for name, path in logs.items():
+                if any(len(left or b"") < content["logs"][name] for left in self.disk.contents(path)):
+                    raise PowerLoss(f"{path} is shorter than when the checkpoint was written")
+
+    def _need(self, path: Path) -> None:
+        possible = self.disk.possible.get(path, {None})
+        if None in possible or (path.is_file() and GARBAGE in self.disk.contents(path)):
+            raise PowerLoss(f"{path} may be missing or empty")
+
+    def _load(self, last: bytes | None, previous: bytes | None) -> dict[str, Any]:
+        if (last, previous) not in self._judged:
+            for name, content in (("last.pt", last), ("previous.pt", previous)):
+                (self.scratch / name).unlink(missing_ok=True)
+                if content is not None:
+                    (self.scratch / name).write_bytes(content)
+            try:
+                self._judged[last, previous] = checkpoint.load_latest(self.scratch)[1]
+            except Exception as error:
+                raise PowerLoss(f"no checkpoint is left: {error}") from error
+        return self._judged[last, previous]
+
+
+def kind_of(path: Path) -> str:
+    """Which fsync it is, for leaving it out."""
+    if path.is_dir():
+        return {"checkpoints": "the folder of checkpoints", ".hydra": "the folder of the config"}.get(
+            path.name, "the folder of a run" if (path / "checkpoints").exists() else "the folders above a run"
+        )
+    return {"checkpoints": "a checkpoint", ".hydra": "the config"}.get(
+        path.parent.name, "a log" if path.suffix != ".partial" else "a JSON file"
+    )
+
+
+def watched_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, without: str | None = None) -> Watch:
+    root, scratch = tmp_path / "disk", tmp_path / "scratch"
+    root.mkdir()
+    scratch.mkdir()
+    watch = Watch(root, scratch)
+    try:
+        with monkeypatch.context() as patch:
+            watch.install(patch, without=without)
+            deepexp.train([*RUN, f"output_dir={root / 'outputs'}"], quiet=True)
+    finally:
+        watch.disk.close()
+    return watch
+
+
+def test_a_loadable_checkpoint_always_remains(tmp_path, monkeypatch):
+    watch = watched_run(tmp_path, monkeypatch)
+    print(f"{watch.points} points, {watch.states} states of the disk")
+    assert watch.points > 50 and watch.states > watch.points
+
+
+@pytest.mark.parametrize(
+    "without",
+    [
+        "a checkpoint",
+        "the folder of checkpoints",
+        "a log",
+        "a JSON file",
+        "the config",
+        "the folder of the config",
+        "the folder of a run",
+        "the folders above a run",
+    ],
+)
+def test_each_fsync_is_needed(tmp_path, monkeypatch, without):
+    with pytest.raises(Exception) as caught:
+        watched_run(tmp_path, monkeypatch, without)
+    assert "may be missing" in str(caught.value) or "left" in str(caught.value) or "shorter" in str(caught.value)

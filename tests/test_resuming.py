@@ -1,0 +1,157 @@
+"""What a run may be gone on with, and what is refused, by name; and trouble on the way."""
+
+import json
+import os
+import shutil
+import signal
+import time
+
+import pytest
+
+import deepexp
+from deepexp import checkpoint, cli
+from deepexp.errors import InputError, Interrupted, RunFailed
+from deepexp.step import Step
+from deepexp.trainer import Trainer
+
+SMALL = ["epochs=2", "data.subset=60", "batch_size=20"]
+
+
+def resume(result, *overrides):
+    return deepexp.train([f"resume={result.directory}", *overrides], quiet=True)
+
+
+@pytest.mark.parametrize("change", ["batch_size=10", "optim.lr=1", "model=resnet", "seed=3", "device=cpu"])
+def test_changes_are_refused_by_name(run, change):
+    with pytest.raises(InputError, match=rf"{change.split('=')[0]}: cannot be changed"):
+        resume(run(SMALL), change)
+
+
+@pytest.mark.parametrize(
+    ("options", "reason"),
+    [(["schedule=cosine"], "schedule"), (["freeze=[{pattern: conv1.*, share: 0.5}]"], "freeze in epochs")],
+)
+def test_what_depends_on_the_horizon_keeps_a_run_from_being_extended(run, options, reason):
+    with pytest.raises(InputError, match=reason):
+        resume(run([*SMALL, *options]), "epochs=4")
+
+
+def test_a_run_cannot_be_made_shorter_than_it_is(run):
+    with pytest.raises(InputError, match="epochs: 1 is less than the 2"):
+        resume(run(SMALL), "epochs=1")
+
+
+def test_other_data_are_refused(run):
+    result = run(SMALL)
+    path = result.directory / "provenance.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), "data_fingerprint": "another"}))
+    with pytest.raises(InputError, match="not those that"):
+        resume(result, "epochs=3")
+
+
+def test_a_damaged_checkpoint_is_never_kept_in_place_of_a_good_one(run, monkeypatch):
+    result = run(SMALL)
+    folder = result.directory / "checkpoints"
+    (folder / "last.pt").write_bytes(b"rubbish")
+    monkeypatch.setattr(checkpoint, "write_atomically", _fails)
+    with pytest.raises(RunFailed):
+        resume(result, "epochs=3")
+    monkeypatch.undo()
+    assert checkpoint.load_latest(folder)[1]["progress"]["epoch"] == 1
+    assert resume(result, "epochs=3").epochs == 3
+
+
+def _fails(*_):
+    raise RunFailed("no room")
+
+
+def test_a_run_cut_off_after_its_last_save_logs_nothing_twice(run):
+    result = run(SMALL)
+    status = result.directory / "status.json"
+    status.write_text(status.read_text().replace('"done"', '"running"'))
+    assert [line["epoch"] for line in resume(result).metrics] == [1, 2]
+
+
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", 130)])
+def test_a_signal_is_answered_by_a_checkpoint(tmp_path, monkeypatch, capsys, name, status):
+    call = Step.__call__
+
+    def with_signal(self, batches, samples):
+        os.kill(os.getpid(), getattr(signal, name))
+        return call(self, batches, samples)
+
+    monkeypatch.setattr(Step, "__call__", with_signal)
+    words = ["train", *SMALL, "threads=1", "device=cpu", f"output_dir={tmp_path}"]
+    assert cli.main(words) == status
+    monkeypatch.undo()
+    (path,) = tmp_path.glob("*/*")
+    assert json.loads((path / "status.json").read_text())["status"] == "killed-by-signal"
+    assert checkpoint.load(path / "checkpoints" / "last.pt")["progress"]["step"] == 1
+    assert cli.main(["train", f"resume={path}"]) == 0
+
+
+def test_a_clock_that_jumps_changes_nothing(run, monkeypatch):
+    straight = run(SMALL, folder="straight")
+    real, calls = time.time, [0]
+
+    def jumping():
+        calls[0] += 1
+        return real() + (-1) ** calls[0] * 1e7
+
+    monkeypatch.setattr(time, "time", jumping)
+    jumped = run([*SMALL, "max_minutes=10", "checkpoint.every_minutes=1"], folder="jumped")
+    assert jumped.steps == straight.steps and jumped.test_loss == straight.test_loss
+    assert 0 <= jumped.total_seconds < 600
+
+
+def test_a_directory_removed_meanwhile_is_named(tmp_path, monkeypatch, capsys):
+    end = Trainer._end_epoch
+
+    def removed(self):
+        shutil.rmtree(self.checkpoints.parent)
+        end(self)
+
+    monkeypatch.setattr(Trainer, "_end_epoch", removed)
+    assert cli.main(["train", *SMALL, "threads=1", "device=cpu", f"output_dir={tmp_path}"]) == 1
+    streams = capsys.readouterr()
+    assert "its folder was removed during the run" in streams.out + streams.err
+
+
+def test_out_of_memory_says_what_to_lower(run, monkeypatch):
+    def full(self, batches, samples):
+        raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
+
+    monkeypatch.setattr(Step, "__call__", full)
+    with pytest.raises(RunFailed, match=r"out of memory: lower batch_size.*step 1"):
+        run(SMALL)
+
+
+def test_interrupted_is_what_python_sees(run, monkeypatch):
+    monkeypatch.setattr(Trainer, "_save_is_due", lambda self: self._stop._note(signal.SIGTERM, None))
+    with pytest.raises(Interrupted, match="the run was saved"):
+        run(SMALL)
+
+
+@pytest.mark.slow
+def test_memory_is_flat_over_ten_thousand_steps(tmp_path, monkeypatch):
+    """With a checkpoint every second, at one sample a step."""
+    resident = []
+    look = Trainer._save_is_due
+
+    def noted(self):
+        if self.progress.step % 500 == 0:
+            with open("/proc/self/statm") as file:
+                resident.append(int(file.read().split()[1]) * os.sysconf("SC_PAGE_SIZE") / 1e6)
+        return look(self)
+
+    if not os.path.exists("/proc/self/statm"):
+        pytest.skip("memory is read from /proc")
+    monkeypatch.setattr(Trainer, "_save_is_due", noted)
+    words = ["data.subset=1000", "batch_size=1", "epochs=10", "checkpoint.every_minutes=0.0166", "optim.lr=0.001"]
+    deepexp.train([*words, "threads=1", "device=cpu", f"output_dir={tmp_path}"], quiet=True)
+    assert len(resident) == 20
+    # Two levels alternate with the evaluations, some 40 MB apart, so peaks are compared with peaks and lows with lows.
+    begun, rest = resident[:6], resident[6:]
+    grown = max(max(rest) - max(begun), min(rest) - min(begun))
+    print(f"{min(begun):.0f} to {max(begun):.0f} MB in the first 3,000 steps, {grown:+.1f} MB after that")
+    assert grown < 20
