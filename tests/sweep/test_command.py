@@ -59,6 +59,12 @@ def test_a_job_of_a_sweep_is_the_same_run_as_one_alone(sweep: Sweeper, folder: P
     assert (both[0] == both[1]).all()
 
 
+def test_a_dry_run_is_of_one_run(sweep: Sweeper, folder: Path) -> None:
+    with pytest.raises(InputError, match="dry_run: shows one run"):
+        sweep("batch_size=10,20", "dry_run=true")
+    assert not list(folder.glob("outputs/*"))
+
+
 def test_one_impossible_point_starts_nothing_and_is_named(sweep: Sweeper, folder: Path) -> None:
     with pytest.raises(InputError) as caught:
         sweep("batch_size=10,20,500", "optim.lr=0.1,0.2", "seed=0,1")
