@@ -20,7 +20,7 @@ from deepexp.storage import storage_errors, sync_directory, write_atomically
 log = logging.getLogger(__name__)
 
 FORMAT = 1
-LAST, PREVIOUS = "last.pt", "previous.pt"
+LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 _MARK = b"\ndeepexp-sha256:"
 _TRAILER = len(_MARK) + 64 + 1  # mark, digest in hexadecimal, newline
 

@@ -219,7 +219,9 @@ class Trainer:
 
     def _divergence(self, what: str) -> str:
         kept = (
-            "the checkpoint before it is kept" if (self.checkpoints / "last.pt").exists() else "nothing was saved yet"
+            "the checkpoint before it is kept"
+            if (self.checkpoints / checkpoint.LAST).exists()
+            else "nothing was saved yet"
         )
         rate = self.parts.optimizer.param_groups[0]["lr"]
         remedy = f"Try a lower optim.lr (it was {rate:g}) or clip_grad_norm"
@@ -244,7 +246,7 @@ class Trainer:
             return self._evaluate()
         test, val = self._look()
         if val is not None and self._note_validation(val):
-            checkpoint.save(self.checkpoints / "best.pt", self._content())
+            checkpoint.save(self.checkpoints / checkpoint.BEST, self._content())
         return test, val
 
     def _look(self) -> tuple[Evaluation, Evaluation | None]:
@@ -324,8 +326,10 @@ class Trainer:
         self.log.flush(sync=True)
         content = self._content()
         if is_best:
-            checkpoint.save(self.checkpoints / "best.pt", content)
-        checkpoint.save(self.checkpoints / "last.pt", content, keep_previous=self.checkpoints / "previous.pt")
+            checkpoint.save(self.checkpoints / checkpoint.BEST, content)
+        checkpoint.save(
+            self.checkpoints / checkpoint.LAST, content, keep_previous=self.checkpoints / checkpoint.PREVIOUS
+        )
         self._saved = time.perf_counter()
 
     def _content(self) -> dict[str, Any]:
