@@ -3,7 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, TypeVar
 
 import yaml
 
@@ -22,9 +22,21 @@ class StepOptions:
     json: bool = key(False, "print JSON instead of a table")
 
 
-def parse(words: Sequence[str]) -> tuple[StepOptions, list[str]]:
+@dataclass
+class SweepOptions:
+    """Options of `bench sweep`; none has the name of a config key."""
+
+    rounds: int = key(1, "how often all of it is done", minimum=1)
+    at_a_time: int = key(2, "commands at a time, of those that are not a sweep", minimum=2)
+    json: bool = key(False, "print JSON instead of a table")
+
+
+Options = TypeVar("Options", StepOptions, SweepOptions)
+
+
+def parse(words: Sequence[str], kind: type[Options]) -> tuple[Options, list[str]]:
     """(options, the other words: overrides of the config); `InputError` with a line for each option that is wrong."""
-    names = [item.name for item in dataclasses.fields(StepOptions)]
+    names = [item.name for item in dataclasses.fields(kind)]
     problems = Problems()
     given: dict[str, Any] = {}
     overrides = []
@@ -38,7 +50,7 @@ def parse(words: Sequence[str]) -> tuple[StepOptions, list[str]]:
             problems.add(f"{name}: there is no such key (did you mean '{nearest(name, names)}'?)")
         else:
             overrides.append(word)
-    options: StepOptions = section(StepOptions, given, "", problems)
+    options: Options = section(kind, given, "", problems)
     problems.raise_any()
     return options, overrides
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from deepexp import provenance
 from deepexp.bench import compare
+from deepexp.bench.text import short, table
 from deepexp.units import amount, duration, percent
 
 FORMAT = 1
@@ -66,7 +67,7 @@ class Report:
         if len(set(setting.threads.values())) > 1:
             yield f"threads differ: {', '.join(f'{name} {count}' for name, count in setting.threads.items())}"
         yield ""
-        yield from _table([("", OURS, "plain loop", "ratio", "rounds"), *self._rows()])
+        yield from table([("", OURS, "plain loop", "ratio", "rounds"), *self._rows()])
         yield ""
         yield "medians over the rounds; the ratio is that within a round, with its range"
         if self.epoch_left_out_seconds is not None:
@@ -78,7 +79,7 @@ class Report:
     def _rows(self) -> Iterator[tuple[str, ...]]:
         titles = {"step": "step", "epoch": "epoch with its test"}
         for name, figures in self.figures.items():
-            ours, theirs = (_short(statistics.median(figures[contender])) for contender in (OURS, THEIRS))
+            ours, theirs = (short(statistics.median(figures[contender])) for contender in (OURS, THEIRS))
             ratio = self._ratios()[name]
             shown = f"{ratio.median:.2f} ({ratio.lowest:.2f}–{ratio.highest:.2f})"
             yield titles[name], ours, theirs, shown, str(len(figures[OURS]))
@@ -89,16 +90,3 @@ class Report:
             peaks = [self.peak_memory_bytes[contender][kind] for contender in (OURS, THEIRS)]
             if peaks[0] is not None and peaks[1] is not None:
                 yield title, amount(peaks[0], "B"), amount(peaks[1], "B"), f"{peaks[0] / peaks[1]:.2f}", ""
-
-
-def _short(seconds: float) -> str:
-    """`0.153 ms`, `7.62 ms`, `12.3 s`: what is short needs its digits."""
-    return f"{1e3 * seconds:.3g} ms" if seconds < 1 else duration(seconds)
-
-
-def _table(rows: list[tuple[str, ...]]) -> Iterator[str]:
-    """Columns as wide as they need to be, figures to the right."""
-    widths = [max(len(row[column]) for row in rows) for column in range(len(rows[0]))]
-    for first, *figures in rows:
-        cells = [figure.rjust(width) for figure, width in zip(figures, widths[1:], strict=True)]
-        yield "   ".join([first.ljust(widths[0]), *cells]).rstrip()

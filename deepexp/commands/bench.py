@@ -1,8 +1,11 @@
-"""usage: deepexp bench step [KEY=VALUE …]
+"""usage: deepexp bench step|sweep [KEY=VALUE …]
 
-Measure how fast a training step of this model and config is here and now, against the plain PyTorch loop: float tensors
-in memory, NCHW, the loss fetched after each step, as many threads. Each runs in a process of its own, and they take
-turns; also measured are an epoch with its test, and the peak memory of both processes. Nothing is written.
+How fast is this here and now? Everything is compared in one run, in turns, so that a busy machine slows all alike.
+Nothing is kept.
+
+bench step: a training step of this model and config against the plain PyTorch loop: float tensors in memory, NCHW, the
+loss fetched after each step, as many threads. Each runs in a process of its own; also measured are an epoch with its
+test, and the peak memory of both processes.
 
   deepexp bench step                                  the default model on the default data
   deepexp bench step data=mnist batch_size=10         any config that `deepexp train` takes
@@ -12,16 +15,28 @@ turns; also measured are an epoch with its test, and the peak memory of both pro
   seconds=1.0         length of a turn at the step
   epoch_rounds=null   turns at a whole epoch; null: 3, or none if they would take minutes
   json=false          print JSON instead of a table
+
+bench sweep: the wall time of a sweep, against its runs as separate commands: one after the other, and several at a
+time, once as deepexp starts them and once with OpenMP's idle threads spinning, as they do by default.
+
+  deepexp bench sweep data=mnist data.subset=10000 epochs=2 optim.lr=0.01,0.02,0.05,0.1 seed=0,1,2,3
+  deepexp bench sweep                                 four seeds of the default config
+
+  rounds=1            how often all of it is done
+  at_a_time=2         separate commands at a time
+  json=false          print JSON instead of a table
 """
 
+import importlib
 import json
 from collections.abc import Sequence
 
-from deepexp.bench import options, step
+from deepexp.bench import options
 from deepexp.errors import InputError
 from deepexp.suggest import did_you_mean
 
-BENCHMARKS = {"step": step.run}
+BENCHMARKS: dict[str, type] = {"step": options.StepOptions, "sweep": options.SweepOptions}
+"""Each has a module of its name, whose `run(options, overrides)` returns a report."""
 
 
 def main(argv: Sequence[str]) -> int:
@@ -30,8 +45,8 @@ def main(argv: Sequence[str]) -> int:
     if name not in BENCHMARKS:
         what = f"{name}: there is no such benchmark{did_you_mean(name, BENCHMARKS)}" if name else "bench: which one?"
         raise InputError(f"{what}; one of {', '.join(BENCHMARKS)}")
-    chosen, overrides = options.parse(words)
-    report = BENCHMARKS[name](chosen, overrides)
+    chosen, overrides = options.parse(words, BENCHMARKS[name])
+    report = importlib.import_module(f"deepexp.bench.{name}").run(chosen, overrides)
     if chosen.json:
         print(json.dumps(report.as_json(), indent=2))
     else:

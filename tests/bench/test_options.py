@@ -2,23 +2,25 @@ import dataclasses
 
 import pytest
 
-from deepexp.bench.options import StepOptions, parse
+from deepexp.bench.options import StepOptions, SweepOptions, parse
 from deepexp.errors import InputError
 from deepexp.schema import TrainConfig
 
 
 def test_options_are_told_from_overrides():
-    options, overrides = parse(["rounds=2", "model=resnet", "seconds=1", "json=true", "epochs=3", "epoch_rounds=0"])
+    words = ["rounds=2", "model=resnet", "seconds=1", "json=true", "epochs=3", "epoch_rounds=0"]
+    options, overrides = parse(words, StepOptions)
     assert options == StepOptions(rounds=2, seconds=1.0, epoch_rounds=0, json=True)
     assert overrides == ["model=resnet", "epochs=3"]
 
 
 def test_defaults():
-    assert parse([]) == (StepOptions(), [])
+    assert parse([], StepOptions) == (StepOptions(), [])
 
 
-def test_no_option_has_the_name_of_a_config_key():
-    names = {item.name for item in dataclasses.fields(StepOptions)}
+@pytest.mark.parametrize("kind", [StepOptions, SweepOptions])
+def test_no_option_has_the_name_of_a_config_key(kind):
+    names = {item.name for item in dataclasses.fields(kind)}
     assert not names & {item.name for item in dataclasses.fields(TrainConfig)}
     assert "experiment" not in names
 
@@ -40,17 +42,17 @@ def test_no_option_has_the_name_of_a_config_key():
 )
 def test_what_is_wrong_is_named(word, expected):
     with pytest.raises(InputError) as caught:
-        parse([word])
+        parse([word], StepOptions)
     assert expected in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
 def test_problems_are_told_together():
     with pytest.raises(InputError) as caught:
-        parse(["rounds=0", "seconds=-1", "-x"])
+        parse(["rounds=0", "seconds=-1", "-x"], StepOptions)
     assert len(str(caught.value).splitlines()) == 3
 
 
 @pytest.mark.parametrize("word", ["epochs=3", "optmi=adam", "model.width=3", "batch_sise=3", "monster"])
 def test_what_is_nearer_to_the_config_is_left_to_it(word):
-    assert parse([word])[1] == [word]
+    assert parse([word], StepOptions)[1] == [word]

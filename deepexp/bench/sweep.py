@@ -1,0 +1,149 @@
+"""`bench sweep`: the runs of a sweep, done by `deepexp train -m` and by separate commands, from start to end.
+
+Whole commands are measured, as a user would type them, so that starting, checking and writing count.
+"""
+
+import dataclasses
+import os
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from deepexp import provenance, startup
+from deepexp.bench import compare
+from deepexp.bench.options import SweepOptions
+from deepexp.bench.text import short, table
+from deepexp.compose import check_jobs, expand_sweep
+from deepexp.console import Progress, progress
+from deepexp.errors import InputError, RunFailed
+from deepexp.overrides import quote, quote_paths
+
+FORMAT = 1
+SWEEP = "deepexp train -m"
+SERIAL = "one after the other"
+SPINNING = "idle threads spinning"
+_GNU_SPIN_COUNT = "300000"  # what libgomp takes if nothing is set, as where torch is used by itself
+_TITLE = "measuring a sweep and its runs"
+_USAGE_ERROR = 2
+_DEFAULT_SWEEP = "seed=0,1,2,3"
+
+
+@dataclass(frozen=True)
+class Report:
+    """Seconds of wall time of every way, in each round."""
+
+    overrides: list[str]
+    runs: int
+    at_a_time: int
+    figures: compare.Measured
+
+    def as_json(self) -> dict[str, Any]:
+        """All of it, every round included."""
+        return {
+            "format": FORMAT,
+            "benchmark": "sweep",
+            "overrides": self.overrides,
+            "runs": self.runs,
+            "versions": provenance.versions(),
+            "cores": os.cpu_count(),
+            "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
+            "seconds": self.figures,
+            "median_seconds": compare.medians(self.figures),
+            "ratio": {way: dataclasses.asdict(self._ratio(way)) for way in self._others()},
+        }
+
+    def lines(self) -> Iterator[str]:
+        """For people: a row for each way."""
+        yield f"{self.runs} runs: {' '.join(self.overrides)}"
+        yield f"{os.cpu_count()} cores, torch {provenance.versions()['torch']}"
+        yield ""
+        yield from table([("", "wall time", "a run", "sweep / this", "rounds"), *self._rows()])
+        yield ""
+        yield "medians over the rounds; the ratio is that within a round, with its range where there are several"
+
+    def _rows(self) -> Iterator[tuple[str, ...]]:
+        for way, seconds in self.figures.items():
+            median = statistics.median(seconds)
+            yield way, short(median), short(median / self.runs), self._shown_ratio(way), str(len(seconds))
+
+    def _shown_ratio(self, way: str) -> str:
+        if way == SWEEP:
+            return ""
+        ratio = self._ratio(way)
+        several = f" ({ratio.lowest:.2f}–{ratio.highest:.2f})" if len(self.figures[way]) > 1 else ""
+        return f"{ratio.median:.2f}{several}"
+
+    def _ratio(self, way: str) -> compare.Ratio:
+        return compare.ratio(self.figures, SWEEP, way)
+
+    def _others(self) -> list[str]:
+        return [way for way in self.figures if way != SWEEP]
+
+
+def run(options: SweepOptions, overrides: Sequence[str]) -> Report:
+    """Run the sweep in every way. Raises `InputError` as `deepexp train -m` would, `RunFailed` if a command fails."""
+    words, points = _points(overrides)
+    pairs = f"{options.at_a_time} at a time"
+    spinning = {**startup.users_environment(), "GOMP_SPINCOUNT": _GNU_SPIN_COUNT}
+    total = options.rounds * (1 + 3 * len(points))
+    with tempfile.TemporaryDirectory(prefix="deepexp-bench-") as folder, progress(_TITLE, total, "commands") as shown:
+        commands = _Commands(Path(folder), shown)
+        ways: dict[str, Callable[[], float]] = {
+            SWEEP: lambda: commands.seconds([["-m", *words]], 1, os.environ),
+            SERIAL: lambda: commands.seconds(points, 1, os.environ),
+            pairs: lambda: commands.seconds(points, options.at_a_time, os.environ),
+            f"{pairs}, {SPINNING}": lambda: commands.seconds(points, options.at_a_time, spinning),
+        }
+        figures = compare.rounds(ways, lambda way: way(), options.rounds, lambda: None)
+    return Report(list(words), len(points), options.at_a_time, figures)
+
+
+def _points(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:
+    """(the words of the sweep, the words of each of its runs); four seeds where nothing varies."""
+    for word in overrides:
+        if word.partition("=")[0].lstrip("+~") in ("resume", "output_dir"):
+            raise InputError(f"{word}: bench sweep makes runs of its own, in a temporary directory; leave it out")
+    words = quote_paths(list(overrides))
+    points = expand_sweep("train", words)
+    if len(points) == 1:
+        words = [*words, _DEFAULT_SWEEP]
+        points = expand_sweep("train", words)
+    check_jobs("train", points)
+    return words, points
+
+
+class _Commands:
+    """Runs `deepexp train …` commands; all that they write goes into one folder and is forgotten."""
+
+    def __init__(self, folder: Path, shown: Progress) -> None:
+        self._folder = folder
+        self._shown = shown
+
+    def seconds(self, commands: Sequence[Sequence[str]], at_a_time: int, environment: Mapping[str, str]) -> float:
+        """Wall time until all are done, `at_a_time` of them at once."""
+        began = time.perf_counter()
+        pool = ThreadPoolExecutor(at_a_time)
+        try:
+            for future in [pool.submit(self._command, words, environment) for words in commands]:
+                future.result()
+        finally:
+            pool.shutdown(cancel_futures=True)  # one that fails ends the comparison
+        return time.perf_counter() - began
+
+    def _command(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
+        command = [sys.executable, "-m", "deepexp", "train", *words, f"output_dir={quote(str(self._folder))}"]
+        done = subprocess.run(
+            command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        )
+        self._shown.advance(1)
+        if done.returncode:
+            said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").replace("deepexp: ", "")
+            error = InputError if done.returncode == _USAGE_ERROR else RunFailed
+            raise error(f"bench: deepexp train {' '.join(words)} ended with status {done.returncode}: {said}")
