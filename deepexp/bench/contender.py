@@ -1,6 +1,7 @@
 """What takes part in a comparison: one way of training a given model on given data.
 
-The contenders are `ours.py` and `plain.py`; each runs in a process of its own (`worker.py`).
+The contenders are `ours.py`, `plain.py`, `lightning_loop.py` and `keras_loop.py`; each runs in a process of its own
+(`worker.py`).
 """
 
 import os
@@ -20,8 +21,15 @@ class EpochResult:
     test_error_rate: float
 
 
+class Unsuited(Exception):
+    """A contender does not have what the config asks for, and is left out; says why."""
+
+
 class Contender(Protocol):
     """Trains the model on, from wherever it is: only time is measured, and every step takes the same."""
+
+    name: str
+    """For people, with its version."""
 
     def steps(self, count: int) -> float:
         """Make so many updates; the seconds of one, as their mean."""

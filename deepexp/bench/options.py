@@ -19,6 +19,17 @@ class StepOptions:
     rounds: int = key(7, "turns that each contender has at the step", minimum=1)
     seconds: float = key(1.0, "length of a turn at the step", above=0.0)
     epoch_rounds: int | None = key(None, "turns at a whole epoch; null: 3 unless they would take minutes", minimum=0)
+    against: str = key("plain", "plain, lightning, keras, with commas between; all: those that are installed")
+    json: bool = key(False, "print JSON instead of a table")
+
+
+@dataclass
+class EpochOptions:
+    """Options of `bench epoch`; none has the name of a config key."""
+
+    rounds: int = key(3, "turns that each contender has", minimum=1)
+    warm_up: bool = key(True, "an epoch of each beforehand that does not count")
+    against: str = key("all", "plain, lightning, keras, with commas between; all: those that are installed")
     json: bool = key(False, "print JSON instead of a table")
 
 
@@ -31,7 +42,7 @@ class SweepOptions:
     json: bool = key(False, "print JSON instead of a table")
 
 
-Options = TypeVar("Options", StepOptions, SweepOptions)
+Options = TypeVar("Options", StepOptions, EpochOptions, SweepOptions)
 
 
 def parse(words: Sequence[str], kind: type[Options]) -> tuple[Options, list[str]]:

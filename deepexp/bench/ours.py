@@ -43,6 +43,8 @@ def opened(config: TrainConfig, plan: Plan) -> Iterator["Ours"]:
 class Ours:
     """A `Contender`."""
 
+    name = "deepexp"
+
     def __init__(self, config: TrainConfig, plan: Plan, log: "_Stopwatch", checkpoints: Path) -> None:
         # One epoch that nothing cuts short; what is frozen in it follows from the epochs that the config asks for.
         self._config = dataclasses.replace(

@@ -34,12 +34,14 @@ def opened(config: TrainConfig, plan: Plan) -> Iterator["Plain"]:
 class Plain:
     """A `Contender`."""
 
+    name = "plain loop"
+
     def __init__(self, config: TrainConfig, plan: Plan) -> None:
         data = build.dataset(config, plan)
-        _check_memory(data, plan.device)
+        check_memory(data, plan.device)
         self._device = plan.device
-        self._train_images, self._train_labels = _floats(data.train, data, plan.device)
-        self._test_images, self._test_labels = _floats(data.test, data, plan.device)
+        self._train_images, self._train_labels = floats(data.train, data, plan.device)
+        self._test_images, self._test_labels = floats(data.test, data, plan.device)
         self._updates = plan.updates
         self._next = 0  # of the updates of an epoch
         self._model = build.model(config, plan.shape, len(data.classes), plan.device)
@@ -107,7 +109,7 @@ def in_nchw(tensor: Tensor) -> Tensor:
     return torch.empty(tensor.shape, dtype=tensor.dtype, device=tensor.device).copy_(tensor)
 
 
-def _floats(split: Split, data: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
+def floats(split: Split, data: Dataset, device: torch.device) -> tuple[Tensor, Tensor]:
     """(normalised pictures (samples, channels, height, width) float32, labels (samples,)) of a whole split."""
     images = torch.empty(len(split), *split.shape)
     for chunk in torch.arange(len(split)).split(1000):
@@ -116,7 +118,8 @@ def _floats(split: Split, data: Dataset, device: torch.device) -> tuple[Tensor, 
     return images.to(device), split.labels.to(device)
 
 
-def _check_memory(data: Dataset, device: torch.device) -> None:
+def check_memory(data: Dataset, device: torch.device) -> None:
+    """`InputError` if the pictures do not fit as float32."""
     channels, height, width = data.shape
     needed = 4 * channels * height * width * (len(data.train) + len(data.test))
     available = available_bytes(device)

@@ -11,7 +11,10 @@ from deepexp.errors import InputError, RunFailed
 
 
 class ContenderProcess:
-    """Asks one contender, which works only while it is asked. `facts`: its device in words and its threads."""
+    """Asks one contender, which works only while it is asked.
+
+    `facts`: its `name`, its `device` in words and its `threads`; or `left_out` alone, why it cannot take part.
+    """
 
     def __init__(self, name: str, config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
         self._name = name
@@ -37,6 +40,10 @@ class ContenderProcess:
     def peak_memory_bytes(self) -> dict[str, int | None]:
         """The most memory that the process has had so far: `main`, and `device` on a GPU."""
         return self._ask("peak_memory")
+
+    def limit(self) -> dict[str, Any]:
+        """What the machine's limit is; see `limit.Limit.measure`."""
+        return self._ask("limit")
 
     def close(self) -> None:
         """Let the process end, or end it if it is busy."""

@@ -10,10 +10,11 @@ from typing import Any
 from deepexp import provenance
 from deepexp.bench import compare
 from deepexp.bench.text import short, table
-from deepexp.units import amount, duration, percent
+from deepexp.units import amount, percent
 
 FORMAT = 1
-OURS, THEIRS = "deepexp", "plain"
+OURS, PLAIN = "deepexp", "plain"
+_TITLES = {"step": "step", "epoch": "epoch with its test"}
 
 
 @dataclass(frozen=True)
@@ -27,7 +28,7 @@ class Setting:
     precision: str
     device: str
     threads: dict[str, int]  # of each contender
-    steps_per_round: int
+    names: dict[str, str]  # of each contender, with its version
     overrides: list[str]
 
 
@@ -35,30 +36,41 @@ class Setting:
 class Report:
     """Figures in seconds: `step`, and `epoch` (training and test) unless it was left out for taking too long."""
 
+    benchmark: str
     setting: Setting
     figures: dict[str, compare.Measured]
     test_error_rates: dict[str, float]
     peak_memory_bytes: dict[str, dict[str, int | None]]
-    epoch_left_out_seconds: float | None  # what a round of epochs would have taken
+    limit: dict[str, Any]
+    """The machine's limit, see `limit.Limit.measure`."""
+    notes: list[str]
+    """Who or what was left out, and why."""
 
     def as_json(self) -> dict[str, Any]:
         """All of it, every round included."""
         return {
             "format": FORMAT,
-            "benchmark": "step",
+            "benchmark": self.benchmark,
             "setting": dataclasses.asdict(self.setting),
             "versions": provenance.versions(),
             "cores": os.cpu_count(),
             "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "seconds": self.figures,
             "median_seconds": {name: compare.medians(figures) for name, figures in self.figures.items()},
-            "ratio": {name: dataclasses.asdict(ratio) for name, ratio in self._ratios().items()},
+            "ratio": {
+                name: {
+                    other: dataclasses.asdict(compare.ratio(figures, OURS, other)) for other in figures if other != OURS
+                }
+                for name, figures in self.figures.items()
+            },
             "test_error_rate": self.test_error_rates,
             "peak_memory_bytes": self.peak_memory_bytes,
+            "limit": self.limit,
+            "notes": self.notes,
         }
 
     def lines(self) -> Iterator[str]:
-        """For people: what was compared, and a table."""
+        """For people: what was compared, and a table for each figure."""
         setting = self.setting
         yield (
             f"{setting.model} on {setting.data}, batch size {setting.batch_size}, {setting.optim}, {setting.precision}"
@@ -66,27 +78,32 @@ class Report:
         yield f"{setting.device}, torch {provenance.versions()['torch']}"
         if len(set(setting.threads.values())) > 1:
             yield f"threads differ: {', '.join(f'{name} {count}' for name, count in setting.threads.items())}"
-        yield ""
-        yield from table([("", OURS, "plain loop", "ratio", "rounds"), *self._rows()])
-        yield ""
-        yield "medians over the rounds; the ratio is that within a round, with its range"
-        if self.epoch_left_out_seconds is not None:
-            yield f"an epoch of both takes about {duration(self.epoch_left_out_seconds)}; epoch_rounds=1 measures it"
-
-    def _ratios(self) -> dict[str, compare.Ratio]:
-        return {name: compare.ratio(figures, OURS, THEIRS) for name, figures in self.figures.items()}
-
-    def _rows(self) -> Iterator[tuple[str, ...]]:
-        titles = {"step": "step", "epoch": "epoch with its test"}
         for name, figures in self.figures.items():
-            ours, theirs = (short(statistics.median(figures[contender])) for contender in (OURS, THEIRS))
-            ratio = self._ratios()[name]
-            shown = f"{ratio.median:.2f} ({ratio.lowest:.2f}–{ratio.highest:.2f})"
-            yield titles[name], ours, theirs, shown, str(len(figures[OURS]))
-        if self.test_error_rates:
-            rates = (percent(self.test_error_rates[contender]) for contender in (OURS, THEIRS))
-            yield ("test error after them", *rates, "", "")
-        for kind, title in (("main", "peak memory"), ("device", "peak memory, GPU")):
-            peaks = [self.peak_memory_bytes[contender][kind] for contender in (OURS, THEIRS)]
-            if peaks[0] is not None and peaks[1] is not None:
-                yield title, amount(peaks[0], "B"), amount(peaks[1], "B"), f"{peaks[0] / peaks[1]:.2f}", ""
+            yield ""
+            yield from table(list(self._rows(name, figures)))
+        yield ""
+        yield "medians over the rounds; deepexp's ratio to each is that within a round, with its range"
+        yield "limit: the model's convolutions and products alone, each at its best here, and the input's copy"
+        yield from self.notes
+
+    def _rows(self, name: str, figures: compare.Measured) -> Iterator[tuple[str, ...]]:
+        with_errors = name == "epoch"
+        ends = ("test error after it",) if with_errors else ()
+        yield _TITLES[name], "time", "deepexp / this", "rounds", "peak memory", *ends
+        for contender, seconds in figures.items():
+            ratio = "" if contender == OURS else _shown(compare.ratio(figures, OURS, contender))
+            ends = (percent(self.test_error_rates[contender]),) if with_errors else ()
+            median = short(statistics.median(seconds))
+            title = self.setting.names[contender]
+            yield title, median, ratio, str(len(seconds)), self._memory(contender), *ends
+        at_least = self.limit[f"{name}_seconds"]
+        ratio = f"{statistics.median(figures[OURS]) / at_least:.2f}"
+        yield ("limit of this machine", short(at_least), ratio, "", "", *([""] if with_errors else []))
+
+    def _memory(self, contender: str) -> str:
+        main, device = (self.peak_memory_bytes[contender][kind] for kind in ("main", "device"))
+        return " + ".join(amount(size, "B") for size in (main, device) if size is not None)
+
+
+def _shown(ratio: compare.Ratio) -> str:
+    return f"{ratio.median:.2f} ({ratio.lowest:.2f}–{ratio.highest:.2f})"

@@ -6,6 +6,7 @@ other side.
 
 import contextlib
 import dataclasses
+import importlib
 import json
 import os
 import sys
@@ -15,14 +16,21 @@ from typing import Any, TextIO
 import torch
 
 from deepexp import check, paths, runtime
-from deepexp.bench import ours, plain
-from deepexp.bench.contender import Contender, peak_device_memory_bytes, peak_memory_bytes
+from deepexp.bench.contender import Contender, Unsuited, peak_device_memory_bytes, peak_memory_bytes
+from deepexp.bench.limit import Limit
 from deepexp.errors import DeepexpError, InputError, Interrupted
 from deepexp.schema import TrainConfig
 
 Opened = Callable[[TrainConfig, check.Plan], contextlib.AbstractContextManager[Contender]]
 
-CONTENDERS: dict[str, Opened] = {"deepexp": ours.opened, "plain": plain.opened}
+CONTENDERS = {
+    "deepexp": "deepexp.bench.ours",
+    "plain": "deepexp.bench.plain",
+    "lightning": "deepexp.bench.lightning_loop",
+    "keras": "deepexp.bench.keras_loop",
+    "limit": "deepexp.bench.limit",
+}
+"""Each module has `opened`; some need packages that are not always there."""
 
 
 def main() -> None:
@@ -30,9 +38,11 @@ def main() -> None:
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
-        _serve(CONTENDERS[sys.argv[1]], answers)
+        _serve(importlib.import_module(CONTENDERS[sys.argv[1]]).opened, answers)
     except (KeyboardInterrupt, Interrupted, BrokenPipeError):
         os._exit(1)  # the one who asks has been told to stop as well, and nothing here is worth keeping
+    except Unsuited as error:
+        _answer(answers, left_out=str(error))
     except DeepexpError as error:
         _answer(answers, error=str(error), is_input=isinstance(error, InputError))
     except Exception as error:
@@ -44,13 +54,17 @@ def _serve(opened: Opened, answers: TextIO) -> None:
     paths.make_working_directory_importable()
     config, plan = check.typed_and_planned(json.loads(sys.stdin.readline()))
     with opened(config, plan) as contender:
-        _answer(answers, threads=torch.get_num_threads(), device=runtime.describe_device(plan.device))
+        device = runtime.describe_device(plan.device)
+        _answer(answers, name=contender.name, threads=torch.get_num_threads(), device=device)
         for line in sys.stdin:
             request, *arguments = json.loads(line)
             if request == "steps":
                 _answer(answers, step_seconds=contender.steps(*arguments))
             elif request == "epoch":
                 _answer(answers, **dataclasses.asdict(contender.epoch()))
+            elif request == "limit":
+                assert isinstance(contender, Limit)
+                _answer(answers, **contender.measure())
             else:
                 _answer(answers, main=peak_memory_bytes(), device=peak_device_memory_bytes(plan.device))
 

@@ -22,6 +22,8 @@ class Command:
 COMMANDS = {
     "train": Command("deepexp.commands.train", "train a model; with -m, a sweep over many settings", takes_keys=True),
     "list": Command("deepexp.commands.list", "what can be chosen for each part of an experiment"),
-    "bench": Command("deepexp.commands.bench", "how fast it is here and now", words=("step", "sweep"), takes_keys=True),
+    "bench": Command(
+        "deepexp.commands.bench", "how fast it is here and now", words=("step", "epoch", "sweep"), takes_keys=True
+    ),
     "completion": Command("deepexp.commands.completion", "tab completion", words=("bash", "fish", "zsh")),
 }

@@ -1,11 +1,11 @@
-"""usage: deepexp bench step|sweep [KEY=VALUE …]
+"""usage: deepexp bench step|epoch|sweep [KEY=VALUE …]
 
-How fast is this here and now? Everything is compared in one run, in turns, so that a busy machine slows all alike.
-Nothing is kept.
+How fast is this here and now, and how fast could it be? Everything is compared in one run, in turns, so that a busy
+machine slows all alike. Nothing is kept.
 
-bench step: a training step of this model and config against the plain PyTorch loop: float tensors in memory, NCHW, the
-loss fetched after each step, as many threads. Each runs in a process of its own; also measured are an epoch with its
-test, and the peak memory of both processes.
+bench step: a training step of this model and config against the plain PyTorch loop (float tensors in memory, NCHW, the
+loss fetched after each step, as many threads) and against what the machine could do at most. Each runs in a process of
+its own; also measured are an epoch with its test, and the peak memory of each process.
 
   deepexp bench step                                  the default model on the default data
   deepexp bench step data=mnist batch_size=10         any config that `deepexp train` takes
@@ -14,6 +14,17 @@ test, and the peak memory of both processes.
   rounds=7            turns that each has at the step
   seconds=1.0         length of a turn at the step
   epoch_rounds=null   turns at a whole epoch; null: 3, or none if they would take minutes
+  against=plain       plain, lightning, keras, with commas between; all: those that are installed
+  json=false          print JSON instead of a table
+
+bench epoch: an epoch with its test, against the plain loop, Lightning and Keras on the same data, net and batches.
+
+  deepexp bench epoch data=mnist
+  deepexp bench epoch data=mnist precision=bf16
+
+  rounds=3            turns that each has
+  warm_up=true        an epoch of each beforehand that does not count
+  against=all         as above
   json=false          print JSON instead of a table
 
 bench sweep: the wall time of a sweep, against its runs as separate commands: one after the other, and several at a
@@ -35,7 +46,11 @@ from deepexp.bench import options
 from deepexp.errors import InputError
 from deepexp.suggest import did_you_mean
 
-BENCHMARKS: dict[str, type] = {"step": options.StepOptions, "sweep": options.SweepOptions}
+BENCHMARKS: dict[str, type] = {
+    "step": options.StepOptions,
+    "epoch": options.EpochOptions,
+    "sweep": options.SweepOptions,
+}
 """Each has a module of its name, whose `run(options, overrides)` returns a report."""
 
 

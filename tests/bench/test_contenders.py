@@ -4,24 +4,12 @@ import time
 
 import pytest
 import torch
-from omegaconf import OmegaConf
 from torch.nn import functional as F
 
-from deepexp import build, check, runtime
+from deepexp import build, runtime
 from deepexp.bench import contender, ours, plain
-from deepexp.compose import compose
 
-
-def planned(*overrides):
-    words = ["threads=1", "device=cpu", "data.subset=100", "batch_size=20", *overrides]
-    return check.typed_and_planned(OmegaConf.to_container(compose("train", words).config, resolve=True))
-
-
-@pytest.fixture(autouse=True)
-def threads():
-    before = torch.get_num_threads()
-    yield
-    torch.set_num_threads(before)
+from .setting import planned
 
 
 @pytest.fixture

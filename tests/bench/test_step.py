@@ -26,8 +26,8 @@ def test_json_on_stdout_alone(capfd, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "words, expected",
     [
-        ([], "bench: which one?; one of step, sweep"),
-        (["stpe"], "stpe: there is no such benchmark (did you mean 'step'?); one of step, sweep"),
+        ([], "bench: which one?; one of step, epoch, sweep"),
+        (["stpe"], "stpe: there is no such benchmark (did you mean 'step'?); one of step, epoch, sweep"),
         (["step", "rounds=0"], "rounds: 0 is not allowed; a whole number ≥ 1"),
         (["step", "model=monstre"], "monstre"),
         (["step", "batch_size=0"], "batch_size: 0 is not allowed"),

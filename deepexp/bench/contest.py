@@ -1,0 +1,115 @@
+"""A config and the contenders that train it, ready to be measured in turns."""
+
+import contextlib
+import importlib.util
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from omegaconf import OmegaConf
+
+from deepexp import build, check, startup
+from deepexp.bench import compare
+from deepexp.bench.process import ContenderProcess, running
+from deepexp.bench.report import OURS, PLAIN, Setting
+from deepexp.compose import Composed, compose
+from deepexp.console import progress
+from deepexp.errors import InputError
+from deepexp.schema import TrainConfig
+from deepexp.suggest import did_you_mean
+
+LIMIT = "limit"
+PACKAGES = {"lightning": "lightning", "keras": "keras"}
+"""Contenders that need a package which deepexp itself does not."""
+RIVALS = (PLAIN, *PACKAGES)
+
+
+@dataclass(frozen=True)
+class Contest:
+    """Contenders in their processes, the one that measures the machine's limit among them."""
+
+    composed: Composed
+    config: TrainConfig
+    plan: check.Plan
+    trainers: dict[str, ContenderProcess]
+    limit: ContenderProcess
+    left_out: list[str]
+    """Who does not take part, and why."""
+
+    @property
+    def setting(self) -> Setting:
+        """What is measured, and on what."""
+        return Setting(
+            model=str(self.composed.choices["model"]),
+            data=str(self.composed.choices["data"]),
+            optim=str(self.composed.choices["optim"]),
+            batch_size=self.config.batch_size,
+            precision=self.config.precision,
+            device=str(self.trainers[OURS].facts["device"]),
+            threads={name: int(one.facts["threads"]) for name, one in self.trainers.items()},
+            names={name: str(one.facts["name"]) for name, one in self.trainers.items()},
+            overrides=list(self.composed.overrides),
+        )
+
+    def epochs(self, rounds: int, errors: dict[str, float]) -> compare.Measured:
+        """Seconds of an epoch with its test; the test error rates of the last go into `errors`."""
+        names = {id(contender): name for name, contender in self.trainers.items()}
+
+        def measure(one: ContenderProcess) -> float:
+            result = one.epoch()
+            errors[names[id(one)]] = result["test_error_rate"]
+            return result["seconds"]
+
+        with progress("measuring epochs", rounds * len(self.trainers), "turns") as shown:
+            return compare.rounds(self.trainers, measure, rounds, lambda: shown.advance(1))
+
+    def peak_memory(self) -> dict[str, dict[str, int | None]]:
+        """Of each contender so far."""
+        return {name: contender.peak_memory_bytes() for name, contender in self.trainers.items()}
+
+
+@contextlib.contextmanager
+def opened(overrides: Sequence[str], against: Sequence[str] | str) -> Iterator[Contest]:
+    """Compose, check, and start the contenders. Raises `InputError` as `deepexp train` would for the same overrides."""
+    rivals, left_out = _rivals(against)
+    composed = compose("train", overrides)
+    config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
+    build.resolve_pretrained(config)
+    ours = dict(os.environ)
+    environments = {OURS: ours, **dict.fromkeys(rivals, startup.users_environment()), LIMIT: ours}
+    with running(environments, _as_sent(composed, config)) as processes:
+        for name in list(processes):
+            reason = processes[name].facts.get("left_out")
+            if reason:
+                left_out.append(f"{name} is left out: {reason}")
+                processes.pop(name).close()
+        limit = processes[LIMIT]
+        trainers = {name: process for name, process in processes.items() if name != LIMIT}
+        yield Contest(composed, config, plan, trainers, limit, left_out)
+
+
+def _rivals(against: Sequence[str] | str) -> tuple[list[str], list[str]]:
+    """(who deepexp is compared with, a line for each that is not installed). Raises `InputError`."""
+    if against == "all":
+        found = {name: _is_installed(package) for name, package in PACKAGES.items()}
+        missing = [f"{name} is left out: it is not installed" for name, is_there in found.items() if not is_there]
+        return [PLAIN, *(name for name, is_there in found.items() if is_there)], missing
+    names = against.split(",") if isinstance(against, str) else list(against)
+    for name in names:
+        if name not in RIVALS:
+            raise InputError(f"against: {name!r} is not allowed{did_you_mean(name, RIVALS)}; {', '.join(RIVALS)}, all")
+        if name in PACKAGES and not _is_installed(PACKAGES[name]):
+            raise InputError(f"against: {name} is not installed; pip install {PACKAGES[name]}")
+    return list(dict.fromkeys(names)), []
+
+
+def _is_installed(package: str) -> bool:
+    return importlib.util.find_spec(package) is not None
+
+
+def _as_sent(composed: Composed, config: TrainConfig) -> Mapping[str, Any]:
+    """The resolved config, in which `pretrained=auto` is settled for all contenders."""
+    resolved = OmegaConf.to_container(composed.config, resolve=True)
+    assert isinstance(resolved, dict)
+    return {**resolved, "model": {**resolved["model"], **config.model.component.arguments}}

@@ -1,0 +1,201 @@
+"""The machine's limit for a model: its convolutions and matrix products, each at its best, and the memory traffic.
+
+What no way of training can do without is counted: the floating-point operations of the convolutions and products,
+forward and backward, and the bytes of what they read and write once. Their rates are measured here, with each layer's
+own shapes. All else (activations, pooling, normalisation, the update) is taken to cost nothing: no step is faster.
+"""
+
+import contextlib
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepexp import build, runtime
+from deepexp.bench.contender import EpochResult, synchronise
+from deepexp.check import Plan
+from deepexp.optim.freeze import FreezePlan
+from deepexp.schema import TrainConfig
+from deepexp.step import Precision
+
+_SECONDS_A_LAYER = 0.3
+_COPY_BYTES = 64 << 20
+_EVALUATION_BATCH = 500
+
+
+@dataclass(frozen=True)
+class Layer:
+    """A convolution or linear layer as a batch passes it."""
+
+    name: str
+    module: nn.Module
+    input_shape: tuple[int, ...]
+    output_shape: tuple[int, ...]
+    needs_input_gradient: bool
+    trains: bool
+
+    @property
+    def forward_flops(self) -> int:
+        """Twice the multiplications of a pass; those with the zeros of a padding are not counted."""
+        batch = self.output_shape[0]
+        if isinstance(self.module, nn.Conv2d):
+            taps = 1
+            for axis in (0, 1):
+                taps *= _taps(self.module, self.input_shape[2 + axis], self.output_shape[2 + axis], axis)
+            return 2 * batch * self.module.out_channels * (self.module.in_channels // self.module.groups) * taps
+        assert isinstance(self.module, nn.Linear)
+        rows = batch * int(torch.tensor(self.output_shape[1:-1]).prod().item())
+        return 2 * rows * self.module.in_features * self.module.out_features
+
+    @property
+    def training_flops(self) -> int:
+        """Forward, and the gradients that are needed: of the input and of the weights, as much each."""
+        return self.forward_flops * (1 + self.needs_input_gradient + self.trains)
+
+
+def _taps(module: nn.Conv2d, size: int, outputs: int, axis: int) -> int:
+    """How often, along one axis, a weight of the kernel meets a pixel and not the padding."""
+    padding = module.padding[axis]
+    assert isinstance(padding, int)
+    kernel, stride, dilation = module.kernel_size[axis], module.stride[axis], module.dilation[axis]
+    positions = [output * stride + tap * dilation - padding for output in range(outputs) for tap in range(kernel)]
+    return sum(0 <= position < size for position in positions)
+
+
+@contextlib.contextmanager
+def opened(config: TrainConfig, plan: Plan) -> Iterator["Limit"]:
+    """The model, ready to be taken apart, in a process set up as for a run."""
+    with runtime.session(threads=config.threads, deterministic=False, tf32=config.precision == "tf32"):
+        yield Limit(config, plan)
+
+
+class Limit:
+    """A `Contender` that does not train: it answers `limit` alone."""
+
+    name = "limit of this machine"
+
+    def __init__(self, config: TrainConfig, plan: Plan) -> None:
+        self._plan = plan
+        self._precision = Precision(plan.device, config.precision)
+        self._model = build.model(config, plan.shape, len(plan.info.classes), plan.device)
+        self._model.to(memory_format=torch.channels_last)
+        FreezePlan(self._model, build.freeze_rules(config, self._model), config.epochs).apply(0)
+        start, stop = plan.updates[0][0]
+        self._batch = stop - start
+        self._updates = len(plan.updates)
+        self._batches = sum(len(update) for update in plan.updates)
+
+    def steps(self, count: int) -> float:
+        """It has no steps."""
+        raise NotImplementedError
+
+    def epoch(self) -> EpochResult:
+        """It has no epochs."""
+        raise NotImplementedError
+
+    def measure(self) -> dict[str, Any]:
+        """Seconds that a step, and an epoch with its test, take at least; the layers with their rates."""
+        layers = layers_of(self._model, self._images(self._batch))
+        tests = layers_of(self._model, self._images(_EVALUATION_BATCH))
+        copied = self._copy_rate()
+        training = [self._best(self._training(layer)) for layer in layers]
+        testing = [self._best(self._testing(layer)) for layer in tests]
+        per_batch = sum(training) + _input_bytes(self._plan.shape, self._batch) / copied
+        per_test = sum(testing) + _input_bytes(self._plan.shape, _EVALUATION_BATCH) / copied
+        return {
+            "step_seconds": per_batch * self._batches / self._updates,
+            "epoch_seconds": per_batch * self._batches + per_test * self._plan.info.test_samples / _EVALUATION_BATCH,
+            "step_flops": sum(layer.training_flops for layer in layers) * self._batches / self._updates,
+            "copy_bytes_per_second": copied,
+            "layers": [
+                {
+                    "name": layer.name,
+                    "flops": layer.training_flops,
+                    "seconds": seconds,
+                    "flops_per_second": layer.training_flops / seconds,
+                }
+                for layer, seconds in zip(layers, training, strict=True)
+            ],
+        }
+
+    def _images(self, batch: int) -> Tensor:
+        images = torch.randn(batch, *self._plan.shape, device=self._plan.device)
+        return images.contiguous(memory_format=torch.channels_last)
+
+    def _training(self, layer: Layer) -> Callable[[], object]:
+        """Forward and backward of the layer by itself."""
+        inputs, gradient = self._tensors(layer)
+        inputs.requires_grad_(layer.needs_input_gradient)
+        wanted: list[Tensor] = [weight for weight in layer.module.parameters() if weight.requires_grad]
+        wanted += [inputs] if layer.needs_input_gradient else []
+
+        def run() -> object:
+            with self._precision.autocast(), torch.set_grad_enabled(bool(wanted)):
+                output = layer.module(inputs)
+            return torch.autograd.grad(output, wanted, gradient.to(output.dtype)) if wanted else output
+
+        return run
+
+    def _testing(self, layer: Layer) -> Callable[[], object]:
+        inputs, _ = self._tensors(layer)
+
+        def run() -> object:
+            with torch.inference_mode(), self._precision.autocast():
+                return layer.module(inputs)
+
+        return run
+
+    def _tensors(self, layer: Layer) -> tuple[Tensor, Tensor]:
+        """Random (input, gradient of the output) in the layout and, behind the first layer, the type that they have."""
+        made = [torch.randn(shape, device=self._plan.device) for shape in (layer.input_shape, layer.output_shape)]
+        if len(layer.input_shape) == 4:
+            made = [tensor.contiguous(memory_format=torch.channels_last) for tensor in made]
+        return made[0], made[1]
+
+    def _best(self, run: Callable[[], object]) -> float:
+        """The least seconds of one call."""
+        device, best = self._plan.device, float("inf")
+        end = time.perf_counter() + _SECONDS_A_LAYER
+        while best == float("inf") or time.perf_counter() < end:
+            synchronise(device)
+            began = time.perf_counter()
+            run()
+            synchronise(device)
+            best = min(best, time.perf_counter() - began)
+        return best
+
+    def _copy_rate(self) -> float:
+        """Bytes read and written a second by a copy that no cache holds."""
+        source = torch.ones(_COPY_BYTES // 4, device=self._plan.device)
+        target = torch.empty_like(source)
+        return 2 * _COPY_BYTES / self._best(lambda: target.copy_(source))
+
+
+def layers_of(model: nn.Module, images: Tensor) -> list[Layer]:
+    """Every convolution and linear layer that the pictures pass, in that order, with the gradients that it needs."""
+    found: list[Layer] = []
+    names = {module: name for name, module in model.named_modules()}
+
+    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
+        trains = any(weight.requires_grad for weight in module.parameters())
+        shapes = tuple(inputs[0].shape), tuple(output.shape)
+        found.append(Layer(names[module], module, *shapes, inputs[0].requires_grad, trains))
+
+    hooks = [
+        module.register_forward_hook(note) for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))
+    ]
+    try:
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return found
+
+
+def _input_bytes(shape: tuple[int, int, int], batch: int) -> int:
+    """A batch of pictures is read as bytes and written as float32."""
+    channels, height, width = shape
+    return batch * channels * height * width * (1 + 4)

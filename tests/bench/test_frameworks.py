@@ -1,0 +1,71 @@
+"""The contenders that need a package which deepexp does not; each is skipped where that is not installed."""
+
+import json
+
+import pytest
+import torch
+
+from deepexp.bench import contest
+from deepexp.bench.contender import Unsuited
+from deepexp.cli import main
+from deepexp.errors import InputError
+from deepexp.models.mnist_net import MnistNet
+
+from .setting import planned
+
+QUICK = ["rounds=1", "warm_up=false", "data.subset=60", "batch_size=20", "threads=1", "device=cpu"]
+
+
+def test_an_epoch_against_whoever_is_installed(capfd, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert main(["bench", "epoch", "json=true", *QUICK]) == 0
+    out, _ = capfd.readouterr()
+    report = json.loads(out)
+    rivals, missing = contest._rivals("all")
+    assert set(report["seconds"]["epoch"]) == {"deepexp", *rivals}
+    assert report["notes"] == missing
+    assert report["limit"]["epoch_seconds"] > 0
+    assert all(0 <= report["test_error_rate"][name] <= 1 for name in ("deepexp", *rivals))
+    assert not list(tmp_path.iterdir())
+
+
+def test_who_is_named_must_be_there(monkeypatch):
+    monkeypatch.setattr(contest, "_is_installed", lambda package: package == "keras")
+    assert contest._rivals("all") == (["plain", "keras"], ["lightning is left out: it is not installed"])
+    assert contest._rivals("keras,plain,keras") == (["keras", "plain"], [])
+    with pytest.raises(InputError, match="lightning is not installed; pip install lightning"):
+        contest._rivals("plain,lightning")
+    with pytest.raises(InputError, match=r"'kreas' is not allowed .*'keras'"):
+        contest._rivals("kreas")
+
+
+def test_keras_has_the_same_net(monkeypatch):
+    pytest.importorskip("keras")
+    from deepexp.bench import keras_loop
+
+    config, plan = planned()
+    net = MnistNet(shape=(1, 28, 28), classes=10)
+    images = torch.randn(4, 1, 28, 28)
+    with keras_loop.opened(config, plan):
+        theirs = keras_loop.sequential(net, (1, 28, 28))(images.permute(0, 2, 3, 1).numpy())
+    torch.testing.assert_close(torch.from_numpy(theirs.numpy()), net(images).detach(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("word", ["model=resnet", "dropout=0.5", "optim=muon", "optim.weight_decay=0.1"])
+def test_what_keras_does_not_have_is_said(word):
+    pytest.importorskip("keras")
+    from deepexp.bench import keras_loop
+
+    config, plan = planned(word)
+    with pytest.raises(Unsuited, match="only"), keras_loop.opened(config, plan):
+        pass
+
+
+def test_lightning_counts_its_errors():
+    pytest.importorskip("lightning")
+    from deepexp.bench import lightning_loop
+
+    config, plan = planned("optim.lr=0.1")
+    with lightning_loop.opened(config, plan) as loop:
+        assert loop.steps(3) > 0
+        assert loop.epoch().test_error_rate > loop.epoch().test_error_rate > 0

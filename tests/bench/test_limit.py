@@ -1,0 +1,61 @@
+"""The limit: what is counted, against counts by hand."""
+
+import pytest
+import torch
+from torch import nn
+
+from deepexp.bench import limit
+from deepexp.models.mnist_net import MnistNet
+
+from .setting import planned
+
+
+def counted(module, inputs):
+    outputs = module(inputs)
+    layer = limit.Layer("layer", module, tuple(inputs.shape), tuple(outputs.shape), True, True)
+    return layer.forward_flops
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"padding": 2}, {"padding": 1, "stride": 2}, {"padding": 3, "dilation": 2}, {"groups": 2}]
+)
+def test_operations_of_a_convolution(options):
+    """With all weights and pixels one and no bias, each output is the number of its multiplications."""
+    conv = nn.Conv2d(4, 6, 3, bias=False, **options)
+    nn.init.ones_(conv.weight)
+    pixels = torch.ones(2, 4, 9, 7)
+    assert counted(conv, pixels) == 2 * conv(pixels).sum().item()
+
+
+def test_operations_of_a_product():
+    assert counted(nn.Linear(30, 7), torch.ones(5, 30)) == 2 * 5 * 30 * 7
+
+
+def test_layers_of_the_lectures_net():
+    """7.1 million operations a sample with the backward pass, of which the first layer needs no input gradient."""
+    layers = limit.layers_of(MnistNet(shape=(1, 28, 28), classes=10), torch.zeros(3, 1, 28, 28))
+    assert [layer.name for layer in layers] == ["conv1", "conv2", "fc1", "fc2"]
+    assert [layer.needs_input_gradient for layer in layers] == [False, True, True, True]
+    forward = [2 * 24 * 24 * 32 * 25, 2 * 4 * 4 * 64 * 32 * 25, 2 * 256 * 200, 2 * 200 * 10]
+    assert [layer.forward_flops for layer in layers] == [3 * count for count in forward]
+    assert sum(layer.training_flops for layer in layers) == 3 * (2 * forward[0] + 3 * sum(forward[1:]))
+    assert sum(layer.training_flops for layer in layers) / 3 == pytest.approx(7.1e6, rel=0.01)
+
+
+def test_a_frozen_layer_needs_no_gradient_of_its_weights():
+    net = MnistNet(shape=(1, 28, 28), classes=10)
+    net.conv1.requires_grad_(False)
+    first, second, *_ = limit.layers_of(net, torch.zeros(1, 1, 28, 28))
+    assert first.training_flops == first.forward_flops and not second.needs_input_gradient
+
+
+@pytest.mark.parametrize("precision", ["fp32", "bf16"])
+def test_it_is_measured(precision, monkeypatch):
+    monkeypatch.setattr(limit, "_SECONDS_A_LAYER", 0.01)
+    config, plan = planned(f"precision={precision}")
+    with limit.opened(config, plan) as opened:
+        found = opened.measure()
+    assert 0 < found["step_seconds"] < found["epoch_seconds"]
+    assert found["step_flops"] == pytest.approx(20 * 7.1e6, rel=0.01)
+    assert all(1e8 < layer["flops_per_second"] < 1e13 for layer in found["layers"])
+    assert 1e8 < found["copy_bytes_per_second"] < 1e13
