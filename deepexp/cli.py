@@ -56,7 +56,13 @@ def _dispatch(words: list[str]) -> int:
     command = _command(name)
     if HELP_FLAGS.intersection(rest):
         return _show_help([name])
-    status: int = importlib.import_module(command.module).main(rest)
+    if startup.runs_jobs(name, rest):
+        from deepexp.sweep import server
+
+        server.start()  # it imports torch while this process does
+    with startup.without_garbage_collection():
+        module = importlib.import_module(command.module)
+    status: int = module.main(rest)
     return status
 
 

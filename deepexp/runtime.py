@@ -10,7 +10,6 @@ import functools
 import hashlib
 import logging
 import os
-import signal
 import sys
 from collections.abc import Iterator
 
@@ -19,8 +18,6 @@ import torch
 from deepexp.errors import InputError
 
 log = logging.getLogger(__name__)
-
-_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 
 def derive_seed(seed: int, *words: str | int) -> int:
@@ -104,12 +101,6 @@ def tune_malloc() -> bool:
         arena_max: 1,
     }
     return sum(mallopt(parameter, value) for parameter, value in settings.items()) == len(settings)
-
-
-def die_with_parent() -> None:
-    """Have Linux kill this process as soon as the thread that forked it ends; elsewhere nothing is done."""
-    if sys.platform == "linux":
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
 
 
 @contextlib.contextmanager

@@ -1,6 +1,10 @@
-"""What must be in the environment before torch is imported. Standard library only."""
+"""What must be done before torch is imported. Standard library only."""
 
+import atexit
+import contextlib
+import gc
 import os
+from collections.abc import Iterator, Sequence
 
 MARK = "DEEPEXP_SET_OMP_WAIT_POLICY"
 """In the environment when the policy is deepexp's choice and not the user's."""
@@ -12,8 +16,21 @@ def prepare() -> None:
     Spinning saves some microseconds where nobody else uses the machine. Where one other process does, threads that
     spin keep each other from working: a step of the lecture's net on two cores became ten times slower.
     """
+    atexit.register(gc.freeze)  # else Python looks through all of torch once more as it ends, for half a second
     if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
         os.environ.update({"OMP_WAIT_POLICY": "passive", MARK: "1"})
+
+
+@contextlib.contextmanager
+def without_garbage_collection() -> Iterator[None]:
+    """For imports: what they make stays, and looking for garbage among it again and again takes half a second."""
+    was_on = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if was_on:
+            gc.enable()
 
 
 def users_environment() -> dict[str, str]:
@@ -22,3 +39,11 @@ def users_environment() -> dict[str, str]:
     if environment.pop(MARK, None):
         environment.pop("OMP_WAIT_POLICY", None)
     return environment
+
+
+def runs_jobs(command: str, words: Sequence[str]) -> bool:
+    """Whether a command is a sweep, as far as its words tell at a glance: too much or too little costs only time."""
+    swept = {"-m", "--multirun"}.intersection(words)
+    resumed = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
+    begun = any(os.path.isfile(os.path.join(os.path.expanduser(path), "sweep.json")) for path in resumed)
+    return command == "train" and (bool(swept) or begun)

@@ -75,9 +75,12 @@ class SweepDirectory:
         write_atomically(self.path / SWEEP_FILE, (text + "\n").encode(errors="backslashreplace"))
 
     def free_directory(self, name: str) -> Path:
-        """A place for a run that nothing stands in: the job's name, or that with a number behind it."""
+        """A place for a run that nothing stands in: the job's name, or that with a number behind it.
+
+        What a job leaves that is killed before it has begun, an empty shell of a run, is removed.
+        """
         path, number = self.path / name, 1
-        while path.exists():
+        while path.exists() and not _removed_shell(path):
             number += 1
             path = self.path / f"{name}~{number}"
         return path
@@ -91,8 +94,17 @@ class SweepDirectory:
 
 
 def can_go_on(run: Path) -> bool:
-    """Whether a run directory holds a checkpoint, or the end, of a run."""
-    return (run / "summary.json").is_file() or any((run / "checkpoints").glob("*.pt"))
+    """Whether a run was begun in a directory: from its last checkpoint, or anew if it has not come to one."""
+    return (run / "status.json").is_file()
+
+
+def _removed_shell(run: Path) -> bool:
+    """Remove what is left of a run that was killed while its directory was made: its status is written last."""
+    begun = can_go_on(run) or (run / "run.log").exists() or any((run / "checkpoints").glob("*"))
+    if begun or not (run / ".lock").exists():
+        return False
+    shutil.rmtree(run, ignore_errors=True)
+    return not run.exists()
 
 
 def finished(run: Path) -> bool:

@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from deepexp.errors import Interrupted
-from deepexp.sweep import pool
+from deepexp.sweep import pool, server
 from deepexp.sweep.directory import LOGS, SweepDirectory, can_go_on, finished, read_summary
 from deepexp.sweep.display import Display
 from deepexp.sweep.ledger import Entry, Ledger
@@ -53,7 +53,7 @@ class Sweep:
         Raises `InputError` before anything has started if a point is impossible, `Interrupted` if a signal came.
         """
         needs_validation = handed.needs_objective and handed.config.objective == "val_error_rate"
-        pool.start_server(threads=1)  # it gets ready while the points are checked
+        server.start()  # it gets ready while the points are checked
         checked = check_points(points, handed.fixed, needs_validation=needs_validation)
         slots = make_slots(
             handed.config,

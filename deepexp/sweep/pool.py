@@ -3,26 +3,25 @@
 What a job is, and what follows from its end, is the business of the watcher that is given (`jobs.py`).
 """
 
-import contextlib
 import multiprocessing
 import os
-import platform
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from multiprocessing import connection
 from multiprocessing.connection import Connection
-from multiprocessing.context import ForkServerContext, SpawnContext
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
 from deepexp.interrupt import StopRequest
+from deepexp.sweep import server
 from deepexp.sweep.slots import Slot
-from deepexp.sweep.worker import PRELOADED, Ending, Progress, Task, kill_with_children, run_job
+from deepexp.sweep.worker import Ending, Progress, Task, kill_with_children, run_job
 
 _POLL_SECONDS = 0.2
+_SERVER_GONE = 255  # what multiprocessing says of a process whose server cannot tell any more
 _GRACE_SECONDS = 30.0  # for a job that was asked to stop to save itself
 
 
@@ -56,18 +55,6 @@ class _Running:
     """When it was asked to stop."""
     is_late: bool = False
     ending: Ending | None = None
-
-
-def start_server(threads: int) -> None:
-    """Start the server that jobs are forked from, if it does not run yet: it is then ready when they are."""
-    context = _context()
-    if context.get_start_method() == "forkserver":
-        from multiprocessing import forkserver
-
-        context.set_forkserver_preload(list(PRELOADED))
-        # OpenMP reads this when torch is loaded; jobs set their number of threads themselves beyond that.
-        with _environment({"OMP_NUM_THREADS": str(threads)}):
-            forkserver.ensure_running()
 
 
 def run(
@@ -116,7 +103,8 @@ class _Pool:
         slot = self.free.pop()
         ours, theirs = multiprocessing.Pipe()
         environment = {**self.environment, **slot.environment}
-        process = _context().Process(
+        server.start()  # anew, if it was killed
+        process = server.context().Process(
             target=run_job, args=(task, environment, os.getcwd(), theirs), name=task.name, daemon=False
         )
         self.watcher.started(task)
@@ -181,30 +169,13 @@ def _kill(job: _Running) -> None:
         kill_with_children(job.process.pid)
 
 
-def _context() -> ForkServerContext | SpawnContext:
-    """Forking from a server that has threads or frameworks running is safe on Linux only."""
-    if platform.system() == "Linux":
-        return multiprocessing.get_context("forkserver")
-    return multiprocessing.get_context("spawn")
-
-
 def _how_it_died(exitcode: int | None) -> str:
     if exitcode is None or exitcode >= 0:
-        return f"its process ended with status {exitcode}"
+        return (
+            "its process is gone, with the server that it was forked from"
+            if exitcode == _SERVER_GONE
+            else f"its process ended with status {exitcode}"
+        )
     name = signal.Signals(-exitcode).name if -exitcode in signal.valid_signals() else str(-exitcode)
     hint = " (the system does that when memory runs out)" if name == "SIGKILL" else ""
     return f"killed by {name}{hint}"
-
-
-@contextlib.contextmanager
-def _environment(values: dict[str, str]) -> Iterator[None]:
-    before = {name: os.environ.get(name) for name in values}
-    os.environ.update(values)
-    try:
-        yield
-    finally:
-        for name, value in before.items():
-            if value is None:
-                del os.environ[name]
-            else:
-                os.environ[name] = value

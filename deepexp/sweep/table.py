@@ -12,6 +12,7 @@ from deepexp.storage import write_atomically
 from deepexp.sweep.ledger import State
 from deepexp.sweep.shapes import REPEATED
 from deepexp.terminal import printable
+from deepexp.text_table import Table
 from deepexp.units import duration, percent
 
 _FIGURES = (
@@ -81,7 +82,7 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
         columns["pretrained"] = [str(_figure(row, "pretrained") or "-") for row in rows]
     columns["time"] = [_time(_figure(row, "total_seconds")) for row in rows]
     columns["state"] = [_STATES[row.state] for row in rows]
-    yield from _aligned(columns, left={*keys, "pretrained", "state"})
+    yield from Table.of_columns(columns, left={*keys, "pretrained", "state"}).lines()
 
 
 def lines_over_seeds(rows: Sequence[Row]) -> list[str]:
@@ -100,7 +101,7 @@ def lines_over_seeds(rows: Sequence[Row]) -> list[str]:
         columns["val error"] = [_spread(group, "val_error_rate") for group in groups.values()]
     columns["test error"] = [_spread(group, "test_error_rate") for group in groups.values()]
     columns["seeds"] = [f"{sum(row.summary is not None for row in group)} of {len(group)}" for group in groups.values()]
-    return list(_aligned(columns, left=set(keys)))
+    return list(Table.of_columns(columns, left=set(keys)).lines())
 
 
 def failures(rows: Sequence[Row], directory: str) -> list[str]:
@@ -154,15 +155,3 @@ def _spread(group: Sequence[Row], name: str) -> str:
         return "-"
     spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
     return f"{statistics.fmean(values):.2f}{spread}%"
-
-
-def _aligned(columns: Mapping[str, Sequence[str]], left: set[str]) -> Iterator[str]:
-    shown = {name: [printable(text) for text in texts] for name, texts in columns.items()}
-    widths = {name: max(len(name), *map(len, texts)) for name, texts in shown.items()}
-    rows = zip(*shown.values(), strict=True)
-    for texts in [list(shown), *rows]:
-        cells = [
-            f"{text:<{width}}" if name in left else f"{text:>{width}}"
-            for (name, width), text in zip(widths.items(), texts, strict=True)
-        ]
-        yield "  ".join(cells).rstrip()

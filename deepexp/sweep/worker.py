@@ -4,6 +4,7 @@ The process is forked from a server that has imported this module and with it to
 """
 
 import contextlib
+import gc
 import os
 import signal
 import sys
@@ -19,19 +20,8 @@ from deepexp.commands.train import train
 from deepexp.console import Console, Horizon
 from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.metrics import EpochMetrics
+from deepexp.orphans import die_with_parent
 from deepexp.overrides import quote
-from deepexp.runtime import die_with_parent
-
-PRELOADED = (
-    "deepexp.sweep.worker",
-    "hydra.core.plugins",
-    "hydra_plugins.deepexp_plugins",
-    "sklearn.datasets",
-    "tensorboard.compat.proto.event_pb2",
-    "torch._dynamo",
-    "torchvision",
-)
-"""What the server imports, so that no job has to: this module, and what is imported late elsewhere."""
 
 _PROGRESS_SECONDS = 0.2
 
@@ -72,6 +62,9 @@ class Ending:
 
 def run_job(task: Task, environment: dict[str, str], working_directory: str, parent: Connection) -> None:
     """Train; what comes of it is sent to the parent as `Progress` and one `Ending`."""
+    gc.enable()
+    gc.freeze()  # looking through what the server has imported would copy its pages one by one
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # the server ignores it
     _die_with(parent)
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C in the terminal is for the parent, which then asks each job once

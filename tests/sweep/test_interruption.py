@@ -3,7 +3,6 @@
 import os
 import signal
 import subprocess
-import sys
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -14,6 +13,7 @@ import deepexp
 from deepexp.sweep import ledger
 
 from .conftest import SMALL, Sweeper
+from .processes import begin, jobs_of, processes_of, wait_until_gone
 
 pytestmark = [
     pytest.mark.slow,
@@ -22,41 +22,6 @@ pytestmark = [
 
 ONE = (*SMALL, "model=troubled", "epochs=4", "output_dir=slow")
 SLOW = (*ONE, "model.trouble=slow", "seed=0,1,2")
-
-
-def begin(folder: Path, *words: str) -> subprocess.Popen[str]:
-    command = [sys.executable, "-m", "deepexp", "train", *words]
-    environment = {**os.environ, "DEEPEXP_TEST_SWEEP": str(folder)}
-    return subprocess.Popen(
-        command, cwd=folder, env=environment, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
-        start_new_session=True,
-    )  # fmt: skip
-
-
-def processes_of(folder: Path) -> list[int]:
-    """Whatever was started by `begin` in this folder and still runs."""
-    mark = f"DEEPEXP_TEST_SWEEP={folder}".encode()
-    found = []
-    for process in Path("/proc").iterdir():
-        try:
-            if process.name.isdigit() and mark in (process / "environ").read_bytes().split(b"\0"):
-                state = (process / "stat").read_text().rpartition(")")[2].split()[0]
-                found += [int(process.name)] if state != "Z" else []
-        except OSError:
-            continue  # it has ended meanwhile, or is not ours
-    return found
-
-
-def jobs_of(started: subprocess.Popen[str], folder: Path) -> list[int]:
-    """The processes of jobs, each of which leads a group of its own."""
-    return [process for process in processes_of(folder) if os.getpgid(process) == process != started.pid]
-
-
-def wait_until_gone(folder: Path, seconds: float = 20) -> None:
-    deadline = time.monotonic() + seconds
-    while processes_of(folder):
-        assert time.monotonic() < deadline, f"still alive: {processes_of(folder)}"
-        time.sleep(0.1)
 
 
 def wait_for_checkpoint(folder: Path, seconds: float = 120) -> Path:

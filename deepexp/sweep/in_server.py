@@ -1,0 +1,14 @@
+"""The first thing that the server of the jobs imports, and nobody else does: the only hook that such a server has.
+
+Until it has imported all the rest, which takes seconds, it would notice neither that its sweep is gone nor, without a
+traceback, a Ctrl-C that is meant for that.
+"""
+
+import gc
+import signal
+
+from deepexp.orphans import die_with_parent
+
+die_with_parent()
+gc.disable()  # what it imports stays
+signal.signal(signal.SIGINT, signal.SIG_IGN)
