@@ -5,9 +5,11 @@ a thread of its own, and makes an extra run for each set of hyper-parameters. Wh
 is decided in `runlog.py`; the pictures are drawn in `pictures.py`.
 """
 
+import ctypes
 import io
 import os
 import socket
+import struct
 import time
 import warnings
 from collections.abc import Mapping, Sequence
@@ -51,10 +53,7 @@ class EventFile:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """One point at `step` in the curve of each tag."""
-        from tensorboard.compat.proto.summary_pb2 import Summary
-
-        points = [Summary.Value(tag=tag, simple_value=value) for tag, value in values.items()]
-        self._add(Summary(value=points), step)
+        self._records.write(_scalar_event(values, step, time.time()))
 
     def curve(self, tag: str, values: Sequence[float], first_step: int) -> None:
         """Consecutive points of one tag, the first of them at `first_step`."""
@@ -210,3 +209,32 @@ def model_graph(model: nn.Module, example: Tensor) -> bytes:
         for module, training in modes:
             module.training = training
     return GraphDef(node=nodes, versions=VersionDef(producer=22)).SerializeToString()
+
+
+def _scalar_event(values: Mapping[str, float], step: int, wall_time: float) -> bytes:
+    """A serialised `Event` with one point for each tag, in the wire format of protocol buffers.
+
+    Byte for byte what their own library makes. That one hands the whole heap back to the system each time it has freed
+    a few thousand messages (`malloc_trim`), and a run writes one for each update: its memory would go up and down.
+    """
+    points = b"".join(
+        _field(1, _field(1, tag.encode()) + b"\x15" + struct.pack("<f", ctypes.c_float(value).value))
+        for tag, value in values.items()
+    )
+    at_step = b"\x10" + _varint(step) if step else b""  # zero is what a field that is left out stands for
+    return b"\x09" + struct.pack("<d", wall_time) + at_step + _field(5, points)
+
+
+def _field(number: int, content: bytes) -> bytes:
+    """A field that has a length: a string or a message."""
+    return bytes([number << 3 | 2]) + _varint(len(content)) + content
+
+
+def _varint(number: int) -> bytes:
+    """A whole number ≥ 0 in groups of seven bits, the lowest first."""
+    groups = bytearray()
+    while number > 0x7F:
+        groups.append(number & 0x7F | 0x80)
+        number >>= 7
+    groups.append(number)
+    return bytes(groups)

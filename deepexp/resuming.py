@@ -4,22 +4,25 @@ Whatever could change the result of what was trained already is refused by name.
 it is read as plain YAML, and its targets must be known here (`trust.check_targets`).
 """
 
+import datetime
 import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import yaml
+import torch
 from omegaconf import OmegaConf
 
-from deepexp import build, check, checkpoint, trust
+from deepexp import build, check, checkpoint, provenance, runtime, trust
 from deepexp.check import Plan
 from deepexp.compose import Composed
+from deepexp.data.source import WritingSource
 from deepexp.errors import InputError
 from deepexp.rundir import RunDirectory
 from deepexp.schema import TrainConfig
 from deepexp.storage import storage_errors, sync_directory, write_atomically
+from deepexp.yaml_file import read_mapping
 
 log = logging.getLogger(__name__)
 
@@ -48,11 +51,15 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
     trust.check_targets(saved)
     changes = _changes(composed)
     config_before, plan_before = check.typed_and_planned(saved)
+    if "data.root" in changes and "cache" in config_before.data.component.arguments:
+        changes["data.cache"] = None  # it was for other pictures
     changed = OmegaConf.create(saved)
     for key, value in changes.items():
         OmegaConf.update(changed, key, value)
     config, plan = check.typed_and_planned(OmegaConf.to_container(changed))
     _refuse_if_horizon_matters(config_before, plan_before, config, plan)
+    if isinstance(plan.source, WritingSource):
+        plan.source.keep_out_of(_foreign_places(config, composed, changes))
     return Resumed(config, plan, _names(run), OmegaConf.to_yaml(changed) if changes else None)
 
 
@@ -75,10 +82,16 @@ def is_complete(run: RunDirectory, composed: Composed) -> bool:
 def last_checkpoint(run: RunDirectory, resumed: Resumed) -> dict[str, Any] | None:
     """The content of the last good checkpoint; None when the run was cut off before its first one.
 
-    Raises `InputError` if none is good, or if the run is past the end that it is to have now.
+    Raises `InputError` if none is good, if they were removed from a finished run, or if the run is past the end that it
+    is to have now.
     """
     kept = [run.checkpoints / name for name in (checkpoint.LAST, checkpoint.PREVIOUS)]
     if not any(path.exists() for path in kept):
+        if (run.path / "summary.json").exists():
+            raise InputError(
+                f"{run.path}: its checkpoints were removed (as `deepexp runs prune=true` does), so it cannot be gone "
+                "on with; start a new run with the config in its .hydra folder"
+            )
         log.warning("%s has no checkpoint yet: it begins anew", run.path)
         return None
     path, content = checkpoint.load_latest(run.checkpoints)
@@ -99,20 +112,38 @@ def check_same_data(run: RunDirectory, fingerprint: str) -> None:
         )
 
 
+def note_machine(run: RunDirectory, device: torch.device) -> None:
+    """Write into `provenance.json` where the run goes on, and warn of what keeps it from being equal bit for bit.
+
+    That is another device, number of threads (on a CPU) or torch than those of its first start.
+    """
+    known = run.read_json("provenance.json")
+    words = runtime.describe_device(device)
+    now = {"device": words, "threads": torch.get_num_threads(), "torch": provenance.versions()["torch"]}
+    before = {
+        "device": known.get("device"),
+        "threads": _get(known.get("choices"), "threads"),
+        "torch": _get(known.get("versions"), "torch"),
+    }
+    on_cpu = device.type == "cpu" and str(before["device"]).startswith("cpu")
+    told = [name for name in now if now[name] != before[name] and name != ("device" if on_cpu else "threads")]
+    if told:
+        differences = ", ".join(f"{name}: {now[name]} instead of {before[name]}" for name in told)
+        threads = f"; OMP_NUM_THREADS={before['threads']} gives it as many threads" if "threads" in told else ""
+        log.warning(
+            "the run goes on where arithmetic is another (%s): it will not come out bit for bit as if it had not been "
+            "cut off%s",
+            differences,
+            threads,
+        )
+    earlier = known.get("resumed")
+    entry = {"time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), **now, "differs": told}
+    run.update_json("provenance.json", {"resumed": [*(earlier if isinstance(earlier, list) else []), entry]})
+
+
 def read_yaml(run: RunDirectory, name: str) -> dict[str, Any]:
     """A file of `.hydra` as plain values; `InputError` names it if it is damaged."""
-    path = run.path / ".hydra" / f"{name}.yaml"
-    try:
-        text = path.read_text(encoding="utf-8")
-        if any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, yaml.SafeLoader)):
-            raise ValueError("it has an alias, which deepexp never writes")  # a few of them stand for a huge text
-        content = yaml.safe_load(text)
-    except Exception as error:  # beside its own errors, PyYAML lets through those of the conversions that it tries
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise InputError(f"{path}: cannot be read ({reason})") from None
-    if not isinstance(content, dict):
-        raise InputError(f"{path}: is no mapping of keys to values")
-    return content
+    return read_mapping(run.path / ".hydra" / f"{name}.yaml")
 
 
 def _names(run: RunDirectory) -> dict[str, Any]:
@@ -123,6 +154,10 @@ def _names(run: RunDirectory) -> dict[str, Any]:
         groups = ", ".join(sorted(_GROUPS))
         raise InputError(f"{run.path / '.hydra' / 'hydra.yaml'}: runtime.choices must name the options of {groups}")
     return {group: None if name is None else str(name) for group, name in names.items()}
+
+
+def _get(node: Any, name: str) -> Any:
+    return node.get(name) if isinstance(node, dict) else None
 
 
 def _keep_old_summary(run: RunDirectory) -> None:
@@ -147,6 +182,15 @@ def _changes(composed: Composed) -> dict[str, Any]:
             f"config says); may change: {', '.join(MAY_CHANGE)}"
         )
     return {key: OmegaConf.select(composed.config, key) for key in keys if key in MAY_CHANGE}
+
+
+def _foreign_places(config: TrainConfig, composed: Composed, changes: dict[str, Any]) -> set[str]:
+    """Those of `data.root` and `data.cache` that the saved config names and the user does not, be it by default."""
+    foreign = {"cache"}
+    own = Path(composed.config.data.root).expanduser().absolute()
+    if "data.root" not in changes and Path(config.data.root).absolute() != own:
+        foreign.add("root")
+    return foreign
 
 
 def _refuse_if_horizon_matters(config_before: TrainConfig, plan_before: Plan, config: TrainConfig, plan: Plan) -> None:

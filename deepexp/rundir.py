@@ -4,6 +4,7 @@ Each of those carries `format` and is replaced in one step, so that nobody reads
 What the run measures is in `runlog.py`; how it came about, in `provenance.py`.
 """
 
+import contextlib
 import dataclasses
 import datetime
 import json
@@ -12,6 +13,7 @@ import os
 import secrets
 import shutil
 import socket
+import stat
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
@@ -117,14 +119,8 @@ class RunDirectory:
         return run
 
     def check_entries(self) -> None:
-        """Refuse a directory with anything but files and folders in it, before something is written.
-
-        Through a link, what is written would land elsewhere; a pipe would be waited for without end.
-        """
-        for folder, folders, files in os.walk(self.path):
-            for entry in (Path(folder, name) for name in (*folders, *files)):
-                if entry.is_symlink() or not (entry.is_dir() or entry.is_file()):
-                    raise InputError(f"{entry} is neither a file nor a folder, and a run holds nothing else; remove it")
+        """See `check_entries`."""
+        check_entries(self.path)
 
     def lock(self) -> None:
         """Claim the directory for this process; `InputError` if a run is still alive in it."""
@@ -218,6 +214,19 @@ class RunDirectory:
         except InputError:
             return ""
         return f" (process {status.get('pid')} on {status.get('host')})"
+
+
+def check_entries(directory: Path) -> None:
+    """Refuse a directory with anything but files and folders in it, before something is written.
+
+    Through a link, what is written would land elsewhere; a pipe would be waited for without end.
+    """
+    for folder, folders, files in os.walk(directory):
+        for entry in (Path(folder, name) for name in (*folders, *files)):
+            with contextlib.suppress(FileNotFoundError):  # a run that is alive, which is refused later, replaces files
+                mode = entry.lstat().st_mode
+                if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+                    raise InputError(f"{entry} is neither a file nor a folder, and a run holds nothing else; remove it")
 
 
 def plain(value: Any) -> Any:

@@ -139,3 +139,152 @@ def test_folders_of_any_name_work(here, capsys, monkeypatch, name):
     assert cli.main(["train", *words]) == 0, capsys.readouterr().err
     (run,) = Path(os.path.expanduser(name)).glob("mnist_net/*")
     assert cli.main(["train", f"resume={run}"]) == 0
+
+
+def make_pictures(root: Path) -> None:
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (root / split / name).mkdir(parents=True)
+            for index in range(2):
+                write_picture(root / split / name / f"{index}.png")
+
+
+PICTURES = ["data=image_folder", "data.root=pictures", "model=resnet", "batch_size=2", "device=cpu", "threads=1"]
+
+
+def enormous(path: Path) -> None:
+    from PIL import Image
+
+    Image.new("1", (10_000, 10_000)).save(path)
+
+
+def with_nan(path: Path) -> None:
+    import numpy as np
+    from PIL import Image
+
+    Image.fromarray(np.full((40, 40), np.nan, np.float32)).save(path)
+
+
+def loop(path: Path) -> None:
+    path.symlink_to(path.name)
+
+
+def cut_short(path: Path) -> None:
+    write_picture(path)
+    path.write_bytes(path.read_bytes()[:-200])
+
+
+def closed(path: Path) -> None:
+    if os.name == "nt" or os.geteuid() == 0:
+        pytest.skip("root may read everything")
+    write_picture(path)
+    path.chmod(0)
+
+
+@pytest.mark.parametrize("name", ["0.png", "9.tif"], ids=["first", "later"])
+@pytest.mark.parametrize(
+    ("make", "expected"),
+    [
+        (enormous, "too large, scale it down"),
+        (with_nan, "32 bits a pixel"),
+        (loop, "Too many levels of symbolic links"),
+        (cut_short, "truncated"),
+        (closed, "Permission denied"),
+    ],
+    ids=lambda value: value.__name__ if callable(value) else None,
+)
+def test_a_picture_that_cannot_be_used_is_named(here, capsys, make, expected, name):
+    make_pictures(here / "pictures")
+    path = here / "pictures" / "train" / "cat" / name
+    path.unlink(missing_ok=True)
+    if make is with_nan:
+        path = path.with_suffix(".tif")
+    elif name != "0.png":
+        path = path.with_suffix(".png")
+    make(path)
+    text = refused(capsys, *PICTURES)
+    assert str(path.relative_to(here)) in text and expected in text, text
+
+
+def test_links_in_a_circle_end(here, capsys):
+    make_pictures(here / "pictures")
+    (here / "pictures" / "train" / "cat" / "again").symlink_to(here / "pictures" / "train")
+    assert cli.main(["train", *PICTURES, "epochs=1", "model.depth=8", "model.width=2"]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("split", ["train", "test"])
+def test_classes_that_do_not_fit_are_named(here, capsys, split):
+    make_pictures(here / "pictures")
+    folder = here / "pictures" / split / "cow"
+    folder.mkdir()
+    if split == "test":
+        write_picture(folder / "0.png")
+    text = refused(capsys, *PICTURES)
+    assert str(folder.relative_to(here)) in text
+    assert ("the class has no pictures" if split == "train" else "training has no such class") in text
+
+
+SOURCE = """
+import torch
+from deepexp.data.source import DataInfo, Split
+
+class Mine:
+    def info(self):
+        return DataInfo((1, 28, 28), tuple("abc"), 30, 9)
+
+    def load(self):
+        pixels, labels = torch.zeros(30, 1, 28, 28, dtype=torch.uint8), torch.arange(30) % 3
+        train, test = Split(pixels, labels), Split(pixels[:9], labels[:9])
+        {change}
+        return train, test
+"""
+
+
+@pytest.mark.parametrize(
+    ("change", "expected"),
+    [
+        ("train = Split(pixels.float() * float('nan'), labels)", "training data: pictures torch.float32"),
+        ("train = Split(pixels[:, 0], labels)", "(30, 28, 28)"),
+        ("train = Split(pixels[:, :, :20], labels)", "shape (1, 20, 28)"),
+        ("train = Split(pixels, labels + 1)", "labels from 1 to 3; for 3 classes 0 to 2 are allowed"),
+        ("test = Split(pixels[:9], labels[:9] - 1)", "test data: labels from -1 to 1"),
+        ("train = Split(pixels, labels.float())", "labels torch.float32"),
+        ("train = Split(pixels, labels[:20])", "30 pictures of shape (1, 28, 28) with 20 labels"),
+        ("train = Split(pixels, labels % 2)", "test data: 1 class(es) have no training samples (c)"),
+        ("train = Split(pixels.numpy(), labels)", "training data: the source gives a Split of ndarray and Tensor"),
+        ("train = Split(pixels, labels.tolist())", "a Split of Tensor and list"),
+        ("test = None", "test data: the source gives a NoneType"),
+        ("test = Split(pixels[:0], labels[:0])", "test data: 0 pictures"),
+    ],
+)
+def test_what_a_source_of_one_s_own_gives_is_checked(here, capsys, monkeypatch, change, expected):
+    module = f"source_{abs(hash(change))}"  # each its own, since modules are imported once
+    (here / f"{module}.py").write_text(SOURCE.format(change=change))
+    monkeypatch.syspath_prepend(here)
+    (here / "conf" / "data").mkdir(parents=True)
+    (here / "conf" / "data" / "mine.yaml").write_text(f"# Mine\n_target_: {module}.Mine\n")
+    text = refused(capsys, "data=mine", "batch_size=10", "threads=1", "device=cpu")
+    assert expected in text and len(text.strip().splitlines()) == 1, text
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("_target_: deepexp.models.mnist_net.MnistNet\ndropout: [1]\nbatch_norm: null\n", "model.dropout"),
+        ("_target_: deepexp.models.mnist_net.MnistNet\ninput: 3\n", "model"),
+        ("_target_: 7\n", "_target_"),
+        ("_target_: deepexp.models.mnist_net.MnistNett\n", "MnistNett"),
+        ("hidden: 3\n", "_target_"),
+        ("a: 1\n\tb: 2\n", "conf/model/mine.yaml:3: a tab stands where only blanks may"),
+        ("a: 1\na: 2\n", "conf/model/mine.yaml:3: found duplicate key a"),
+        ("a: ${.b}\nb: ${.a}\n", "conf/model/mine.yaml:2: model.a: ${.b} cannot be resolved: Recursive"),
+        ("a: ${model}\n", "model.a"),
+        ("defaults:\n  - /modell: resnet\n", "conf/model/mine.yaml:3: there is no modell/resnet"),
+        ("- 1\n", "conf/model/mine.yaml: is a list"),
+    ],
+)
+def test_a_config_of_one_s_own_that_is_wrong_is_named(here, capsys, text, expected):
+    (here / "conf" / "model").mkdir(parents=True)
+    (here / "conf" / "model" / "mine.yaml").write_text(f"# Mine\n{text}")
+    said = refused(capsys, "model=mine")
+    assert expected in said.replace("\\", "/"), said

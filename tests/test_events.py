@@ -8,9 +8,11 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.backend.event_processing.event_file_loader import RawEventFileLoader
 from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.graph_pb2 import GraphDef
+from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata
 from torch import nn
 
+from deepexp import events as events_module
 from deepexp.events import EventFile, model_graph
 
 
@@ -41,6 +43,15 @@ def test_every_step_of_a_curve_is_there(events, tmp_path):
     assert values == tuple(torch.tensor(losses).tolist())  # in float32, as TensorBoard has them
     assert curve(tmp_path, "train/lr") == [(1000, 0.5)]
     assert curve(tmp_path, "train/grad_norm") == [(1000, math.inf)]
+
+
+@pytest.mark.parametrize("step", [0, 1, 127, 128, 300, 2**40])
+@pytest.mark.parametrize("value", [0.0, -0.0, 0.1, -1e-45, math.pi * 1e30, 1e300, -math.inf, math.nan])
+def test_scalars_are_what_the_library_of_protocol_buffers_makes(step, value):
+    values = {"train/loss": value, "größe": 1.0, "t" * 200: 2.0}
+    points = [Summary.Value(tag=tag, simple_value=number) for tag, number in values.items()]
+    event = Event(wall_time=1.7e9, step=step, summary=Summary(value=points))
+    assert events_module._scalar_event(values, step, 1.7e9) == event.SerializeToString()
 
 
 def test_nothing_is_written_before_flush(events, tmp_path):

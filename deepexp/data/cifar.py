@@ -11,6 +11,7 @@ import os
 import pickle
 import tarfile
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepexp.data.download import WITHOUT_NETWORK, check_root, fetch
+from deepexp.data.download import check_download, check_root, fetch
 from deepexp.data.source import DataInfo, Split
 from deepexp.errors import InputError
 
@@ -96,6 +97,11 @@ class CifarSource:
         self._root = Path(root)
         self._folder = self._root / published.folder
         self._download = download
+        self._keep_out = False
+
+    def keep_out_of(self, places: Collection[str]) -> None:
+        """See `source.WritingSource`."""
+        self._keep_out = "root" in places
 
     def info(self) -> DataInfo:
         """Constants: no other files than the published ones are taken."""
@@ -121,8 +127,7 @@ class CifarSource:
     def _unpack(self, names: list[str], checksums: dict[str, str]) -> None:
         """Take the named files, and nothing else, out of the archive; each appears whole or not at all."""
         archive = self._root / self._published.url.rsplit("/", 1)[-1]
-        if not self._download and not archive.exists():
-            raise InputError(f"{self._folder / names[0]} is missing, and data.download is false; {WITHOUT_NETWORK}")
+        check_download(self._folder / names[0], self._download or archive.exists(), self._keep_out)
         fetch(archive, [self._published.url], self._published.archive_md5, self._published.name)
         try:
             self._folder.mkdir(exist_ok=True)

@@ -108,6 +108,8 @@ def _hold_out(train: Split, count: int, seed: int) -> tuple[Split, Split | None]
 
 def _checked(split: Split, name: str, info: DataInfo) -> Split:
     """The split in NHWC memory order; `InputError` if the source does not give what it promised."""
+    if not (isinstance(split, Split) and isinstance(split.images, Tensor) and isinstance(split.labels, Tensor)):
+        raise InputError(f"{name} data: the source gives {_types(split)}; needed is a Split of two tensors")
     images, labels = split.images, split.labels
     if images.dtype != torch.uint8 or images.dim() != 4 or labels.dtype != torch.int64 or labels.dim() != 1:
         raise InputError(
@@ -129,6 +131,12 @@ def _checked(split: Split, name: str, info: DataInfo) -> Split:
     if not images.permute(0, 2, 3, 1).is_contiguous():
         images = Split.of(images, labels).images
     return Split(images, labels, split.rows, split.file)
+
+
+def _types(split: object) -> str:
+    if not isinstance(split, Split):
+        return f"a {type(split).__name__}"
+    return f"a Split of {type(split.images).__name__} and {type(split.labels).__name__}"
 
 
 def _check_classes(train: Split, test: Split, info: DataInfo) -> None:

@@ -37,8 +37,8 @@ def channels_and_size(path: str) -> tuple[int, int, int]:
             if image.getexif().get(_ORIENTATION, 1) >= 5:
                 width, height = height, width
             return (1 if image.mode in _GRAY else 3), height, width
-    except BrokenPicture as error:
-        raise InputError(f"{show(path)}: {error}") from error
+    except Exception as error:  # Pillow looks through a whole PNG for its EXIF, and may find it broken
+        raise InputError(f"{show(path)}: {error or type(error).__name__}") from error
 
 
 def decode(path: str, channels: int, height: int, width: int) -> tuple[np.ndarray, bool]:

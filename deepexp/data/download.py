@@ -30,6 +30,17 @@ def check_root(root: Path) -> None:
         raise InputError(f"data.root: {root} is a file; give the folder where data sets lie or are to be kept")
 
 
+def check_download(path: Path, allowed: bool, keep_out: bool) -> None:
+    """`InputError` if the missing `path` is not to be got: by `data.download`, or since a stranger chose its place."""
+    if not allowed:
+        raise InputError(f"{path} is missing, and data.download is false; {WITHOUT_NETWORK}")
+    if keep_out:
+        raise InputError(
+            f"{path} is missing; nothing is downloaded to a folder that only the saved config names, and not you: "
+            f"say data.root=DIR to have it there"
+        )
+
+
 def fetch(path: Path, urls: Sequence[str], md5: str, what: str) -> None:
     """Make sure that the file `path` of the data set `what` is there, downloading it from the first URL that has it.
 

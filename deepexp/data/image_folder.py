@@ -5,6 +5,7 @@ They are decoded once, all to one size, into a cache that later runs memory-map 
 
 import functools
 import logging
+from collections.abc import Collection
 from pathlib import Path
 
 import torch
@@ -49,6 +50,11 @@ class ImageFolder:
         self._test_fraction = test_fraction
         self._split_seed = split_seed
         self._cache = None if cache is None else Path(cache).expanduser().absolute()
+        self._kept_out_of: Collection[str] = ()
+
+    def keep_out_of(self, places: Collection[str]) -> None:
+        """See `source.WritingSource`; decoded pictures then go to the user's own cache folder."""
+        self._kept_out_of = places
 
     @functools.cached_property
     def _listing(self) -> Listing:
@@ -73,7 +79,7 @@ class ImageFolder:
         if untested:
             names = ", ".join(listing.classes[label] for label in sorted(untested)[:8])
             log.warning("%s: %d class(es) have no test pictures (%s)", self._root, len(untested), names)
-        files = picture_cache.open_or_build(self._root, listing, self._shape, self._cache)
+        files = picture_cache.open_or_build(self._root, listing, self._shape, self._cache, self._kept_out_of)
         return (
             Split.mapped(files["train"], _labels(listing.train)),
             Split.mapped(files["test"], _labels(listing.test)),

@@ -9,13 +9,14 @@ import hashlib
 import logging
 import struct
 import zlib
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from deepexp.data.download import WITHOUT_NETWORK, check_root, fetch
+from deepexp.data.download import check_download, check_root, fetch
 from deepexp.data.source import DataInfo, Split
 from deepexp.errors import InputError
 
@@ -77,6 +78,11 @@ class IdxSource:
         self._published = published
         self._root = Path(root)
         self._download = download
+        self._keep_out = False
+
+    def keep_out_of(self, places: Collection[str]) -> None:
+        """See `source.WritingSource`."""
+        self._keep_out = "root" in places
 
     def info(self) -> DataInfo:
         """From the headers of the image files that are there, else as published."""
@@ -115,8 +121,7 @@ class IdxSource:
         packed_md5, unpacked_md5 = self._published.checksums[name]
         if path is None:
             path = self._root / self._published.folder / "raw" / f"{name}.gz"
-            if not self._download:
-                raise InputError(f"{path} is missing, and data.download is false; {WITHOUT_NETWORK}")
+            check_download(path, self._download, self._keep_out)
             urls = [f"{mirror}{name}.gz" for mirror in self._published.mirrors]
             fetch(path, urls, packed_md5, self._published.folder)
         content = _read_bytes(path)

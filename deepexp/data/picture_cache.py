@@ -15,7 +15,7 @@ import os
 import shutil
 import sys
 import tempfile
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator
 from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
@@ -38,20 +38,24 @@ _MAX_CHUNK = 64  # pictures: so that the progress bar moves
 _SHOWN = 5  # broken pictures that are named
 
 
-def open_or_build(root: Path, listing: Listing, shape: Shape, where: Path | None) -> dict[str, Path]:
+def open_or_build(
+    root: Path, listing: Listing, shape: Shape, where: Path | None, keep_out_of: Collection[str] = ()
+) -> dict[str, Path]:
     """The `.npy` files of both splits, decoding the pictures if no cache has them.
 
     `where`: the folder for caches; None: beside the data if that can be written to, else the user's cache folder.
+    `keep_out_of`: which of `root` and `cache` a stranger may have chosen; a cache there is read, but none is made.
     """
     homes = [where] if where is not None else [_beside(root), _of_user()]
+    is_foreign = ("cache" if where is not None else "root") in keep_out_of
     name = f"{root.name[:40] or 'root'}-{_digest(_FORMAT, shape, str(root))[:12]}"
     content = _digest(listing.digest(root))[:16]
-    for home in homes:
+    for home in dict.fromkeys([*homes, _of_user()]):
         found = _read(home / name / content)
         if found is not None:
             log.info("decoded pictures are read from %s", show(home / name / content))
             return found
-    writable = [home for home in homes if _is_writable(home)]
+    writable = [home for home in ([_of_user()] if is_foreign else homes) if _is_writable(home)]
     if not writable:
         raise InputError(
             f"decoded pictures cannot be kept in {' or '.join(show(home) for home in homes)}: "

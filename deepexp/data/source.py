@@ -3,9 +3,10 @@
 The sources themselves have a module each; what a run makes of them is in `dataset.py`.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 import numpy as np
 import torch
@@ -101,4 +102,16 @@ class Source(Protocol):
 
     def load(self) -> tuple[Split, Split]:
         """(training, test); may download, decode and cache. `InputError` names the file that is missing or damaged."""
+        ...
+
+
+@runtime_checkable
+class WritingSource(Source, Protocol):
+    """A source that downloads, or caches, to where its arguments point."""
+
+    def keep_out_of(self, places: Collection[str]) -> None:
+        """From now on, read at most where these arguments (`root`, `cache`) point: a stranger may have chosen them.
+
+        Called before `load` for a run that is gone on with, whose config is a file from anywhere.
+        """
         ...

@@ -49,7 +49,7 @@ def resolve(choice: Choice) -> Resolved:
             weights_file(_alexnet_url())
         except InputError as error:
             log.warning(
-                "NO IMAGENET WEIGHTS: the first layer begins at random and is not frozen, and the results are marked "
+                "NO IMAGENET WEIGHTS: the first layer is random and by habit not frozen, and the results are marked "
                 "pretrained: random. With model.pretrained=true this would be an error; with false, no warning. "
                 "The reason: %s",
                 error,

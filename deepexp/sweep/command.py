@@ -19,6 +19,7 @@ from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.sweep import shapes, table
 from deepexp.sweep.directory import SweepDirectory, is_sweep
 from deepexp.sweep.display import Display
+from deepexp.sweep.foreign import check_sweep
 from deepexp.sweep.jobs import Sweep
 from deepexp.sweep.launcher import JobFailed
 from deepexp.sweep.table import Row
@@ -58,8 +59,10 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
     begun = resumed(words)
     if begun is not None and not is_sweep(begun):
         raise InputError(f"{begun}: is no sweep (it has no sweep.json); leave out -m to go on with a single run")
-    directory = SweepDirectory.open(begun) if begun is not None else None
     asked = overrides.quote_paths([word for word in words if overrides.split(word)[1] != "resume"])
+    if begun is not None:
+        check_sweep(begun, asked)
+    directory = SweepDirectory.open(begun) if begun is not None else None
     if directory is not None:
         directory.words = asked = merged(directory.words, asked)
     with console:
@@ -105,15 +108,18 @@ def merged(before: Sequence[str], new: Sequence[str]) -> list[str]:
 
 def _run(going_on: Sweep, words: Sequence[str], console: Console) -> SweepResult:
     directory = going_on.directory.path
+    again = f"deepexp train {shlex.quote(f'resume={short_path(directory)}')}"
     try:
         _multirun(going_on, words)
     except (Interrupted, KeyboardInterrupt, RunFailed):
         _show_end(going_on, console)
-        console.print(f"go on with: deepexp train {shlex.quote(f'resume={short_path(directory)}')}")
+        console.print(f"go on with: {again}")
         raise
     else:
-        rows = _show_end(going_on, console)
-        return SweepResult(directory, rows)
+        result = SweepResult(directory, _show_end(going_on, console))
+        if result.failures:
+            console.print(f"try them again with: {again}")
+        return result
     finally:
         going_on.close()
 

@@ -11,16 +11,13 @@ import signal
 import subprocess
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import pytest
-import torch
-from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 
-from deepexp import checkpoint
+from ..same_run import assert_same_run
 
 pytestmark = [
     pytest.mark.slow,
@@ -130,19 +127,28 @@ CHOSEN = COMBINATIONS if KILLS else dict(list(COMBINATIONS.items())[1::4])
 def test_kills_at_random_times(commands: Commands, tmp_path: Path, tally: list[int], options: list[str]) -> None:
     chosen = random.Random(" ".join(options))
     whole, seconds = run_to_the_end(commands, tmp_path / "whole", options)
-    folder = tmp_path / "killed"
+    kills, number = 0, 0
+    while kills < EACH:
+        number += 1
+        assert number < 100, "it always ends before it is killed"
+        folder = tmp_path / f"killed {number}"
+        kills += kill_until_done(commands, folder, options, EACH - kills, lambda: chosen.uniform(0.25, 1.0) * seconds)
+        compare(finish(commands, folder, options), whole)
+    tally[0] += kills
+
+
+def kill_until_done(commands: Commands, folder: Path, options: list[str], most: int, pause: Callable[[], float]) -> int:
+    """Kill a run again and again until it was quicker, or `most` times; how often it was killed."""
     words = ["train", *COMMON, EVERY_SAVE, *options, f"output_dir={folder}"]
-    for _ in range(EACH):
-        found = list(folder.glob("*/*"))
-        begun = [path for path in found if (path / "status.json").exists()]
+    for kills in range(most):
+        begun = [path for path in folder.glob("*/*") if (path / "status.json").exists()]
         if begun:
             words = ["train", f"resume={begun[0]}"]
-        status = commands(*words, seconds=chosen.uniform(0.25, 1.0) * seconds)
+        status = commands(*words, seconds=pause())
         if status == 0:
-            break
-        assert status == -signal.SIGKILL, (tmp_path, (commands.folder / "log").read_text()[-2000:])
-        tally[0] += 1
-    compare(finish(commands, folder, options), whole)
+            return kills
+        assert status == -signal.SIGKILL, (folder, (commands.folder / "log").read_text()[-2000:])
+    return most
 
 
 @pytest.mark.parametrize(("point", "name"), WRITE_POINTS if KILLS else WRITE_POINTS[::3], ids=lambda value: value)
@@ -178,62 +184,15 @@ def finish(commands: Commands, folder: Path, options: list[str]) -> Path:
     """Go on with the run in a folder, or begin one where none had got so far as to be one."""
     found = [path for path in folder.glob("*/*") if (path / "status.json").exists()]
     if not found:
-        return run_to_the_end(commands, folder.with_name("again"), [*options, EVERY_SAVE])[0]
+        return run_to_the_end(commands, folder.with_name(f"{folder.name} again"), [*options, EVERY_SAVE])[0]
     (run,) = found
     assert commands("train", f"resume={run}") == 0, (commands.folder / "log").read_text()[-2000:]
     return run
 
 
 def compare(run: Path, whole: Path) -> None:
-    """Everything but the clock's figures must be equal bit for bit."""
-    mine, theirs = (state(path / "checkpoints" / "last.pt") for path in (run, whole))
-    assert_equal(mine, theirs)
-    if (whole / "checkpoints" / "best.pt").exists():
-        assert_equal(*(state(path / "checkpoints" / "best.pt") for path in (run, whole)))
-    for name in ("predicted", "target"):
-        arrays = [np.load(path / "predictions.npz")[name] for path in (run, whole)]
-        assert np.array_equal(*arrays)
-    assert lines(run / "metrics.jsonl") == lines(whole / "metrics.jsonl")
-    assert lines(run / "summary.json") == lines(whole / "summary.json")
-    assert curves(run) == curves(whole)
+    """Everything but the clock's figures must be equal bit for bit, and no other file be left."""
+    assert_same_run(run, whole)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {
         path.name for path in (whole / "checkpoints").iterdir()
     }
-
-
-def state(path: Path) -> dict[str, Any]:
-    content = checkpoint.load(path)
-    del content["logs"]  # lengths in bytes, and the clock's figures have more or fewer digits
-    content["progress"] = without_clocks(content["progress"])
-    return content
-
-
-def assert_equal(mine: Any, theirs: Any) -> None:
-    assert type(mine) is type(theirs)
-    if isinstance(mine, torch.Tensor):
-        assert mine.dtype == theirs.dtype and torch.equal(mine, theirs)
-    elif isinstance(mine, dict):
-        assert list(mine) == list(theirs)
-        for key in mine:
-            assert_equal(mine[key], theirs[key])
-    elif isinstance(mine, (list, tuple)):
-        assert len(mine) == len(theirs)
-        for one, other in zip(mine, theirs, strict=True):
-            assert_equal(one, other)
-    else:
-        assert mine == theirs
-
-
-def lines(path: Path) -> list[dict[str, Any]]:
-    text = path.read_text()
-    return [without_clocks(json.loads(line)) for line in ([text] if path.suffix == ".json" else text.splitlines())]
-
-
-def without_clocks(figures: dict[str, Any]) -> dict[str, Any]:
-    return {key: value for key, value in figures.items() if not key.endswith(("seconds", "per_second"))}
-
-
-def curves(run: Path) -> dict[str, list[tuple[int, float]]]:
-    events = EventAccumulator(str(run), size_guidance={"scalars": 0}).Reload()
-    tags = [tag for tag in events.Tags()["scalars"] if not tag.startswith("speed/")]
-    return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in tags}

@@ -11,8 +11,12 @@ from typing import Any
 import pytest
 import torch
 import yaml
+from PIL import Image
 
 from deepexp import checkpoint, cli, trust
+from deepexp.data import download, picture_cache
+from deepexp.data.image_folder import ImageFolder
+from deepexp.models import pretrained
 from deepexp.saved_model import saved_model
 
 
@@ -153,22 +157,120 @@ def test_without_weights_only_it_does(run, bomb, mark, monkeypatch):
     assert mark.exists()
 
 
-def test_a_bomb_that_pretrained_leads_to_does_not_go_off(run, bomb, mark, capsys):
-    tamper(
-        run,
-        model={
-            "_target_": "deepexp.models.monster.Monster",
-            "input": {"channels": 3, "height": 32, "width": 32},
-            "nb_residual_blocks": 1,
-            "nb_channels": 8,
-            "pretrained": str(bomb),
-            "dropout": None,
-            "batch_norm": None,
-        },
-    )
-    assert resumed(run) in (1, 2)
-    assert "Traceback" not in capsys.readouterr().err
+def cut_off_early(run: Path) -> None:
+    """Before its first checkpoint: then it begins anew."""
+    (run / "summary.json").unlink()
+    for checkpoint_file in (run / "checkpoints").iterdir():
+        checkpoint_file.unlink()
+
+
+@pytest.fixture
+def lured(run, bomb):
+    """A run that was cut off before its first checkpoint, so that its first layer is loaded: from a bomb."""
+    cut_off_early(run)
+    monster = {"_target_": "deepexp.models.monster.Monster", "input": {"channels": 3, "height": 32, "width": 32}}
+    sizes = {"nb_residual_blocks": 1, "nb_channels": 8, "dropout": None, "batch_norm": None}
+    tamper(run, model={**monster, **sizes, "pretrained": str(bomb)})
+    return run
+
+
+def test_a_bomb_that_pretrained_leads_to_does_not_go_off(lured, bomb, mark, capsys):
+    assert resumed(lured) == 2
+    streams = capsys.readouterr()
+    assert str(bomb) in streams.err + streams.out
+    assert "Traceback" not in streams.err
     assert not mark.exists()
+
+
+def test_without_weights_only_there_it_does(lured, mark, monkeypatch):
+    load = torch.load
+    monkeypatch.setattr(pretrained.torch, "load", lambda *a, **k: load(*a, **{**k, "weights_only": False}))
+    resumed(lured)
+    assert mark.exists()
+
+
+def everything_below(folder: Path) -> dict[str, bytes | None]:
+    """Content of every file below a folder, None for folders."""
+    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
+
+
+@pytest.fixture
+def elsewhere(run, tmp_path, monkeypatch):
+    """A folder of pictures; the run is of them, and the user's own cache and data folders are others."""
+    folder = tmp_path / "elsewhere"
+    for split in ("train", "test"):
+        for name in ("cat", "dog"):
+            (folder / "pictures" / split / name).mkdir(parents=True)
+            for index in range(4):
+                Image.new("L", (28, 28), 40 * index).save(folder / "pictures" / split / name / f"{index}.png")
+    (folder / "precious").mkdir()
+    (folder / "precious" / "file").write_text("not to be touched")
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    monkeypatch.setenv("DEEPEXP_DATA", str(tmp_path / "own data"))
+    cut_off_early(run)
+    return folder
+
+
+def folder_of_pictures(elsewhere: Path, cache: Path | None) -> dict[str, Any]:
+    return {
+        "_target_": "deepexp.data.image_folder.ImageFolder", "root": str(elsewhere / "pictures"), "size": None,
+        "channels": None, "test_fraction": 0.2, "split_seed": 0, "cache": None if cache is None else str(cache),
+        "mode": "auto", "workers": 0, "resize": None, "normalise": "channel", "subset": None, "replicate": 1,
+    }  # fmt: skip
+
+
+@pytest.mark.parametrize("where", ["precious", "new", None])
+def test_pictures_are_decoded_to_no_place_that_only_the_run_names(run, elsewhere, tmp_path, capsys, where):
+    tamper(run, data=folder_of_pictures(elsewhere, where and elsewhere / where), batch_size=4)
+    before = everything_below(elsewhere)
+    assert resumed(run) == 0, capsys.readouterr().err
+    assert everything_below(elsewhere) == before
+    assert list((tmp_path / "cache" / "deepexp").glob("*/*/train.npy"))
+
+
+def test_without_the_guard_they_are(run, elsewhere, monkeypatch):
+    tamper(run, data=folder_of_pictures(elsewhere, elsewhere / "precious"), batch_size=4)
+    monkeypatch.setattr(ImageFolder, "keep_out_of", lambda self, places: None)
+    assert resumed(run) == 0
+    assert list((elsewhere / "precious").glob("*/*/train.npy"))
+
+
+def test_a_cache_that_a_run_names_is_read(run, elsewhere, tmp_path, monkeypatch, capsys):
+    """As when one goes on with one's own."""
+    source = ImageFolder(
+        root=elsewhere / "pictures",
+        size=None,
+        channels=None,
+        test_fraction=0.2,
+        split_seed=0,
+        cache=str(tmp_path / "c"),
+    )
+    source.load()
+    tamper(run, data=folder_of_pictures(elsewhere, tmp_path / "c"), batch_size=4)
+    monkeypatch.setattr(picture_cache, "_build", None)
+    assert resumed(run) == 0, capsys.readouterr().err
+
+
+def test_where_the_user_points_they_are_decoded(run, elsewhere, capsys):
+    tamper(run, data=folder_of_pictures(elsewhere, elsewhere / "precious"), batch_size=4)
+    root = elsewhere / "pictures"
+    assert cli.main(["train", f"resume={run}", f"data.root={root}"]) == 0, capsys.readouterr().err
+    assert list((elsewhere / ".deepexp-cache").glob("*/*/train.npy"))
+    assert len(list((elsewhere / "precious").iterdir())) == 1
+
+
+@pytest.mark.parametrize(("name", "target"), [("mnist", "mnist.mnist"), ("cifar10", "cifar.cifar10")])
+def test_nothing_is_downloaded_to_a_place_that_only_the_run_names(run, elsewhere, capsys, monkeypatch, name, target):
+    monkeypatch.setattr(download, "_download", lambda path, *_: path.write_bytes(b"loaded"))
+    common = {"mode": "auto", "workers": 0, "resize": None, "normalise": "channel", "subset": None, "replicate": 1}
+    place = {"root": str(elsewhere / "precious"), "download": True}
+    tamper(run, data={"_target_": f"deepexp.data.{target}", **place, **common})
+    before = everything_below(elsewhere)
+    assert resumed(run) == 2
+    assert "say data.root=DIR" in capsys.readouterr().err
+    assert everything_below(elsewhere) == before
+    cli.main(["train", f"resume={run}", f"data.root={elsewhere / 'precious'}"])
+    assert everything_below(elsewhere) != before  # there is a guard that this could pass without
 
 
 def test_pickled_arrays_in_a_cache_of_pictures_do_not_go_off(tmp_path, mark):

@@ -108,8 +108,8 @@ def test_going_on_runs_what_is_missing_and_nothing_else(sweep: Sweeper) -> None:
         "model.trouble=none": 1,
     }
     assert (first.directory / "model.trouble=none" / "summary.json").stat().st_mtime_ns == kept
-    # What the first try has left is still there.
-    assert second.rows[0].directory == "model.trouble=once~2" and (first.directory / "model.trouble=once").is_dir()
+    assert second.rows[0].directory == "model.trouble=once"
+    assert "only this once" in (first.directory / "model.trouble=once" / "run.log").read_text()
 
 
 def test_a_run_that_was_removed_is_run_again(sweep: Sweeper) -> None:

@@ -1,0 +1,95 @@
+"""What a sweep directory must not do to whoever goes on with it: its files are data, and may come from a stranger.
+
+Sweeps begin in `command.py`; which `_target_` a saved file may name is said in `trust.py`.
+"""
+
+import dataclasses
+import json
+import os
+from collections.abc import Collection
+from pathlib import Path
+from typing import Any
+
+from deepexp import overrides, trust
+from deepexp.errors import InputError
+from deepexp.rundir import check_entries
+from deepexp.sweep import ledger
+from deepexp.sweep.directory import SWEEP_FILE
+from deepexp.sweep.settings import LauncherConfig
+
+_LAUNCHER = {f"hydra.launcher.{field.name}" for field in dataclasses.fields(LauncherConfig)}
+_SWEEPER = {f"hydra.sweeper.{name}" for name in ("zip", "samples", "seed")}
+
+
+def check_sweep(directory: Path, asked: Collection[str]) -> None:
+    """Refuse a sweep whose files lead elsewhere, or would run what stands in no YAML here; nothing is written.
+
+    `asked`: the words given now; those keep a saved word of the same key from being used. Raises `InputError`.
+    """
+    check_entries(directory)
+    content = _content(directory / SWEEP_FILE)
+    replaced = {overrides.split(word)[1] for word in asked}
+    complaints = [
+        f"{word}: stands in {SWEEP_FILE}, and {complaint}; say it again in this command if that is meant"
+        for word in content["overrides"]
+        if overrides.split(word)[1] not in replaced and (complaint := _complaint(word))
+    ]
+    if complaints:
+        raise InputError("\n".join(complaints))
+    _check_ledger(directory / "ledger.jsonl")
+
+
+def _content(path: Path) -> dict[str, Any]:
+    """What stands in `sweep.json`, each thing of the type that a sweep writes."""
+    try:
+        content: dict[str, Any] = json.loads(path.read_bytes())
+        choices = content["choices"]
+        sound = (
+            isinstance(content["format"], int)
+            and isinstance(content["overrides"], list)
+            and all(isinstance(word, str) for word in content["overrides"])
+            and isinstance(choices["pretrained"], (type(None), bool, str))
+            and isinstance(choices["threads"], (type(None), int))
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error})".splitlines()[0]) from None
+    if not sound:
+        raise InputError(f"{path}: is damaged (a value is of another type than deepexp writes)")
+    return content
+
+
+def _complaint(word: str) -> str | None:
+    """What speaks against a saved word."""
+    _, key, value = overrides.split(word)
+    value = value or ""
+    if "_target_" in word:
+        known = key.endswith("._target_") and value in trust.trusted_targets()
+        return None if known else "that _target_ stands in no YAML of deepexp or of ./conf here"
+    if "${" in word:
+        return "an interpolation is not evaluated"
+    if key.startswith("hydra.") and key not in _LAUNCHER | _SWEEPER:
+        return "it sets something of Hydra's own, which can lead to code"
+    if key == "data.cache":
+        return "decoded pictures would be written there"
+    if key == "data.root" and not os.path.isdir(os.path.expanduser(_unquoted(value))):
+        return "that folder, which is not there, would be made"
+    return None
+
+
+def _unquoted(value: str) -> str:
+    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
+    return value[1:-1].replace(f"\\{value[0]}", value[0]) if is_quoted else value
+
+
+def _check_ledger(path: Path) -> None:
+    """Refuse entries of other types than a sweep writes, and those whose run lies elsewhere."""
+    for entry in ledger.read(path).values():
+        run = entry.directory
+        sound = (
+            all(isinstance(text, str) for text in (entry.job, entry.config_hash, entry.state))
+            and isinstance(entry.tries, int)
+            and isinstance(entry.seconds, (int, float))
+            and all(isinstance(text, (type(None), str)) for text in (run, entry.reason, entry.log))
+        )
+        if not sound or (run is not None and (run in ("", ".", "..") or any(sign in run for sign in "/\\\0"))):
+            raise InputError(f"{path}: is damaged (the entry of {entry.job!r} is none that deepexp writes)")

@@ -1,0 +1,145 @@
+"""A sweep directory from a stranger runs none of its code, and makes nothing be written outside it."""
+
+import json
+import os
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from deepexp import cli
+from deepexp.sweep import command
+
+from .test_stranger import Bomb, everything_below
+
+SMALL = ["epochs=1", "data.subset=40", "batch_size=20", "threads=1", "device=cpu", "hydra.launcher.jobs=1"]
+
+
+@pytest.fixture(scope="module")
+def original(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("original")
+    assert cli.main(["train", "-m", "seed=0,1", *SMALL, f"output_dir={folder}"]) == 0
+    (path,) = folder.glob("*/*")
+    return path
+
+
+@pytest.fixture
+def sweep(original, tmp_path):
+    shutil.copytree(original, tmp_path / "sweep")
+    return tmp_path / "sweep"
+
+
+@pytest.fixture
+def mark(tmp_path):
+    return tmp_path / "the-bomb-went-off"
+
+
+@pytest.fixture
+def bomb(tmp_path, mark):
+    path = tmp_path / "bomb.pt"
+    torch.save({"format": 1, "model": Bomb(mark)}, path)
+    return path
+
+
+def tamper(sweep: Path, **changes: Any) -> None:
+    path = sweep / "sweep.json"
+    path.write_text(json.dumps({**json.loads(path.read_text()), **changes}))
+
+
+def saved_words(sweep: Path) -> list[str]:
+    return json.loads((sweep / "sweep.json").read_text())["overrides"]
+
+
+def load(bomb: Path) -> str:
+    return f"{{_target_: torch.load, f: '{bomb}', weights_only: false}}"
+
+
+def attacks(bomb: Path) -> dict[str, str]:
+    return {
+        "a target": "++schedule._target_=torch.optim.optimizer.torch.load",
+        "a nested target": f"++optim.betas={load(bomb)}",
+        "an interpolation": f'++optim.betas=${{oc.create:"{load(bomb)}"}}',
+        "a callback": f"+hydra.callbacks.bomb={load(bomb)}",
+        "a sweeper": "hydra.sweeper._target_=torch.load",
+        "a search path": "hydra.searchpath=[file:///tmp]",
+        "a cache": "++data.cache=/tmp",
+        "a folder for data": "data.root=/tmp/a folder that is not there",
+    }
+
+
+NAMES = list(attacks(Path()))
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_word_that_leads_to_code_or_elsewhere_is_refused(sweep, bomb, mark, capsys, name):
+    word = attacks(bomb)[name]
+    tamper(sweep, overrides=[*saved_words(sweep), word])
+    before = everything_below(sweep)
+    assert cli.main(["train", f"resume={sweep}"]) == 2
+    said = capsys.readouterr().err
+    assert "stands in sweep.json" in said and word in said
+    assert not mark.exists()
+    assert everything_below(sweep) == before
+
+
+def test_without_the_guard_a_bomb_goes_off(sweep, bomb, mark, monkeypatch):
+    words = ["++schedule._target_=torch.load", f"++schedule.f='{bomb}'", "++schedule.weights_only=false"]
+    tamper(sweep, overrides=[*saved_words(sweep), *words, "~schedule.warmup"])
+    monkeypatch.setattr(command, "check_sweep", lambda *_: None)
+    cli.main(["train", f"resume={sweep}"])
+    assert mark.exists()
+
+
+def test_a_word_that_is_said_again_is_taken(sweep, tmp_path, capsys):
+    """Whoever says it means it: then the saved one of that key does not count."""
+    tamper(sweep, overrides=[*saved_words(sweep), f"data.root={tmp_path / 'new'}"])
+    assert cli.main(["train", f"resume={sweep}", f"data.root={tmp_path / 'new'}", "dry_run=true"]) == 2
+    assert "stands in sweep.json" not in capsys.readouterr().err
+
+
+def test_one_s_own_sweep_is_gone_on_with(sweep, capsys):
+    assert cli.main(["train", f"resume={sweep}"]) == 0, capsys.readouterr().err
+
+
+@pytest.mark.parametrize("choice", [{"pretrained": {"_target_": "x"}, "threads": 1}, {"threads": 1}, [], None])
+def test_choices_of_another_type_are_refused(sweep, capsys, choice):
+    tamper(sweep, choices=choice)
+    assert cli.main(["train", f"resume={sweep}"]) == 2
+    assert "sweep.json" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("run", ["../other", "..", "/tmp", 7])
+def test_a_run_elsewhere_is_not_gone_on_with(sweep, tmp_path, capsys, run):
+    (first, *_) = [path for path in sweep.iterdir() if (path / "status.json").exists()]
+    shutil.copytree(first, tmp_path / "other")
+    before = everything_below(tmp_path / "other")
+    ledger = sweep / "ledger.jsonl"
+    lines = [json.loads(line) for line in ledger.read_text().splitlines()]
+    ledger.write_text("".join(json.dumps({**line, "directory": run, "state": "killed"}) + "\n" for line in lines))
+    assert cli.main(["train", f"resume={sweep}"]) == 2
+    assert "ledger.jsonl: is damaged" in capsys.readouterr().err
+    assert everything_below(tmp_path / "other") == before
+
+
+@pytest.mark.parametrize("name", [".lock", "sweep.json", "ledger.jsonl", "table.csv", "logs/seed=0.log"])
+def test_nothing_is_written_through_a_link(sweep, tmp_path, capsys, name):
+    precious = tmp_path / "precious"
+    content = (sweep / name).read_bytes() if name == "sweep.json" else b"x" * 10_000
+    precious.write_bytes(content)
+    (sweep / name).parent.mkdir(exist_ok=True)
+    (sweep / name).unlink(missing_ok=True)
+    (sweep / name).symlink_to(precious)
+    assert cli.main(["train", f"resume={sweep}"]) == 2
+    assert name in capsys.readouterr().err
+    assert precious.read_bytes() == content
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
+@pytest.mark.parametrize("name", ["ledger.jsonl", "seed=0/status.json"])
+def test_a_pipe_is_not_waited_for(sweep, capsys, name):
+    (sweep / name).unlink()
+    os.mkfifo(sweep / name)
+    assert cli.main(["train", f"resume={sweep}"]) == 2
+    assert name in capsys.readouterr().err
