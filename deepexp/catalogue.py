@@ -46,12 +46,15 @@ class Option:
 
 
 def groups() -> dict[str, list[Option]]:
-    """Every group of the package but Hydra's, with its options and then those of the user's conf, each by alphabet."""
+    """Every group of the package but Hydra's, with its options and then those of the user's conf, each by alphabet.
+
+    What lies below a group is none: `experiment/NAME` holds the other scales of a preset (see `presets.py`).
+    """
     folders = [path for path in paths.CONF_DIR.rglob("*") if any(path.glob("*.yaml"))]
     names = [folder.relative_to(paths.CONF_DIR).as_posix() for folder in sorted(folders)]
-    names = [name for name in names if not name.startswith("hydra/")]
+    names = [name for name in names if "/" not in name]
     order = list(defaults())
-    return {name: _options(name) for name in sorted(names, key=lambda n: order.index(n) if n in order else len(order))}
+    return {name: options(name) for name in sorted(names, key=lambda n: order.index(n) if n in order else len(order))}
 
 
 def defaults() -> dict[str, str | None]:
@@ -63,10 +66,11 @@ def defaults() -> dict[str, str | None]:
 
 def names(group: str) -> list[str]:
     """The names that can be chosen in a group; none if there is no such group."""
-    return [option.name for option in _options(group) if not option.hidden]
+    return [option.name for option in options(group) if not option.hidden]
 
 
-def _options(group: str) -> list[Option]:
+def options(group: str) -> list[Option]:
+    """The options of a group, deepexp's own first, hidden ones with them; none if there is no such group."""
     taken = {path.stem for path in _files(paths.CONF_DIR / group)}
     ours = [Option(group, path.stem, path, mine=False, hidden=False) for path in _files(paths.CONF_DIR / group)]
     conf = paths.user_conf_dir()

@@ -18,7 +18,7 @@ from hydra.types import RunMode
 from hydra.version import VersionBase
 from omegaconf import DictConfig, open_dict
 
-from deepexp import conf_files, diagnosis, paths
+from deepexp import conf_files, diagnosis, paths, presets
 from deepexp.errors import InputError
 from deepexp.overrides import PATH_KEYS, quote, quote_paths, split
 
@@ -45,7 +45,7 @@ def compose(command: str, overrides: Sequence[str]) -> Composed:
     sweep, interpolation that leads nowhere, and YAML file of the user's that is broken.
     """
     with _hydra() as loader:
-        return _Composer(command, loader).compose(quote_paths(overrides))
+        return _Composer(command, loader).compose(_prepared(overrides))
 
 
 def expand_sweep(command: str, overrides: Sequence[str]) -> list[list[str]]:
@@ -65,7 +65,7 @@ def check_jobs(command: str, jobs: Sequence[Sequence[str]]) -> None:
     """
     with _hydra() as loader:
         composer = _Composer(command, loader)
-        _raise_any([line for job in jobs for line in composer.problems(quote_paths(job))])
+        _raise_any([line for job in jobs for line in composer.problems(_prepared(job))])
 
 
 def multirun(command: str, task: Any, overrides: Sequence[str]) -> None:
@@ -73,7 +73,22 @@ def multirun(command: str, task: Any, overrides: Sequence[str]) -> None:
     with _hydra():
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        hydra.multirun(command, task, quote_paths(overrides), with_log_configuration=False)
+        hydra.multirun(command, task, _prepared(overrides), with_log_configuration=False)
+
+
+def check_swept_keys(composed: Composed, words: Sequence[str]) -> None:
+    """Refuse a preset that is a sweep where one run is composed of it; `words` as the user gave them.
+
+    Raises `InputError` with the command that runs all of it.
+    """
+    swept = composed.hydra.sweeper.get("params") or {}
+    line = presets.missing_sweep(words, composed.choices.get("experiment"), [str(key) for key in swept])
+    _raise_any([line] if line else [])
+
+
+def _prepared(overrides: Sequence[str]) -> list[str]:
+    """The overrides as Hydra is to get them."""
+    return presets.with_scale(quote_paths(overrides))
 
 
 @contextlib.contextmanager
@@ -127,6 +142,9 @@ class _Composer:
             override = self._read(text)
             if isinstance(override, str):
                 found[text] = [override]
+                continue
+            if override.key_or_group == presets.SCALE and (complaint := presets.complaint(overrides)):
+                found[text] = [complaint]
                 continue
             found[text] = diagnosis.several_values(override)
             if not diagnosis.chooses(override, self.loader):
@@ -220,9 +238,14 @@ def _swept(override: Override) -> list[str]:
     """An override for each value of a swept one; paths in quotes, since nothing else is taken as Hydra wrote it."""
     key = override.get_key_element()
     if override.key_or_group not in PATH_KEYS:
-        return [f"{key}={value}" for value in override.sweep_string_iterator()]
+        return [f"{key}={_yaml_word(value)}" for value in override.sweep_iterator()]
     values = [value.text if isinstance(value, QuotedString) else value for value in override.sweep_iterator()]
     return [f"{key}={quote(value) if isinstance(value, str) else Transformer.str(value)}" for value in values]
+
+
+def _yaml_word(value: Any) -> str:
+    """A swept value as it was typed; Hydra would make `False` of false, in names of runs too."""
+    return str(value).lower() if isinstance(value, bool) else Transformer.str(value)
 
 
 def _choices(config: DictConfig) -> dict[str, str | None]:

@@ -56,6 +56,7 @@ MAY_KNOW = {
     "suggest": [],
     "paths": [],
     "catalogue": ["paths"],
+    "presets": ["catalogue", "overrides", "suggest"],
     "overrides": ["errors", "suggest"],
     "cli": ["__version__", "commands", "errors", "help_text", "startup", "suggest", "sweep"],
     "step": ["data", "errors", "models", "optim", "runtime", "schema"],
@@ -100,7 +101,7 @@ def test_nobody_imports_the_commands(room):
 
 
 LIGHT = ["", "__main__", "catalogue", "cli", "commands", "commands.completion", "commands.list", "errors", "help_text",
-         "orphans", "overrides", "paths", "schema", "startup", "suggest",
+         "orphans", "overrides", "paths", "presets", "schema", "startup", "suggest",
          "sweep.in_server", "sweep.server"]  # fmt: skip
 
 

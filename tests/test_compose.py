@@ -143,7 +143,7 @@ WRONG = [
     ("optim=0.1", "optim: 0.1 is not allowed; one of adadelta, "),
     ("optim=null", "optim: null is not allowed; one of adadelta, "),
     ("optim=[adam]", "optim: ['adam'] is not allowed"),
-    ("experiment=nope", "experiment: 'nope' is not allowed; one of lecture_mnist, "),
+    ("experiment=nope", "experiment: 'nope' is not allowed; one of batch_norm_lr, "),
     ("optmi=adam", "optmi: there is no such key (did you mean 'optim'?)"),
     ("optimizer=adam", "optimizer: there is no such key (did you mean 'optim'?)"),
     ("lr=0.1", "lr: there is no such key (did you mean 'optim.lr'?)"),
@@ -187,7 +187,7 @@ def test_everything_is_reported_together_in_the_order_given_with_a_line_each():
         ("seed=${oc.env:DEEPEXP_NOT_SET}", "seed: ${oc.env:DEEPEXP_NOT_SET} cannot be resolved: "),
         ("optim=null", "optim: null is not allowed; one of adadelta, "),
         ("optim=[adam]", "optim: ['adam'] is not allowed"),
-        ("experiment=nope", "experiment: 'nope' is not allowed; one of lecture_mnist, "),
+        ("experiment=nope", "experiment: 'nope' is not allowed; one of batch_norm_lr, "),
         ("optmi=adam", "optmi: there is no such key (did you mean 'optim'?)"),
         ("epochs=1,2", "epochs: 1,2 is several values; add -m to run them all, or write [a,b] for a list"),
     ],
@@ -291,6 +291,13 @@ class TestSweep:
     def test_choice_and_glob(self):
         assert expand_sweep("train", ["epochs=choice(1,[2,3])"]) == [["epochs=1"], ["epochs=[2,3]"]]
         assert expand_sweep("train", ["optim=glob(adam*)"]) == [["optim=adam"], ["optim=adamax"], ["optim=adamw"]]
+
+    def test_true_and_false_stay_as_they_were_typed(self):
+        assert expand_sweep("train", ["batch_norm=true,false,null"]) == [
+            ["batch_norm=true"],
+            ["batch_norm=false"],
+            ["batch_norm=null"],
+        ]
 
     def test_a_path_is_one_value(self):
         assert expand_sweep("train", ["data.root=a,b"]) == [["data.root='a,b'"]]

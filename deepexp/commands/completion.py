@@ -14,7 +14,7 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 
-from deepexp import catalogue, schema
+from deepexp import catalogue, presets, schema
 from deepexp.commands import COMMANDS
 from deepexp.errors import InputError
 from deepexp.overrides import PATH_KEYS, WORDS, split
@@ -130,6 +130,7 @@ def _keys(before: Sequence[str]) -> Iterator[str]:
         for option in options:
             if option.name == chosen.get(group) and group != "experiment":
                 yield from (f"{group}.{key}" for key in option.keys if not key.startswith("_"))
+    yield presets.SCALE
     yield from (key for key, _, _ in schema.describe_keys())
 
 
@@ -140,7 +141,8 @@ def _values(key: str, typed: str) -> list[str]:
         if not any(word.startswith(typed) for word in words):
             return [PATH]
     else:
-        words = catalogue.names(key) if key in catalogue.groups() else _literals(key)
+        usual = {presets.SCALE: presets.USUAL, **{group: catalogue.names(group) for group in catalogue.groups()}}
+        words = list(usual.get(key) or _literals(key))
     done, comma, last = typed.rpartition(",")
     return [f"{done}{comma}{word} " for word in words if word.startswith(last)]
 

@@ -1,15 +1,16 @@
 """usage: deepexp list [GROUP]
 
 Show what can be chosen, with a line each. An option is chosen as GROUP=NAME (`model=resnet`), a preset as
-experiment=NAME. Those marked with * are chosen when nothing is said. `./conf` names the options that come from the
-folder that deepexp was called from; all others are deepexp's own.
+experiment=NAME, and its size as scale=quick, standard or full (`deepexp list experiment` shows each). Those marked with
+* are chosen when nothing is said. `./conf` names the options that come from the folder that deepexp was called from;
+all others are deepexp's own.
 """
 
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
-from deepexp import catalogue, paths
+from deepexp import catalogue, paths, presets
 from deepexp.catalogue import Option
 from deepexp.errors import InputError
 from deepexp.suggest import did_you_mean
@@ -22,11 +23,12 @@ def main(argv: Sequence[str]) -> int:
         if name not in groups:
             raise InputError(f"{name}: there is no such group{did_you_mean(name, groups)}; one of {', '.join(groups)}")
     shown = {name: groups[name] for name in argv or groups}
-    names = [len(option.name) for options in shown.values() for option in options]
-    for group, options in shown.items():
+    rows = {group: list(_rows(options, with_scales=bool(argv))) for group, options in shown.items()}
+    width = max(len(name) for found in rows.values() for _, name, _ in found)
+    for group, found in rows.items():
         print(group)
-        for option in options:
-            print(_line(option, max(names)))
+        for mark, name, text in found:
+            print(_fitted(f"  {mark} {name.ljust(width)}  {text}".rstrip()))
         print()
     print(f"deepexp's own: {paths.CONF_DIR}")
     theirs = paths.user_conf_dir()
@@ -35,10 +37,18 @@ def main(argv: Sequence[str]) -> int:
     return 0
 
 
-def _line(option: Option, width: int) -> str:
-    mark = "*" if option.name == catalogue.defaults().get(option.group) else " "
-    origin = "./conf  " if option.mine else ""
-    text = "hidden: deepexp has an option of this name; rename it" if option.hidden else option.summary
-    line = f"  {mark} {option.name.ljust(width)}  {origin}{text}".rstrip()
+def _rows(options: Sequence[Option], *, with_scales: bool) -> Iterator[tuple[str, str, str]]:
+    """(mark, name, text) of each option and, below a preset, of its scales."""
+    for option in options:
+        mark = "*" if option.name == catalogue.defaults().get(option.group) else " "
+        origin = "./conf  " if option.mine else ""
+        text = "hidden: deepexp has an option of this name; rename it" if option.hidden else option.summary
+        yield mark, option.name, f"{origin}{text}"
+        if with_scales and option.group == presets.GROUP:
+            for scale in presets.options(option.name):
+                yield " ", f"  {presets.SCALE}={scale.name}", scale.summary
+
+
+def _fitted(line: str) -> str:
     columns = shutil.get_terminal_size().columns
     return line[: columns - 1] + "…" if sys.stdout.isatty() and len(line) > columns else line

@@ -4,7 +4,8 @@ Train a model on images as the config says; every key can be set, and each group
 experiment) chosen by name. What can be chosen: deepexp list
 
   deepexp train model=monster optim=adam              one run
-  deepexp train experiment=lecture_mnist              a preset
+  deepexp train experiment=lecture_mnist              a preset; with scale=quick or scale=full, smaller or larger
+  deepexp train -m experiment=minibatch_size          a preset that is a sweep
   deepexp train resume=outputs/monster/…              go on with a run or a sweep that was cut off
   deepexp train model=resnet dry_run=true             config, parameters, memory and one batch; trains nothing
   deepexp train -m batch_size=10,100 optim.lr=0.01,0.1
@@ -16,7 +17,10 @@ experiment) chosen by name. What can be chosen: deepexp list
 with -m:
   hydra.sweeper.zip=[batch_size,optim.lr]   take values in pairs, not in every combination
   hydra.sweeper.samples=20                  draw points at random, also from interval(0,1) and tag(log,interval(1e-4,1))
+  hydra.sweeper.seed=1                      of that drawing
+  hydra.sweeper.params                      in a preset: its swept keys, {optim.lr: "0.01,0.1"}
   hydra.launcher.jobs=4                     jobs at a time; auto: one a core, or jobs_per_gpu a GPU
+  hydra.launcher.jobs_per_gpu=2             jobs that share a GPU, with jobs=auto
   hydra.launcher.time_limit_minutes=30      a job that takes longer is saved and counts as failed
   hydra.launcher.retries=1                  try again what failed or was killed
   hydra.launcher.on_failure=stop            start no further jobs once one has failed
@@ -33,7 +37,7 @@ from omegaconf import OmegaConf
 
 from deepexp import build, check, describe, dry_run, resuming, runtime
 from deepexp.check import Plan
-from deepexp.compose import Composed, compose
+from deepexp.compose import Composed, check_swept_keys, compose
 from deepexp.console import Console
 from deepexp.data.dataset import Dataset
 from deepexp.describe import Names
@@ -55,7 +59,9 @@ def main(argv: Sequence[str]) -> int:
     """Train one run, or a sweep, or print a config."""
     overrides, flags = split_flags(argv, FLAGS)
     if "--cfg" in flags:
-        print(OmegaConf.to_yaml(compose("train", overrides).config, resolve=True), end="")
+        composed = compose("train", overrides)
+        check_swept_keys(composed, overrides)
+        print(OmegaConf.to_yaml(composed.config, resolve=True), end="")
         return 0
     if {"-m", "--multirun"} & set(flags) or _resumes_sweep(overrides):
         from deepexp.sweep.command import sweep
@@ -83,6 +89,7 @@ def train(overrides: Sequence[str], console: Console, *, at: Path | None = None)
     composed = compose("train", overrides)
     if composed.config.resume is not None:
         return resume(Path(composed.config.resume).expanduser(), composed, console)
+    check_swept_keys(composed, overrides)
     config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
     with console, _session(config):
         if config.dry_run:
@@ -139,6 +146,7 @@ def _run(
                 run_log.describe(describe.for_tensorboard(config, data, names, parts.example(), model, run))
             else:
                 trainer.load(content)
+                resuming.note_machine(run, plan.device)
             header = describe.header(config, plan, data, names, model, run)
             horizon = describe.horizon(config, plan, trainer.progress)
             run_log.start(header, horizon, has_validation=data.val is not None)

@@ -7,13 +7,14 @@ from collections.abc import Mapping, Sequence
 LONGEST = 120  # characters; with a date and a checkpoint's name behind it, paths stay below what systems allow
 
 
-def job_names(points: Sequence[Mapping[str, str]]) -> list[str]:
+def job_names(points: Sequence[Mapping[str, str]], nameless: str = "job") -> list[str]:
     """A name for each point, given its varying keys and their values; different points have different names.
 
-    Letters of every script, digits and `.=+,-_` stay as they are. Where that leaves something out, is too long, or
-    differs from another name only in upper and lower case, a hash of the whole stands at the end.
+    Letters of every script, digits and `.=+,-_` stay as they are. Where that leaves something out (the brackets of a
+    list, say), is too long, or differs from another name only in upper and lower case, a hash of the whole stands at
+    the end. A point in which nothing varies is called `nameless`.
     """
-    wholes = [",".join(f"{key}={value}" for key, value in point.items()) or "job" for point in points]
+    wholes = [",".join(f"{key}={value}" for key, value in point.items()) or nameless for point in points]
     folded: dict[str, set[str]] = {}
     for whole in wholes:
         folded.setdefault(whole.casefold(), set()).add(whole)
@@ -21,9 +22,10 @@ def job_names(points: Sequence[Mapping[str, str]]) -> list[str]:
 
 
 def _name(whole: str, *, always_hash: bool) -> str:
-    safe = re.sub(r"[^\w.=+,-]+", "_", whole)
+    safe = re.sub(r"[^\w.=+,-]+", "_", re.sub(r"\[\]|\{\}", "empty", whole))
     if safe == whole and not always_hash and len(whole.encode()) <= LONGEST and whole[-1] != ".":
         return whole
     digest = hashlib.sha256(whole.encode(errors="surrogateescape")).hexdigest()[:8]
-    short = safe.encode()[: LONGEST - 9].decode(errors="ignore")
+    tidy = re.sub(r"_*([=,])_*", r"\1", safe).strip("_") or "job"
+    short = tidy.encode()[: LONGEST - 9].decode(errors="ignore")
     return f"{short.rstrip('.')}-{digest}"

@@ -10,7 +10,7 @@ import torch
 from omegaconf import OmegaConf
 
 from deepexp import build, check, overrides
-from deepexp.compose import compose
+from deepexp.compose import check_swept_keys, compose
 from deepexp.errors import InputError
 from deepexp.schema import TrainConfig
 from deepexp.sweep.names import job_names
@@ -99,7 +99,10 @@ def config_hash(resolved: Mapping[str, Any]) -> str:
 
 def _check_point(words: list[str], varying: dict[str, str], name: str, *, needs_validation: bool) -> Checked:
     composed = compose("train", words)
+    check_swept_keys(composed, words)
     resolved: Any = OmegaConf.to_container(composed.config, resolve=True)
+    if not varying:  # then it is the only one, and its run is named as one alone would be
+        name = job_names([{}], str(composed.config.name or composed.choices["model"]))[0]
     config, plan = check.typed_and_planned(resolved)
     for key in NOT_OF_THE_RESULT:
         if key in varying:

@@ -20,6 +20,8 @@ Point = list[str]
 REPEATED = "seed"
 """The key that repeats an experiment: samples are drawn of the others, and the table has means over it."""
 
+_NO_PAIRS = "; every combination instead: hydra.sweeper.zip=[]"
+
 
 @dataclass(frozen=True)
 class Axis:
@@ -128,11 +130,11 @@ def _blocks(given: Sequence[Axis], zipped: Sequence[str]) -> list[list[tuple[str
     together = [axis for axis in given if axis.key in zipped]
     missing = [key for key in zipped if key not in [axis.key for axis in together if axis.is_swept]]
     if missing:
-        raise InputError(f"hydra.sweeper.zip: {', '.join(missing)}: has no values to be taken in pairs")
+        raise InputError(f"hydra.sweeper.zip: {', '.join(missing)}: has no values to be taken in pairs{_NO_PAIRS}")
     lengths = {axis.key: len(axis.values) for axis in together}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{key} has {length}" for key, length in lengths.items())
-        raise InputError(f"hydra.sweeper.zip: the keys need equally many values; {found}")
+        raise InputError(f"hydra.sweeper.zip: the keys need equally many values; {found}{_NO_PAIRS}")
     pairs = [list(zip(*(axis.values for axis in together), strict=True))] if together else []
     return [[(value,) for value in axis.values] for axis in given if axis.key not in zipped] + pairs
 

@@ -89,6 +89,29 @@ def test_dropout_acts_before_both_linear_layers():
     assert zeros[net.fc1] == zeros[net.fc2] == 0
 
 
+@pytest.mark.parametrize(
+    ("name", "activation"),
+    [
+        ("relu", F.relu),
+        ("leaky_relu", F.leaky_relu),
+        ("gelu", F.gelu),
+        ("tanh", torch.tanh),
+        ("sigmoid", torch.sigmoid),
+    ],
+)
+def test_the_activation_can_be_chosen(name, activation):
+    net, x = mnist_net(activation=name), torch.randn(4, 1, 28, 28)
+
+    maps = activation(F.max_pool2d(net.conv2(activation(F.max_pool2d(net.conv1(x), 3))), 2))
+    assert torch.equal(net(x), net.fc2(activation(net.fc1(maps.flatten(1)))))
+    assert all(torch.equal(a, b) for a, b in zip(net.parameters(), mnist_net().parameters(), strict=True))
+
+
+def test_an_activation_that_is_not_there():
+    with pytest.raises(ValueError, match=r"^activation: 'swish' is not one of relu, leaky_relu, gelu, tanh, sigmoid"):
+        mnist_net(activation="swish")
+
+
 def test_the_smallest_pictures_leave_one_feature_a_channel():
     assert MnistNet(shape=(3, 22, 24), classes=2).fc1.in_features == 64
     with pytest.raises(ValueError, match=r"^shape: pictures of 21x28 are too small .* at least 22x22"):

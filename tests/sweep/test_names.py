@@ -20,6 +20,12 @@ def test_values_that_no_folder_can_have_are_told_apart_by_a_hash() -> None:
     assert slash != colon
 
 
+def test_lists_can_be_read() -> None:
+    rule, empty = job_names([{"freeze": "[{pattern:features.*,share:0.5}]"}, {"freeze": "[]"}])
+    assert rule.startswith("freeze=pattern_features.,share_0.5-")
+    assert empty.startswith("freeze=empty-")
+
+
 def test_upper_and_lower_case_stay_apart_where_the_system_does_not_tell_them_apart() -> None:
     lower, upper = job_names([{"name": "x"}, {"name": "X"}])
     assert lower.casefold() != upper.casefold()
