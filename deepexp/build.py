@@ -124,9 +124,14 @@ def augment(config: TrainConfig) -> Any:
 
 def dataset(config: TrainConfig, plan: "Plan") -> Dataset:
     """The pictures of the run, in the shape that the model takes."""
+    return assembled(config, plan.source, plan.shape)
+
+
+def assembled(config: TrainConfig, source: Source, shape: Shape) -> Dataset:
+    """The pictures of a source as the config has them chosen, held out and normalised."""
     return assemble(
-        plan.source,
-        shape=plan.shape,
+        source,
+        shape=shape,
         subset=config.data.subset,
         replicate=config.data.replicate,
         val_fraction=config.val_fraction,

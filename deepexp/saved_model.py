@@ -11,18 +11,24 @@ from deepexp.resuming import read_yaml
 from deepexp.rundir import RunDirectory
 
 
-def saved_model(directory: Path) -> nn.Module:
-    """The model of a run, on the CPU and in test mode; averaged weights where the run has averaged them.
-
-    Nothing but targets that are known here is called, and no pretrained weights are looked for. Raises `InputError`.
-    """
-    run = RunDirectory.open(directory)
+def saved_config(run: RunDirectory) -> schema.TrainConfig:
+    """The config of a run, all of whose targets are known here; raises `InputError`."""
     saved = read_yaml(run, "config")
     trust.check_targets(saved)
     problems = schema.Problems()
     config = schema.typed(saved, problems)
     problems.raise_any()
     assert config is not None
+    return config
+
+
+def saved_model(directory: Path) -> nn.Module:
+    """The model of a run, on the CPU and in test mode; averaged weights where the run has averaged them.
+
+    Nothing but targets that are known here is called, and no pretrained weights are looked for. Raises `InputError`.
+    """
+    run = RunDirectory.open(directory)
+    config = saved_config(run)
     path, content = checkpoint.load_latest(run.checkpoints)
     channels, height, width = content["shape"]
     model = build.model(config, (channels, height, width), content["classes"], "cpu", load_pretrained=False)

@@ -30,3 +30,11 @@ def amount(number: float, unit: str = "") -> str:
         if number >= size:
             return f"{number / size:.1f} {prefix}B"
     return f"{number:.0f} B"
+
+
+def age(seconds: float) -> str:
+    """`40 s`, `5 min`, `3 h`, `12 d`: how long ago something was, in the largest unit of which there are two."""
+    for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):
+        if seconds >= 2 * size:
+            return f"{seconds // size:.0f} {unit}"
+    return f"{max(seconds, 0):.0f} s"

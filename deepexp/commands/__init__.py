@@ -25,5 +25,16 @@ COMMANDS = {
     "bench": Command(
         "deepexp.commands.bench", "how fast it is here and now", words=("step", "epoch", "sweep"), takes_keys=True
     ),
+    "lecture": Command(
+        "deepexp.commands.lecture",
+        "the lecture's figures and experiments, each from one command",
+        words=(
+            *("all", "batch_norm_statistics", "batch_vs_loop", "curvature", "dropout_mask", "gradient_descent"),
+            *("initialisation", "loaders", "parameter_groups", "residual_block", "strided_identity", "surgery"),
+            *("trajectories", "update_rules"),
+        ),
+    ),
+    "report": Command("deepexp.commands.report", "tables, tests and plots over many runs"),
+    "runs": Command("deepexp.commands.runs", "what is in outputs/; removes old checkpoints"),
     "completion": Command("deepexp.commands.completion", "tab completion", words=("bash", "fish", "zsh")),
 }

@@ -1,0 +1,102 @@
+"""usage: deepexp lecture [NAME|all] [KEY=VALUE …]
+
+The figures of the lecture, from one command each: a demonstration prints its table and writes its pictures. Without a
+name, all of them are listed, in the order of the slides.
+
+  deepexp lecture batch_vs_loop
+  deepexp lecture trajectories optim=sgd,nesterov,adam surfaces=valley animate=true
+  deepexp lecture all scale=quick            one page with all of it, training runs too, in some minutes
+
+  scale=standard      standard: the slides' sizes; quick: seconds each. Of `all`: quick is the default, full the largest
+  seed=0              of whatever is drawn at random
+  device=auto         where it applies
+  to=DIR              where pictures go; outputs/lecture/NAME by default (of the page: outputs/lecture)
+
+A demonstration has further keys of its own: the arguments of `demonstrate` in its file, deepexp/lecture/NAME.py.
+
+`all` also runs the presets of conf/experiment at the same scale, quick by default, and puts their curves on the page.
+What has finished is kept below DIR and not run again. With training=false the page has the demonstrations alone.
+"""
+
+import importlib
+import shutil
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+
+from deepexp.errors import InputError
+from deepexp.lecture import chapters
+from deepexp.paths import shown
+from deepexp.suggest import did_you_mean
+
+OUTPUTS = Path("outputs", "lecture")
+
+
+def main(argv: Sequence[str]) -> int:
+    """List the demonstrations, run one, or make the page of all."""
+    if not argv:
+        print("\n".join(_list()))
+        return 0
+    name, *words = argv
+    if name == "all":
+        return _all(words)
+    _check(name)
+    return _one(name, words)
+
+
+def _one(name: str, words: Sequence[str]) -> int:
+    from deepexp.lecture import options
+
+    demonstrate = importlib.import_module(f"deepexp.lecture.{name}").demonstrate
+    given = options.parse(words, demonstrate, extra=["to"])
+    folder = options.folder(given, OUTPUTS / name)
+    try:
+        demonstration = demonstrate(**given)
+    except ValueError as error:
+        raise InputError(str(error)) from error
+    written = demonstration.write(folder)
+    print("\n".join(demonstration.lines()))
+    print()
+    for path in written:
+        print(f"picture: {shown(path.absolute())}")
+    return 0
+
+
+def _all(words: Sequence[str]) -> int:
+    from deepexp.lecture import course, options
+
+    given = options.parse(words, course.Choices, extra=["to"])
+    folder = options.folder(given, OUTPUTS)
+    return course.make(folder, course.Choices(**given))
+
+
+def _check(name: str) -> None:
+    """`InputError` for a name that is no demonstration, with what may have been meant."""
+    known = [demo.name for demo in chapters.demos()]
+    if name in known:
+        return
+    if name in (preset.name for preset in chapters.presets()):
+        raise InputError(f"{name}: is a training run, not a demonstration: deepexp train -m experiment={name}")
+    names = [*known, "all"]
+    raise InputError(f"{name}: there is no such demonstration{did_you_mean(name, names)}; one of {', '.join(names)}")
+
+
+def _list() -> list[str]:
+    """Every part of the lecture with a line, below its chapter."""
+    from deepexp import catalogue
+
+    summaries = {option.name: option.summary for option in catalogue.groups().get("experiment", [])}
+    width = max(len(part.name) for _, part in chapters.parts())
+    lines = []
+    for chapter in chapters.CHAPTERS:
+        lines.append(chapter.title)
+        for part in chapter.parts:
+            text = part.summary if isinstance(part, chapters.Demo) else f"train: {summaries.get(part.name, part.shows)}"
+            lines.append(_cut(f"  {part.name.ljust(width)}  {text}"))
+    lines += ["", "deepexp lecture NAME; those with `train:` are presets: deepexp train -m experiment=NAME"]
+    return lines
+
+
+def _cut(line: str) -> str:
+    columns = shutil.get_terminal_size().columns
+    return line[: columns - 1] + "…" if sys.stdout.isatty() and len(line) > columns else line

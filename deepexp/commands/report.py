@@ -1,0 +1,81 @@
+"""usage: deepexp report PATH… [KEY=VALUE …]
+
+What many runs came to: tables, tests of whether one is better than another, and plots. PATH is a run, a sweep, or a
+folder above them; give as many as are to be compared.
+
+  deepexp report outputs/mnist_net/2026-01-31_12-00-00_1a2b3c      a sweep
+  deepexp report outputs                                           all that there is
+  deepexp report SWEEP baseline=batch_norm=false                   each against one; steps until its best is reached
+  deepexp report RUN RUN diff=true                                 what differs between two runs
+
+  to=null             folder to write into; null: `report` in PATH, or in the folder above all of them
+  baseline=null       what varies in the group to compare with, as the table has it: optim.lr=0.1
+  diff=false          also what differs between two runs: config, code, data, versions, machine, results
+  mistakes=false      also the worst mistakes of the best run: its model is run again here, if its data can be had
+
+Written are report.html (one file, no network), table.csv with every figure, table.md, and the plots. An earlier report
+there is replaced; other files are not. Runs that failed, were cut off or are still running are shown as such.
+
+Rates have 95% intervals (Wilson), means are over seeds. Groups with two or more common seeds are compared by a paired
+t test over these, single runs by an exact McNemar test on the test samples; p values are corrected for the number of
+tests (Holm). Rows are ordered by validation error where all runs have one (val_fraction), and never by test error.
+"""
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepexp import options
+from deepexp.errors import InputError
+from deepexp.paths import shown
+from deepexp.report import document, folder, text
+from deepexp.report.make import make
+from deepexp.report.model import Report
+from deepexp.report.table import csv_text
+from deepexp.schema import key
+from deepexp.storage import write_atomically
+from deepexp.suggest import did_you_mean
+from deepexp.terminal import Stream
+
+
+@dataclass
+class Options:
+    """Options of `report`."""
+
+    to: str | None = key(None, "folder to write into")
+    baseline: str | None = key(None, "label of the group to compare with")
+    diff: bool = key(False, "also what differs between two runs")
+    mistakes: bool = key(False, "also the worst mistakes of the best run")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Read, compare, write, and print the tables and the sentences."""
+    chosen, words = options.parse(argv, Options)
+    paths = [_path(word) for word in words]
+    if not paths:
+        raise InputError("report: of what? Give runs, sweeps or a folder above them: deepexp report outputs")
+    report = make(paths, baseline=chosen.baseline, diff=chosen.diff)
+    directory = folder.choose(paths, chosen.to)
+    written = folder.write(directory, paths, lambda place: _write(report, place, with_mistakes=chosen.mistakes))
+    out = Stream(sys.stdout)
+    out.write("\n".join(text.lines(report, out.width if out.is_terminal else None)) + "\n\n")
+    pictures = sum(path.suffix in (".png", ".svg") for path in written)
+    out.write(f"report: {shown(directory / 'report.html')} (with table.csv, table.md and {pictures} pictures)\n")
+    return 0
+
+
+def _write(report: Report, directory: Path, *, with_mistakes: bool) -> None:
+    write_atomically(directory / "table.csv", csv_text(report.runs, report.varying).encode(errors="backslashreplace"))
+    write_atomically(directory / "table.md", text.markdown(report).encode(errors="backslashreplace"))
+    document.write(report, directory, with_mistakes=with_mistakes)
+
+
+def _path(word: str) -> Path:
+    """A run's name has `=` in it, so a word is an option that is not known only if there is nothing of that name."""
+    path = Path(word).expanduser()
+    name, equals, _ = word.partition("=")
+    if equals and "/" not in word and not path.exists():
+        names = list(Options.__dataclass_fields__)
+        raise InputError(f"{name}: there is no such key{did_you_mean(name, names)}; one of {', '.join(names)}")
+    return path

@@ -1,0 +1,43 @@
+"""Optimizers by the names of `conf/optim`, for the demonstrations: built as a run builds them."""
+
+from collections.abc import Sequence
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from deepexp import build, catalogue, check
+from deepexp.compose import compose
+from deepexp.errors import InputError
+from deepexp.schema import TrainConfig
+from deepexp.suggest import did_you_mean
+
+
+class Point(nn.Module):
+    """A model that is nothing but its weights."""
+
+    def __init__(self, weights: Sequence[float] | Tensor) -> None:
+        super().__init__()
+        self.weights = nn.Parameter(torch.as_tensor(weights, dtype=torch.float64))
+
+
+def check_names(names: Sequence[str], key: str = "optim") -> None:
+    """`InputError` with a line for each name that `conf/optim` does not have."""
+    known = catalogue.names("optim")
+    wrong = [name for name in names if name not in known]
+    if wrong:
+        lines = [f"{key}: {name!r} is not allowed{did_you_mean(name, known)}; of {', '.join(known)}" for name in wrong]
+        raise InputError("\n".join(lines))
+
+
+def config_of(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
+    """The config of a run on the CPU with this optimizer and further overrides."""
+    composed = compose("train", ["device=cpu", f"optim={name}", *overrides])
+    config, _ = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
+    return config
+
+
+def optimizer_for(name: str, model: nn.Module, lr: float | None = None) -> torch.optim.Optimizer:
+    """The optimizer with the options of its YAML file, and `lr` in place of its own unless that is None."""
+    overrides = [] if lr is None else [f"optim.lr={lr!r}"]
+    return build.optimizer(config_of(name, overrides), model)

@@ -1,0 +1,87 @@
+"""From `KEY=VALUE` words to the arguments of a demonstration, whose signature says what it takes."""
+
+import functools
+import inspect
+import operator
+import types
+import typing
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from deepexp.errors import InputError
+from deepexp.schema import refusal
+from deepexp.suggest import did_you_mean
+
+
+def parse(words: Sequence[str], function: Callable[..., Any], extra: Sequence[str] = ()) -> dict[str, Any]:
+    """The keyword arguments that the words set; `extra` are keys that are taken besides, as texts.
+
+    A value is YAML; a list may also be written with commas alone (`optim=sgd,adam`).
+    Raises `InputError` with a line for each word that is no key or whose value is not allowed.
+    """
+    hints = typing.get_type_hints(function)
+    known = [*inspect.signature(function).parameters, *extra]
+    given: dict[str, Any] = {}
+    problems = []
+    for word in words:
+        name, equals, text = word.partition("=")
+        if not equals or name not in known:
+            problems.append(f"{name}: there is no such key{did_you_mean(name, known)}; one of {', '.join(known)}")
+        elif name in extra:
+            given[name] = text
+        else:
+            given[name] = value = _value(text, hints[name])
+            if wanted := _refusal(hints[name], value):
+                problems.append(f"{name}: {text} is not allowed; {wanted}")
+    if problems:
+        raise InputError("\n".join(problems))
+    return given
+
+
+def folder(given: dict[str, Any], default: Path) -> Path:
+    """The folder that `to=` names, taken out of what was given."""
+    return Path(given.pop("to", default)).expanduser()
+
+
+def _value(text: str, hint: Any) -> Any:
+    try:
+        value = yaml.safe_load(text)
+    except yaml.YAMLError:
+        return text
+    if _is_list(hint) and not isinstance(value, list):
+        return [yaml.safe_load(item) for item in text.split(",")]
+    return _numbers(value) if float in _kinds(hint) else value
+
+
+def _numbers(value: Any) -> Any:
+    """YAML 1.1 takes `1e-1` for a text; here it is a number."""
+    if isinstance(value, Mapping):
+        return {key: _numbers(item) for key, item in value.items()}
+    try:
+        return float(value) if isinstance(value, str) else value
+    except ValueError:
+        return value
+
+
+def _refusal(hint: Any, value: Any) -> str | None:
+    """What the argument takes instead, in words, if this value is not it."""
+    if _is_list(hint):
+        (item,) = typing.get_args(next(kind for kind in _kinds(hint) if typing.get_origin(kind) is list))
+        name = {str: "names", int: "whole numbers"}[item]
+        fits = isinstance(value, list) and value and all(isinstance(one, item) for one in value)
+        return None if fits else f"a list of {name}"
+    if isinstance(value, Mapping):
+        return None if any(typing.get_origin(kind) is dict for kind in _kinds(hint)) else "a single value"
+    plain = [kind for kind in _kinds(hint) if typing.get_origin(kind) is not dict]
+    return refusal(functools.reduce(operator.or_, plain), value)
+
+
+def _kinds(hint: Any) -> tuple[Any, ...]:
+    return typing.get_args(hint) if isinstance(hint, types.UnionType) else (hint,)
+
+
+def _is_list(hint: Any) -> bool:
+    return any(typing.get_origin(kind) is list for kind in _kinds(hint))

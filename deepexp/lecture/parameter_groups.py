@@ -1,0 +1,83 @@
+"""One optimizer over several groups of parameters, each with options of its own, chosen by patterns on their names."""
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import nn
+
+from deepexp import build, plotting
+from deepexp.lecture.demonstration import Demonstration, Picture, figures, table
+from deepexp.lecture.optimizers import config_of
+from deepexp.optim.groups import parameter_groups
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+RULES = "optim.groups=[{pattern: 'conv*', lr_mult: 0.1}, {pattern: '*.bias', momentum: 0.0}]"
+
+
+def demonstrate(*, lr: float = 0.05, steps: int = 3, seed: int = 0) -> Demonstration:
+    """Two rules over the lecture's network under momentum: slow convolutions, and biases without momentum."""
+    # ── A rule is a pattern and what is different for the parameters whose names it matches. The first rule that
+    # ── matches takes a parameter (`conv1.bias` goes with the convolutions, not with the biases), and what no rule
+    # ── matches forms a group with the optimizer's own options. That it is one optimizer all the same means one
+    # ── schedule, one state to save, and one step() for all of them.
+    config = config_of("momentum", ["model=mnist_net", f"optim.lr={lr!r}", RULES, f"seed={seed}"])
+    model = build.model(config, (1, 28, 28), 10, "cpu")
+    optimizer = build.optimizer(config, model)
+    moved = constant_gradient(model, optimizer, steps)
+    rows = []
+    facts: dict[str, float] = {}
+    for group in optimizer.param_groups:
+        names = _names(model, group)
+        distance = moved[names[0]]
+        rows.append(
+            (", ".join(names), f"{group['lr']:g}", f"{group['momentum']:g}", figures(distance), figures(distance / lr))
+        )
+        facts |= {name: moved[name] for name in names}
+    header = ("parameters", "learning rate", "momentum", "moved", "moved / lr")
+    return Demonstration(
+        title="Groups of parameters",
+        text="Each group moves by its own rule: the convolutions a tenth as far as the linear weights, the biases "
+        "without momentum. A pattern that takes no parameter is an error and not a rule without effect: "
+        f"“{unmatched(model)}”",
+        tables=(table(header, rows, f"{steps} steps under a gradient of 1 everywhere, {RULES}"),),
+        pictures=(Picture("parameter_groups", _draw(moved), f"How far each parameter moved in {steps} steps."),),
+        facts=facts,
+    )
+
+
+def constant_gradient(model: nn.Module, optimizer: torch.optim.Optimizer, steps: int) -> dict[str, float]:
+    """How far each parameter moves under a gradient of 1 in all of its elements: the mean over the elements."""
+    before = {name: parameter.detach().clone() for name, parameter in model.named_parameters()}
+    for _ in range(steps):
+        for parameter in model.parameters():
+            parameter.grad = torch.ones_like(parameter)
+        optimizer.step()
+    return {name: (p.detach() - before[name]).double().abs().mean().item() for name, p in model.named_parameters()}
+
+
+def unmatched(model: nn.Module) -> str:
+    """What a rule for parameters that are not there comes to."""
+    try:
+        parameter_groups(model, [{"pattern": "conv7.*", "lr_mult": 0.1}], base_lr=0.1)
+    except ValueError as error:
+        return str(error)
+    return ""
+
+
+def _names(model: nn.Module, group: dict[str, Any]) -> list[str]:
+    members: Sequence[nn.Parameter] = group["params"]
+    return [name for name, parameter in model.named_parameters() if any(parameter is member for member in members)]
+
+
+def _draw(moved: dict[str, float]) -> "Figure":
+    figure, axes = plotting.figure(6.4, 2.8)
+    (panel,) = axes.flat
+    names = list(moved)
+    panel.plot(list(moved.values()), range(len(names)), color=plotting.COLOURS[0], marker="o", linestyle="none")
+    panel.set_yticks(range(len(names)), names)
+    panel.invert_yaxis()
+    panel.set(xlabel="distance", xlim=(0, None))
+    return figure

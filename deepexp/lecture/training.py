@@ -1,0 +1,121 @@
+"""A preset of the lecture's page: trained in a process of its own, kept, and not trained again once it is there."""
+
+import contextlib
+import hashlib
+import shlex
+import signal
+import subprocess
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FrameType
+
+from deepexp import paths
+from deepexp.errors import Interrupted, RunFailed
+from deepexp.lecture.demonstration import make_folder
+from deepexp.sweep import ledger
+from deepexp.sweep.directory import SWEEP_FILE
+
+LOG = "output.txt"
+"""What the sweep printed, beside its directory."""
+
+_SHOWN_LINES = 4  # of the end of that, where it has failed
+
+
+@dataclass(frozen=True)
+class Training:
+    """A preset at one scale, and where its runs are kept."""
+
+    preset: str
+    scale: str
+    folder: Path
+
+    @classmethod
+    def below(cls, folder: Path, preset: str, scale: str) -> "Training":
+        """In a folder of its own, which is another one once the preset's YAML has changed."""
+        return cls(preset, scale, folder / "training" / scale / f"{preset}-{_digest(preset, scale)}")
+
+    @property
+    def words(self) -> list[str]:
+        """What `deepexp train` is told to begin it, its place aside."""
+        return ["-m", f"experiment={self.preset}", f"scale={self.scale}"]
+
+    @property
+    def command(self) -> str:
+        """The command as one would type it."""
+        return shlex.join(["deepexp", "train", *self.words])
+
+    def sweep(self) -> Path | None:
+        """The directory of its latest sweep, finished or not."""
+        found = sorted(path.parent for path in self.folder.glob(f"*/*/{SWEEP_FILE}"))
+        return found[-1] if found else None
+
+    def is_finished(self) -> bool:
+        """Whether every job came to its end."""
+        sweep = self.sweep()
+        jobs = ledger.read(sweep / "ledger.jsonl").values() if sweep is not None else ()
+        return bool(jobs) and all(job.state == "done" for job in jobs)
+
+
+def train(training: Training, say: Callable[[str], None]) -> None:
+    """Begin the sweep, or go on with it; each line that it prints is said, and kept in a file.
+
+    Raises `RunFailed` if it ends with jobs that failed, `Interrupted` if a signal ended it: it can be gone on with.
+    """
+    make_folder(training.folder)
+    begun = training.sweep()
+    words = [f"resume={begun}"] if begun is not None else [*training.words, f"output_dir={training.folder}"]
+    child = subprocess.Popen(
+        [sys.executable, "-m", "deepexp", "train", *words],
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        errors="replace",
+        start_new_session=True,  # signals of the terminal come to us alone and are handed on
+    )
+    assert child.stdout is not None
+    lines = []
+    with _handing_signals_on(child) as received, (training.folder / LOG).open("w", encoding="utf-8") as log:
+        for line in child.stdout:
+            log.write(line)
+            lines.append(line.rstrip())
+            say(line.rstrip())
+        status = child.wait()
+    if received:
+        raise Interrupted(received[0], "stopped; the same command goes on from here")
+    if status:
+        raise RunFailed("\n".join(lines[-_SHOWN_LINES:]) or f"it ended with status {status}")
+
+
+@contextlib.contextmanager
+def _handing_signals_on(child: subprocess.Popen[str]) -> Iterator[list[int]]:
+    """Context in which SIGINT and SIGTERM go to the child, which saves and ends; yields those that came."""
+    received: list[int] = []
+
+    def hand_on(number: int, _: FrameType | None) -> None:
+        received.append(number)
+        child.send_signal(number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield received
+        return
+    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield received
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def _digest(preset: str, scale: str) -> str:
+    """Eight letters that are others once one of the preset's files is."""
+    sha256 = hashlib.sha256()
+    for folder in paths.conf_directories():
+        for name in (f"{preset}.yaml", f"{preset}/{scale}.yaml"):
+            path = folder / "experiment" / name
+            if path.is_file():
+                sha256.update(path.read_bytes())
+    return sha256.hexdigest()[:8]

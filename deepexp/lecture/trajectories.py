@@ -1,0 +1,222 @@
+"""The paths that optimizers take on surfaces in two dimensions, as a picture and, if asked for, as an animation.
+
+What the surfaces are is in `surfaces.py`, how frames become an animation in `animation.py`.
+"""
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+import torch
+
+from deepexp import plotting
+from deepexp.errors import InputError
+from deepexp.lecture import animation
+from deepexp.lecture.demonstration import Demonstration, Picture, figures, table
+from deepexp.lecture.optimizers import Point, check_names, optimizer_for
+from deepexp.lecture.surfaces import SURFACES, Surface
+from deepexp.suggest import did_you_mean
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+LATE = 20  # steps at the end of a path, over which its oscillation is measured
+
+
+@dataclass(frozen=True)
+class Walk:
+    """The way of one optimizer on one surface."""
+
+    optimizer: str
+    lr: float
+    points: np.ndarray
+    """(steps + 1, 2): x and y; shorter if it went to infinity."""
+    heights: np.ndarray
+    """(steps + 1,): of the surface at the points."""
+
+
+def demonstrate(
+    *,
+    optim: list[str] | None = None,
+    surfaces: list[str] | None = None,
+    lr: dict[str, float] | float | None = None,
+    steps: int | None = None,
+    animate: bool = False,
+) -> Demonstration:
+    """Let each optimizer of `conf/optim` walk on each surface.
+
+    `lr`: one learning rate for all, or one for each optimizer that is named (`{adam: 0.1}`); others take what suits
+    the surface. `steps`: None takes the surface's own.
+    """
+    chosen = optim or ["sgd", "momentum", "adam"]
+    check_names(chosen)
+    on = _surfaces(surfaces or list(SURFACES))
+    rates = _learning_rates(lr, chosen)
+    walks = {
+        name: [walk(surface, each, rates.get(each, surface.lr_of(each)), steps or surface.steps) for each in chosen]
+        for name, surface in on.items()
+    }
+    rows = [_row(on[name], walk) for name, found in walks.items() for walk in found]
+    header = ("surface", "optimizer", "η", "steps", "height at the end", "distance", "x crossings", "y crossings")
+    drawn = _draw(on, walks)
+    return Demonstration(
+        title="Paths of optimizers in two dimensions",
+        text="Momentum runs past the minimum and comes back, goes through the barrier at which plain descent ends, and "
+        "calms the oscillation across the valley. Adam divides each coordinate by the size of its own gradients: its "
+        "first steps are equally long in both, however narrow the valley is.",
+        tables=(table(header, rows, "Crossings: how often a coordinate passes its value at the minimum"),),
+        pictures=(Picture("trajectories", drawn, "The dot is the start, the cross the minimum, the square the end."),),
+        facts={
+            f"{name}/{walk.optimizer}/{fact}": value
+            for name, found in walks.items()
+            for walk in found
+            for fact, value in _facts(on[name], walk).items()
+        },
+        animations={"trajectories.gif": _animated(on, walks)} if animate else {},
+    )
+
+
+def walk(surface: Surface, optimizer: str, lr: float | None, steps: int) -> Walk:
+    """Follow an optimizer for some steps in float64, or until it is at infinity."""
+    point = Point(surface.start)
+    rule = optimizer_for(optimizer, point, lr)
+
+    def height() -> torch.Tensor:
+        rule.zero_grad()
+        value = surface.height(*point.weights)
+        value.backward()
+        return value
+
+    # ── An optimizer knows nothing of the surface but the gradient at the point where it stands. All that distinguishes
+    # ── one rule from another is what it remembers: nothing (sgd), the sum of past gradients with weights that fade
+    # ── (momentum), that and the squares of the gradients in each coordinate (Adam), or how the gradient changed from
+    # ── point to point (L-BFGS, which looks at several points a step and so needs the function itself to call).
+    points = [point.weights.detach().clone()]
+    for _ in range(steps):
+        rule.step(height)  # type: ignore[arg-type]
+        if not point.weights.isfinite().all():
+            break
+        points.append(point.weights.detach().clone())
+    path = torch.stack(points)  # (steps + 1, 2)
+    heights = surface.height(path[:, 0], path[:, 1])
+    return Walk(optimizer, rule.param_groups[0]["lr"], path.numpy(), heights.numpy())
+
+
+def crossings(coordinate: np.ndarray, goal: float) -> int:
+    """How often a coordinate changes sides of its value at the minimum."""
+    sides = np.sign(coordinate - goal)
+    sides = sides[sides != 0]
+    return int((sides[1:] != sides[:-1]).sum())
+
+
+def _facts(surface: Surface, walk: Walk) -> dict[str, float]:
+    goal = np.array(surface.minimum)
+    beyond = (walk.points - goal) * -np.sign(np.array(surface.start) - goal)  # positive past the minimum
+    first = np.abs(walk.points[1] - walk.points[0]) if len(walk.points) > 1 else np.zeros(2)
+    return {
+        "distance": float(np.linalg.norm(walk.points[-1] - goal)),
+        "x_crossings": crossings(walk.points[:, 0], goal[0]),
+        "y_crossings": crossings(walk.points[:, 1], goal[1]),
+        "overshoot": max(0.0, float(beyond[:, 0].max())),
+        "late_oscillation": float(np.abs(walk.points[-LATE:, 1] - goal[1]).mean()),
+        "first_step_ratio": float(first[1] / first[0]) if first[0] else math.inf,
+    }
+
+
+def _row(surface: Surface, walk: Walk) -> tuple[str, ...]:
+    facts = _facts(surface, walk)
+    left, right, bottom, top = surface.box
+    reach = 100 * max(right - left, top - bottom)
+    gone = facts["distance"] > reach
+    return (
+        surface.title,
+        walk.optimizer,
+        f"{walk.lr:g}",
+        str(len(walk.points) - 1),
+        "diverged" if gone else figures(float(walk.heights[-1])),
+        "–" if gone else figures(facts["distance"]),
+        str(facts["x_crossings"]),
+        str(facts["y_crossings"]),
+    )
+
+
+def _surfaces(names: Sequence[str]) -> dict[str, Surface]:
+    for name in names:
+        if name not in SURFACES:
+            raise InputError(
+                f"surfaces: {name!r} is not allowed{did_you_mean(name, SURFACES)}; of {', '.join(SURFACES)}"
+            )
+    return {name: SURFACES[name] for name in names}
+
+
+def _learning_rates(lr: dict[str, float] | float | None, chosen: Sequence[str]) -> dict[str, float]:
+    """The learning rate that was asked for, by optimizer."""
+    asked = lr if isinstance(lr, dict) else {} if lr is None else dict.fromkeys(chosen, lr)
+    for name, value in asked.items():
+        if name not in chosen:
+            raise InputError(
+                f"lr: {name!r} is not among the optimizers{did_you_mean(name, chosen)}; {', '.join(chosen)}"
+            )
+        if isinstance(value, bool) or not isinstance(value, int | float) or value < 0:
+            raise InputError(f"lr: {name}: {value!r} is not allowed; a number of at least 0")
+    return asked
+
+
+def _draw(surfaces: Mapping[str, Surface], walks: Mapping[str, Sequence[Walk]]) -> "Figure":
+    figure, panels = _landscapes(surfaces)
+    for panel, name in zip(panels, surfaces, strict=True):
+        for index, walk in enumerate(walks[name]):
+            x, y = _visible(walk.points, surfaces[name]).T
+            style = plotting.series_style(index)
+            label = f"{walk.optimizer} (η = {walk.lr:g})"
+            marks = max(1, len(x) // 60)
+            panel.plot(x, y, **style, markevery=marks, markersize=2.5, linewidth=1.1, label=label)
+            panel.plot(x[-1:], y[-1:], color=style["color"], marker="s", markersize=7, markeredgecolor="white")
+        panel.legend(loc="upper right", fontsize=8, framealpha=0.85)
+    return figure
+
+
+def _landscapes(surfaces: Mapping[str, Surface]) -> tuple["Figure", list["Axes"]]:
+    """The surfaces as contours, without any path."""
+    columns = min(2, len(surfaces))
+    rows = math.ceil(len(surfaces) / columns)
+    figure, axes = plotting.figure(5.2 * columns, 3.6 * rows, rows=rows, columns=columns)
+    panels = list(axes.flat)
+    for panel in panels[len(surfaces) :]:
+        panel.remove()
+    for panel, surface in zip(panels, surfaces.values(), strict=False):
+        left, right, bottom, top = surface.box
+        x, y = np.meshgrid(np.linspace(left, right, 100), np.linspace(bottom, top, 100))
+        heights = surface.height(torch.from_numpy(x), torch.from_numpy(y)).numpy()
+        # Levels by quantiles: the walls of these surfaces are many times as high as what is to be seen in the valleys.
+        levels = np.unique(np.quantile(heights, np.linspace(0, 1, 16) ** 1.5))
+        panel.contour(x, y, heights, levels=levels, colors=plotting.GREY, linewidths=0.5)
+        panel.plot(*surface.start, color="black", marker="o", markersize=7, linestyle="none")
+        panel.plot(*surface.minimum, color="black", marker="x", markersize=9, linestyle="none")
+        panel.grid(visible=False)
+        panel.set(xlim=(left, right), ylim=(bottom, top), title=surface.title, xlabel="x", ylabel="y")
+    return figure, panels[: len(surfaces)]
+
+
+def _visible(points: np.ndarray, surface: Surface) -> np.ndarray:
+    """The points up to where they leave the neighbourhood of what is drawn."""
+    left, right, bottom, top = surface.box
+    reach = 3 * max(right - left, top - bottom)
+    outside = np.abs(points).max(axis=1) > reach
+    return points[: int(outside.argmax())] if outside.any() else points
+
+
+def _animated(surfaces: Mapping[str, Surface], walks: Mapping[str, Sequence[Walk]]) -> bytes:
+    figure, panels = _landscapes(surfaces)
+    paths: list[animation.Path] = []
+    for panel, name in zip(panels, surfaces, strict=True):
+        for index, walk in enumerate(walks[name]):
+            style = {**plotting.series_style(index), "marker": None, "linewidth": 1.3}
+            (line,) = panel.plot([], [], **style, label=walk.optimizer)
+            (head,) = panel.plot([], [], color=style["color"], marker="s", markersize=7, markeredgecolor="white")
+            paths.append(animation.Path(line, head, _visible(walk.points, surfaces[name])))
+        panel.legend(loc="upper right", fontsize=8, framealpha=0.85)
+    return animation.gif(figure, paths)

@@ -1,0 +1,103 @@
+"""The first steps of every optimizer under a gradient that stays the same, and under the same loss times a hundred."""
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING
+
+import torch
+from torch import Tensor
+
+from deepexp import catalogue, plotting
+from deepexp.errors import InputError
+from deepexp.lecture.demonstration import Demonstration, Picture, figures, table
+from deepexp.lecture.optimizers import Point, check_names, optimizer_for
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+GRADIENT = (1.0, 0.01)
+"""Along the two coordinates: the surface is a plane, a hundred times as steep in one as in the other."""
+
+TIMES = 100.0
+"""By how much the loss is multiplied in the second run."""
+
+
+def demonstrate(*, optim: list[str] | None = None, lr: float | None = None, steps: int = 50) -> Demonstration:
+    """Let each optimizer of `conf/optim` take some steps; `lr` for all of them, or each its own."""
+    chosen = optim or [name for name in catalogue.names("optim") if name != "lbfgs"]
+    check_names(chosen)
+    if "lbfgs" in chosen:
+        raise InputError("optim: lbfgs looks for the lowest point along a line, and a plane has none; leave it out")
+    # ── On a plane every step sees the same gradient g, and what a rule remembers shows in how its steps change. Plain
+    # ── descent steps ηg for ever. Momentum adds up what it remembers, u = γu + ηg, which tends to η/(1−γ) g: with
+    # ── γ = 0.9 ten times as far. Rules that divide by the size of past gradients step about η in every coordinate,
+    # ── whether the gradient there is 1 or 0.01; Adagrad, which forgets nothing, takes steps of η/√t.
+    taken = {name: step_lengths(name, GRADIENT, steps, lr) for name in chosen}
+    scaled = {name: step_lengths(name, [TIMES * g for g in GRADIENT], 1, lr) for name in chosen}
+    rates = {name: rate for name, (rate, _) in taken.items()}
+    lengths = {name: length for name, (_, length) in taken.items()}
+    rows = [
+        (
+            name,
+            f"{rates[name]:g}",
+            figures(length[0, 0].item()),
+            figures(length[0, 1].item()),
+            figures(length[-1, 0].item() / rates[name]),
+            f"{(scaled[name][1][0, 0] / length[0, 0]).item():.0f} times",
+        )
+        for name, length in lengths.items()
+    ]
+    header = (
+        "optimizer",
+        "η",
+        "first step, g = 1",
+        "first step, g = 0.01",
+        f"step {steps} / η",
+        "first step, loss × 100",
+    )
+    facts = {f"{name}/first_{k}": lengths[name][0, k].item() for name in chosen for k in (0, 1)}
+    facts |= {f"{name}/last_over_lr": lengths[name][-1, 0].item() / rates[name] for name in chosen}
+    facts |= {f"{name}/scaling": (scaled[name][1][0, 0] / lengths[name][0, 0]).item() for name in chosen}
+    return Demonstration(
+        title="What each rule makes of the same gradient",
+        text="Momentum's steps grow to 1/(1−γ) times those of plain descent. Rules that divide by past gradients step "
+        "equally far in a steep and in a flat coordinate, and do not notice that the loss was multiplied by 100: this "
+        "is why their learning rate is not that of plain descent.",
+        tables=(table(header, rows, "Lengths of steps under a constant gradient, 1 and 0.01"),),
+        pictures=(
+            Picture(
+                "update_rules", _draw(lengths, rates), "Length of each step along the steep coordinate, divided by η."
+            ),
+        ),
+        facts=facts,
+    )
+
+
+def step_lengths(
+    optimizer: str, gradient: Sequence[float], steps: int, lr: float | None = None
+) -> tuple[float, Tensor]:
+    """(learning rate, lengths (steps, coordinates) of the steps) from (1, 1) under one gradient, in float64."""
+    point = Point(torch.ones(len(gradient)))
+    rule = optimizer_for(optimizer, point, lr)
+    lengths = []
+    for _ in range(steps):
+        before = point.weights.detach().clone()
+        point.weights.grad = torch.tensor(gradient, dtype=torch.float64)
+        rule.step()
+        lengths.append((point.weights.detach() - before).abs())
+    return rule.param_groups[0]["lr"], torch.stack(lengths)
+
+
+def _draw(lengths: Mapping[str, Tensor], rates: Mapping[str, float]) -> "Figure":
+    figure, axes = plotting.figure(8.0, 4.4)
+    (panel,) = axes.flat
+    for index, (name, length) in enumerate(lengths.items()):
+        style = plotting.series_style(index)
+        steps = range(1, len(length) + 1)
+        panel.plot(
+            steps, (length[:, 0] / rates[name]).tolist(), **style, markevery=(index % 5, 5), markersize=4, label=name
+        )
+    panel.axhline(10, color=plotting.GREY, linewidth=0.8, linestyle="--")
+    panel.text(32, 11, "1 / (1 − γ) at γ = 0.9", color=plotting.GREY, fontsize=9)
+    panel.set(yscale="log", ylim=(None, 18), xlabel="step", ylabel="length of the step / η")
+    figure.legend(loc="outside right upper")
+    return figure

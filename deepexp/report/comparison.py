@@ -1,0 +1,255 @@
+"""Is A better than B? Paired tests between groups of runs, corrected for their number, in plain sentences.
+
+Over several seeds in both groups, a paired t test speaks of the two settings; where there is one training run of each,
+McNemar's test speaks of those two trained nets alone. Which pairs are tested never depends on test figures.
+"""
+
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, replace
+from itertools import combinations
+
+import numpy as np
+
+from deepexp.errors import InputError
+from deepexp.report import statistics
+from deepexp.report.runs import Run
+from deepexp.report.variation import Group
+from deepexp.suggest import did_you_mean
+from deepexp.units import percent
+
+PAIRED_T, MCNEMAR = "paired t", "McNemar"
+SIGNIFICANT = 0.05
+ALL_PAIRS = 5
+"""Groups up to which each is compared with each; of more, each with one of them."""
+
+ONE_NET = "From one training run of each, nothing follows about other runs of the same settings."
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """One test between two groups, or between a run of each. Rates are fractions."""
+
+    test: str
+    """`PAIRED_T` or `MCNEMAR`."""
+    labels: tuple[str, str]
+    rates: tuple[float, float]
+    interval: tuple[float, float] | None
+    """Of the second rate minus the first, 95 %; None for McNemar."""
+    alone_wrong: tuple[int, int] | None
+    """McNemar: the test samples on which only the first and only the second is wrong."""
+    size: int
+    """Seeds or test samples."""
+    p: float
+    corrected_p: float
+    """After Holm, over all tests of the report."""
+
+    @property
+    def is_significant(self) -> bool:
+        """Whether a difference is shown, at 5 % over the whole report."""
+        return self.corrected_p < SIGNIFICANT
+
+    def sentence(self, tests: int) -> str:
+        """The result in words; `tests` is the number that was corrected for."""
+        swap = self.rates[1] < self.rates[0]  # the better one comes first
+        labels, rates = (self.labels[::-1], self.rates[::-1]) if swap else (self.labels, self.rates)
+        against = f"{percent(rates[0])} against {percent(rates[1])}"
+        runs = ("the run of ", "that of ") if self.test == MCNEMAR else ("", "")
+        if self.is_significant:
+            claim = f"{runs[0].capitalize()}{labels[0]} makes fewer test errors than {runs[1]}{labels[1]}: {against}"
+        else:
+            claim = f"No difference shown between {runs[0]}{labels[0]} and {runs[1]}{labels[1]}: {against}"
+        correction = f" (Holm, {tests} comparisons)" if tests > 1 else ""
+        return f"{claim}, {self._how(swap)}, {_shown(self.corrected_p)}{correction}"
+
+    def _how(self, swap: bool) -> str:
+        if self.alone_wrong is not None:
+            first, second = self.alone_wrong[::-1] if swap else self.alone_wrong
+            return f"alone wrong on {first:,} and {second:,} of the same {self.size:,} test samples, exact McNemar test"
+        assert self.interval is not None
+        low, high = (-self.interval[1], -self.interval[0]) if swap else self.interval
+        difference = abs(self.rates[1] - self.rates[0])
+        return (
+            f"mean difference {100 * difference:.2f} points (95% interval {100 * low:.2f} to {100 * high:.2f}), "
+            f"paired t over {self.size} seeds"
+        )
+
+
+@dataclass(frozen=True)
+class Comparisons:
+    """All tests of a report."""
+
+    made: Sequence[Comparison] = ()
+    not_made: Sequence[str] = ()
+    """Why two groups were not compared, a line each."""
+    note: str | None = None
+    """Which pairs were tested, where that is not all of them."""
+
+    def sentences(self) -> list[str]:
+        """Each result in words, and what does not follow from them."""
+        found = [comparison.sentence(len(self.made)) for comparison in self.made]
+        return [*found, ONE_NET] if any(comparison.test == MCNEMAR for comparison in self.made) else found
+
+
+def compare(groups: Sequence[Group], baseline: Group | None = None) -> Comparisons:
+    """Test the groups against each other; against `baseline` alone where one is given or they are many."""
+    with_results = [group for group in groups if group.done]
+    pairs, note = _pairs(with_results, baseline)
+    samples = _TestSamples()
+    made, not_made = [], []
+    for first, second in pairs:
+        result = _compare(first, second, samples)
+        if isinstance(result, str):
+            not_made.append(f"{first.label} and {second.label} were not compared: {result}")
+        else:
+            made.append(result)
+    corrected = statistics.holm([comparison.p for comparison in made])
+    made = [replace(comparison, corrected_p=p) for comparison, p in zip(made, corrected, strict=True)]
+    return Comparisons(made, not_made, note)
+
+
+def find_group(groups: Sequence[Group], wanted: str) -> Group:
+    """The group of a label, or of enough of it to tell (`optim.lr=0.1`); `InputError` if that is none or several."""
+    words = {part.strip() for part in wanted.split(",")}
+    found = [group for group in groups if group.label == wanted] or [
+        group for group in groups if words <= {part.strip() for part in group.label.split(",")}
+    ]
+    if len(found) == 1:
+        return found[0]
+    labels = [group.label for group in groups]
+    if found:
+        raise InputError(f"baseline: {wanted!r} is said of {len(found)} groups; give all of it: {'; '.join(labels)}")
+    raise InputError(f"baseline: {wanted!r} is no group{did_you_mean(wanted, labels)}; one of {'; '.join(labels)}")
+
+
+def best_by_validation(groups: Sequence[Group]) -> Group | None:
+    """The group with the lowest mean validation error; None unless every run with a result has one."""
+    done = [group for group in groups if group.done]
+    means = [_mean(group.by_seed("val_error_rate")) for group in done if _all_have_validation(group)]
+    if len(means) < len(done) or not done:
+        return None
+    return done[means.index(min(means))]
+
+
+def _all_have_validation(group: Group) -> bool:
+    return all(run.summary and run.summary["val_error_rate"] is not None for run in group.done)
+
+
+def _pairs(groups: Sequence[Group], baseline: Group | None) -> tuple[list[tuple[Group, Group]], str | None]:
+    """(pairs to be tested, why it is those)."""
+    if len(groups) == 1:
+        return list(combinations(_single_runs(groups[0]), 2)), None
+    if baseline is None and len(groups) <= ALL_PAIRS:
+        return list(combinations(groups, 2)), None
+    if baseline is not None:
+        note = f"Each group is compared with the baseline, {baseline.label}."
+    elif (baseline := best_by_validation(groups)) is not None:
+        note = f"Each group is compared with {baseline.label}, which has the lowest validation error."
+    else:
+        baseline = groups[0]
+        note = (
+            f"Each group is compared with {baseline.label}, the first of the grid, since there is no validation error "
+            "to choose by; baseline=LABEL names another."
+        )
+    return [(baseline, group) for group in groups if group is not baseline], note
+
+
+def _single_runs(group: Group) -> list[Group]:
+    """The two runs of the only group, where there are two: then it is they who are asked about."""
+    return [Group(run.name, {}, [run]) for run in group.done] if len(group.done) == 2 else []
+
+
+def _compare(first: Group, second: Group, samples: "_TestSamples") -> Comparison | str:
+    """The test, or why there is none."""
+    seeds = sorted(set(map(str, first.by_seed("test_error_rate"))) & set(map(str, second.by_seed("test_error_rate"))))
+    runs = [(_of_seed(first, seed), _of_seed(second, seed)) for seed in seeds] or [(first.done[0], second.done[0])]
+    for pair in runs:
+        if reason := samples.why_not_same(*pair):
+            return reason
+    if len(seeds) > 1:
+        return _paired_t(first, second, seeds)
+    # A group of one run is known by its label; in a larger one it has to be said which run it is.
+    labels = [
+        group.label if len(group.done) == 1 else run.name for group, run in zip((first, second), runs[0], strict=True)
+    ]
+    return _mcnemar((labels[0], labels[1]), *(samples.wrong(run) for run in runs[0]))
+
+
+def _of_seed(group: Group, seed: str) -> Run:
+    return next(run for run in group.done if str(run.seed) == seed)
+
+
+def _paired_t(first: Group, second: Group, seeds: Sequence[str]) -> Comparison | str:
+    rates = [_rates(group, seeds) for group in (first, second)]
+    result = statistics.paired_t(rates[0], rates[1])
+    if result is None:
+        return f"their difference is the same with each of {len(seeds)} seeds, of which a t test can make nothing"
+    means = sum(rates[0]) / len(seeds), sum(rates[1]) / len(seeds)
+    interval = (result.low, result.high)
+    return Comparison(PAIRED_T, (first.label, second.label), means, interval, None, result.pairs, result.p, result.p)
+
+
+def _rates(group: Group, seeds: Sequence[str]) -> list[float]:
+    by_seed = {str(seed): rate for seed, rate in group.by_seed("test_error_rate").items()}
+    return [by_seed[seed] for seed in seeds]
+
+
+def _mcnemar(labels: tuple[str, str], first: np.ndarray | None, second: np.ndarray | None) -> Comparison | str:
+    """`first`, `second`: (samples,) bool, whether each was taken for something else."""
+    if first is None or second is None:
+        return "there is one run of each, and one of them has no predictions.npz to compare sample by sample"
+    alone = int((first & ~second).sum()), int((second & ~first).sum())
+    p = statistics.mcnemar(*alone)
+    rates = float(first.mean()), float(second.mean())
+    return Comparison(MCNEMAR, labels, rates, None, alone, len(first), p, p)
+
+
+def _mean(values: Mapping[object, float]) -> float:
+    return sum(values.values()) / len(values)
+
+
+def _shown(p: float) -> str:
+    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
+
+
+class _TestSamples:
+    """Predictions, each read once, and whether two runs were tested on the same samples."""
+
+    def __init__(self) -> None:
+        self._read: dict[object, tuple[np.ndarray, np.ndarray] | str | None] = {}
+
+    def wrong(self, run: Run) -> np.ndarray | None:
+        """(samples,) bool: whether each test sample was taken for something else."""
+        found = self._predictions(run)
+        return found[0] != found[1] if isinstance(found, tuple) else None
+
+    def why_not_same(self, first: Run, second: Run) -> str | None:
+        """Why two runs cannot be compared; None if as far as can be known they were tested on the same samples."""
+        kinds = first.choices.get("data"), second.choices.get("data")
+        if kinds[0] != kinds[1]:
+            return f"they were tested on different data, {kinds[0]} and {kinds[1]}"
+        fingerprints = {run.provenance.get("data_fingerprint") for run in (first, second)}
+        roots = {run.config.get("data.root") for run in (first, second)}
+        if len(fingerprints) > 1 and len(roots) > 1:
+            return (
+                f"their data lie in different places, {' and '.join(map(str, roots))}, and are not known to be the same"
+            )
+        return next(self._differences(first, second), None)
+
+    def _differences(self, first: Run, second: Run) -> Iterator[str]:
+        found = [self._predictions(run) for run in (first, second)]
+        yield from (problem for problem in found if isinstance(problem, str))
+        (a, b) = (item[1] if isinstance(item, tuple) else None for item in found)
+        if a is not None and b is not None and not np.array_equal(a, b):
+            yield "they were not tested on the same samples (the true classes in predictions.npz differ)"
+        sizes = [run.summary["test_samples"] for run in (first, second) if run.summary]
+        if len(set(sizes)) > 1:
+            yield f"they were tested on {sizes[0]:,} and {sizes[1]:,} samples"
+
+    def _predictions(self, run: Run) -> tuple[np.ndarray, np.ndarray] | str | None:
+        """What is in a run's file, or what is wrong with it."""
+        if run.path not in self._read:
+            try:
+                self._read[run.path] = run.predictions()
+            except InputError as error:
+                self._read[run.path] = str(error)
+        return self._read[run.path]

@@ -1,0 +1,234 @@
+"""`report.html` and the pictures beside it: what a `Report` says, set as a page. Nothing is computed here."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+from deepexp import plotting
+from deepexp.errors import InputError
+from deepexp.page import Cell, Page
+from deepexp.report import figures
+from deepexp.report.comparison import Comparison, Comparisons
+from deepexp.report.diff import Difference
+from deepexp.report.figures import Examined, Figures
+from deepexp.report.model import Report
+from deepexp.report.plots.plot import Missing, Plot
+from deepexp.report.runs import DONE, FAILED, INTERRUPTED, RUNNING, STATUSES, Run
+from deepexp.report.variation import text
+from deepexp.text_table import Table
+
+_SMALLEST_MATRIX = 3  # comparisons from which on a matrix is easier to read than sentences
+_MOST_IN_MATRIX = 12  # groups
+_MOST_SENTENCES = 60
+_MOST_COMMANDS = 12
+_MOST_SAMPLES = 100
+_MARKS: Mapping[str, Any] = {DONE: "", RUNNING: "muted", INTERRUPTED: "bad", FAILED: "bad"}
+
+
+def write(report: Report, directory: Path, *, with_mistakes: bool = False) -> list[Path]:
+    """Write `report.html`, and each of its pictures as PNG and SVG, into a folder; the paths of all of them.
+
+    `with_mistakes`: also the worst mistakes of the best run, whose model is run again for it.
+    """
+    drawn = figures.draw(report, with_mistakes=with_mistakes)
+    written = [path for plot in drawn.plots() for path in plotting.save(plot.figure, directory / plot.name)]
+    page(report, drawn).write(directory / "report.html")
+    return [directory / "report.html", *written]
+
+
+def page(report: Report, drawn: Figures) -> Page:
+    """The page: the result first, then what it rests on."""
+    made = Page(report.title, _counted(report.runs))
+    _summary(made, report)
+    _comparisons(made, report.comparisons)
+    if drawn.steps_to is not None and report.steps_to is not None:
+        made.heading("Steps to the baseline's best")
+        _picture(made, drawn.steps_to)
+        _table(made, report.steps_to.table())
+    made.heading("Curves")
+    _pictures(made, drawn.curves)
+    if drawn.settings:
+        made.heading("Error over the settings")
+        _pictures(made, drawn.settings)
+    _examined(made, drawn)
+    if drawn.mistakes is not None:
+        made.heading("Worst mistakes")
+        _picture(made, drawn.mistakes)
+        if isinstance(drawn.mistakes, Missing):
+            made.paragraph(_misclassified(drawn.examined[0].run))
+    if drawn.filters is not None:
+        made.heading("First-layer filters")
+        _picture(made, drawn.filters)
+    if report.difference is not None:
+        _difference(made, report.difference)
+    _constant(made, report)
+    _provenance(made, report.runs)
+    return made
+
+
+def _counted(runs: Sequence[Run]) -> str:
+    """`16 runs: 15 done, 1 failed`."""
+    numbers = [(sum(run.status == status for run in runs), status) for status in STATUSES]
+    states = ", ".join(f"{number:,} {status}" for number, status in numbers if number)
+    return f"{len(runs):,} run{'s' if len(runs) > 1 else ''}: {states}"
+
+
+def _summary(made: Page, report: Report) -> None:
+    if report.best:
+        made.paragraph(report.best)
+    lines = [line for note in report.notes for line in note.splitlines()]
+    for note in (line for line in lines if not line.startswith(" ")):
+        made.note(note, "warning")
+        if note.endswith(":"):  # what it counts follows, a line each
+            made.bullets([line.strip() for line in lines if line.startswith(" ")])
+    made.heading("Results")
+    if report.group_table is not None:
+        _table(made, report.group_table)
+    rows = [_row(run, row) for run, row in zip(report.runs, report.run_table.rows, strict=True)]
+    _table(made, report.run_table, rows)
+    made.paragraph("The same with every figure in full: table.csv. A click on the head of a column sorts by it.")
+
+
+def _row(run: Run, texts: Sequence[str]) -> list[str | Cell]:
+    """A row of the table of runs, in which those without a result are seen at once."""
+    mark = _MARKS.get(run.status, "bad")
+    if not mark:
+        return list(texts)
+    cells: list[str | Cell] = [Cell(shown, mark="muted") for shown in texts[:-1]]
+    return [*cells, Cell(texts[-1] + (f": {run.reason}" if run.reason else ""), mark=mark)]
+
+
+def _comparisons(made: Page, found: Comparisons) -> None:
+    if not (found.made or found.not_made):
+        return
+    made.heading("Is one better than another?")
+    if found.note:
+        made.paragraph(found.note)
+    if found.made:
+        made.paragraph("The level is 5% over all tests of this report; intervals are of each test alone.")
+        made.bullets(found.sentences()[:_MOST_SENTENCES])
+    if len(found.made) > _MOST_SENTENCES:
+        made.paragraph(f"… and {len(found.made) - _MOST_SENTENCES:,} more.")
+    names = list(dict.fromkeys(label for comparison in found.made for label in comparison.labels))
+    if len(found.made) >= _SMALLEST_MATRIX and len(names) <= _MOST_IN_MATRIX:
+        _matrix(made, found.made, names)
+    if found.not_made:
+        made.bullets(list(found.not_made)[:_MOST_SENTENCES])
+
+
+def _matrix(made: Page, tests: Sequence[Comparison], names: Sequence[str]) -> None:
+    cells: dict[tuple[str, str], Cell] = {}
+    for test in tests:
+        first, second = test.labels
+        points = 100 * (test.rates[0] - test.rates[1])
+        p = "p < 0.001" if test.corrected_p < 0.001 else f"p = {test.corrected_p:.3f}"
+        for row, column, difference in ((first, second, points), (second, first, -points)):
+            mark: Any = ("good" if difference < 0 else "bad") if test.is_significant else "muted"
+            cells[row, column] = Cell(f"{difference:+.2f}, {p}".replace("-", "−"), mark=mark)
+    rows = [[row, *(cells.get((row, column), "") for column in names)] for row in names]
+    caption = (
+        "Test error of the row minus that of the column, in points of a percentage, with the corrected p. Coloured: "
+        "significant at 5%, and then a negative number means that the row's setting is better."
+    )
+    made.table(["", *names], rows, numeric=range(1, len(names) + 1), caption=caption)
+
+
+def _examined(made: Page, drawn: Figures) -> None:
+    if not drawn.examined:
+        return
+    made.heading("Confusions")
+    made.paragraph(drawn.why_these)
+    _pictures(made, [examined.matrix for examined in drawn.examined])
+    for examined in drawn.examined:
+        _confusions(made, examined)
+
+
+def _confusions(made: Page, examined: Examined) -> None:
+    if not examined.confusions:
+        return
+    rows = [[found.true, found.predicted, f"{found.samples:,} of {found.of:,}"] for found in examined.confusions]
+    caption = f"{examined.run.name}: the most frequent confusions"
+    made.table(["true class", "taken for", "samples"], rows, numeric=[2], caption=caption)
+
+
+def _misclassified(run: Run) -> str:
+    """The numbers of the samples that are wrong, of which no more is known."""
+    try:
+        found = run.predictions()
+    except InputError:
+        found = None
+    if found is None:
+        return "Which samples are wrong is not known."
+    wrong = (found[0] != found[1]).nonzero()[0].tolist()
+    more = f" and {len(wrong) - _MOST_SAMPLES:,} more" if len(wrong) > _MOST_SAMPLES else ""
+    return f"{run.name}, misclassified samples by their numbers: {', '.join(map(str, wrong[:_MOST_SAMPLES]))}{more}."
+
+
+def _difference(made: Page, difference: Difference) -> None:
+    made.heading(f"What differs between {difference.names[0]} and {difference.names[1]}")
+    for section in difference.sections:
+        if section.table.rows:
+            made.heading(section.title.capitalize(), level=3)
+            _table(made, section.table)
+    made.paragraph(f"The same in both: {', '.join(difference.same) or 'nothing'}.")
+    if difference.code:
+        made.code("\n".join(difference.code))
+
+
+def _constant(made: Page, report: Report) -> None:
+    if report.constant:
+        made.heading("The same in all runs")
+        made.table(["key", "value"], [[key, text(value)] for key, value in report.constant.items()])
+
+
+def _provenance(made: Page, runs: Sequence[Run]) -> None:
+    """Where the runs come from: each thing with its values, and how many runs have each."""
+    made.heading("Provenance")
+    values: dict[str, dict[str, int]] = {}
+    for run in runs:
+        for name, value in _origins(run.provenance):
+            counts = values.setdefault(name, {})
+            counts[value] = counts.get(value, 0) + 1
+    rows = [
+        [name, value if counts == {value: len(runs)} else f"{value} ({number:,} of {len(runs):,} runs)"]
+        for name, counts in values.items()
+        for value, number in counts.items()
+    ]
+    made.table(["", ""], rows)
+    commands = list(dict.fromkeys(str(run.provenance.get("command_line", "")) for run in runs))
+    shown = [command for command in commands if command][:_MOST_COMMANDS]
+    if shown:
+        more = f"\n… and {len(commands) - len(shown):,} more" if len(commands) > len(shown) else ""
+        made.code("\n".join(shown) + more)
+
+
+def _origins(provenance: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+    git = provenance.get("git")
+    if isinstance(git, Mapping):
+        yield "commit", f"{git.get('commit')}{', with uncommitted changes' if git.get('diff') else ''}"
+    versions = provenance.get("versions")
+    if isinstance(versions, Mapping):
+        yield "versions", ", ".join(f"{name} {version}" for name, version in versions.items())
+    for name in ("device", "host", "platform", "cores"):
+        if provenance.get(name) is not None:
+            yield name, str(provenance[name])
+    if provenance.get("data_fingerprint"):
+        yield "data", f"SHA-256 {str(provenance['data_fingerprint'])[:16]}…"
+
+
+def _table(made: Page, table: Table, rows: Sequence[Sequence[str | Cell]] | None = None) -> None:
+    sortable = len(table.rows) > 1
+    made.table(table.header, rows or table.rows, numeric=table.numeric, caption=table.caption, sortable=sortable)
+
+
+def _pictures(made: Page, plots: Sequence[Plot | Missing]) -> None:
+    """Pictures side by side, and then why others are missing."""
+    for plot in sorted(plots, key=lambda plot: isinstance(plot, Missing)):
+        _picture(made, plot)
+
+
+def _picture(made: Page, plot: Plot | Missing) -> None:
+    if isinstance(plot, Missing):
+        made.note(f"Not drawn: {plot.reason}.")
+    else:
+        made.figure(plot.figure, plot.caption, plot.alt)

@@ -1,0 +1,100 @@
+"""The folder that a report is written into: where it is, and that nothing of anybody else's in it is replaced.
+
+`report.json` in it lists the files that a report wrote; these alone are replaced or removed by the next one.
+"""
+
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Iterator, Sequence
+from itertools import count
+from pathlib import Path
+
+from deepexp.errors import InputError
+from deepexp.paths import shown
+from deepexp.rundir import FORMAT
+
+NAME = "report"
+_OURS = "report.json"
+
+
+def choose(paths: Sequence[Path], to: str | None) -> Path:
+    """`to`, or a folder in the one path or in the folder that the paths have in common.
+
+    That is `report`, or `report-2` and so on where a report on other paths, or something else, has that name.
+    """
+    if to is not None:
+        return Path(to).expanduser().absolute()
+    absolute = sorted({str(path.resolve()) for path in paths})
+    common = Path(os.path.commonpath(absolute))
+    return next(folder for folder in _candidates(common) if _is_free_or_ours(folder, absolute))
+
+
+def write(directory: Path, paths: Sequence[Path], fill: Callable[[Path], object]) -> list[Path]:
+    """Let `fill` write files into an empty folder, and then put them into `directory`, each in one step.
+
+    Returns their paths. Files of an earlier report that have no successor are removed. Raises `InputError` before
+    anything is replaced if a file of that name is there that no report wrote, or if the folder cannot be written.
+    """
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        staging = Path(tempfile.mkdtemp(prefix=".report-", dir=directory))
+        try:
+            fill(staging)
+            return _put(staging, directory, paths)
+        finally:
+            shutil.rmtree(staging, ignore_errors=True)
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise InputError(f"cannot write {shown(directory)}: {reason}; choose another place with to=DIR") from error
+
+
+def _put(staging: Path, directory: Path, paths: Sequence[Path]) -> list[Path]:
+    earlier = _written(directory)
+    content = {
+        "format": FORMAT,
+        "paths": sorted({str(path.resolve()) for path in paths}),
+        "files": sorted([*(path.name for path in staging.iterdir()), _OURS]),
+    }
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    (staging / _OURS).write_bytes(text.encode(errors="backslashreplace"))
+    names = sorted(path.name for path in staging.iterdir())
+    foreign = [name for name in names if name not in earlier and os.path.lexists(directory / name)]
+    if foreign:
+        raise InputError(
+            f"{shown(directory)}: {', '.join(foreign)} there was not written by `deepexp report` and is not replaced; "
+            "choose another place with to=DIR"
+        )
+    for name in names:
+        (staging / name).replace(directory / name)
+    for name in earlier - set(names):
+        (directory / name).unlink(missing_ok=True)
+    return [directory / name for name in names]
+
+
+def _candidates(common: Path) -> Iterator[Path]:
+    yield common / NAME
+    yield from (common / f"{NAME}-{number}" for number in count(2))
+
+
+def _is_free_or_ours(folder: Path, paths: Sequence[str]) -> bool:
+    if not os.path.lexists(folder):
+        return True
+    return _content(folder).get("paths") == list(paths)
+
+
+def _written(folder: Path) -> set[str]:
+    """The names of the files in a folder that an earlier report wrote."""
+    files = _content(folder).get("files")
+    names = files if isinstance(files, list) else []
+    return {name for name in names if isinstance(name, str) and Path(name).name == name and (folder / name).is_file()}
+
+
+def _content(folder: Path) -> dict[str, object]:
+    """What `report.json` says; nothing where there is none, or it is not one of ours."""
+    try:
+        content = json.loads((folder / _OURS).read_bytes())
+    except (OSError, ValueError, RecursionError):
+        return {}
+    return content if isinstance(content, dict) else {}

@@ -1,0 +1,65 @@
+"""From paths to a report: read, see what varies, make tables, compare. Nothing is written or shown here."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from deepexp.errors import InputError
+from deepexp.report import comparison, table, variation
+from deepexp.report.diff import difference
+from deepexp.report.model import Report
+from deepexp.report.runs import DONE, Reading, Run, read
+from deepexp.report.steps_to import steps_to
+
+
+def make(paths: Sequence[Path], *, baseline: str | None = None, diff: bool = False) -> Report:
+    """The report over all runs in `paths`. Raises `InputError` for a path without runs, or an impossible option.
+
+    `baseline`: the label of the group to compare with. `diff`: also what differs between the two runs that there are.
+    """
+    reading = read(paths)
+    if not reading.runs:
+        raise InputError("\n".join([*reading.damaged, "no run could be read"]))
+    if diff and len(reading.runs) != 2:
+        raise InputError(f"diff: is of two runs, and {len(reading.runs)} were found")
+    runs, keys = reading.runs, variation.varying(reading.runs)
+    groups = variation.groups(runs)
+    chosen = None if baseline is None else comparison.find_group(groups, baseline)
+    runs, shown_groups = table.ordered(runs), table.ordered_groups(groups)
+    return Report(
+        title=_title(runs, keys),
+        paths=paths,
+        runs=runs,
+        damaged=reading.damaged,
+        varying=keys,
+        constant=variation.constant(runs),
+        groups=groups,
+        run_table=table.run_table(runs, keys),
+        group_table=table.group_table(shown_groups, keys),
+        best=table.best(groups),
+        comparisons=comparison.compare(groups, chosen),
+        steps_to=None if chosen is None else steps_to(groups, chosen),
+        difference=difference(*reading.runs) if diff else None,
+        notes=_notes(runs, groups, reading),
+    )
+
+
+def _title(runs: Sequence[Run], keys: Sequence[str]) -> str:
+    what = " × ".join(keys) or "seed" if len(runs) > 1 else runs[0].name
+    return f"{what}, {len(runs):,} runs" if len(runs) > 1 else what
+
+
+def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Reading) -> list[str]:
+    notes = [f"Damaged and left out: {line}" for line in reading.damaged]
+    missing = table.failures(runs)
+    if missing:
+        notes += [f"{len(missing):,} of {len(runs):,} runs have no result:", *(f"  {line}" for line in missing)]
+    if reading.not_started:
+        notes += [f"{len(reading.not_started):,} jobs have no run:", *(f"  {line}" for line in reading.not_started)]
+    short = [group.label for group in groups if group.done and len(group.done) < len(group.runs)]
+    if short:
+        notes.append(f"Means are over the seeds that came to a result, not all of them, for {'; '.join(short)}.")
+    if any(run.summary and run.summary["pretrained"] == "random" for run in runs if run.status == DONE):
+        notes.append(
+            "pretrained: random: the pretrained weights could not be had, and that layer was trained from scratch."
+        )
+    return notes

@@ -1,0 +1,48 @@
+"""What a report says, before it is shown: `document.py` and the plots draw it, `table.py` writes it as text.
+
+Made by `make.py`, from runs alone: nothing here is read or computed.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepexp.report.comparison import Comparisons
+from deepexp.report.diff import Difference
+from deepexp.report.runs import Run
+from deepexp.report.steps_to import StepsTo
+from deepexp.report.variation import Group
+from deepexp.text_table import Table
+
+
+@dataclass(frozen=True)
+class Report:
+    """All that was found among some runs."""
+
+    title: str
+    """In a few words, what was varied."""
+    paths: Sequence[Path]
+    """What was asked about."""
+    runs: Sequence[Run]
+    """Every run that could be read, in the order of the tables' rows."""
+    damaged: Sequence[str]
+    """A line for each run that could not."""
+    varying: Sequence[str]
+    """The keys that tell the groups apart."""
+    constant: dict[str, object]
+    """What is the same in all runs and worth naming."""
+    groups: Sequence[Group]
+    """Runs that differ in the seed only, in the order of the grid."""
+    run_table: Table
+    """A row for each run."""
+    group_table: Table | None
+    """A row for each group; None where no group has more than one run."""
+    best: str | None
+    """A sentence that names the best group, and by which figures it was chosen."""
+    comparisons: Comparisons
+    steps_to: StepsTo | None
+    """None unless a baseline was named."""
+    difference: Difference | None
+    """None unless it was asked for."""
+    notes: Sequence[str]
+    """Whatever a reader of the figures has to know: what failed, what was left out."""

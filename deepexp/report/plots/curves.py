@@ -1,0 +1,153 @@
+"""Loss and error against epochs, updates and seconds: training thin, test bold, a band over seeds."""
+
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
+from typing import TYPE_CHECKING, Any, Literal
+
+from deepexp import plotting
+from deepexp.report.plots.plot import Missing, Plot, value_axis
+from deepexp.report.plots.series import Styles, styles
+from deepexp.report.runs import DONE, Run
+from deepexp.report.variation import Group
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+Against = Literal["epochs", "steps", "seconds"]
+
+_X_KEYS = {"epochs": "epoch", "steps": "step", "seconds": "elapsed_seconds"}
+_X_NAMES = {
+    "epochs": "epochs",
+    "steps": "steps (updates of the weights)",
+    "seconds": "seconds since the start, evaluations included",
+}
+_ROWS = (("loss", 1.0, "loss"), ("error_rate", 100.0, "error (%)"))  # key, factor, name of the axis
+_MOST_MARKED = 15  # points of a curve that get a marker each
+_TRAIN_WIDTH, _TEST_WIDTH, _CROWDED_WIDTH = 0.9, 2.2, 1.0
+
+
+@dataclass(frozen=True)
+class Curve:
+    """A figure of one group over the epochs, over its seeds: mean, smallest, largest."""
+
+    x: list[float]
+    mean: list[float]
+    low: list[float]
+    high: list[float]
+
+
+def draw(groups: Sequence[Group], against: Against = "epochs") -> Plot | Missing:
+    """Loss above, error below, one colour for each group."""
+    shown = [group for group in groups if any(run.metrics for run in _runs(group))]
+    if not shown:
+        return Missing("no run has come to the end of an epoch")
+    look = styles([group.label for group in shown], [group.values for group in shown], [_score(g) for g in shown])
+    figure, axes = plotting.figure(6.0, 6.4 + 0.1 * min(len(shown), 10), rows=2)
+    for (key, factor, name), axis in zip(_ROWS, axes[:, 0], strict=True):
+        drawn: list[float] = []
+        for group, style in zip(shown, look.each, strict=True):
+            drawn += _draw_group(axis, group, key, factor, against, style, crowded=look.are_many)
+        value_axis(axis, drawn, name)
+        axis.set_xlim(left=0)
+    axes[1, 0].set_xlabel(_X_NAMES[against])
+    if against != "seconds":
+        axes[1, 0].xaxis.get_major_locator().set_params(integer=True)
+    axes[0, 0].tick_params(labelbottom=False)
+    axes[0, 0].sharex(axes[1, 0])
+    look.add_legend(figure, [] if look.are_many else _width_handles(), axes=axes)
+    alt = f"Loss and error of {len(shown)} groups of runs against {against}."
+    return Plot(f"curves_{against}", figure, _caption(shown, groups, look), alt)
+
+
+def same_steps_each_epoch(groups: Sequence[Group]) -> bool:
+    """Whether a picture against steps would be that against epochs with another scale."""
+    lines = [line for group in groups for run in group.runs for line in run.metrics]
+    return len({line["step"] / line["epoch"] for line in lines if line["epoch"]}) <= 1
+
+
+def curve(runs: Sequence[Run], key: str, against: Against, factor: float = 1.0) -> Curve | None:
+    """The mean over runs of `key` at each evaluation that all of them have; None if there is none."""
+    lines = [{line["epoch"]: line for line in run.metrics if line.get(key) is not None} for run in runs]
+    lines = [found for found in lines if found]
+    epochs = sorted(set.intersection(*(set(found) for found in lines))) if lines else []
+    if not epochs:
+        return None
+    values = [[factor * found[epoch][key] for found in lines] for epoch in epochs]
+    x = [statistics.fmean(found[epoch][_X_KEYS[against]] for found in lines) for epoch in epochs]
+    return Curve(x, [statistics.fmean(v) for v in values], [min(v) for v in values], [max(v) for v in values])
+
+
+def _draw_group(
+    axis: "Axes", group: Group, key: str, factor: float, against: Against, style: Mapping[str, Any], *, crowded: bool
+) -> list[float]:
+    """Draw the curves of a group and return the values that are now to be seen."""
+    runs = _runs(group)
+    test = curve(runs, f"test_{key}", against, factor)
+    train = None if crowded else curve(runs, f"train_{key}", against, factor)
+    drawn = []
+    if train is not None:
+        axis.plot(train.x, train.mean, **{**style, "marker": ""}, linewidth=_TRAIN_WIDTH)
+        drawn += train.mean
+    if test is not None:
+        marked = style["marker"] if len(test.x) <= _MOST_MARKED and not crowded else ""
+        single = "." if len(test.x) == 1 else marked  # a line of one point cannot be seen
+        width = _CROWDED_WIDTH if crowded and style.get("zorder", 0) < 3 else _TEST_WIDTH
+        axis.plot(test.x, test.mean, **{**style, "marker": single}, linewidth=width, markersize=4.5)
+        drawn += test.mean
+        if len(runs) > 1 and not crowded:
+            axis.fill_between(test.x, test.low, test.high, color=style["color"], alpha=0.18, linewidth=0)
+            drawn += [*test.low, *test.high]
+    return drawn
+
+
+def _runs(group: Group) -> list[Run]:
+    """Those with a result; where there are none, as far as the others came."""
+    return group.done or list(group.runs)
+
+
+def _score(group: Group) -> float:
+    rates = list(group.by_seed("test_error_rate").values())
+    return statistics.fmean(rates) if rates else float("nan")
+
+
+def _width_handles() -> list[Any]:
+    from matplotlib.lines import Line2D
+
+    return [
+        Line2D([], [], color="#555555", linewidth=_TEST_WIDTH, label="test (bold)"),
+        Line2D([], [], color="#555555", linewidth=_TRAIN_WIDTH, label="training (thin)"),
+    ]
+
+
+def _caption(shown: Sequence[Group], groups: Sequence[Group], look: Styles) -> str:
+    return " ".join(_sentences(shown, groups, look))
+
+
+def _sentences(shown: Sequence[Group], groups: Sequence[Group], look: Styles) -> Iterator[str]:
+    if look.are_many:
+        yield "Test figures alone."
+    else:
+        yield "Bold: test. Thin: training, the mean over each epoch while the weights moved."
+    seeds = sorted({len(_runs(group)) for group in shown})
+    if seeds[-1] > 1:
+        number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
+        band = "" if look.are_many else "; the band reaches from the lowest to the highest test figure"
+        yield f"Lines are means over {number} runs{band}."
+    if look.sentence:
+        yield look.sentence
+    yield from _left_out(shown, groups)
+
+
+def _left_out(shown: Sequence[Group], groups: Sequence[Group]) -> Iterator[str]:
+    """What a reader would miss: runs without a result, epochs that not all runs have."""
+    lost = sum(run.status != DONE for group in groups for run in group.runs if group.done)
+    if lost:
+        yield f"{lost:,} runs without a result are left out of the means."
+    unfinished = [group.label for group in shown if not group.done]
+    if unfinished:
+        names = "; ".join(unfinished[:3]) + ("; …" if len(unfinished) > 3 else "")
+        yield f"As far as the runs came, none of which has a result: {names}."
+    if any(a != b for group in shown for a, b in pairwise(len(run.metrics) for run in _runs(group))):
+        yield "Where runs of a group differ in length, its curve ends with the shortest."

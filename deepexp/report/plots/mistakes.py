@@ -1,0 +1,61 @@
+"""The worst mistakes of a run: test samples of which its model is surest that they are something else."""
+
+import math
+from typing import TYPE_CHECKING
+
+from deepexp import plotting
+from deepexp.errors import InputError
+from deepexp.report.plots.plot import Missing, Plot, literal, shortened
+from deepexp.report.runs import Run
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+
+    from deepexp.retest import Retest
+
+_SHOWN = 24
+_COLUMNS = 6
+
+
+def draw(run: Run) -> Plot | Missing:
+    """A sheet of pictures, the worst first; the run's model and data are loaded for it, if they can be had here."""
+    from deepexp.retest import retest
+
+    try:
+        found = retest(run.path)
+    except InputError as error:
+        return Missing(f"the mistakes of {run.name}, since its model cannot be run again here: {error}".rstrip("."))
+    worst = worst_mistakes(found)
+    if not worst:
+        return Missing(f"the mistakes of {run.name}, which makes none on its {len(found.target):,} test samples")
+    shown = worst[:_SHOWN]
+    columns = min(_COLUMNS, len(shown))
+    rows = math.ceil(len(shown) / columns)
+    figure, axes = plotting.figure(max(1.35 * columns, 3.0), 1.75 * rows, rows=rows, columns=columns)
+    for axis in axes.flat:
+        axis.set_axis_off()
+    for axis, sample in zip(axes.flat, shown, strict=False):
+        _draw_sample(axis, found, sample)
+    caption = (
+        f"{run.name}: the {len(shown)} of {len(worst):,} misclassified test samples of which the model is surest. "
+        "Above each: its true class → the class that it is taken for, with what probability, and the sample's number."
+    )
+    return Plot("mistakes", figure, caption, f"A sheet of {len(shown)} misclassified pictures of {run.name}.")
+
+
+def worst_mistakes(found: "Retest") -> list[int]:
+    """The numbers of the misclassified samples, those with the most probable wrong class first."""
+    probability, predicted = found.probabilities.max(1)
+    wrong = (predicted != found.target).nonzero().flatten()
+    order = probability[wrong].argsort(descending=True, stable=True)
+    numbers: list[int] = wrong[order].tolist()
+    return numbers
+
+
+def _draw_sample(axis: "Axes", found: "Retest", sample: int) -> None:
+    picture = found.images[sample].permute(1, 2, 0).numpy()  # (height, width, channels)
+    axis.imshow(picture if picture.shape[2] == 3 else picture[..., 0], cmap="gray", vmin=0, vmax=255)
+    predicted = int(found.probabilities[sample].argmax())
+    true, taken = (shortened(found.classes[index], 9) for index in (int(found.target[sample]), predicted))
+    share = 100 * float(found.probabilities[sample, predicted])
+    axis.set_title(literal(f"{true} → {taken}\n{share:.1f}%  #{sample}"), fontsize=7.5, loc="center", pad=3)

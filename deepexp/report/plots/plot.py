@@ -1,0 +1,102 @@
+"""What every kind of plot gives back, and what they share: axes of errors, numbers as labels, names that fit."""
+
+import math
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+    from matplotlib.ticker import Formatter
+
+LOG_FROM = 20
+"""The ratio of the largest to the smallest value from which on an axis is logarithmic."""
+
+_LONGEST_LABEL = 44
+
+
+@dataclass(frozen=True)
+class Plot:
+    """A picture with what has to be said about it."""
+
+    name: str
+    """Of its files, without a suffix."""
+    figure: "Figure"
+    caption: str
+    """What is drawn: which runs, means of what, what bands are, what was left out."""
+    alt: str
+    """What it shows, in words, for who cannot see it."""
+
+
+@dataclass(frozen=True)
+class Missing:
+    """Why there is no plot: the runs do not have what it needs."""
+
+    reason: str
+
+
+def numbers(values: Iterable[object]) -> list[float] | None:
+    """The values as numbers, or None if one of them is none; true and false are none."""
+    found = list(values)
+    if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in found):
+        return None
+    return [float(value) for value in found]  # type: ignore[arg-type]
+
+
+def needs_log(values: Iterable[float]) -> bool:
+    """Whether a linear axis would hide the smaller values."""
+    known = [value for value in values if math.isfinite(value)]
+    return bool(known) and min(known) > 0 and max(known) > LOG_FROM * min(known)
+
+
+def value_axis(axis: "Axes", values: Sequence[float], name: str) -> None:
+    """Give the y axis its name and range: from zero, or logarithmic where the values ask for it."""
+    if needs_log(values):
+        axis.set_yscale("log")
+        axis.yaxis.set_major_formatter(plain_numbers())
+        axis.yaxis.set_minor_formatter(plain_numbers(minor=True))
+        axis.set_ylabel(f"{name}, log scale")
+        return
+    axis.set_ylabel(name)
+    if min(values, default=0) >= 0:
+        axis.set_ylim(bottom=0, top=None if any(values) else 1)
+
+
+def log_numbers(axis: "Axes") -> None:
+    """Make the x axis logarithmic, with its numbers written out."""
+    axis.set_xscale("log")
+    axis.xaxis.set_major_formatter(plain_numbers())
+    axis.xaxis.set_minor_formatter(plain_numbers(minor=True))
+
+
+def shortened(text: str, longest: int = _LONGEST_LABEL) -> str:
+    """A label that leaves room for the picture; its middle is left out where it is longer."""
+    if len(text) <= longest:
+        return text
+    half = (longest - 1) // 2
+    return f"{text[:half]}…{text[-half:]}"
+
+
+def literal(text: str) -> str:
+    """A text as matplotlib is to show it: dollar signs stand for themselves, and mark no formula."""
+    return text.replace("$", r"\$")
+
+
+def plain_numbers(*, minor: bool = False) -> "Formatter":
+    """`0.05` and not 5×10⁻²; of minor ticks, only those of 2 and 5 where the axis spans few decades."""
+    from matplotlib.ticker import LogFormatter
+
+    class Plain(LogFormatter):
+        def __call__(self, x: float, pos: int | None = None) -> str:  # noqa: ARG002 - matplotlib's signature
+            mantissa = x / 10 ** math.floor(math.log10(x) + 1e-9)
+            if minor and (self._decades() > 2.5 or round(mantissa) not in (2, 5)):
+                return ""
+            return f"{x:.3g}" if 1e-4 <= x < 1e6 else f"{x:.0e}".replace("e-0", "e-").replace("e+0", "e")
+
+        def _decades(self) -> float:
+            assert self.axis is not None
+            low, high = sorted(self.axis.get_view_interval())
+            return math.log10(high / low)
+
+    return Plain(minor_thresholds=(math.inf, math.inf))

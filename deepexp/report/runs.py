@@ -1,0 +1,297 @@
+"""Runs as a report reads them: from the files of their directories alone, whoever wrote those.
+
+No code from there is run, nothing is unpickled or written, and nothing heavy is imported. What is damaged is named and
+left out. What varies among the runs is found in `variation.py`.
+"""
+
+import json
+import logging
+import os
+import types
+import typing
+import zipfile
+from collections import Counter
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from deepexp.errors import InputError
+from deepexp.metrics import EpochMetrics, Summary
+from deepexp.rundir import FORMAT, RunDirectory
+from deepexp.sweep.ledger import Entry
+from deepexp.sweep.ledger import read as read_ledger
+from deepexp.yaml_file import read_list, read_mapping
+
+log = logging.getLogger(__name__)
+
+DONE, RUNNING, FAILED, INTERRUPTED, CUT_OFF = "done", "running", "failed", "interrupted", "cut off"
+STATUSES = (DONE, RUNNING, FAILED, INTERRUPTED, CUT_OFF)
+"""`interrupted`: a signal ended it after it was saved. `cut off`: it says that it is running, and no process is."""
+
+_CONFIG, _STATUS = ".hydra/config.yaml", "status.json"
+
+
+@dataclass(frozen=True)
+class Run:
+    """One run directory, finished or not."""
+
+    path: Path
+    name: str
+    """As short as is unique among the runs that were read together."""
+    choices: Mapping[str, str]
+    """Group → the option that was chosen in it: `model`, `data`, `optim`, …; groups without a choice are left out."""
+    config: Mapping[str, object]
+    """Flat: `optim.lr` → 0.1."""
+    status: str
+    """One of `STATUSES`."""
+    reason: str | None = None
+    """Why it is not done, where that is known."""
+    summary: Mapping[str, Any] | None = None
+    """`summary.json` of a run that is done, else None."""
+    metrics: Sequence[Mapping[str, Any]] = ()
+    """The lines of `metrics.jsonl`."""
+    provenance: Mapping[str, Any] = field(default_factory=dict)
+    sweep: Path | None = None
+    """The directory of the sweep that it is a job of."""
+    overrides: Sequence[str] = ()
+    """What was asked for, in the order in which it was."""
+    state: Mapping[str, Any] = field(default_factory=dict)
+    """`status.json` as it stands: host, process, times."""
+
+    @property
+    def seed(self) -> object:
+        """The seed in its config."""
+        return self.config.get("seed")
+
+    def predictions(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """(predicted, target), each (samples,) of integers; None if there are none, `InputError` if damaged."""
+        path = self.path / "predictions.npz"
+        if not path.is_file():
+            return None
+        try:
+            with np.load(path, allow_pickle=False) as arrays:
+                predicted, target = (np.asarray(arrays[name]) for name in ("predicted", "target"))
+        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+            raise InputError(f"{path} is damaged: {error}") from None
+        if (
+            predicted.ndim != 1
+            or predicted.shape != target.shape
+            or {predicted.dtype.kind, target.dtype.kind} - {*"iu"}
+        ):
+            raise InputError(f"{path} is damaged: it must hold two integers for each test sample")
+        return predicted, target
+
+
+@dataclass(frozen=True)
+class Reading:
+    """What was found below some paths."""
+
+    runs: list[Run]
+    """Jobs of a sweep in the order of its grid, others as they were started."""
+    damaged: list[str]
+    """A line for each run that could not be read, naming it."""
+    not_started: list[str]
+    """A line for each job of the sweeps in the paths that has no directory yet."""
+
+
+def read_runs(paths: Sequence[Path]) -> list[Run]:
+    """The runs of `read`; a warning names each that is damaged."""
+    reading = read(paths)
+    for line in reading.damaged:
+        log.warning("%s; left out", line)
+    return reading.runs
+
+
+def read(paths: Sequence[Path]) -> Reading:
+    """Every run in `paths`: run directories, sweeps, or any folders above them; links below them are not followed.
+
+    Raises `InputError` for a path in which there is no run.
+    """
+    found: dict[Path, Path] = {}  # a run can be given twice, under two names
+    for path in paths:
+        directories = list(run_directories(path))
+        if not directories:
+            raise InputError(_why_none(path))
+        found |= {directory.resolve(): directory for directory in reversed(directories)}
+    runs, damaged = [], []
+    sweeps = _Sweeps()
+    for directory, name in zip(found.values(), unique_names(list(found.values())), strict=True):
+        try:
+            runs.append(_read_run(directory, name, sweeps))
+        except InputError as error:
+            damaged.append(str(error))
+    return Reading(sorted(runs, key=sweeps.position), sorted(damaged), sweeps.not_started(paths))
+
+
+def run_directories(path: Path) -> Iterator[Path]:
+    """The run directories at or below `path`, found without opening a file."""
+    for folder, folders, files in os.walk(path):
+        here = Path(folder)
+        if ".hydra" in folders and (_STATUS in files or (here / _CONFIG).is_file()):
+            yield here
+            folders.clear()  # no run lies in another
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def unique_names(paths: Sequence[Path]) -> list[str]:
+    """For each of different paths as much of its end as no other ends in."""
+    parts = [path.absolute().parts for path in paths]
+    lengths = [1] * len(paths)
+    while True:
+        names = ["/".join(part[-length:]) for part, length in zip(parts, lengths, strict=True)]
+        counts = Counter(names)
+        if len(counts) == len(names):
+            return names
+        lengths = [length + (counts[name] > 1) for name, length in zip(names, lengths, strict=True)]
+
+
+def flat(config: Mapping[str, Any], prefix: str = "") -> dict[str, object]:
+    """A nested config with its keys joined by dots; lists and empty mappings are values."""
+    values: dict[str, object] = {}
+    for key, value in config.items():
+        if isinstance(value, Mapping) and value:
+            values |= flat(value, f"{prefix}{key}.")
+        else:
+            values[f"{prefix}{key}"] = value
+    return values
+
+
+class _Sweeps:
+    """The ledgers of the sweeps that runs lie in, each read once."""
+
+    def __init__(self) -> None:
+        self._jobs: dict[Path, dict[str, tuple[int, Entry]]] = {}
+
+    def job(self, run: Path) -> tuple[int, Entry] | None:
+        """The place of a run in its sweep's grid, and how the sweep says it stands; None if it has none there."""
+        sweep = run.parent
+        if sweep not in self._jobs:
+            try:
+                entries = list(read_ledger(sweep / "ledger.jsonl").values())
+            except (InputError, OSError) as error:
+                log.warning("%s; its jobs are shown by name", error)
+                entries = []
+            self._jobs[sweep] = {entry.directory or entry.job: (place, entry) for place, entry in enumerate(entries)}
+        return self._jobs[sweep].get(run.name)
+
+    def not_started(self, paths: Sequence[Path]) -> list[str]:
+        """The jobs without a directory, of those sweeps that lie in the paths as a whole."""
+        return [
+            f"{entry.job}: {entry.reason or 'it was not started'}"
+            for sweep, jobs in self._jobs.items()
+            for _, entry in jobs.values()
+            if entry.directory is None and any(sweep.resolve().is_relative_to(path.resolve()) for path in paths)
+        ]
+
+    def position(self, run: Run) -> tuple[str, str, float, str]:
+        """What to sort by: a sweep stands where it was begun."""
+        if run.sweep is None:
+            return str(run.state.get("start_time")), "", 0.0, str(run.path)
+        job = self.job(run.path)
+        # The directory of a sweep is named by its time, to the second, as `start_time` is but for two signs.
+        began = run.sweep.name[:19].replace("_", "T")
+        return began, str(run.sweep), float("inf") if job is None else float(job[0]), str(run.path)
+
+
+def _read_run(path: Path, name: str, sweeps: _Sweeps) -> Run:
+    """Raises `InputError` naming the file that is missing or damaged."""
+    directory = RunDirectory(path)
+    state = directory.read_json("status.json")
+    status, reason = _status(directory, state)
+    sweep = path.parent if (path.parent / "sweep.json").is_file() else None
+    job = sweeps.job(path) if sweep else None
+    if status not in (DONE, RUNNING) and reason is None:
+        reason = job[1].reason if job else None
+    if status == CUT_OFF and reason is None:
+        reason = "it says that it is running, but its process is gone"
+    summary = directory.read_json("summary.json") if status == DONE else None
+    if summary is not None:
+        _check_summary(path / "summary.json", summary)
+    overrides = path / ".hydra" / "overrides.yaml"
+    return Run(
+        path=path,
+        name=name,
+        choices=_choices(path / ".hydra" / "hydra.yaml"),
+        config=flat(read_mapping(path / _CONFIG)),
+        status=status,
+        reason=reason,
+        summary=summary,
+        metrics=_metrics(path / "metrics.jsonl"),
+        provenance=directory.read_json("provenance.json") if (path / "provenance.json").exists() else {},
+        sweep=sweep,
+        overrides=[str(word) for word in read_list(overrides)] if overrides.exists() else [],
+        state=state,
+    )
+
+
+def _status(directory: RunDirectory, state: Mapping[str, Any]) -> tuple[str, str | None]:
+    status, reason = state.get("status"), state.get("reason")
+    reason = reason if isinstance(reason, str) else None
+    if status == "killed-by-signal":
+        return INTERRUPTED, reason
+    if status == RUNNING and not directory.is_alive():
+        return CUT_OFF, None
+    if status not in STATUSES:
+        raise InputError(f"{directory.path / 'status.json'} is damaged: status is {status!r}")
+    return str(status), reason
+
+
+def _choices(path: Path) -> dict[str, str]:
+    runtime = read_mapping(path).get("runtime")
+    choices = runtime.get("choices") if isinstance(runtime, dict) else None
+    if not isinstance(choices, dict):
+        raise InputError(f"{path} is damaged: runtime.choices must name the options that were chosen")
+    return {str(group): str(option) for group, option in choices.items() if option is not None}
+
+
+def _metrics(path: Path) -> list[Mapping[str, Any]]:
+    """The whole lines; one that a crash has torn at the end is left out."""
+    content = path.read_bytes() if path.is_file() else b""
+    lines: list[Mapping[str, Any]] = []
+    for number, text in enumerate(content[: content.rfind(b"\n") + 1].splitlines(), 1):
+        try:
+            line = json.loads(text)
+        except (ValueError, RecursionError) as error:
+            raise InputError(f"{path}:{number} is damaged: {error}") from None
+        _check_types(f"{path}:{number}", line, EpochMetrics)
+        lines.append(line)
+    return lines
+
+
+def _check_summary(path: Path, summary: Mapping[str, Any]) -> None:
+    _check_types(str(path), summary, Summary)
+    errors, samples = summary["test_errors"], summary["test_samples"]
+    if not 0 <= errors <= samples or samples == 0:
+        raise InputError(f"{path} is damaged: {errors} test errors of {samples} samples")
+
+
+def _check_types(where: str, content: Any, kind: type) -> None:
+    """Refuse content whose values are not those of the fields of a dataclass; more keys than it has are let be."""
+    if not isinstance(content, dict):
+        raise InputError(f"{where} is damaged: it is no mapping")
+    if isinstance(content.get("format"), int) and content["format"] > FORMAT:
+        raise InputError(f"{where} has format {content['format']}: it was written by a newer deepexp")
+    for name, allowed in _field_types(kind).items():
+        if not isinstance(content.get(name), allowed) or isinstance(content[name], bool):
+            raise InputError(f"{where} is damaged: {name} is {content.get(name)!r}")
+
+
+def _field_types(kind: type) -> dict[str, tuple[type, ...]]:
+    """Field → the types that JSON may hold there: a number that is not finite is null, and 1.0 may be 1."""
+    wider: dict[type, tuple[type, ...]] = {float: (float, int, type(None))}
+    found = {}
+    for name, annotation in typing.get_type_hints(kind).items():
+        options = typing.get_args(annotation) if isinstance(annotation, types.UnionType) else (annotation,)
+        found[name] = tuple(allowed for option in options for allowed in wider.get(option, (option,)))
+    return found
+
+
+def _why_none(path: Path) -> str:
+    if not path.exists():
+        return f"{path}: there is nothing of that name"
+    if not path.is_dir():
+        return f"{path}: is a file; give the directory of a run or a sweep, or a folder above them"
+    return f"{path}: there is no run in it (a run's directory has a status.json and a .hydra folder)"

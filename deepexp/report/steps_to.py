@@ -1,0 +1,114 @@
+"""How soon each group gets to where a baseline ends: the form of figure 3 of Ioffe and Szegedy (2015).
+
+Accuracies here are the best of all evaluations on the test set, as there: they compare speeds, and are no estimates of
+the error on new pictures.
+"""
+
+import statistics
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from deepexp.report.runs import Run
+from deepexp.report.variation import Group
+from deepexp.text_table import Table
+from deepexp.units import duration, percent
+
+
+@dataclass(frozen=True)
+class Reach:
+    """What a group needs to reach the baseline's best test accuracy, and the best that it reaches itself."""
+
+    label: str
+    runs: int
+    reached: int
+    """Runs that get there at all; the three figures are medians over these, None where there are none."""
+    steps: float | None
+    epochs: float | None
+    seconds: float | None
+    best_accuracy: float
+    """The mean over the runs of the best accuracy of each, a fraction."""
+    spread: float | None
+    """Its standard deviation; None of one run."""
+
+
+@dataclass(frozen=True)
+class StepsTo:
+    """The table, for a baseline."""
+
+    baseline: str
+    accuracy: float
+    """The best of the baseline, the mean over its runs; a run's own aim is that of the baseline's run of its seed."""
+    rows: Sequence[Reach]
+
+    def table(self) -> Table:
+        """As shown; `-` where the baseline's best is never reached."""
+        columns = {
+            "": [row.label for row in self.rows],
+            "steps": [_number(row.steps) for row in self.rows],
+            "epochs": [_number(row.epochs) for row in self.rows],
+            "time": ["-" if row.seconds is None else duration(row.seconds) for row in self.rows],
+            "runs that get there": [f"{row.reached} of {row.runs}" for row in self.rows],
+            "best accuracy": [_accuracy(row) for row in self.rows],
+        }
+        caption = (
+            f"Until the best test accuracy of {self.baseline} ({percent(self.accuracy)}) is first reached, seen at the "
+            "evaluations; medians over the runs that get there. Best accuracy: of all evaluations, on the test set."
+        )
+        return Table.of_columns(columns, left={""}, caption=caption)
+
+
+def steps_to(groups: Sequence[Group], baseline: Group) -> StepsTo | None:
+    """How soon each group reaches the best of `baseline`; None if that was never evaluated."""
+    by_seed = {run.seed: best for run in baseline.runs if (best := _best(run)) is not None}
+    if not by_seed:
+        return None
+    aim = statistics.fmean(by_seed.values())
+    rows = [row for group in groups if (row := _reach(group, by_seed, aim)) is not None]
+    return StepsTo(baseline.label, aim, rows)
+
+
+def _reach(group: Group, by_seed: Mapping[object, float], aim: float) -> Reach | None:
+    runs = [(run, best) for run in group.runs if (best := _best(run)) is not None]
+    if not runs:
+        return None
+    first = [line for run, _ in runs if (line := _first_at(run, by_seed.get(run.seed, aim))) is not None]
+    bests = [best for _, best in runs]
+    return Reach(
+        group.label,
+        len(runs),
+        len(first),
+        _median([line["step"] for line in first]),
+        _median([line["epoch"] for line in first]),
+        _median([line["elapsed_seconds"] for line in first]),
+        statistics.fmean(bests),
+        statistics.stdev(bests) if len(bests) > 1 else None,
+    )
+
+
+def _best(run: Run) -> float | None:
+    """The highest test accuracy of a run, a fraction."""
+    return max((1 - line["test_error_rate"] for line in _evaluations(run)), default=None)
+
+
+def _first_at(run: Run, accuracy: float) -> Mapping[str, Any] | None:
+    return next((line for line in _evaluations(run) if 1 - line["test_error_rate"] >= accuracy), None)
+
+
+def _evaluations(run: Run) -> list[Mapping[str, Any]]:
+    return [line for line in run.metrics if line["test_error_rate"] is not None]
+
+
+def _median(values: Sequence[float | None]) -> float | None:
+    known = [value for value in values if value is not None]
+    return statistics.median(known) if known else None
+
+
+def _number(value: float | None) -> str:
+    return "-" if value is None else f"{value:,.1f}".removesuffix(".0")
+
+
+def _accuracy(row: Reach) -> str:
+    return (
+        percent(row.best_accuracy) if row.spread is None else f"{100 * row.best_accuracy:.2f} ± {100 * row.spread:.2f}%"
+    )

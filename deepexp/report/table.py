@@ -1,0 +1,197 @@
+"""The tables of a report: a row for each run, a row for each group of seeds, and the file with every figure."""
+
+import csv
+import dataclasses
+import io
+import statistics
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any
+
+from deepexp.metrics import Summary
+from deepexp.report.comparison import best_by_validation
+from deepexp.report.runs import DONE, FAILED, Run
+from deepexp.report.statistics import wilson_interval
+from deepexp.report.variation import SEED, Group, text, value_of, varies
+from deepexp.text_table import Table
+from deepexp.units import duration, percent
+
+VALIDATION, TEST, INTERVAL = "val error", "test error", "95% interval"
+EXPENDABLE = ("parameters", "precision", "device", "test loss", "steps", "samples/s", "epochs", "train time", INTERVAL)
+"""Columns of the tables that a narrow terminal does without, the first ones first."""
+
+_FIGURES = [field.name for field in dataclasses.fields(Summary) if field.name not in ("status", "seed")]
+
+
+def ordered(runs: Sequence[Run]) -> list[Run]:
+    """By validation error where every run with a result has one; else as they come. Without a result: last.
+
+    Never by test error: who chooses by it no longer knows what it is worth.
+    """
+    errors = [_figure(run, "val_error_rate") for run in runs if run.status == DONE]
+    if None in errors:
+        return sorted(runs, key=lambda run: run.status != DONE)
+    return sorted(runs, key=lambda run: (run.status != DONE, _figure(run, "val_error_rate") or 0.0))
+
+
+def ordered_groups(groups: Sequence[Group]) -> list[Group]:
+    """The same for groups, by their means."""
+    if best_by_validation(groups) is None:
+        return sorted(groups, key=lambda group: not group.done)
+    return sorted(groups, key=lambda group: _mean_or_last(group.by_seed("val_error_rate")))
+
+
+def run_table(runs: Sequence[Run], keys: Sequence[str]) -> Table:
+    """A row for each run; `keys` vary. What is the same for all runs (the device, the precision) has no column."""
+    columns: dict[str, list[str]] = {key: [text(value_of(run, key)) for run in runs] for key in keys}
+    left = {*keys, "status", "pretrained", "device", "precision"}
+    if varies(runs, SEED):
+        columns[SEED] = [text(run.seed) for run in runs]
+    if not columns:
+        columns["run"] = [run.name for run in runs]
+        left.add("run")
+    shown: dict[str, Callable[[Any], str]] = {
+        VALIDATION: percent,
+        TEST: percent,
+        INTERVAL: str,
+        "errors": str,
+        "test loss": "{:.4f}".format,
+        "epochs": "{:,}".format,
+        "steps": "{:,}".format,
+        "train time": duration,
+        "samples/s": "{:,.0f}".format,
+        "parameters": "{:,}".format,
+        "device": str,
+        "precision": str,
+        "pretrained": str,
+    }
+    for title, form in shown.items():
+        values = [_shown(run, title) for run in runs]
+        if _has_column(title, values):
+            columns[title] = ["-" if value is None else form(value) for value in values]
+    columns["status"] = [run.status.upper() if run.status == FAILED else run.status for run in runs]
+    return Table.of_columns(columns, left, caption="Runs")
+
+
+def group_table(groups: Sequence[Group], keys: Sequence[str]) -> Table | None:
+    """A row for each group: means ± standard deviations over its seeds; None where none has more than one run."""
+    if all(len(group.runs) < 2 for group in groups):
+        return None
+    columns = {key: [text(group.values[key]) for group in groups] for key in keys}
+    left = set(keys)
+    if not columns:
+        columns[""], left = [group.label for group in groups], {""}
+    if any(group.by_seed("val_error_rate") for group in groups):
+        columns[VALIDATION] = [_spread(group, "val_error_rate") for group in groups]
+    columns[TEST] = [_spread(group, "test_error_rate") for group in groups]
+    columns["seeds"] = [_seeds(group) for group in groups]
+    columns["errors"] = [_mean_errors(group) for group in groups]
+    columns["steps"] = [_mean(group, "steps", "{:,.0f}".format) for group in groups]
+    columns["train time"] = [_mean(group, "train_seconds", duration) for group in groups]
+    columns["samples/s"] = [_mean(group, "samples_per_second", "{:,.0f}".format) for group in groups]
+    return Table.of_columns(columns, left, caption="Means ± standard deviations over seeds")
+
+
+def best(groups: Sequence[Group]) -> str | None:
+    """Which group is best, and by which figures; None where there is nothing to choose from."""
+    done = [group for group in groups if group.done]
+    if len(done) < 2:
+        return None
+    chosen = best_by_validation(done)
+    if chosen is not None:
+        validation, test = (_rate(chosen, name) for name in ("val_error_rate", "test_error_rate"))
+        return f"Lowest validation error: {chosen.label} with {validation}; its test error is {test}."
+    if len({(group.done[0].choices.get("data"), group.done[0].summary["test_samples"]) for group in done
+            if group.done[0].summary}) > 1:  # fmt: skip
+        return None
+    chosen = min(done, key=lambda group: _mean_or_last(group.by_seed("test_error_rate")))
+    return (
+        f"Lowest test error: {chosen.label} with {_rate(chosen, 'test_error_rate')}. This was chosen on the test "
+        "figures themselves, so it looks better than it is on new pictures; val_fraction holds out some to choose by."
+    )
+
+
+def csv_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
+    """Every run with every figure in full; nothing stands where there is none."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    varied = [key for key in keys if key not in _FIGURES]
+    writer.writerow(
+        ["run", *varied, SEED, "status", *_FIGURES, "test_error_low", "test_error_high", "directory", "reason"]
+    )
+    for run in runs:
+        figures = [_figure(run, name) for name in _FIGURES]
+        values = [text(value_of(run, key)) for key in varied]
+        row = [run.name, *values, run.seed, run.status, *figures, *(_interval(run) or ("", "")), run.path, run.reason]
+        writer.writerow(["" if value is None else value for value in row])
+    return buffer.getvalue()
+
+
+def failures(runs: Sequence[Run]) -> list[str]:
+    """Every run without a result, with what is known of why."""
+    missing = [run for run in runs if run.status != DONE]
+    return [f"{run.name}: {run.status}" + (f": {run.reason}" if run.reason else "") for run in missing]
+
+
+def _shown(run: Run, title: str) -> Any:
+    """What stands in a column of the table of runs, before it is put into words."""
+    interval = _interval(run)
+    errors = _figure(run, "test_errors")
+    names = {VALIDATION: "val_error_rate", TEST: "test_error_rate", "train time": "train_seconds",
+             "samples/s": "samples_per_second"}  # fmt: skip
+    if title == INTERVAL:
+        return f"{100 * interval[0]:.2f}–{percent(interval[1])}" if interval else None
+    if title == "errors":
+        return None if errors is None else f"{errors:,} of {_figure(run, 'test_samples'):,}"
+    return _figure(run, names.get(title, title.replace(" ", "_")))
+
+
+def _has_column(title: str, values: Sequence[Any]) -> bool:
+    known = [value for value in values if value is not None]
+    if title in ("parameters", "device", "precision"):
+        return len(set(known)) > 1
+    return bool(known) or title == TEST
+
+
+def _interval(run: Run) -> tuple[float, float] | None:
+    return wilson_interval(run.summary["test_errors"], run.summary["test_samples"]) if run.summary else None
+
+
+def _figure(run: Run, name: str) -> Any:
+    return run.summary.get(name) if run.summary else None
+
+
+def _spread(group: Group, figure: str) -> str:
+    rates = list(group.by_seed(figure).values())
+    if not rates:
+        return "-"
+    deviation = f" ± {100 * statistics.stdev(rates):.2f}" if len(rates) > 1 else ""
+    return f"{100 * statistics.fmean(rates):.2f}{deviation}%"
+
+
+def _rate(group: Group, figure: str) -> str:
+    seeds = len(group.by_seed(figure))
+    return f"{_spread(group, figure)} ({seeds} seeds)" if seeds > 1 else _spread(group, figure)
+
+
+def _seeds(group: Group) -> str:
+    """How many seeds came to a result, of how many."""
+    done, asked = len({str(run.seed) for run in group.done}), len({str(run.seed) for run in group.runs})
+    return str(done) if done == asked else f"{done} of {asked}"
+
+
+def _mean_errors(group: Group) -> str:
+    samples = {run.summary["test_samples"] for run in group.done if run.summary}
+    if len(samples) != 1:
+        return "-"
+    return (
+        f"{statistics.fmean(group.by_seed('test_errors').values()):,.1f}".removesuffix(".0") + f" of {samples.pop():,}"
+    )
+
+
+def _mean(group: Group, figure: str, form: Callable[[float], str]) -> str:
+    values = list(group.by_seed(figure).values())
+    return form(statistics.fmean(values)) if values else "-"
+
+
+def _mean_or_last(by_seed: Mapping[object, float]) -> float:
+    return statistics.fmean(by_seed.values()) if by_seed else float("inf")

@@ -1,0 +1,112 @@
+"""A report as text: for the terminal, and as `table.md`."""
+
+import textwrap
+from collections.abc import Iterator
+
+from deepexp.report.diff import Difference
+from deepexp.report.model import Report
+from deepexp.report.table import EXPENDABLE
+from deepexp.report.variation import text
+from deepexp.text_table import Table, escape_markdown
+
+LONGEST = 60
+"""Rows of a table in the terminal; the files have all."""
+
+TESTS = "Is one better than another? (5% level over all tests of this report; intervals are of each test alone)"
+
+
+def lines(report: Report, columns: int | None = None) -> Iterator[str]:
+    """For a terminal of so many columns; None: as wide as it comes, for a pipe or a file."""
+    yield from _wrapped(report.title, columns)
+    yield from _wrapped(_constant(report), columns)
+    for table in _tables(report):
+        yield ""
+        yield from _table(table, columns)
+    for paragraph in _said(report):
+        yield ""
+        yield from _wrapped(paragraph, columns)
+    if report.comparisons.made:
+        yield ""
+        yield from _wrapped(TESTS, columns)
+        for sentence in report.comparisons.sentences():
+            yield from _wrapped(sentence, columns, indent="  ")
+    if report.steps_to is not None:
+        steps = report.steps_to.table()
+        yield ""
+        yield from _wrapped(steps.caption, columns)
+        yield from steps.lines()
+    if report.difference is not None:
+        yield from _difference(report.difference)
+    if report.notes:
+        yield ""
+    for note in report.notes:
+        yield from _wrapped(note, columns)
+
+
+def markdown(report: Report) -> str:
+    """The same, whole, in GitHub's Markdown."""
+    parts = [f"# {escape_markdown(report.title)}", escape_markdown(_constant(report))]
+    for table in _tables(report):
+        parts += [f"## {table.caption}", "\n".join(table.markdown())]
+    parts += [escape_markdown(paragraph) for paragraph in _said(report)]
+    if report.comparisons.made:
+        sentences = [f"- {escape_markdown(sentence)}" for sentence in report.comparisons.sentences()]
+        parts += ["## Is one better than another?", TESTS.partition("? ")[2].strip("()"), "\n".join(sentences)]
+    if report.steps_to is not None:
+        steps = report.steps_to.table()
+        parts += ["## Steps to the baseline's best", "\n".join(steps.markdown()), escape_markdown(steps.caption)]
+    if report.difference is not None:
+        for section in report.difference.sections:
+            if section.table.rows:
+                parts += [f"## What differs: {section.title}", "\n".join(section.table.markdown())]
+        parts += [f"The same in both: {', '.join(report.difference.same) or 'nothing'}"]
+        if report.difference.code:
+            parts += ["```diff\n" + "\n".join(report.difference.code).replace("```", "'''") + "\n```"]
+    if report.notes:
+        parts += ["## Notes", "\n".join(f"- {escape_markdown(note.strip())}" for note in report.notes)]
+    return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _tables(report: Report) -> list[Table]:
+    return [table for table in (report.group_table, report.run_table) if table is not None]
+
+
+def _constant(report: Report) -> str:
+    return ", ".join(f"{key}={text(value)}" for key, value in report.constant.items())
+
+
+def _said(report: Report) -> list[str]:
+    found = [report.best, report.comparisons.note, *report.comparisons.not_made]
+    return [sentence for sentence in found if sentence]
+
+
+def _table(table: Table, columns: int | None) -> Iterator[str]:
+    """Its lines; a narrow terminal gets fewer columns, and a long table is cut."""
+    dropped: list[str] = []
+    if columns is not None:
+        table, dropped = table.fitted(columns, EXPENDABLE)
+    shown = list(table.lines())
+    yield from shown[: LONGEST + 1]
+    if len(shown) > LONGEST + 1:
+        yield f"… and {len(shown) - LONGEST - 1:,} more rows, in table.csv"
+    if dropped:
+        yield from _wrapped(f"(in table.csv only: {', '.join(dropped)})", columns)
+
+
+def _difference(difference: Difference) -> Iterator[str]:
+    for section in difference.sections:
+        if section.table.rows:
+            yield ""
+            yield section.title
+            yield from (f"  {line}" for line in section.table.lines())
+    yield ""
+    yield f"the same in both: {', '.join(difference.same) or 'nothing'}"
+    yield from difference.code
+
+
+def _wrapped(sentence: str, columns: int | None, indent: str = "") -> list[str]:
+    if columns is None or not sentence:
+        return [indent + sentence] if sentence else []
+    lead = indent + sentence[: len(sentence) - len(sentence.lstrip())]
+    return textwrap.wrap(sentence, max(columns, 20), initial_indent=indent, subsequent_indent=f"{lead}  ",
+                         break_on_hyphens=False)  # fmt: skip

@@ -1,0 +1,144 @@
+"""What varies among runs, what is the same in all of them, and which of them differ in nothing but the seed."""
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+
+import yaml
+
+from deepexp.overrides import split
+from deepexp.report.runs import DONE, Run
+
+SEED = "seed"
+"""The key that repeats an experiment."""
+
+NOT_OF_THE_RESULT = frozenset(
+    "name output_dir resume dry_run device threads data.root data.mode data.workers data.cache data.download "
+    "log_every checkpoint.every_minutes on_oom".split()
+)
+"""Keys that say where and how a run is done, and not what it comes to."""
+
+_PRESETS = ("experiment", "scale")
+"""Groups whose options set keys anywhere, and choose in other groups; an option of another group sets its own keys."""
+_GROUPS = (*_PRESETS, "model", "data", "optim", "schedule", "augment")
+_HEADLINE = ("optim.lr", "batch_size", "epochs")
+
+
+@dataclass(frozen=True)
+class Group:
+    """Runs that differ in the seed only."""
+
+    label: str
+    values: dict[str, object]
+    """What varies among the groups, with the values that this one has."""
+    runs: list[Run]
+
+    @property
+    def done(self) -> list[Run]:
+        """Those that came to a result."""
+        return [run for run in self.runs if run.status == DONE]
+
+    def by_seed(self, figure: str) -> dict[object, float]:
+        """Seed → a figure of the summary; where a seed was run more than once, the mean of its runs."""
+        found: dict[object, list[float]] = {}
+        for run in self.done:
+            value = run.summary.get(figure) if run.summary else None
+            if value is not None:
+                found.setdefault(run.seed, []).append(value)
+        return {seed: sum(values) / len(values) for seed, values in found.items()}
+
+
+def varying(runs: Sequence[Run]) -> list[str]:
+    """The keys and groups that tell the runs apart, the seed aside, in the order in which they were asked for.
+
+    Left out is what follows from another choice (`optim.lr` where it differs because `optim` does, and in no other
+    way), what merely repeats a key (`model.dropout` is `dropout`), and `NOT_OF_THE_RESULT`.
+    """
+    keys = [key for key in _all_keys(runs) if key not in NOT_OF_THE_RESULT and key != SEED and varies(runs, key)]
+    choices = [key for key in keys if key in _groups(runs)]
+    keys = [key for key in keys if not any(_implies(runs, choice, key) for choice in choices)]
+    return [key for key in keys if not _repeats(runs, key, keys)]
+
+
+def constant(runs: Sequence[Run]) -> dict[str, object]:
+    """What is the same in all runs and worth naming: their choices, what was asked for, and the usual keys."""
+    named = [*_groups(runs), *_HEADLINE, *_asked_for(runs)]
+    keys = [key for key in dict.fromkeys(named) if key not in NOT_OF_THE_RESULT and not varies(runs, key)]
+    return {key: value for key in keys if (value := value_of(runs[0], key)) is not None}
+
+
+def groups(runs: Sequence[Run]) -> list[Group]:
+    """The runs by what varies, in the order in which each group's first run comes."""
+    keys = varying(runs)
+    found: dict[tuple[str, ...], list[Run]] = {}
+    for run in runs:
+        found.setdefault(tuple(_identity(value_of(run, key)) for key in keys), []).append(run)
+    return [
+        Group(label(members[0], keys), {key: value_of(members[0], key) for key in keys}, members)
+        for members in found.values()
+    ]
+
+
+def label(run: Run, keys: Sequence[str]) -> str:
+    """`optim.lr=0.1, batch_size=10`; the model's name where nothing varies."""
+    if not keys:
+        return run.choices.get("model", run.name)
+    return ", ".join(f"{key}={text(value_of(run, key))}" for key in keys)
+
+
+def value_of(run: Run, key: str) -> object:
+    """The value of a key, or the option that was chosen in a group; None also where the run has no such key."""
+    return run.choices.get(key) if key in run.choices or key in _GROUPS else run.config.get(key)
+
+
+def text(value: object) -> str:
+    """A value as it is typed in a config."""
+    if isinstance(value, str):
+        return value
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    if isinstance(value, (int, float)):
+        return repr(value)
+    flow: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)
+    return flow.strip()
+
+
+def _groups(runs: Sequence[Run]) -> list[str]:
+    return [*_GROUPS, *dict.fromkeys(group for run in runs for group in run.choices if group not in _GROUPS)]
+
+
+def _all_keys(runs: Sequence[Run]) -> list[str]:
+    """Every group and key: first those that were asked for, in that order."""
+    known = dict.fromkeys([*_groups(runs), *(key for run in runs for key in run.config)])
+    return list(dict.fromkeys([*(key for key in _asked_for(runs) if key in known), *known]))
+
+
+def _asked_for(runs: Sequence[Run]) -> list[str]:
+    return list(dict.fromkeys(split(word)[1] for run in runs for word in run.overrides))
+
+
+def varies(runs: Sequence[Run], key: str) -> bool:
+    """Whether a key or group has more than one value among the runs."""
+    return len({_identity(value_of(run, key)) for run in runs}) > 1
+
+
+def _implies(runs: Sequence[Run], choice: str, key: str) -> bool:
+    """Whether a key has one value for each option of a group that may set it."""
+    if key == choice or not (key.startswith(f"{choice}.") or choice in _PRESETS):
+        return False
+    options: dict[object, list[Run]] = {}
+    for run in runs:
+        options.setdefault(value_of(run, choice), []).append(run)
+    return not any(varies(members, key) for members in options.values())
+
+
+def _repeats(runs: Sequence[Run], key: str, keys: Iterable[str]) -> bool:
+    """Whether a key of a group is an interpolation of one at the top level, and so has its value everywhere."""
+    top = key.rpartition(".")[2]
+    return top != key and top in keys and all(run.config.get(key, run.config[top]) == run.config[top] for run in runs)
+
+
+def _identity(value: object) -> str:
+    """Equal for what is equal in a config: 1 and 1.0 are, 1 and true are not; lists have no hash of their own."""
+    if isinstance(value, float) and value.is_integer():
+        return repr(int(value))
+    return repr(value)

@@ -1,0 +1,74 @@
+import subprocess
+import sys
+
+import pytest
+
+from deepexp import cli
+from deepexp.commands import lecture
+from deepexp.errors import InputError
+from deepexp.lecture import chapters, options
+
+
+def test_the_list_has_every_part_in_the_order_of_the_slides(capsys):
+    assert lecture.main([]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    places = [
+        next(i for i, line in enumerate(lines) if line.split()[:1] == [part.name] and ("train:" in line) == is_preset)
+        for _, part in chapters.parts()
+        for is_preset in [isinstance(part, chapters.Preset)]
+    ]
+    assert places == sorted(places)
+    assert lines[0] == "Batch processing"
+
+
+def test_a_demonstration_prints_its_table_and_writes_its_pictures(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert lecture.main(["curvature", "lr=1e-1", "curvatures=1,25"]) == 0
+    out = capsys.readouterr().out
+    assert "2.5" in out
+    assert "picture: outputs/lecture/curvature/curvature.png" in out
+    assert (tmp_path / "outputs/lecture/curvature/curvature.svg").is_file()
+    assert lecture.main(["curvature", "to=else where"]) == 0
+    assert (tmp_path / "else where" / "curvature.png").read_bytes()[:4] == b"\x89PNG"
+
+
+@pytest.mark.parametrize(
+    ("words", "messages"),
+    [
+        (["trajectorie"], ["did you mean 'trajectories'", "one of batch_vs_loop"]),
+        (["minibatch_size"], ["deepexp train -m experiment=minibatch_size"]),
+        (["curvature", "ln=0.1"], ["did you mean 'lr'", "curvatures"]),
+        (["curvature", "lr=fast", "steps=1.5"], ["lr: fast is not allowed; a number", "steps: 1.5"]),
+        (["curvature", "curvatures=1,x"], ["a list of whole numbers"]),
+        (["trajectories", "animate=maybe"], ["true or false"]),
+        (["dropout_mask", "dropout=1.0"], ["dropout"]),
+        (["all", "scale=huge"], ["'quick' or 'standard' or 'full'"]),
+    ],
+)
+def test_mistakes(capsys, words, messages):
+    assert cli.main(["lecture", *words]) == 2
+    err = capsys.readouterr().err
+    assert all(message in err for message in messages), err
+    assert "Traceback" not in err
+
+
+def test_values():
+    def demonstrate(
+        *, names: list[str] | None = None, lr: dict[str, float] | float | None = None, on: bool = False, text: str = ""
+    ) -> None: ...
+
+    words = ["names=a,b", "lr={adam: 1e-1}", "on=true", "to=1=2"]
+    assert options.parse(words, demonstrate, extra=["to"]) == {
+        "names": ["a", "b"],
+        "lr": {"adam": 0.1},
+        "on": True,
+        "to": "1=2",
+    }
+    assert options.parse(["lr=5e-2", "names=[c]"], demonstrate) == {"lr": 0.05, "names": ["c"]}
+    with pytest.raises(InputError):
+        options.parse(["lr=[1]"], demonstrate)
+
+
+def test_the_list_is_there_at_once():
+    code = "import sys; from deepexp.cli import main; main(['lecture']); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

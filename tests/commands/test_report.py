@@ -1,0 +1,64 @@
+import importlib.util
+from pathlib import Path
+
+import pytest
+
+from deepexp.commands.report import main
+from deepexp.errors import InputError
+
+spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).parents[1] / "report" / "synthetic.py")
+synthetic = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(synthetic)
+
+
+@pytest.fixture
+def sweep(tmp_path):
+    grid = {"optim.lr": [0.1, 0.2], "seed": [0, 1, 2]}
+    return synthetic.make_sweep(tmp_path / "sweep", grid, lambda job: job["optim.lr"] * (1 + job["seed"] / 20))
+
+
+def test_tables_sentences_and_files(sweep, capsys):
+    assert main([str(sweep)]) == 0
+    shown = capsys.readouterr().out
+    assert "10.50 ± 0.50%" in shown
+    assert "paired t over 3 seeds" in shown
+    assert "\x1b" not in shown
+    assert {"report.html", "report.json", "table.csv", "table.md"} <= {
+        path.name for path in (sweep / "report").iterdir()
+    }
+    before = sorted(path.name for path in (sweep / "report").iterdir())
+    main([str(sweep)])  # again: in place of the first, which is no run
+    assert sorted(path.name for path in (sweep / "report").iterdir()) == before
+    assert not list(sweep.glob(".report-*"))
+
+
+def test_a_run_in_the_working_directory_is_no_option(sweep, capsys, monkeypatch, tmp_path):
+    monkeypatch.chdir(sweep)
+    assert main(["optim.lr=0.1,seed=0", "optim.lr=0.2,seed=0", "diff=true", f"to={tmp_path / 'r'}"]) == 0
+    assert "optim.lr  0.1" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        ([], "report: of what"),
+        (["nowhere"], "nowhere: there is nothing of that name"),
+        (["basline=x"], r"basline: there is no such key \(did you mean 'baseline'\?\); one of to, baseline, diff"),
+        (["--diff"], "--diff: there is no such flag"),
+        (["x", "diff=maybe"], "diff: 'maybe' is not allowed; true or false"),
+    ],
+)
+def test_what_is_not_understood(words, message, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message):
+        main(words)
+
+
+def test_a_foreign_file_stays(sweep, tmp_path):
+    target = tmp_path / "mine"
+    target.mkdir()
+    (target / "table.csv").write_text("mine")
+    with pytest.raises(InputError, match=r"table\.csv there was not written by"):
+        main([str(sweep), f"to={target}"])
+    assert [path.name for path in target.iterdir()] == ["table.csv"]
+    assert (target / "table.csv").read_text() == "mine"

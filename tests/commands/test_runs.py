@@ -1,0 +1,175 @@
+import datetime
+import importlib.util
+import json
+from pathlib import Path
+
+import pytest
+
+from deepexp.commands.runs import main
+from deepexp.commands.train import resume
+from deepexp.compose import compose
+from deepexp.console import Console
+from deepexp.errors import InputError, RunFailed
+from deepexp.rundir import RunDirectory
+
+spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).parents[1] / "report" / "synthetic.py")
+synthetic = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(synthetic)
+
+
+@pytest.fixture
+def outputs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for name, values, settings in [
+        ("a", {"optim.lr": 0.1}, {"error_rate": 0.3}),
+        ("b", {"optim.lr": 0.001, "batch_size": 10}, {"error_rate": 0.1}),
+        ("c", {"optim": "adam"}, {"error_rate": 0.2}),
+        ("d", {"optim": "adam"}, {"status": "failed", "reason": "nan"}),
+        ("e", {}, {"status": "running"}),
+    ]:
+        synthetic.make_run(tmp_path / "outputs" / name, values, **settings)
+    return tmp_path / "outputs"
+
+
+def listed(capsys, *words):
+    assert main([*words, "json=true"]) == 0
+    return [Path(run["path"]).name for run in json.loads(capsys.readouterr().out)]
+
+
+@pytest.mark.parametrize(
+    ("words", "names"),
+    [
+        ([], "abcde"),
+        (["optim=adam"], "cd"),
+        (["optim=a*"], "cd"),
+        (["optim.lr=1e-3,0.1", "optim=sgd"], "abe"),
+        (["batch_size=10"], "b"),
+        (["status=failed"], "d"),
+        (["status=failed,cut-off"], "de"),
+        (["status!=done"], "de"),
+        (["test_error_rate<0.2"], "b"),
+        (["test_error_rate>=0.2"], "ac"),
+        (["sort=test_error_rate"], "bcade"),
+        (["sort=-test_error_rate"], "acbde"),
+        (["status=done", "sort=optim.lr"], "bca"),
+    ],
+)
+def test_choosing_and_ordering(outputs, capsys, words, names):
+    assert listed(capsys, *words) == list(names)
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["stauts=done"], r"stauts: no run here has such a key \(did you mean 'status'\?\)"),
+        (["sotr=optim.lr"], r"sotr: no run here has such a key \(did you mean 'sort'\?\)"),
+        (["status=fialed"], r"status: there is no 'fialed' \(did you mean 'failed'\?\)"),
+        (["sort=optim.l"], r"optim\.l: no run here has such a key \(did you mean 'optim\.lr'\?\)"),
+        (["batch_size<many"], "batch_size<many: < needs a number"),
+        (["older_than=old"], "older_than: 'old' is not allowed; a number and a unit"),
+        (["confirm=true"], "confirm: confirms prune=true"),
+        (["nowhere/x"], "nowhere/x: there is nothing of that name"),
+    ],
+)
+def test_what_is_not_understood(outputs, words, message):
+    with pytest.raises(InputError, match=message):
+        main(words)
+
+
+def test_the_table_and_no_runs_at_all(outputs, capsys, tmp_path, monkeypatch):
+    main([])
+    shown = capsys.readouterr().out
+    assert "FAILED" in shown and "cut off" in shown and "5 runs" in shown
+    assert str(Path("outputs", "a")) in shown
+    (tmp_path / "empty").mkdir()
+    monkeypatch.chdir(tmp_path / "empty")
+    assert main([]) == 0
+    assert capsys.readouterr().out == "there are no runs in outputs/ here\n"
+
+
+def with_checkpoints(run, days, *, names=("last.pt", "previous.pt", "best.pt")):
+    (run / "checkpoints").mkdir()
+    for name in names:
+        (run / "checkpoints" / name).write_bytes(b"x" * 1000)
+    ended = datetime.datetime.now().astimezone() - datetime.timedelta(days=days)
+    content = json.loads((run / "status.json").read_text())
+    (run / "status.json").write_text(json.dumps(content | {"end_time": ended.isoformat()}))
+
+
+def left(run):
+    return sorted(path.name for path in (run / "checkpoints").iterdir())
+
+
+ALL = ["best.pt", "last.pt", "previous.pt"]
+
+
+def test_nothing_is_removed_before_it_is_confirmed(outputs, capsys):
+    with_checkpoints(outputs / "a", days=40)
+    assert main(["prune=true"]) == 0
+    shown = capsys.readouterr().out
+    assert "best.pt, last.pt, previous.pt" in shown and "3.0 kB" in shown
+    assert "nothing was removed" in shown
+    assert left(outputs / "a") == ALL
+
+
+def test_old_runs_lose_all_and_others_the_one_before_the_last(outputs, capsys):
+    with_checkpoints(outputs / "a", days=40)
+    with_checkpoints(outputs / "b", days=20)
+    with_checkpoints(outputs / "c", days=20, names=["previous.pt"])  # the only one it has
+    kept = sorted(path.name for path in (outputs / "a").iterdir())
+    assert main(["prune=true", "confirm=true"]) == 0
+    assert (left(outputs / "a"), left(outputs / "b"), left(outputs / "c")) == (
+        [],
+        ["best.pt", "last.pt"],
+        ["previous.pt"],
+    )
+    assert "removed: 4.0 kB are free" in capsys.readouterr().out
+    assert set(kept) <= {path.name for path in (outputs / "a").iterdir()}
+    main(["prune=true", "confirm=true", "older_than=2w", "optim.lr=0.1"])  # chooses others
+    assert left(outputs / "b") == ["best.pt", "last.pt"]
+    main(["prune=true", "confirm=true", "older_than=2w"])
+    assert left(outputs / "b") == []
+
+
+def test_runs_that_are_not_done_keep_all(outputs):
+    for name in "de":
+        with_checkpoints(outputs / name, days=400)
+    main(["prune=true", "confirm=true"])
+    assert left(outputs / "d") == left(outputs / "e") == ALL
+
+
+def test_a_run_that_somebody_is_at_work_in_keeps_all(outputs):
+    with_checkpoints(outputs / "a", days=400)
+    run = RunDirectory(outputs / "a")
+    run.lock()  # as one that is gone on with does before its status says so
+    try:
+        with pytest.raises(RunFailed, match="still alive"):
+            main(["prune=true", "confirm=true"])
+    finally:
+        run.unlock()
+    assert left(outputs / "a") == ALL
+
+
+def test_links_are_not_followed_and_nothing_else_is_touched(outputs, tmp_path):
+    (tmp_path / "elsewhere").mkdir()
+    (tmp_path / "elsewhere" / "last.pt").write_bytes(b"mine")
+    with_checkpoints(outputs / "a", days=400)
+    (outputs / "a" / "checkpoints" / "linked.pt").symlink_to(tmp_path / "elsewhere" / "last.pt")
+    (outputs / "a" / "checkpoints" / "notes.txt").write_text("mine")
+    with_checkpoints(outputs / "b", days=400, names=[])
+    (outputs / "b" / "checkpoints").rmdir()
+    (outputs / "b" / "checkpoints").symlink_to(tmp_path / "elsewhere")
+    main(["prune=true", "confirm=true"])
+    assert left(outputs / "a") == ["linked.pt", "notes.txt"]
+    assert (tmp_path / "elsewhere" / "last.pt").read_bytes() == b"mine"
+
+
+def test_a_pruned_run_says_why_it_cannot_be_gone_on_with(run, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    directory = run(["epochs=1", "max_steps=3"]).directory
+    main(["prune=true", "confirm=true", "older_than=0d", str(tmp_path / "outputs")])
+    assert left(directory) == []
+    composed = compose("train", [f"resume={directory}", "max_steps=6", "epochs=2"])
+    with pytest.raises(InputError, match="its checkpoints were removed"):
+        resume(directory, composed, Console("quiet"))
+    assert (directory / "summary.json").exists()

@@ -1,0 +1,139 @@
+"""The facts that the demonstrations claim, against formulas and torch."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from deepexp.lecture import (
+    batch_norm_statistics,
+    batch_vs_loop,
+    dropout_mask,
+    gradient_descent,
+    initialisation,
+    loaders,
+    parameter_groups,
+    residual_block,
+    strided_identity,
+    surgery,
+)
+
+
+def test_batch_and_loop_are_what_autograd_computes():
+    random = torch.Generator().manual_seed(0)
+    x, w, dy = (torch.randn(size, generator=random, dtype=torch.float64) for size in ((5, 7), (3, 7), (5, 3)))
+    x.requires_grad_()
+    w.requires_grad_()
+    y = F.linear(x, w)
+    y.backward(dy)
+    with torch.no_grad():
+        for forward in (batch_vs_loop.forward_batch, batch_vs_loop.forward_loop):
+            torch.testing.assert_close(forward(x, w), y)
+        for backward in (batch_vs_loop.backward_batch, batch_vs_loop.backward_loop):
+            torch.testing.assert_close(backward(x, w, dy), (w.grad, x.grad))
+
+
+def test_batch_and_loop_agree_and_are_timed():
+    made = batch_vs_loop.demonstrate(sizes=[1, 16], inputs=20, outputs=30, repeats=2, device="cpu")
+    assert 0 <= made.facts["largest_difference"] < 1e-5
+    assert "CPU batch vs. loop speed ratio" in made.text
+    assert [row[2] for row in made.tables[0].rows] == ["1", "1", "16", "16"]
+
+
+def test_the_gradient_is_that_of_autograd():
+    inputs, targets = gradient_descent.samples()
+    w = torch.randn(10, 64, generator=torch.Generator().manual_seed(0), dtype=torch.float64, requires_grad=True)
+    F.cross_entropy(inputs @ w.t(), targets).backward()
+    torch.testing.assert_close(gradient_descent.gradient(w.detach(), inputs, targets), w.grad)
+
+
+def test_gradient_descent():
+    facts = gradient_descent.demonstrate(scale="quick", batch_sizes=[10, 100, 0]).facts
+    assert facts["loss_10"] < facts["loss_100"] < facts["loss_1438"]
+    assert facts["sum_against_mean"] < 1e-13
+    assert facts["replicated_gradient"] < 1e-12
+    assert facts["seen_once"] == 1
+    assert facts["seen_with_replacement"] == pytest.approx(1 - 1 / torch.e, abs=0.03)
+
+
+@pytest.mark.parametrize(("activation", "within"), [("linear", 1.6), ("relu", 2.0)])
+def test_variances_follow_the_formulas(activation, within):
+    facts = initialisation.demonstrate(scale="quick", activation=activation, depth=6).facts
+    assert len(facts) == 6
+    assert all(1 <= error < within for error in facts.values()), facts
+
+
+def test_variances_are_those_of_the_papers():
+    assert initialisation.variance("xavier", 30, 50) == pytest.approx(2 / 80)
+    assert initialisation.variance("kaiming", 30, 50) == pytest.approx(2 / 30)
+    measured = torch.nn.Linear(300, 500).weight.var().item()
+    assert initialisation.variance("default", 300, 500) == pytest.approx(measured, rel=0.02)
+
+
+def test_dropout_keeps_the_mean_in_training_and_does_nothing_at_test():
+    facts = dropout_mask.demonstrate(scale="quick").facts
+    for p in ("0.1", "0.25", "0.5", "0.75"):
+        assert facts[f"mean_ratio_{p}"] == pytest.approx(1, abs=0.02)
+        assert facts[f"zeroed_{p}"] == pytest.approx(float(p), abs=0.01)
+    assert facts["training"] > 0.01
+    assert facts["test"] == 0
+    with pytest.raises(ValueError, match="dropout"):
+        dropout_mask.demonstrate(dropout=1.0)
+
+
+def test_batch_normalisation_by_its_formulas():
+    facts = batch_norm_statistics.demonstrate().facts
+    assert max(facts["formula_error"], facts["test_error"], facts["fold_error"]) < 1e-12
+    assert facts["company_training"] > 0.1
+    assert facts["company_test"] == 0
+    for k, (gamma, beta) in enumerate(((1, 2), (2, 4), (3, 8))):
+        assert facts[f"mean_{k}"] == pytest.approx(beta, rel=1e-12)
+        assert facts[f"std_{k}"] == pytest.approx(gamma, rel=1e-5)
+
+
+def test_the_running_mean_is_the_average_that_fades():
+    layer = batch_norm_statistics._layer(0.1)
+    history = batch_norm_statistics.train(layer, 20, 30, torch.Generator().manual_seed(1))
+    expected = 0.0
+    for batch, running in zip(history.batch, history.running, strict=True):
+        expected = 0.9 * expected + 0.1 * batch.item()
+        assert running.item() == pytest.approx(expected, rel=1e-12)
+
+
+def test_the_strided_identity_is_indexing():
+    facts = strided_identity.demonstrate().facts
+    assert facts["grid_error"] == facts["zero_channels"] == facts["pad_parameters"] == 0
+    assert facts["projection_error"] < 1e-12
+    assert facts["kept"] == 0.25
+    assert facts["conv_parameters"] == 16 * 32
+
+
+def test_residual_networks_have_the_papers_parameters_and_begin_near_the_identity():
+    facts = residual_block.demonstrate(scale="quick", depth=20).facts
+    for depth, millions in residual_block.PAPER_MILLIONS.items():
+        assert facts[f"parameters_{depth}"] / 1e6 == pytest.approx(millions, abs=0.005 if depth < 110 else 0.05)
+    assert facts["identity_error"] == 0
+    assert facts["cosine/plain"] < 0.5 < facts["cosine/residual"] < facts["cosine/residual, last scale 0"]
+
+
+def test_loaders_give_the_same_batches():
+    facts = loaders.demonstrate(scale="quick", workers=[0], epochs=1, device="cpu").facts
+    assert facts["same_batches"] == 1
+    assert set(facts) == {"same_batches", "speed/resident", "speed/streamed, same process"}
+
+
+def test_groups_move_by_their_own_rules():
+    made = parameter_groups.demonstrate(lr=0.1, steps=3)
+    with_momentum = 0.1 * (1 + 1.9 + 2.71)
+    assert made.facts["fc1.weight"] == pytest.approx(with_momentum, rel=1e-5)
+    assert made.facts["conv1.bias"] == pytest.approx(0.1 * with_momentum, rel=1e-5)
+    assert made.facts["fc2.bias"] == pytest.approx(0.3, rel=1e-5)
+    assert "conv7" in made.text
+
+
+def test_the_borrowed_layer_stands_still_and_then_moves():
+    facts = surgery.demonstrate(scale="quick", pretrained=False).facts
+    assert facts["features_epoch_1"] == 0 < facts["features_epoch_2"]
+    assert min(facts[f"{part}_epoch_1"] for part in ("converter", "blocks", "fc")) > 0
+    assert facts["parameters_features"] == 64 * 3 * 11 * 11 + 64
+    assert facts["parameters_fc"] == 650
+    assert facts["pretrained"] == 0

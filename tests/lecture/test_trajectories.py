@@ -1,0 +1,100 @@
+import io
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from deepexp.errors import InputError
+from deepexp.lecture import curvature, trajectories
+from deepexp.lecture.surfaces import SURFACES
+from deepexp.lecture.trajectories import crossings, walk
+
+
+@pytest.fixture(scope="module")
+def facts():
+    return trajectories.demonstrate(surfaces=["valley", "barrier"]).facts
+
+
+@pytest.mark.parametrize("name", SURFACES)
+def test_the_minimum_is_where_the_surface_says(name):
+    surface = SURFACES[name]
+    point = torch.tensor(surface.minimum, dtype=torch.float64, requires_grad=True)
+    height = surface.height(*point)
+    height.backward()
+    assert point.grad.abs().max() < 1e-4  # the barrier reaches the minimum beside it with its foot
+    around = point.detach() + 0.05 * torch.randn(100, 2, dtype=torch.float64)
+    assert (surface.height(*around.t()) > height.item() - 1e-6).all()
+
+
+def test_first_steps_by_hand():
+    start = np.array([-4.0, 0.5])
+    gradient = np.array([0.4 * -4.0, 39.6 * 0.5])
+    found = walk(SURFACES["valley"], "momentum", 0.05, 2).points
+    first = start - 0.05 * gradient
+    second = first - (0.9 * 0.05 * gradient + 0.05 * np.array([0.4, 39.6]) * first)
+    assert found == pytest.approx(np.stack([start, first, second]), rel=1e-12)
+    adam = walk(SURFACES["valley"], "adam", 0.1, 1).points
+    assert adam[1] == pytest.approx(start - 0.1 * np.sign(gradient), rel=1e-7)
+
+
+def test_momentum_runs_past_the_minimum_and_comes_back(facts):
+    assert facts["valley/momentum/overshoot"] > 1
+    assert facts["valley/momentum/x_crossings"] >= 2
+    assert facts["valley/sgd/overshoot"] == facts["valley/sgd/x_crossings"] == 0
+    assert facts["valley/momentum/distance"] < 0.1 * facts["valley/sgd/distance"]
+
+
+def test_momentum_calms_the_oscillation_across_the_valley(facts):
+    assert facts["valley/sgd/y_crossings"] == 100  # at every step
+    assert facts["valley/momentum/late_oscillation"] < 0.2 * facts["valley/sgd/late_oscillation"]
+
+
+def test_momentum_goes_through_the_barrier_that_stops_plain_descent(facts):
+    assert facts["barrier/sgd/distance"] > 1.5
+    assert facts["barrier/momentum/distance"] < 0.1
+
+
+def test_adam_steps_equally_far_in_both_coordinates(facts):
+    assert facts["valley/adam/first_step_ratio"] == pytest.approx(1, rel=1e-6)
+    assert facts["valley/sgd/first_step_ratio"] == pytest.approx(39.6 * 0.5 / (0.4 * 4), rel=1e-12)
+
+
+def test_what_goes_to_infinity_is_told():
+    shown = trajectories.demonstrate(optim=["sgd"], surfaces=["rosenbrock"], lr=0.05)
+    assert shown.tables[0].rows[0][4] == "diverged"
+
+
+def test_crossings():
+    assert crossings(np.array([1.0, 0.0, -1.0, -2.0, 3.0]), 0.0) == 2
+
+
+def test_an_animation_grows_to_the_whole_path():
+    made = trajectories.demonstrate(optim=["sgd", "adam"], surfaces=["valley"], steps=10, animate=True)
+    with Image.open(io.BytesIO(made.animations["trajectories.gif"])) as film:
+        frames = []
+        for frame in range(film.n_frames):
+            film.seek(frame)
+            frames.append(np.asarray(film.convert("RGB")).astype(int))
+    coloured = [int(((frame.max(2) - frame.min(2)) > 60).sum()) for frame in frames]
+    assert len(frames) >= 10  # frames that are the same may be joined
+    assert coloured[-1] > 2 * coloured[0]
+
+
+@pytest.mark.parametrize(
+    ("given", "message"),
+    [
+        ({"optim": ["adm"]}, "did you mean 'adam'"),
+        ({"surfaces": ["vally"]}, "did you mean 'valley'"),
+        ({"lr": {"adma": 0.1}}, "did you mean 'adam'"),
+        ({"lr": {"adam": -0.1}}, "at least 0"),
+    ],
+)
+def test_what_is_refused(given, message):
+    with pytest.raises(InputError, match=message):
+        trajectories.demonstrate(**given)
+
+
+def test_a_step_on_a_parabola_multiplies_by_one_minus_the_product():
+    facts = curvature.demonstrate(lr=0.1, curvatures=[1, 5, 25]).facts
+    assert facts == pytest.approx({"factor_1": 0.9, "factor_5": 0.5, "factor_25": 1.5})

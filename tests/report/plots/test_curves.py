@@ -1,0 +1,114 @@
+"""Curves hold the figures of the runs: means, bands, what is left out."""
+
+import pytest
+
+from deepexp.report import variation
+from deepexp.report.plots import curves
+from deepexp.report.plots.plot import Missing, Plot
+from deepexp.report.runs import read_runs
+
+from ..synthetic import make_run, make_sweep
+
+NAN = float("nan")
+
+
+def groups(path):
+    return variation.groups(read_runs([path]))
+
+
+def lines(plot, row):
+    """The lines with points of one of the two axes."""
+    return [line for line in plot.figure.axes[row].lines if len(line.get_xdata())]
+
+
+@pytest.fixture
+def seeds(tmp_path):
+    """Three runs that differ in the seed, with known error rates."""
+    for seed, rates in enumerate(([0.5, 0.2], [0.6, 0.1], [0.7, 0.3])):
+        make_run(tmp_path / str(seed), {"seed": seed, "epochs": 2}, rates=rates, seconds_per_epoch=1 + seed)
+    return groups(tmp_path)
+
+
+def test_a_line_is_the_mean_over_seeds_and_its_band_reaches_the_extremes(seeds):
+    found = curves.curve(seeds[0].runs, "test_error_rate", "epochs", 100)
+    assert found.x == [1, 2]
+    assert found.mean == pytest.approx([60, 20])
+    assert (found.low, found.high) == (pytest.approx([50, 10]), pytest.approx([70, 30]))
+
+
+def test_against_seconds_the_places_are_means_too(seeds):
+    found = curves.curve(seeds[0].runs, "test_error_rate", "seconds")
+    assert found.x == pytest.approx([1.1 * 2, 1.1 * 2 * 2])
+
+
+def test_test_is_bold_training_thin_and_they_share_a_colour(seeds):
+    plot = curves.draw(seeds)
+    train, test = lines(plot, 1)
+    assert test.get_linewidth() > 2 * train.get_linewidth()
+    assert test.get_color() == train.get_color()
+    assert list(test.get_ydata()) == pytest.approx([60, 20])
+    assert list(train.get_ydata()) == pytest.approx([48, 16])
+    assert len(plot.figure.axes[1].collections) == 1  # the band
+    assert "3 runs" in plot.caption
+    assert "lowest to the highest" in plot.caption
+
+
+def test_each_group_has_a_style_of_its_own_that_shows_without_colour(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [0.1, 0.2, 0.3]}, lambda job: job["optim.lr"])
+    found = [line for line in lines(curves.draw(groups(tmp_path)), 1) if line.get_linewidth() > 2]
+    assert len({line.get_color() for line in found}) == 3
+    assert len({line.get_marker() for line in found}) == 3
+
+
+def test_of_two_keys_one_is_the_colour_and_the_other_the_line(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [0.1, 0.2], "batch_size": [10, 20]}, lambda job: 0.2)
+    found = [line for line in lines(curves.draw(groups(tmp_path)), 1) if line.get_linewidth() > 2]
+    assert [line.get_color() for line in found[:2]] == [found[0].get_color()] * 2
+    assert found[0].get_color() != found[2].get_color()
+    assert found[0].get_marker() == found[2].get_marker() != found[1].get_marker()
+
+
+@pytest.mark.parametrize(("last", "scale"), [(0.5, "linear"), (0.01, "log")])
+def test_an_axis_begins_at_zero_or_is_logarithmic_and_says_so(tmp_path, last, scale):
+    make_run(tmp_path / "a", {"epochs": 3}, rates=[0.9, 0.6, last])
+    axis = curves.draw(groups(tmp_path)).figure.axes[1]
+    assert axis.get_yscale() == scale
+    assert ("log" in axis.get_ylabel()) == (scale == "log")
+    assert scale == "log" or axis.get_ylim()[0] == 0
+
+
+def test_many_groups_of_a_numeric_key_share_a_colour_bar_and_no_legend(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [0.001 * 2**k for k in range(12)]}, lambda job: 0.1 + job["optim.lr"] / 10)
+    plot = curves.draw(groups(tmp_path))
+    assert len(plot.figure.axes) == 3
+    assert plot.figure.axes[2].get_ylabel() == "optim.lr"
+    assert not plot.figure.legends
+    assert len({tuple(line.get_color()) for line in lines(plot, 1)}) == 12
+
+
+def test_of_many_groups_of_names_the_best_and_the_worst_are_named(tmp_path):
+    make_sweep(tmp_path / "s", {"init": [f"i{k}" for k in range(12)]}, lambda job: 0.05 * (1 + int(job["init"][1:])))
+    plot = curves.draw(groups(tmp_path))
+    named = [text.get_text() for text in plot.figure.legends[0].get_texts()]
+    assert named == ["init=i0", "init=i1", "init=i2", "init=i9", "init=i10", "init=i11"]
+    assert "rest grey" in plot.caption
+
+
+def test_runs_without_a_result_do_not_pass_silently(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [0.1, 9.0], "seed": [0, 1]},
+               lambda job: NAN if job["optim.lr"] > 1 or job["seed"] else 0.2)  # fmt: skip
+    caption = curves.draw(groups(tmp_path)).caption
+    assert "1 runs without a result" in caption
+    assert "none of which has a result: optim.lr=9.0" in caption
+
+
+def test_steps_are_left_out_where_they_are_epochs_on_another_scale(seeds):
+    assert curves.same_steps_each_epoch(seeds)
+
+
+def test_without_an_epoch_it_says_why_there_is_no_plot(tmp_path):
+    path = make_run(tmp_path / "a")
+    (path / "metrics.jsonl").write_text("")
+    found = curves.draw(groups(tmp_path))
+    assert isinstance(found, Missing)
+    assert not isinstance(found, Plot)

@@ -1,0 +1,115 @@
+"""What is drawn of a single run: its confusions and its first filters; and steps to a baseline's best."""
+
+import numpy as np
+import pytest
+from sklearn.metrics import confusion_matrix
+
+from deepexp import load_run
+from deepexp.pictures import first_filters
+from deepexp.report import variation
+from deepexp.report.plots import confusion, filters, steps_to
+from deepexp.report.plots.plot import Missing, Plot
+from deepexp.report.runs import read_runs
+from deepexp.report.steps_to import steps_to as find_steps_to
+
+from ..synthetic import make_run
+
+
+@pytest.fixture
+def made(tmp_path):
+    return read_runs([make_run(tmp_path / "a", error_rate=0.2, samples=300)])[0]
+
+
+def test_a_confusion_matrix_is_that_of_scikit_learn(made):
+    predicted, target = made.predictions()
+    assert np.array_equal(confusion.matrix(made), confusion_matrix(target, predicted))
+
+
+def test_the_diagonal_is_muted_and_every_error_has_its_number(made):
+    plot = confusion.draw(made, "confusion_1")
+    axis = plot.figure.axes[0]
+    assert np.diag(axis.images[0].get_array().mask).all()
+    assert sum(int(text.get_text()) for text in axis.texts) == 300
+    assert "60 of 300" in plot.caption
+
+
+def test_the_most_frequent_confusions_come_first_and_name_their_classes():
+    cells = np.array([[5, 2, 0], [7, 1, 0], [0, 0, 3]])
+    found = confusion.frequent(cells, ("cat", "dog", "fox"))
+    assert [(one.true, one.predicted, one.samples, one.of) for one in found] == [
+        ("dog", "cat", 7, 8), ("cat", "dog", 2, 7),
+    ]  # fmt: skip
+
+
+def test_a_hundred_classes_are_a_picture_without_numbers(tmp_path):
+    run = read_runs([make_run(tmp_path / "a", error_rate=0.5, samples=1000, classes=100)])[0]
+    axis = confusion.draw(run, "confusion_1").figure.axes[0]
+    assert axis.images[0].get_array().shape == (100, 100)
+    assert not axis.texts
+
+
+def test_what_is_missing_or_damaged_is_said(tmp_path):
+    path = make_run(tmp_path / "a", predictions=False)
+    assert "no predictions.npz" in confusion.draw(read_runs([path])[0], "c").reason
+    np.savez(path / "predictions.npz", predicted=np.array([-1, 2]), target=np.array([1, 2]))
+    assert "damaged" in confusion.draw(read_runs([path])[0], "c").reason
+    assert "no checkpoint" in filters.draw(read_runs([path])[0]).reason
+
+
+def test_filters_are_those_of_the_checkpoint_on_one_symmetric_range(run):
+    directory = run(["data.subset=100", "epochs=1"]).directory
+    plot = filters.draw(read_runs([directory])[0])
+    assert isinstance(plot, Plot)
+    shown = plot.figure.axes[0].images[0]
+    weight = first_filters(load_run(directory).model).detach().numpy()  # (32, 1, 5, 5)
+    assert shown.get_clim() == (0, 1)
+    first = shown.get_array()[:5, :5]
+    assert np.allclose(first, 0.5 + weight[0, 0] / (2 * np.abs(weight).max()), atol=1e-6)
+    assert "32 filters of 5×5" in plot.caption
+
+
+def test_a_mosaic_puts_zero_in_the_middle_and_the_largest_at_the_edge():
+    weight = np.zeros((2, 3, 2, 2), dtype=np.float32)
+    weight[1, 0] = 0.5
+    weight[1, 1] = -0.5
+    picture = filters.mosaic(weight, 0.5)
+    assert picture.shape == (2, 5, 3)
+    assert (picture[:, :2] == 0.5).all()
+    assert (picture[:, 2] == 1).all()  # paper
+    assert (picture[:, 3:] == [1, 0, 0.5]).all()
+
+
+def test_filters_of_other_than_three_channels_are_shown_by_their_mean():
+    weight = np.stack([np.full((1, 1), 0.2), np.full((1, 1), -0.1)]).reshape(1, 2, 1, 1)
+    assert filters.mosaic(weight, 0.2) == pytest.approx(np.array([[0.5 + 0.05 / 0.4]]))
+
+
+def test_averaged_weights_are_shown_where_a_run_has_them():
+    import torch
+
+    content = {
+        "model": {"bias": torch.zeros(2), "w": torch.zeros(2, 1, 3, 3)},
+        "ema": {"averages": {"w": torch.ones(2, 1, 3, 3)}},
+    }
+    assert (filters.first_kernels(content) == 1).all()
+    assert (filters.first_kernels({**content, "ema": None}) == 0).all()
+    assert filters.first_kernels({"model": {"bias": torch.zeros(2)}, "ema": None}) is None
+
+
+def test_steps_are_written_beside_their_bars_and_what_is_never_reached_is_said(tmp_path):
+    make_run(tmp_path / "a", {"batch_norm": None, "epochs": 3}, rates=[0.5, 0.3, 0.2])
+    make_run(tmp_path / "b", {"batch_norm": True, "epochs": 3}, rates=[0.5, 0.15, 0.1])
+    make_run(tmp_path / "c", {"batch_norm": False, "epochs": 3}, rates=[0.5, 0.5, 0.4])
+    found = variation.groups(read_runs([tmp_path]))
+    baseline = next(group for group in found if group.values["batch_norm"] is None)
+    plot = steps_to.draw(find_steps_to(found, baseline))
+    left, right = plot.figure.axes
+    assert sorted(text.get_text() for text in left.texts) == ["28", "42", "never reached"]
+    assert sorted(text.get_text() for text in right.texts) == ["60.00", "80.00", "90.00"]
+
+
+def test_nothing_is_drawn_where_nobody_gets_there(tmp_path):
+    from deepexp.report.steps_to import Reach, StepsTo
+
+    row = Reach("a", 1, 0, None, None, None, 0.5, None)
+    assert isinstance(steps_to.draw(StepsTo("b", 0.9, [row])), Missing)

@@ -1,0 +1,102 @@
+"""Error over what varies: heat map, parallel coordinates, learning rate."""
+
+import numpy as np
+import pytest
+
+from deepexp.report import variation
+from deepexp.report.plots import heat_map, learning_rate, parallel_coordinates
+from deepexp.report.plots.plot import Missing
+from deepexp.report.runs import read_runs
+
+from ..synthetic import make_run, make_sweep
+
+NAN = float("nan")
+
+
+def read(path):
+    runs = read_runs([path])
+    return variation.groups(runs), variation.varying(runs)
+
+
+def texts(plot):
+    return [text.get_text() for text in plot.figure.axes[0].texts]
+
+
+def test_a_heat_map_has_the_mean_of_each_cell(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [0.2, 0.1], "batch_size": [10, 20], "seed": [0, 1]},
+               lambda job: job["optim.lr"] + job["batch_size"] / 100 + job["seed"] / 10)  # fmt: skip
+    found, keys = read(tmp_path)
+    cells = heat_map.tabulate(found, tuple(keys))
+    assert (cells.rows, cells.columns) == ([0.1, 0.2], [10, 20])
+    assert cells.mean == pytest.approx(np.array([[25, 35], [35, 45]]))
+    assert cells.spread == pytest.approx(np.full((2, 2), 50**0.5))
+    assert texts(heat_map.draw(found, keys)) == ["25.00\n±7.07", "35.00\n±7.07", "35.00\n±7.07", "45.00\n±7.07"]
+
+
+def test_cells_that_were_not_run_are_hatched_and_those_that_failed_crossed(tmp_path):
+    for lr, size, status in ((0.1, 10, "done"), (0.1, 20, "done"), (0.2, 10, "failed")):
+        make_run(tmp_path / f"{lr},{size}", {"optim.lr": lr, "batch_size": size}, status=status)
+    plot = heat_map.draw(*read(tmp_path))
+    assert texts(plot).count("×") == 1
+    assert [patch.get_hatch() for patch in plot.figure.axes[0].patches] == ["", "////"]
+    assert "not run" in plot.caption
+    assert "without a result" in plot.caption
+
+
+def test_a_heat_map_is_over_two_keys(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [0.1, 0.2]}, lambda job: 0.1)
+    assert isinstance(heat_map.draw(*read(tmp_path)), Missing)
+    assert isinstance(parallel_coordinates.draw(*read(tmp_path)), Missing)
+
+
+@pytest.fixture
+def three_keys(tmp_path):
+    def rate(job):
+        return NAN if (job["optim.lr"], job["batch_size"]) == (0.1, 10) else job["batch_size"] / 100
+
+    make_sweep(tmp_path / "s", {"optim.lr": [0.001, 0.1], "batch_size": [10, 20], "init": ["default", "xavier"]}, rate)
+    return read(tmp_path)
+
+
+def test_parallel_coordinates_have_a_line_for_each_group(three_keys):
+    found, keys = three_keys
+    plot = parallel_coordinates.draw(found, keys)
+    paths = plot.figure.axes[0].collections[0].get_segments()
+    assert len(paths) == 8
+    assert {len(path) for path in paths} == {4}
+    assert [text.get_text() for text in plot.figure.axes[0].get_xticklabels()] == [*keys, "test error (%)"]
+    assert "2 groups without a result" in plot.caption
+    assert sum(path[-1, 1] > 1 for path in paths) == 2  # above the axis of the error
+
+
+def test_a_scale_is_logarithmic_where_the_values_ask_for_it():
+    assert parallel_coordinates._scale([0.001, 0.01, 0.1]).places == pytest.approx([0, 0.5, 1])
+    assert parallel_coordinates._scale([1, 2, 3]).places == pytest.approx([0, 0.5, 1])
+    assert parallel_coordinates._scale(["a", "b", "a"]).places == [0, 1, 0]
+    assert parallel_coordinates._scale([True, False]).places == [0, 1]
+    assert parallel_coordinates._scale([7, 7]).places == [0, 0]
+
+
+def test_the_learning_rate_has_a_point_for_each_seed_and_marks_failures_at_the_top(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [0.001, 0.01, 10.0], "seed": [0, 1, 2]},
+               lambda job: NAN if job["optim.lr"] > 1 else 0.2 + 0.1 * job["seed"])  # fmt: skip
+    plot = learning_rate.draw(*read(tmp_path))
+    axis = plot.figure.axes[0]
+    assert axis.get_xscale() == "log"
+    line, *points = axis.lines
+    assert list(line.get_ydata()) == pytest.approx([30, 30])
+    assert list(points[0].get_ydata()) == pytest.approx([20, 30, 40])
+    crosses = [mark for mark in axis.lines if mark.get_marker() == "x"]
+    assert [list(cross.get_xdata()) for cross in crosses] == [[10.0]]
+    assert "3 of 9 runs failed" in plot.caption
+
+
+def test_the_learning_rate_has_a_series_for_each_other_value(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [0.01, 0.1], "batch_size": [10, 20]}, lambda job: 0.2)
+    plot = learning_rate.draw(*read(tmp_path))
+    assert [text.get_text() for text in plot.figure.legends[0].get_texts()] == ["batch_size=10", "batch_size=20"]
+
+
+def test_without_a_learning_rate_that_varies_it_says_so(tmp_path):
+    make_sweep(tmp_path / "s", {"optim": ["sgd", "adam"]}, lambda job: 0.2)
+    assert "does not vary" in learning_rate.draw(*read(tmp_path)).reason

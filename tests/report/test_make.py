@@ -1,0 +1,176 @@
+"""What varies, the tables, the comparisons and the sentences, over runs whose results are known."""
+
+import csv
+import importlib.util
+import io
+from pathlib import Path
+
+import pytest
+from statsmodels.stats.proportion import proportion_confint
+
+from deepexp.errors import InputError
+from deepexp.report import folder, text, variation
+from deepexp.report.make import make
+from deepexp.report.runs import read_runs
+from deepexp.report.table import csv_text, ordered
+
+spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).with_name("synthetic.py"))
+synthetic = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(synthetic)
+make_run, make_sweep = synthetic.make_run, synthetic.make_sweep
+
+
+def test_what_follows_from_a_choice_is_not_said_to_vary(tmp_path):
+    make_sweep(tmp_path / "s", {"optim": ["sgd", "adam"], "seed": [0, 1]}, lambda job: 0.1)
+    runs = read_runs([tmp_path])
+    assert variation.varying(runs) == ["optim"]
+    assert [(group.label, len(group.runs)) for group in variation.groups(runs)] == [("optim=sgd", 2), ("optim=adam", 2)]
+
+
+def test_what_was_set_beside_a_choice_varies(tmp_path):
+    make_sweep(
+        tmp_path / "s", {"batch_size": [10, 100], "optim": ["sgd", "adam"], "optim.lr": [0.1, 0.01]}, lambda job: 0.1
+    )
+    assert variation.varying(read_runs([tmp_path])) == ["batch_size", "optim", "optim.lr"]
+
+
+def test_where_a_run_is_done_does_not_vary(tmp_path):
+    make_run(tmp_path / "a", {"device": "cpu", "threads": 1, "name": "x", "data.root": "/a"})
+    make_run(tmp_path / "b", {"device": "cuda", "threads": 2, "name": "y", "data.root": "/b"})
+    assert variation.varying(read_runs([tmp_path])) == []
+
+
+def test_a_key_that_repeats_another_is_left_out(tmp_path):
+    for value in (0.1, 0.5):
+        make_run(tmp_path / str(value), {"dropout": value, "model.dropout": value})
+    assert variation.varying(read_runs([tmp_path])) == ["dropout"]
+
+
+def test_groups_over_seeds_and_their_sentences(tmp_path):
+    rates = {0.1: [0.05, 0.06, 0.055, 0.05], 0.01: [0.2, 0.22, 0.21, 0.2]}
+    make_sweep(
+        tmp_path / "s", {"optim.lr": [0.01, 0.1], "seed": [0, 1, 2, 3]}, lambda job: rates[job["optim.lr"]][job["seed"]]
+    )
+    report = make([tmp_path])
+    assert [list(row)[:3] for row in report.group_table.rows] == [
+        ["0.01", "20.75 ± 0.96%", "4"], ["0.1", "5.38 ± 0.48%", "4"],
+    ]  # fmt: skip
+    (comparison,) = report.comparisons.made
+    assert comparison.test == "paired t"
+    (sentence,) = report.comparisons.sentences()
+    assert sentence.startswith("optim.lr=0.1 makes fewer test errors than optim.lr=0.01: 5.38% against 20.75%")
+    # Differences 0.15, 0.16, 0.155, 0.15: by hand the mean is 15.375 points, its standard error 0.239, t(3) 3.182.
+    assert "mean difference 15.38 points (95% interval 14.61 to 16.14), paired t over 4 seeds, p < 0.001" in sentence
+    assert "chosen on the test figures themselves" in report.best
+
+
+def test_one_run_each_speaks_of_the_two_nets_alone(tmp_path):
+    make_run(tmp_path / "a", {"optim.lr": 0.1}, error_rate=0.05)
+    make_run(tmp_path / "b", {"optim.lr": 0.01}, error_rate=0.1, alone_wrong=[199])
+    report = make([tmp_path / "a", tmp_path / "b"])
+    first, second = report.comparisons.sentences()
+    assert first.startswith("The run of optim.lr=0.1 makes fewer test errors than that of optim.lr=0.01")
+    # 10 and 20 errors of 200; the 20 are sample 199 and the first 19, of which the other misses the first 10.
+    assert "alone wrong on 0 and 10 of the same 200 test samples" in first
+    assert "p = 0.002" in first  # 2 / 2¹⁰
+    assert "nothing follows about other runs" in second
+
+
+def test_no_difference_is_said_so(tmp_path):
+    make_run(tmp_path / "a", {"optim.lr": 0.1}, error_rate=0.1)
+    make_run(tmp_path / "b", {"optim.lr": 0.01}, error_rate=0.105)
+    assert make([tmp_path]).comparisons.sentences()[0].startswith("No difference shown between the run of ")
+
+
+def test_different_test_samples_are_not_compared(tmp_path):
+    make_run(tmp_path / "a", {"optim.lr": 0.1})
+    make_run(tmp_path / "b", {"optim.lr": 0.01}, samples=100)
+    make_run(tmp_path / "c", {"data": "mnist"})
+    report = make([tmp_path])
+    assert report.comparisons.made == []
+    assert any("different data, digits and mnist" in line for line in report.comparisons.not_made)
+    assert any("not tested on the same samples" in line for line in report.comparisons.not_made)
+
+
+def test_many_groups_are_compared_with_one(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [1, 2, 3, 4, 5, 6]}, lambda job: job["optim.lr"] / 20)
+    report = make([tmp_path])
+    assert len(report.comparisons.made) == 5
+    assert "the first of the grid" in report.comparisons.note
+    report = make([tmp_path], baseline="optim.lr=3")
+    assert all("optim.lr=3" in comparison.labels for comparison in report.comparisons.made)
+    with pytest.raises(InputError, match=r"baseline: 'optim\.lr=7' is no group"):
+        make([tmp_path], baseline="optim.lr=7")
+
+
+def test_the_order_is_that_of_validation_or_of_the_grid(tmp_path):
+    for name, test, val in (("a", 0.1, 0.3), ("b", 0.3, 0.1), ("c", 0.2, 0.2)):
+        make_run(tmp_path / name, {"optim.lr": test}, error_rate=test, val_error_rate=val)
+    runs = read_runs([tmp_path])
+    assert [run.name for run in ordered(runs)] == ["b", "c", "a"]
+    assert make([tmp_path]).best.startswith(
+        "Lowest validation error: optim.lr=0.3 with 10.00%; its test error is 30.00%"
+    )
+    make_run(tmp_path / "d", {"optim.lr": 0.01}, error_rate=0.01)
+    assert [run.name for run in ordered(read_runs([tmp_path]))] == ["a", "b", "c", "d"]
+
+
+def test_failed_runs_are_shown_with_the_reason(tmp_path):
+    nan = float("nan")
+    make_sweep(tmp_path / "s", {"optim.lr": [0.1, 10], "seed": [0, 1]}, lambda job: 0.1 if job["optim.lr"] < 1 else nan)
+    shown = "\n".join(text.lines(make([tmp_path])))
+    assert "2 of 4 runs have no result:" in shown
+    assert shown.count("FAILED") == 2
+    assert "optim.lr=10,seed=0: failed: the loss is nan at step 20" in shown
+    assert "0 of 2" in shown
+
+
+def test_steps_until_the_baselines_best(tmp_path):
+    make_run(tmp_path / "a", {"batch_norm": False}, rates=[0.5, 0.3, 0.2])
+    make_run(tmp_path / "b", {"batch_norm": True}, rates=[0.4, 0.2, 0.1])
+    make_run(tmp_path / "c", {"batch_norm": True, "optim.lr": 9}, rates=[0.9, 0.9, 0.8])
+    found = {row.label: row for row in make([tmp_path], baseline="batch_norm=false").steps_to.rows}
+    figures = [(row.steps, row.epochs, round(row.best_accuracy, 6)) for row in found.values()]
+    assert figures == [(42, 3, 0.8), (28, 2, 0.9), (None, None, 0.2)]
+
+
+def test_what_differs_between_two_runs(tmp_path):
+    git = {"git": {"commit": "abc", "diff": "+a = 1\n"}, "versions": synthetic.VERSIONS | {"torch": "2.0"}}
+    make_run(tmp_path / "a", {"optim.lr": 0.1})
+    make_run(tmp_path / "b", {"optim.lr": 0.2}, provenance=git, error_rate=0.2)
+    difference = make([tmp_path], diff=True).difference
+    rows = {section.title: [list(row) for row in section.table.rows] for section in difference.sections}
+    assert rows["config"] == [["optim.lr", "0.1", "0.2"]]
+    assert rows["versions"] == [["torch", "2.14.1", "2.0"]]
+    assert ["commit", "none: not in a git checkout", "abc"] in rows["code"]
+    assert ["test_errors", "20", "40"] in rows["results"]
+    assert "+a = 1" in "".join(difference.code)
+    assert "choices" in difference.same
+    make_run(tmp_path / "c")
+    with pytest.raises(InputError, match="diff: is of two runs, and 3 were found"):
+        make([tmp_path], diff=True)
+
+
+def test_the_csv_has_every_figure_in_full(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [0.1, 0.2]}, lambda job: 1 / 30, samples=300)
+    report = make([tmp_path])
+    rows = list(csv.DictReader(io.StringIO(csv_text(report.runs, report.varying))))
+    assert [row["optim.lr"] for row in rows] == ["0.1", "0.2"]
+    assert float(rows[0]["test_error_rate"]) == 10 / 300
+    interval = [float(rows[0][name]) for name in ("test_error_low", "test_error_high")]
+    assert interval == pytest.approx(proportion_confint(10, 300, method="wilson"), abs=1e-12)
+
+
+def test_an_earlier_report_is_replaced_and_nothing_else(tmp_path):
+    target = tmp_path / "report"
+    folder.write(target, [tmp_path], lambda place: [(place / name).write_text("1") for name in ("a.txt", "b.txt")])
+    (target / "mine.txt").write_text("mine")
+    folder.write(target, [tmp_path], lambda place: (place / "a.txt").write_text("2"))
+    assert {path.name for path in target.iterdir()} == {"a.txt", "mine.txt", "report.json"}
+    assert (target / "a.txt").read_text() == "2"
+    with pytest.raises(InputError, match=r"mine\.txt there was not written by"):
+        folder.write(target, [tmp_path], lambda place: (place / "mine.txt").write_text("theirs"))
+    assert (target / "mine.txt").read_text() == "mine"
+    assert folder.choose([tmp_path], None) == target
+    make_run(tmp_path / "x")
+    assert folder.choose([tmp_path / "x", target], None) == tmp_path / "report-2"

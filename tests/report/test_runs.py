@@ -1,0 +1,175 @@
+import importlib.util
+import json
+import time
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from deepexp.errors import InputError
+from deepexp.report.make import make
+from deepexp.report.runs import read, read_runs, unique_names
+from deepexp.rundir import RunDirectory
+
+spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).with_name("synthetic.py"))
+synthetic = importlib.util.module_from_spec(spec)
+spec.loader.exec_module(synthetic)
+
+
+def test_a_real_run_reads_as_it_was_trained(run):
+    result = run(["epochs=2", "optim=adam", "max_steps=20"])
+    (found,) = read_runs([result.directory])
+    assert found.choices["optim"] == "adam"
+    assert found.config["optim.lr"] == 0.001
+    assert found.config["max_steps"] == 20
+    assert found.status == "done"
+    assert found.summary == result.summary
+    assert list(found.metrics) == result.metrics
+    predicted, target = found.predictions()
+    assert (predicted != target).sum() == result.test_errors
+    assert {"max_steps=20", "optim=adam"} <= set(found.overrides)
+
+
+def test_jobs_come_in_the_order_of_the_grid_and_not_of_the_alphabet(tmp_path):
+    sweep = synthetic.make_sweep(tmp_path / "sweep", {"batch_size": [1000, 10, 100]}, lambda job: 0.1)
+    assert [run.config["batch_size"] for run in read_runs([tmp_path])] == [1000, 10, 100]
+    assert {run.sweep for run in read_runs([tmp_path])} == {sweep}
+
+
+def test_a_run_given_twice_is_read_once_and_links_are_not_followed(tmp_path):
+    one = synthetic.make_run(tmp_path / "outputs" / "one")
+    elsewhere = synthetic.make_run(tmp_path / "elsewhere" / "two")
+    (tmp_path / "outputs" / "link").symlink_to(elsewhere)
+    assert [run.path for run in read_runs([one, tmp_path / "outputs"])] == [one]
+
+
+def test_what_a_status_comes_to(tmp_path):
+    for status in ("done", "failed", "killed-by-signal", "running"):
+        synthetic.make_run(tmp_path / status, status=status, reason="why" if status == "failed" else None)
+    alive = RunDirectory(synthetic.make_run(tmp_path / "alive", status="running"))
+    alive.lock()
+    try:
+        found = {run.name: run for run in read_runs([tmp_path])}
+    finally:
+        alive.unlock()
+    assert {name: run.status for name, run in found.items()} == {
+        "done": "done", "failed": "failed", "killed-by-signal": "interrupted", "running": "cut off", "alive": "running",
+    }  # fmt: skip
+    assert found["failed"].reason == "why"
+    assert found["failed"].summary is None
+
+
+def test_a_torn_last_line_is_left_out(tmp_path):
+    path = synthetic.make_run(tmp_path / "one") / "metrics.jsonl"
+    whole = path.read_bytes()
+    path.write_bytes(whole[:-20])
+    (run,) = read_runs([tmp_path])
+    assert len(run.metrics) == whole.count(b"\n") - 1
+
+
+def damage_status(run):
+    (run / "status.json").write_text('{"format": 1, "stat')
+
+
+def damage_summary(run):
+    content = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(content | {"test_errors": "three"}))
+
+
+def more_errors_than_samples(run):
+    content = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(content | {"test_errors": 10**6}))
+
+
+def no_summary(run):
+    (run / "summary.json").unlink()
+
+
+def damage_metrics(run):
+    (run / "metrics.jsonl").write_text('{"epoch": 1}\n')
+
+
+def damage_config(run):
+    (run / ".hydra" / "config.yaml").write_text("a: [")
+
+
+def laughs(run):
+    (run / ".hydra" / "config.yaml").write_text("a: &a [x, x]\nb: [*a, *a]\n")
+
+
+def deep(run):
+    (run / ".hydra" / "config.yaml").write_text("[" * 100_000)
+
+
+def code(run):
+    (run / ".hydra" / "config.yaml").write_text("a: !!python/object/apply:os.system [exit]\n")
+
+
+DAMAGES = [
+    damage_status,
+    damage_summary,
+    more_errors_than_samples,
+    no_summary,
+    damage_metrics,
+    damage_config,
+    laughs,
+    deep,
+    code,
+]
+
+
+@pytest.mark.parametrize("damage", DAMAGES)
+def test_a_damaged_run_is_named_and_left_out(tmp_path, damage, caplog):
+    synthetic.make_run(tmp_path / "good")
+    damage(synthetic.make_run(tmp_path / "bad"))
+    reading = read([tmp_path])
+    assert [run.name for run in reading.runs] == ["good"]
+    (line,) = reading.damaged
+    assert str(tmp_path / "bad") in line
+    assert "\n" not in line
+    read_runs([tmp_path])
+    assert "left out" in caplog.text
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 no zip", b"x" * 1000])
+def test_damaged_predictions_are_named(tmp_path, content):
+    path = synthetic.make_run(tmp_path / "one") / "predictions.npz"
+    path.write_bytes(content)
+    (run,) = read_runs([tmp_path])
+    with pytest.raises(InputError, match=r"predictions\.npz is damaged"):
+        run.predictions()
+
+
+def test_predictions_are_never_unpickled(tmp_path):
+    class Bomb:
+        def __reduce__(self):
+            return (Path.touch, (tmp_path / "gone_off",))
+
+    path = synthetic.make_run(tmp_path / "one") / "predictions.npz"
+    np.savez(path, predicted=np.array([Bomb()], dtype=object), target=np.array([1]))
+    (run,) = read_runs([tmp_path])
+    with pytest.raises(InputError, match="damaged"):
+        run.predictions()
+    assert not (tmp_path / "gone_off").exists()
+
+
+def test_a_path_without_runs(tmp_path):
+    with pytest.raises(InputError, match="there is no run in it"):
+        read([tmp_path])
+    with pytest.raises(InputError, match="nothing of that name"):
+        read([tmp_path / "none"])
+
+
+def test_names_are_as_short_as_they_can_be():
+    paths = [Path("/o/a/lr=1"), Path("/o/b/lr=1"), Path("/o/b/lr=2")]
+    assert unique_names(paths) == ["a/lr=1", "b/lr=1", "lr=2"]
+
+
+def test_five_hundred_runs_in_a_few_seconds(tmp_path):
+    grid = {"optim.lr": [0.001 * k for k in range(1, 51)], "seed": list(range(10))}
+    synthetic.make_sweep(tmp_path / "sweep", grid, lambda job: 0.1 + job["optim.lr"] + 0.001 * job["seed"] % 0.007)
+    began = time.perf_counter()
+    report = make([tmp_path])
+    assert len(report.runs) == 500
+    assert len(report.comparisons.made) + len(report.comparisons.not_made) == 49
+    assert time.perf_counter() - began < 5
