@@ -1,4 +1,7 @@
-"""YAML files that a run has left behind, read as plain values: nothing in them is evaluated, whoever wrote them."""
+"""YAML from outside, read as plain values: files that a run has left behind, and values typed on a command line.
+
+Nothing in them is evaluated, whoever wrote them.
+"""
 
 from pathlib import Path
 from typing import Any
@@ -24,7 +27,17 @@ def read_list(path: Path) -> list[Any]:
     return content
 
 
+def read_value(text: str) -> Any:
+    """A value as it is typed in YAML; `ValueError` if it is none, whatever PyYAML stumbles over."""
+    try:
+        return yaml.safe_load(text)
+    except yaml.YAMLError as error:
+        raise ValueError(f"{text!r} is no value in YAML") from error
+
+
 def _read(path: Path) -> Any:
+    if not path.is_file():  # a pipe, say, would be waited for
+        raise InputError(f"{path} is {'no file' if path.exists() else 'missing'}")
     # The parser in C is seven times as fast, which matters for the runs of a large sweep.
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
     try:

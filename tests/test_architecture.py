@@ -62,6 +62,7 @@ MAY_KNOW = {
     "lecture": [
         *("lecture", "build", "catalogue", "check", "compose", "data", "errors", "models", "optim", "page", "paths"),
         *("plotting", "report", "runtime", "schema", "storage", "suggest", "sweep", "text_table", "units"),
+        "yaml_file",
     ],
     "step": ["data", "errors", "models", "optim", "runtime", "schema"],
     "runtime": ["errors"],
@@ -77,7 +78,7 @@ MAY_KNOW = {
     "page_style": [],
     "text_table": ["terminal"],
     "yaml_file": ["errors"],
-    "options": ["errors", "schema"],
+    "options": ["errors", "schema", "yaml_file"],
 }
 
 

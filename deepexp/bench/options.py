@@ -3,12 +3,10 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import TypeVar
 
-import yaml
-
-from deepexp.errors import InputError
-from deepexp.schema import Problems, TrainConfig, key, section
+from deepexp import options
+from deepexp.schema import TrainConfig, key
 from deepexp.suggest import nearest
 
 
@@ -48,32 +46,12 @@ Options = TypeVar("Options", StepOptions, EpochOptions, SweepOptions)
 def parse(words: Sequence[str], kind: type[Options]) -> tuple[Options, list[str]]:
     """(options, the other words: overrides of the config); `InputError` with a line for each option that is wrong."""
     names = [item.name for item in dataclasses.fields(kind)]
-    problems = Problems()
-    given: dict[str, Any] = {}
-    overrides = []
-    for word in words:
-        name, equals, value = word.partition("=")
-        if word.startswith("-"):
-            problems.add(f"{word}: there is no such flag; allowed: --help")
-        elif equals and name in names:
-            given[name] = _value(value)
-        elif _is_meant_as(name, names):
-            problems.add(f"{name}: there is no such key (did you mean '{nearest(name, names)}'?)")
-        else:
-            overrides.append(word)
-    options: Options = section(kind, given, "", problems)
-    problems.raise_any()
-    return options, overrides
+    return options.parse(words, kind, lambda word: _misspelt(word.partition("=")[0], names))
 
 
-def _is_meant_as(name: str, names: Sequence[str]) -> bool:
-    """Whether an unknown key is nearer to one of ours than to any of the config, which tells about its own."""
-    keys = [item.name for item in dataclasses.fields(TrainConfig)] + ["experiment"]
-    return name not in keys and "." not in name and nearest(name, [*keys, *names]) in names
-
-
-def _value(text: str) -> Any:
-    try:
-        return yaml.safe_load(text)
-    except yaml.YAMLError as error:
-        raise InputError(f"{text!r} cannot be read as a value") from error
+def _misspelt(name: str, names: Sequence[str]) -> str | None:
+    """A line for a key that is nearer to one of ours than to any of the config, which tells about its own."""
+    keys = [item.name for item in dataclasses.fields(TrainConfig)] + ["experiment", "scale"]
+    if name in keys or "." in name or (meant := nearest(name, [*keys, *names])) not in names:
+        return None
+    return f"{name}: there is no such key (did you mean '{meant}'?)"

@@ -9,7 +9,8 @@ from typing import Any
 
 from deepexp import provenance
 from deepexp.bench import compare
-from deepexp.bench.text import short, table
+from deepexp.bench.text import short
+from deepexp.text_table import Table
 from deepexp.units import amount, percent
 
 FORMAT = 1
@@ -80,7 +81,8 @@ class Report:
             yield f"threads differ: {', '.join(f'{name} {count}' for name, count in setting.threads.items())}"
         for name, figures in self.figures.items():
             yield ""
-            yield from table(list(self._rows(name, figures)))
+            header, *rows = self._rows(name, figures)
+            yield from Table(header, rows, numeric=frozenset(range(1, len(header)))).lines()
         yield ""
         yield "medians over the rounds; deepexp's ratio to each is that within a round, with its range"
         yield "limit: the model's convolutions and products alone, each at its best here, and the input's copy"

@@ -19,11 +19,12 @@ from typing import Any
 from deepexp import provenance, startup
 from deepexp.bench import compare
 from deepexp.bench.options import SweepOptions
-from deepexp.bench.text import short, table
+from deepexp.bench.text import short
 from deepexp.compose import check_jobs, expand_sweep
 from deepexp.console import Progress, progress
 from deepexp.errors import InputError, RunFailed
 from deepexp.overrides import quote, quote_paths
+from deepexp.text_table import Table
 
 FORMAT = 1
 SWEEP = "deepexp train -m"
@@ -64,7 +65,8 @@ class Report:
         yield f"{self.runs} runs: {' '.join(self.overrides)}"
         yield f"{os.cpu_count()} cores, torch {provenance.versions()['torch']}"
         yield ""
-        yield from table([("", "wall time", "a run", "sweep / this", "rounds"), *self._rows()])
+        header = ("", "wall time", "a run", "sweep / this", "rounds")
+        yield from Table(header, list(self._rows()), numeric=frozenset(range(1, len(header)))).lines()
         yield ""
         yield "medians over the rounds; the ratio is that within a round, with its range where there are several"
 

@@ -9,11 +9,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from deepexp.errors import InputError
 from deepexp.schema import refusal
 from deepexp.suggest import did_you_mean
+from deepexp.yaml_file import read_value
 
 
 def parse(words: Sequence[str], function: Callable[..., Any], extra: Sequence[str] = ()) -> dict[str, Any]:
@@ -47,13 +46,18 @@ def folder(given: dict[str, Any], default: Path) -> Path:
 
 
 def _value(text: str, hint: Any) -> Any:
-    try:
-        value = yaml.safe_load(text)
-    except yaml.YAMLError:
-        return text
+    value = _read(text)
     if _is_list(hint) and not isinstance(value, list):
-        return [yaml.safe_load(item) for item in text.split(",")]
+        return [_read(item) for item in text.split(",")]
     return _numbers(value) if float in _kinds(hint) else value
+
+
+def _read(text: str) -> Any:
+    """The value, or the text where it is none, which is then refused as such."""
+    try:
+        return read_value(text)
+    except ValueError:
+        return text
 
 
 def _numbers(value: Any) -> Any:

@@ -6,12 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-import yaml
-
 from deepexp.errors import InputError
 from deepexp.report.runs import STATUSES, Run
 from deepexp.report.variation import text, value_of
 from deepexp.suggest import did_you_mean
+from deepexp.yaml_file import read_value
 
 _CONDITION = re.compile(r"([\w.]+)\s*(<=|>=|!=|=|<|>)\s*(.*)", re.DOTALL)
 _ORDERINGS: dict[str, Callable[[float, float], bool]] = {
@@ -105,8 +104,8 @@ def _equals(found: object, wanted: str) -> bool:
         plain = wanted.replace("-", " ").replace("_", " ") if shown in STATUSES else wanted
         return fnmatch.fnmatchcase(shown, wanted) or shown == plain
     try:
-        value = yaml.safe_load(wanted)
-    except yaml.YAMLError:
+        value = read_value(wanted)
+    except ValueError:
         return False
     if isinstance(value, str):  # YAML takes 1e-3 for a text
         try:

@@ -7,12 +7,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-import torch
 
 from deepexp import cli
 from deepexp.sweep import command
 
-from .test_stranger import Bomb, everything_below
+from .strangers import everything_below
 
 SMALL = ["epochs=1", "data.subset=40", "batch_size=20", "threads=1", "device=cpu", "hydra.launcher.jobs=1"]
 
@@ -29,18 +28,6 @@ def original(tmp_path_factory):
 def sweep(original, tmp_path):
     shutil.copytree(original, tmp_path / "sweep")
     return tmp_path / "sweep"
-
-
-@pytest.fixture
-def mark(tmp_path):
-    return tmp_path / "the-bomb-went-off"
-
-
-@pytest.fixture
-def bomb(tmp_path, mark):
-    path = tmp_path / "bomb.pt"
-    torch.save({"format": 1, "model": Bomb(mark)}, path)
-    return path
 
 
 def tamper(sweep: Path, **changes: Any) -> None:

@@ -19,15 +19,7 @@ from deepexp.data.image_folder import ImageFolder
 from deepexp.models import pretrained
 from deepexp.saved_model import saved_model
 
-
-class Bomb:
-    """Unpickling it creates a file."""
-
-    def __init__(self, mark: Path) -> None:
-        self.mark = mark
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return Path.touch, (self.mark,)
+from .strangers import Bomb, everything_below
 
 
 @pytest.fixture(scope="module")
@@ -64,18 +56,6 @@ def tamper(run: Path, **changes: Any) -> None:
 
 def resumed(run: Path) -> int:
     return cli.main(["train", f"resume={run}", "max_steps=null"])
-
-
-@pytest.fixture
-def mark(tmp_path):
-    return tmp_path / "the-bomb-went-off"
-
-
-@pytest.fixture
-def bomb(tmp_path, mark):
-    path = tmp_path / "bomb.pt"
-    torch.save({"format": 1, "model": Bomb(mark)}, path)
-    return path
 
 
 def archive(tmp_path: Path) -> Path:
@@ -187,11 +167,6 @@ def test_without_weights_only_there_it_does(lured, mark, monkeypatch):
     monkeypatch.setattr(pretrained.torch, "load", lambda *a, **k: load(*a, **{**k, "weights_only": False}))
     resumed(lured)
     assert mark.exists()
-
-
-def everything_below(folder: Path) -> dict[str, bytes | None]:
-    """Content of every file below a folder, None for folders."""
-    return {str(path): path.read_bytes() if path.is_file() else None for path in sorted(folder.rglob("*"))}
 
 
 @pytest.fixture
