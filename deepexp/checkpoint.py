@@ -43,15 +43,7 @@ def save(path: Path, content: dict[str, Any], *, keep_previous: Path | None = No
 
 def load(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, tensors on the CPU; `InputError` if it is missing, damaged or not one of ours."""
-    try:
-        data = path.read_bytes()
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
-    payload, trailer = data[:-_TRAILER], data[-_TRAILER:]
-    if not trailer.startswith(_MARK):
-        raise InputError(f"{path}: is cut short or no checkpoint of deepexp (the digest at its end is missing)")
-    if trailer != _MARK + hashlib.sha256(payload).hexdigest().encode() + b"\n":
-        raise InputError(f"{path}: is damaged (its digest does not fit its content)")
+    payload = _payload(path)
     try:
         content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)
     except Exception as error:  # whatever unpickling refuses, the file is not one that we wrote
@@ -59,6 +51,15 @@ def load(path: Path) -> dict[str, Any]:
     if not isinstance(content, dict) or content.get("format") != FORMAT:
         raise InputError(f"{path}: is no checkpoint of format {FORMAT}; a newer deepexp may have written it")
     return content
+
+
+def is_whole(path: Path) -> bool:
+    """Whether a checkpoint is there and as it was written; cheaper than to load it."""
+    try:
+        _payload(path)
+    except InputError:
+        return False
+    return True
 
 
 def load_latest(directory: Path) -> tuple[Path, dict[str, Any]]:
@@ -81,6 +82,20 @@ def set_aside(directory: Path) -> None:
         with storage_errors(last):
             last.replace(last.with_name(f"{LAST}.damaged"))
             sync_directory(directory)
+
+
+def _payload(path: Path) -> bytes:
+    """What `torch.save` wrote, after the digest behind it was found to fit; `InputError` if it does not."""
+    try:
+        data = path.read_bytes()
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from None
+    payload, trailer = data[:-_TRAILER], data[-_TRAILER:]
+    if not trailer.startswith(_MARK):
+        raise InputError(f"{path}: is cut short or no checkpoint of deepexp (the digest at its end is missing)")
+    if trailer != _MARK + hashlib.sha256(payload).hexdigest().encode() + b"\n":
+        raise InputError(f"{path}: is damaged (its digest does not fit its content)")
+    return payload
 
 
 def _link(source: Path, target: Path) -> None:

@@ -38,6 +38,7 @@ from deepexp.text_table import Table
 from deepexp.units import age, amount, percent
 
 DEFAULT = Path("outputs")
+OLD = "30d"
 EXPENDABLE = ("model", "data", "optim", "size", "val error", "age")
 
 
@@ -48,7 +49,7 @@ class Options:
     sort: str | None = key(None, "key to sort by")
     json: bool = key(False, "print JSON instead of a table")
     prune: bool = key(False, "remove checkpoints")
-    older_than: str = key("30d", "age from which on all checkpoints go")
+    older_than: str | None = key(None, "age from which on all checkpoints go")
     confirm: bool = key(False, "remove without asking")
 
 
@@ -57,9 +58,9 @@ def main(argv: Sequence[str]) -> int:
     chosen, words = options.parse(argv, Options)
     names = list(Options.__dataclass_fields__)
     paths, conditions = _sorted_out(words, names)
-    limit = _seconds(chosen.older_than)
-    if chosen.confirm and not chosen.prune:
-        raise InputError("confirm: confirms prune=true, which was not asked for")
+    older_than = chosen.older_than or OLD
+    limit = _seconds(older_than)
+    _check_together(chosen)
     if not any(any(run_directories(path)) for path in paths) and paths == [DEFAULT]:
         print(f"there are no runs in {DEFAULT}/ here")
         return 0
@@ -71,12 +72,22 @@ def main(argv: Sequence[str]) -> int:
     for line in reading.damaged:
         print(f"damaged: {printable(line)}", file=sys.stderr)
     if chosen.prune:
-        return _prune(prune.plan(runs, limit, now), chosen.older_than, confirmed=chosen.confirm)
+        return _prune(prune.plan(runs, limit, now), older_than, confirmed=chosen.confirm)
     if chosen.json:
         print(json.dumps([_as_json(run, now) for run in runs], indent=2, ensure_ascii=False))
     else:
         _show(runs, now)
     return 0
+
+
+def _check_together(chosen: Options) -> None:
+    """`InputError` for options that would have no effect."""
+    if chosen.confirm and not chosen.prune:
+        raise InputError("confirm: confirms prune=true, which was not asked for")
+    if chosen.older_than is not None and not chosen.prune:
+        raise InputError("older_than: says what prune=true removes, which was not asked for; sort=age sorts by it")
+    if chosen.json and chosen.prune:
+        raise InputError("json: prints what runs there are, and prune=true removes some of them; leave out one of them")
 
 
 def _sorted_out(words: Sequence[str], names: Sequence[str]) -> tuple[list[Path], list[listing.Condition]]:
@@ -162,7 +173,7 @@ def _prune(plan: Sequence[prune.Pruning], older_than: str, *, confirmed: bool) -
             freed += pruning.frees_bytes
         except (InputError, OSError) as error:
             problems.append(f"{shown(pruning.run.path.absolute())}: its checkpoints were not removed: {error}")
-    print(f"removed: {amount(freed, 'B')} are free")
+    print(f"removed from {len(plan) - len(problems):,} of {len(plan):,} runs: {amount(freed, 'B')}")
     if problems:
         raise RunFailed("\n".join(problems))
     return 0

@@ -13,7 +13,7 @@ import numpy as np
 from deepexp.errors import InputError
 from deepexp.report import statistics
 from deepexp.report.runs import Run
-from deepexp.report.variation import Group
+from deepexp.report.variation import NOT_OF_THE_RESULT, Group
 from deepexp.suggest import did_you_mean
 from deepexp.units import percent
 
@@ -23,6 +23,7 @@ ALL_PAIRS = 5
 """Groups up to which each is compared with each; of more, each with one of them."""
 
 ONE_NET = "From one training run of each, nothing follows about other runs of the same settings."
+ONE_TEST_SET = "Over seeds the training varied and not the test samples: nothing follows about other test samples."
 
 
 @dataclass(frozen=True)
@@ -87,7 +88,9 @@ class Comparisons:
     def sentences(self) -> list[str]:
         """Each result in words, and what does not follow from them."""
         found = [comparison.sentence(len(self.made)) for comparison in self.made]
-        return [*found, ONE_NET] if any(comparison.test == MCNEMAR for comparison in self.made) else found
+        limits = {MCNEMAR: ONE_NET, PAIRED_T: ONE_TEST_SET}
+        used = {comparison.test for comparison in self.made}
+        return [*found, *(limit for test, limit in limits.items() if test in used)]
 
 
 def compare(groups: Sequence[Group], baseline: Group | None = None) -> Comparisons:
@@ -211,6 +214,13 @@ def _shown(p: float) -> str:
     return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
+def _data_settings(run: Run) -> dict[str, object]:
+    """All that the fingerprint of a run's data follows from, the files of the data themselves aside."""
+    keys = [key for key in run.config if key.startswith(("data.", "model.input.")) and key not in NOT_OF_THE_RESULT]
+    chosen = {group: run.choices.get(group) for group in ("data", "model")}
+    return chosen | {key: run.config.get(key) for key in (*keys, "seed", "val_fraction")}
+
+
 class _TestSamples:
     """Predictions, each read once, and whether two runs were tested on the same samples."""
 
@@ -233,6 +243,8 @@ class _TestSamples:
             return (
                 f"their data lie in different places, {' and '.join(map(str, roots))}, and are not known to be the same"
             )
+        if len(fingerprints - {None}) > 1 and _data_settings(first) == _data_settings(second):
+            return "their data were changed between the two (the fingerprints in provenance.json differ)"
         return next(self._differences(first, second), None)
 
     def _differences(self, first: Run, second: Run) -> Iterator[str]:

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 from deepexp.errors import InputError
 from deepexp.report.runs import STATUSES, Run
-from deepexp.report.variation import text, value_of
+from deepexp.report.variation import GROUPS, text, value_of
 from deepexp.suggest import did_you_mean
 from deepexp.yaml_file import read_value
 
@@ -31,6 +31,8 @@ class Condition:
 
     def holds(self, run: Run) -> bool:
         """Whether a run meets it; one without that key, or with another kind of value, does not."""
+        if not has(run, self.key):
+            return False
         found = figure(run, self.key)
         if self.sign in _ORDERINGS:
             known = isinstance(found, (int, float)) and not isinstance(found, bool)
@@ -89,9 +91,15 @@ def figure(run: Run, key: str) -> object:
     return value_of(run, key)
 
 
+def has(run: Run, key: str) -> bool:
+    """Whether a run has such a key at all, whatever its value: null in its config, or no choice in a usual group."""
+    is_figure = run.summary is not None and key in run.summary
+    return key in ("status", "path", *GROUPS) or key in run.choices or key in run.config or is_figure
+
+
 def check_key(key: str, runs: Sequence[Run], options: Sequence[str]) -> None:
     """`InputError` for a key that none of the runs has."""
-    known = {"status", "path"}
+    known = {"status", "path", *GROUPS}
     for run in runs:
         known |= {*run.choices, *run.config, *(run.summary or {})}
     if runs and key not in known:

@@ -58,6 +58,9 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
     short = [group.label for group in groups if group.done and len(group.done) < len(group.runs)]
     if short:
         notes.append(f"Means are over the seeds that came to a result, not all of them, for {'; '.join(short)}.")
+    repeated = [group.label for group in groups if len({run.seed for run in group.done}) < len(group.done)]
+    if repeated:
+        notes.append(f"Runs with the same seed count as one, by their mean, for {'; '.join(repeated)}.")
     if any(run.summary and run.summary["pretrained"] == "random" for run in runs if run.status == DONE):
         notes.append(
             "pretrained: random: the pretrained weights could not be had, and that layer was trained from scratch."

@@ -11,12 +11,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepexp import checkpoint
 from deepexp.errors import InputError
 from deepexp.report.runs import DONE, Run
 from deepexp.rundir import RunDirectory
 
-PREVIOUS = "previous.pt"
-"""The checkpoint before the last, kept in case that the last is damaged while a run goes on."""
+NAMES = (checkpoint.LAST, checkpoint.PREVIOUS, checkpoint.BEST)
+"""The files that a run makes; what else lies among them is somebody's own."""
 
 
 @dataclass(frozen=True)
@@ -39,8 +40,9 @@ def plan(runs: Sequence[Run], older_than_seconds: float, now: datetime.datetime)
         files = _checkpoints(run.path)
         is_all = (age := seconds_since_end(run.state, now)) is not None and age >= older_than_seconds
         if not is_all:
-            has_last = any(path.name == "last.pt" for path in files)
-            files = {path: status for path, status in files.items() if path.name == PREVIOUS and has_last}
+            files = {path: status for path, status in files.items() if path.name == checkpoint.PREVIOUS}
+            if files and not checkpoint.is_whole(run.path / "checkpoints" / checkpoint.LAST):
+                continue  # the one before it is all that there is
         if files:
             found.append(Pruning(run, list(files), _freed(list(files.values())), is_all))
     return found
@@ -89,7 +91,7 @@ def _checkpoints(run: Path) -> dict[Path, os.stat_result]:
     folder = run / "checkpoints"
     if folder.is_symlink() or not folder.is_dir():
         return {}
-    found = {path: path.lstat() for path in sorted(folder.iterdir()) if path.suffix == ".pt"}
+    found = {path: path.lstat() for path in sorted(folder.iterdir()) if path.name in NAMES}
     return {path: status for path, status in found.items() if stat.S_ISREG(status.st_mode)}
 
 

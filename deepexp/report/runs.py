@@ -6,10 +6,12 @@ left out. What varies among the runs is found in `variation.py`.
 
 import json
 import logging
+import math
 import os
 import types
 import typing
 import zipfile
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -32,6 +34,7 @@ STATUSES = (DONE, RUNNING, FAILED, INTERRUPTED, CUT_OFF)
 """`interrupted`: a signal ended it after it was saved. `cut off`: it says that it is running, and no process is."""
 
 _CONFIG, _STATUS = ".hydra/config.yaml", "status.json"
+_BROKEN_ZIP = (zipfile.BadZipFile, zlib.error)
 
 
 @dataclass(frozen=True)
@@ -74,7 +77,7 @@ class Run:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 predicted, target = (np.asarray(arrays[name]) for name in ("predicted", "target"))
-        except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, NotImplementedError) as error:
+        except (OSError, ValueError, KeyError, EOFError, NotImplementedError, MemoryError, *_BROKEN_ZIP) as error:
             raise InputError(f"{path} is damaged: {error}") from None
         if (
             predicted.ndim != 1
@@ -123,6 +126,8 @@ def read(paths: Sequence[Path]) -> Reading:
             runs.append(_read_run(directory, name, sweeps))
         except InputError as error:
             damaged.append(str(error))
+        except OSError as error:
+            damaged.append(f"{error.filename or directory}: cannot be read ({error.strerror or error})")
     return Reading(sorted(runs, key=sweeps.position), sorted(damaged), sweeps.not_started(paths))
 
 
@@ -211,11 +216,14 @@ def _read_run(path: Path, name: str, sweeps: _Sweeps) -> Run:
     if summary is not None:
         _check_summary(path / "summary.json", summary)
     overrides = path / ".hydra" / "overrides.yaml"
+    config = flat(read_mapping(path / _CONFIG))
+    if not isinstance(config.get("seed", 0), int):
+        raise InputError(f"{path / _CONFIG} is damaged: seed is {config['seed']!r}")
     return Run(
         path=path,
         name=name,
         choices=_choices(path / ".hydra" / "hydra.yaml"),
-        config=flat(read_mapping(path / _CONFIG)),
+        config=config,
         status=status,
         reason=reason,
         summary=summary,
@@ -266,6 +274,9 @@ def _check_summary(path: Path, summary: Mapping[str, Any]) -> None:
     errors, samples = summary["test_errors"], summary["test_samples"]
     if not 0 <= errors <= samples or samples == 0:
         raise InputError(f"{path} is damaged: {errors} test errors of {samples} samples")
+    rate = summary["test_error_rate"]
+    if rate is None or not math.isclose(rate, errors / samples, abs_tol=1e-6):
+        raise InputError(f"{path} is damaged: test_error_rate is {rate}, with {errors} errors of {samples} samples")
 
 
 def _check_types(where: str, content: Any, kind: type) -> None:

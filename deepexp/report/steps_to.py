@@ -60,9 +60,13 @@ class StepsTo:
 
 def steps_to(groups: Sequence[Group], baseline: Group) -> StepsTo | None:
     """How soon each group reaches the best of `baseline`; None if that was never evaluated."""
-    by_seed = {run.seed: best for run in baseline.runs if (best := _best(run)) is not None}
-    if not by_seed:
+    bests: dict[object, list[float]] = {}
+    for run in baseline.runs:
+        if (best := _best(run)) is not None:
+            bests.setdefault(run.seed, []).append(best)
+    if not bests:
         return None
+    by_seed = {seed: statistics.fmean(values) for seed, values in bests.items()}
     aim = statistics.fmean(by_seed.values())
     rows = [row for group in groups if (row := _reach(group, by_seed, aim)) is not None]
     return StepsTo(baseline.label, aim, rows)

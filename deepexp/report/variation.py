@@ -11,15 +11,17 @@ from deepexp.report.runs import DONE, Run
 SEED = "seed"
 """The key that repeats an experiment."""
 
+ROOT = "data.root"
+
 NOT_OF_THE_RESULT = frozenset(
-    "name output_dir resume dry_run device threads data.root data.mode data.workers data.cache data.download "
+    "name output_dir resume dry_run device threads data.mode data.workers data.cache data.download "
     "log_every checkpoint.every_minutes on_oom".split()
 )
-"""Keys that say where and how a run is done, and not what it comes to."""
+"""Keys that say where and how a run is done, and not what it comes to; `ROOT` too, where the same data lie."""
 
-_PRESETS = ("experiment", "scale")
-"""Groups whose options set keys anywhere, and choose in other groups; an option of another group sets its own keys."""
-_GROUPS = (*_PRESETS, "model", "data", "optim", "schedule", "augment")
+_PRESET = "experiment"
+"""The group whose options set keys anywhere, and choose in other groups; an option of another sets its own keys."""
+GROUPS = (_PRESET, "model", "data", "optim", "schedule", "augment")
 _HEADLINE = ("optim.lr", "batch_size", "epochs")
 
 
@@ -51,9 +53,10 @@ def varying(runs: Sequence[Run]) -> list[str]:
     """The keys and groups that tell the runs apart, the seed aside, in the order in which they were asked for.
 
     Left out is what follows from another choice (`optim.lr` where it differs because `optim` does, and in no other
-    way), what merely repeats a key (`model.dropout` is `dropout`), and `NOT_OF_THE_RESULT`.
+    way), what merely repeats a key (`model.dropout` is `dropout`), and what is not of the result.
     """
-    keys = [key for key in _all_keys(runs) if key not in NOT_OF_THE_RESULT and key != SEED and varies(runs, key)]
+    left_out = _not_of_the_result(runs) | {SEED}
+    keys = [key for key in _all_keys(runs) if key not in left_out and varies(runs, key)]
     choices = [key for key in keys if key in _groups(runs)]
     keys = [key for key in keys if not any(_implies(runs, choice, key) for choice in choices)]
     return [key for key in keys if not _repeats(runs, key, keys)]
@@ -62,7 +65,7 @@ def varying(runs: Sequence[Run]) -> list[str]:
 def constant(runs: Sequence[Run]) -> dict[str, object]:
     """What is the same in all runs and worth naming: their choices, what was asked for, and the usual keys."""
     named = [*_groups(runs), *_HEADLINE, *_asked_for(runs)]
-    keys = [key for key in dict.fromkeys(named) if key not in NOT_OF_THE_RESULT and not varies(runs, key)]
+    keys = [key for key in dict.fromkeys(named) if key not in NOT_OF_THE_RESULT | {ROOT} and not varies(runs, key)]
     return {key: value for key in keys if (value := value_of(runs[0], key)) is not None}
 
 
@@ -87,7 +90,7 @@ def label(run: Run, keys: Sequence[str]) -> str:
 
 def value_of(run: Run, key: str) -> object:
     """The value of a key, or the option that was chosen in a group; None also where the run has no such key."""
-    return run.choices.get(key) if key in run.choices or key in _GROUPS else run.config.get(key)
+    return run.choices.get(key) if key in run.choices or key in GROUPS else run.config.get(key)
 
 
 def text(value: object) -> str:
@@ -102,8 +105,33 @@ def text(value: object) -> str:
     return flow.strip()
 
 
+def _not_of_the_result(runs: Sequence[Run]) -> frozenset[str]:
+    """`NOT_OF_THE_RESULT`, and the folder of the data unless it is known to hold other data in some of the runs.
+
+    Two folders hold the same if a run in one has the fingerprint of a run in the other. A run's fingerprint is of what
+    it uses, which with `data.subset` depends on its seed: folders of which no two runs agree count as different.
+    """
+    fingerprints: dict[str, set[object]] = {}
+    for run in runs:
+        found = fingerprints.setdefault(repr((run.choices.get("data"), run.config.get(ROOT))), set())
+        found |= {run.provenance.get("data_fingerprint")} - {None}
+    known = [found for found in fingerprints.values() if found]
+    return NOT_OF_THE_RESULT | ({ROOT} if _connected(known) else frozenset())
+
+
+def _connected(sets: Sequence[set[object]]) -> bool:
+    """Whether the sets hang together, each sharing something with another."""
+    if not sets:
+        return True
+    whole, rest = set(sets[0]), list(sets[1:])
+    while touching := [one for one in rest if one & whole]:
+        whole |= set().union(*touching)
+        rest = [one for one in rest if not one & whole]
+    return not rest
+
+
 def _groups(runs: Sequence[Run]) -> list[str]:
-    return [*_GROUPS, *dict.fromkeys(group for run in runs for group in run.choices if group not in _GROUPS)]
+    return [*GROUPS, *dict.fromkeys(group for run in runs for group in run.choices if group not in GROUPS)]
 
 
 def _all_keys(runs: Sequence[Run]) -> list[str]:
@@ -123,7 +151,7 @@ def varies(runs: Sequence[Run], key: str) -> bool:
 
 def _implies(runs: Sequence[Run], choice: str, key: str) -> bool:
     """Whether a key has one value for each option of a group that may set it."""
-    if key == choice or not (key.startswith(f"{choice}.") or choice in _PRESETS):
+    if key == choice or not (key.startswith(f"{choice}.") or choice == _PRESET):
         return False
     options: dict[object, list[Run]] = {}
     for run in runs:

@@ -69,7 +69,7 @@ def read(path: Path) -> dict[str, Entry]:
 
 def _whole_lines(path: Path) -> bytes:
     """What is in the file up to its last newline."""
-    content = path.read_bytes() if path.exists() else b""
+    content = path.read_bytes() if path.is_file() else b""
     return content[: content.rfind(b"\n") + 1]
 
 

@@ -1,4 +1,5 @@
 import datetime
+import hashlib
 import importlib.util
 import json
 from pathlib import Path
@@ -90,7 +91,9 @@ def test_the_table_and_no_runs_at_all(outputs, capsys, tmp_path, monkeypatch):
 def with_checkpoints(run, days, *, names=("last.pt", "previous.pt", "best.pt")):
     (run / "checkpoints").mkdir()
     for name in names:
-        (run / "checkpoints" / name).write_bytes(b"x" * 1000)
+        payload = b"x" * (1000 - 80)
+        digest = hashlib.sha256(payload).hexdigest().encode()
+        (run / "checkpoints" / name).write_bytes(payload + b"\ndeepexp-sha256:" + digest + b"\n")
     ended = datetime.datetime.now().astimezone() - datetime.timedelta(days=days)
     content = json.loads((run / "status.json").read_text())
     (run / "status.json").write_text(json.dumps(content | {"end_time": ended.isoformat()}))
@@ -123,12 +126,47 @@ def test_old_runs_lose_all_and_others_the_one_before_the_last(outputs, capsys):
         ["best.pt", "last.pt"],
         ["previous.pt"],
     )
-    assert "removed: 4.0 kB are free" in capsys.readouterr().out
+    assert "removed from 2 of 2 runs: 4.0 kB" in capsys.readouterr().out
     assert set(kept) <= {path.name for path in (outputs / "a").iterdir()}
     main(["prune=true", "confirm=true", "older_than=2w", "optim.lr=0.1"])  # chooses others
     assert left(outputs / "b") == ["best.pt", "last.pt"]
     main(["prune=true", "confirm=true", "older_than=2w"])
     assert left(outputs / "b") == []
+
+
+def test_the_one_before_stays_where_the_last_is_damaged(outputs):
+    with_checkpoints(outputs / "a", days=1)
+    last = outputs / "a" / "checkpoints" / "last.pt"
+    last.write_bytes(last.read_bytes()[:-100])
+    main(["prune=true", "confirm=true"])
+    assert left(outputs / "a") == ALL
+
+
+def test_files_of_ones_own_are_kept(outputs):
+    with_checkpoints(outputs / "a", days=400, names=["last.pt", "epoch_7.pt"])
+    main(["prune=true", "confirm=true"])
+    assert left(outputs / "a") == ["epoch_7.pt"]
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["older_than=2w"], "older_than: says what prune=true removes"),
+        (["prune=true", "json=true"], "json: prints what runs there are"),
+        (["confirm=true"], "confirm: confirms prune=true"),
+    ],
+)
+def test_options_without_an_effect_are_refused(outputs, words, expected):
+    with pytest.raises(InputError, match=expected):
+        main(words)
+
+
+def test_other_than_needs_the_key(outputs, capsys):
+    """With prune=true it decides what is offered for removal."""
+    assert listed(capsys, "test_error_rate!=0.1") == ["a", "c"], "d and e have no result"
+    assert listed(capsys, "dropout!=0.5") == ["a", "b", "c", "d", "e"], "they have that key, and null is not 0.5"
+    assert listed(capsys, "experiment!=dropout") == ["a", "b", "c", "d", "e"]
+    assert listed(capsys, "optim.lr=2026-13-45") == [], "PyYAML raises another error for such a date"
 
 
 def test_runs_that_are_not_done_keep_all(outputs):

@@ -27,6 +27,47 @@ def test_what_follows_from_a_choice_is_not_said_to_vary(tmp_path):
     assert [(group.label, len(group.runs)) for group in variation.groups(runs)] == [("optim=sgd", 2), ("optim=adam", 2)]
 
 
+def data_in(root, fingerprint, **values):
+    return {"overrides": {"data.root": root, **values}, "provenance": {"data_fingerprint": fingerprint}}
+
+
+def test_other_data_in_another_folder_is_another_setting(tmp_path):
+    """Else their errors would be averaged as if they were seeds of one."""
+    make_run(tmp_path / "a", **data_in("/a", "aa", seed=0), error_rate=0.05)
+    make_run(tmp_path / "b", **data_in("/b", "bb", seed=1), error_rate=0.5)
+    report = make([tmp_path])
+    assert report.varying == ["data.root"] and len(report.groups) == 2
+    assert report.group_table is None, "there is no mean over the two"
+    assert not report.comparisons.made and "not known to be the same" in report.comparisons.not_made[0]
+
+
+def test_the_same_data_in_another_folder_is_not(tmp_path):
+    """With `data.subset` a fingerprint depends on the seed; one seed in both folders tells that they hold the same."""
+    for name, root, seed, fingerprint in [("a", "/a", 0, "s0"), ("b", "/a", 1, "s1"), ("c", "/b", 1, "s1")]:
+        make_run(tmp_path / name, **data_in(root, fingerprint, seed=seed))
+    make_run(tmp_path / "d", {"data.root": "/c", "seed": 3}, status="failed", provenance={"data_fingerprint": None})
+    assert variation.varying(read_runs([tmp_path])) == []
+
+
+def test_data_that_were_changed_are_not_compared(tmp_path):
+    make_run(tmp_path / "a", **data_in("/a", "aa", **{"optim.lr": 0.1}))
+    make_run(tmp_path / "b", **data_in("/a", "bb", **{"optim.lr": 0.01}))
+    make_run(tmp_path / "c", **data_in("/a", "cc", **{"optim.lr": 0.1, "data.subset": 100}))
+    comparisons = make([tmp_path / "a", tmp_path / "b"]).comparisons
+    assert not comparisons.made and "data were changed between the two" in comparisons.not_made[0]
+    assert make([tmp_path / "a", tmp_path / "c"]).comparisons.made, "another subset has another fingerprint"
+
+
+def test_a_seed_that_was_run_twice_counts_once(tmp_path):
+    for name, seed, rate in [("a", 0, 0.1), ("b", 0, 0.3), ("c", 1, 0.2)]:
+        make_run(tmp_path / name, {"seed": seed, "optim.lr": 0.1}, error_rate=rate)
+    make_run(tmp_path / "d", {"optim.lr": 0.01}, rates=[0.5, 0.195])
+    report = make([tmp_path], baseline="optim.lr=0.1")
+    assert "Runs with the same seed count as one, by their mean, for optim.lr=0.1." in report.notes
+    reached = {row.label: row.reached for row in report.steps_to.rows}
+    assert reached["optim.lr=0.01"] == 1, "80.5% is above the mean of 90 and 70%, whichever of them was read last"
+
+
 def test_what_was_set_beside_a_choice_varies(tmp_path):
     make_sweep(
         tmp_path / "s", {"batch_size": [10, 100], "optim": ["sgd", "adam"], "optim.lr": [0.1, 0.01]}, lambda job: 0.1
@@ -57,7 +98,8 @@ def test_groups_over_seeds_and_their_sentences(tmp_path):
     ]  # fmt: skip
     (comparison,) = report.comparisons.made
     assert comparison.test == "paired t"
-    (sentence,) = report.comparisons.sentences()
+    sentence, limit = report.comparisons.sentences()
+    assert "nothing follows about other test samples" in limit
     assert sentence.startswith("optim.lr=0.1 makes fewer test errors than optim.lr=0.01: 5.38% against 20.75%")
     # Differences 0.15, 0.16, 0.155, 0.15: by hand the mean is 15.375 points, its standard error 0.239, t(3) 3.182.
     assert "mean difference 15.38 points (95% interval 14.61 to 16.14), paired t over 4 seeds, p < 0.001" in sentence

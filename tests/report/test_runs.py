@@ -1,6 +1,8 @@
 import importlib.util
 import json
+import os
 import time
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -41,6 +43,61 @@ def test_a_run_given_twice_is_read_once_and_links_are_not_followed(tmp_path):
     elsewhere = synthetic.make_run(tmp_path / "elsewhere" / "two")
     (tmp_path / "outputs" / "link").symlink_to(elsewhere)
     assert [run.path for run in read_runs([one, tmp_path / "outputs"])] == [one]
+
+
+def fifo(path):
+    path.unlink(missing_ok=True)
+    os.mkfifo(path)
+
+
+def change(path, **values):
+    path.write_text(json.dumps(json.loads(path.read_text()) | values))
+
+
+BAD = {
+    "a pipe as config": lambda run: fifo(run / ".hydra" / "config.yaml"),
+    "a pipe as choices": lambda run: fifo(run / ".hydra" / "hydra.yaml"),
+    "a pipe as overrides": lambda run: fifo(run / ".hydra" / "overrides.yaml"),
+    "a pipe as status": lambda run: fifo(run / "status.json"),
+    "a pipe as provenance": lambda run: fifo(run / "provenance.json"),
+    "a seed that is a list": lambda run: (run / ".hydra" / "config.yaml").write_text("seed: [1]\n"),
+    "no rate": lambda run: change(run / "summary.json", test_error_rate=None),
+    "another rate": lambda run: change(run / "summary.json", test_error_rate=0.7),
+    "not a rate": lambda run: change(run / "summary.json", test_error_rate=float("nan")),
+    "a lock that leads elsewhere": lambda run: (
+        change(run / "status.json", status="running"),
+        (run / "nowhere").touch(),
+        (run / ".lock").symlink_to(run / "nowhere"),
+    ),
+}
+
+
+@pytest.mark.timeout(20)
+@pytest.mark.parametrize("name", BAD)
+def test_one_bad_run_is_named_and_the_others_are_reported(tmp_path, name):
+    synthetic.make_run(tmp_path / "good")
+    BAD[name](synthetic.make_run(tmp_path / "bad"))
+    report = make([tmp_path])
+    assert [run.name for run in report.runs] == ["good"]
+    assert len(report.damaged) == 1 and str(tmp_path / "bad") in report.damaged[0]
+
+
+def test_a_pipe_as_the_ledger_is_not_waited_for(tmp_path):
+    sweep = synthetic.make_sweep(tmp_path / "sweep", {"seed": [0, 1]}, lambda job: 0.1)
+    fifo(sweep / "ledger.jsonl")
+    assert len(make([sweep]).runs) == 2
+
+
+def test_damaged_predictions_cost_the_test_and_not_the_report(tmp_path):
+    for name, rate in (("a", 0.1), ("b", 0.2)):
+        path = synthetic.make_run(tmp_path / name, {"optim.lr": rate}, error_rate=rate) / "predictions.npz"
+    with zipfile.ZipFile(path) as archive:
+        start = archive.getinfo("predicted.npy").header_offset + 60
+    content = bytearray(path.read_bytes())
+    content[start : start + 20] = b"\xff" * 20  # within the compressed data, before their checksum is looked at
+    path.write_bytes(content)
+    report = make([tmp_path])
+    assert len(report.runs) == 2 and f"{path} is damaged" in report.comparisons.not_made[0]
 
 
 def test_what_a_status_comes_to(tmp_path):
