@@ -7,15 +7,16 @@ name, all of them are listed, in the order of the slides.
   deepexp lecture trajectories optim=sgd,nesterov,adam surfaces=valley animate=true
   deepexp lecture all scale=quick            one page with all of it, training runs too, in some minutes
 
-  scale=standard      standard: the slides' sizes; quick: seconds each. Of `all`: quick is the default, full the largest
-  seed=0              of whatever is drawn at random
-  device=auto         where it applies
   to=DIR              where pictures go; outputs/lecture/NAME by default (of the page: outputs/lecture)
 
-A demonstration has further keys of its own: the arguments of `demonstrate` in its file, deepexp/lecture/NAME.py.
+A demonstration's other keys are the arguments of `demonstrate` in its file, deepexp/lecture/NAME.py: a scale, standard
+for the slides' sizes or quick for seconds, where it takes long; a seed where something is drawn at random.
 
-`all` also runs the presets of conf/experiment at the same scale, quick by default, and puts their curves on the page.
-What has finished is kept below DIR and not run again. With training=false the page has the demonstrations alone.
+keys of `all`:
+  scale=quick         quick, standard, full: of the demonstrations and of the presets
+  training=true       also run the presets of conf/experiment and put their curves on the page
+
+What has finished is kept below DIR, and is run again once the preset comes to another config.
 """
 
 import importlib

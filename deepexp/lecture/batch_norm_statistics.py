@@ -10,7 +10,7 @@ import torch
 from torch import Tensor, nn
 
 from deepexp import plotting
-from deepexp.lecture.demonstration import Demonstration, Picture, figures, table
+from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,6 +36,7 @@ def demonstrate(
     *, samples: int = 1000, batch_size: int = 20, batches: int = 80, momentum: float = 0.1, seed: int = 0
 ) -> Demonstration:
     """Normalise the slides' three columns, then batch after batch of them, and compare training with test."""
+    check_sizes(samples=samples, batches=batches)
     if batch_size < 2:
         raise ValueError(f"batch_size: {batch_size} is not allowed; a batch of one sample has no variance")
     random = torch.Generator().manual_seed(seed)

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from deepexp import plotting, runtime
-from deepexp.lecture.demonstration import Demonstration, Picture, Scale, figures, table
+from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
 from deepexp.units import duration
 
 if TYPE_CHECKING:
@@ -86,6 +86,7 @@ def demonstrate(
     device: str = "all",
 ) -> Demonstration:
     """Time both on `device`, or on each there is (`all`); None stands for what the scale says."""
+    check_sizes(sizes=sizes, inputs=inputs, outputs=outputs, repeats=repeats)
     usual = SIZES[scale]
     shape = (inputs or usual[0], outputs or usual[1])
     devices = _devices() if device == "all" else [runtime.choose_device(device)]

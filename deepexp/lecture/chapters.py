@@ -25,8 +25,8 @@ class Preset:
     """What to look for in its curves."""
     against: tuple[Literal["epochs", "steps", "seconds"], ...] = ("epochs",)
     """What its curves are drawn against."""
-    has_baseline: bool = False
-    """Whether its first run is one that the others are measured by: how soon they are as good."""
+    baseline: str | None = None
+    """The run that the others are measured by, by what tells it from them: how soon they are as good."""
 
 
 @dataclass(frozen=True)
@@ -96,7 +96,7 @@ CHAPTERS = (
                 "batch_norm_lr",
                 "With batch normalisation the learning rate can be multiplied.",
                 against=("steps",),
-                has_baseline=True,
+                baseline="batch_norm=false",
             ),
         ),
     ),

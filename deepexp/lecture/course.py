@@ -13,7 +13,7 @@ from typing import Literal
 
 from deepexp import paths
 from deepexp.catalogue import Option
-from deepexp.errors import DeepexpError, Interrupted
+from deepexp.errors import DeepexpError, Interrupted, RunFailed
 from deepexp.lecture import chapters, training
 from deepexp.lecture.chapters import Demo, Preset
 from deepexp.lecture.demonstration import Demonstration, make_folder
@@ -112,22 +112,21 @@ class _Parts:
         if at_this_scale:
             self._page.paragraph(f"scale={self._choices.scale}: {at_this_scale}")
         kept = trained.is_finished()
-        try:
-            if not kept:
-                _say(f"{part.name}: {trained.command}")
+        failure: RunFailed | None = None
+        if not kept:
+            _say(f"{part.name}: {trained.command}")
+            try:
                 training.train(trained, lambda line: _say(f"    {line}"))
-        finally:
-            # What came to a result is worth showing even where a job has failed.
-            if any(trained.folder.glob("*/*/*/summary.json")):
-                _show(self._page, part, _report(trained.folder, has_baseline=part.has_baseline))
-            self._page.code(trained.command)
+            except RunFailed as error:  # what came to a result is worth showing all the same
+                failure = error
+        if any(trained.folder.glob("*/*/*/summary.json")):
+            # Without all of its runs, the one that is the baseline may be missing.
+            baseline = None if failure else part.baseline
+            _show(self._page, part, report.make([trained.folder], baseline=baseline))
+        self._page.code(trained.command)
+        if failure is not None:
+            raise failure
         return kept
-
-
-def _report(folder: Path, *, has_baseline: bool) -> Report:
-    """Of the runs in a folder, against the first of them if it is a baseline."""
-    made = report.make([folder])
-    return report.make([folder], baseline=made.groups[0].label) if has_baseline else made
 
 
 def _show(page: Page, part: Preset, made: Report) -> None:

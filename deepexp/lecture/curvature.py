@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deepexp import plotting
-from deepexp.lecture.demonstration import Demonstration, Picture, figures, table
+from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
 def demonstrate(*, lr: float = 0.05, curvatures: list[int] | None = None, steps: int = 20) -> Demonstration:
     """Descend f(w) = ½ λ w² from w = 1 for each curvature λ with the one step size `lr`."""
+    check_sizes(curvatures=curvatures, steps=steps)
     chosen = curvatures or [2, 20, 38, 42]
     paths = {curvature: descend(float(curvature), lr, steps) for curvature in chosen}
     # ── The gradient is λw, so that each step multiplies w by 1 − ηλ. It shrinks only while 0 < ηλ < 2: slowly where ηλ

@@ -72,6 +72,14 @@ class Demonstration:
         return written
 
 
+def check_sizes(**sizes: int | Sequence[int] | None) -> None:
+    """`ValueError` for the first of the named numbers, or lists of them, that has one below 1; None is let be."""
+    for name, size in sizes.items():
+        numbers = [] if size is None else [size] if isinstance(size, int) else size
+        if any(number < 1 for number in numbers):
+            raise ValueError(f"{name}: {size} is not allowed; at least 1")
+
+
 def make_folder(folder: Path) -> None:
     """Make the folder that the user chose for results, unless it is there; `InputError` if it cannot be made."""
     with storage_errors(folder, chosen_by_user=True):

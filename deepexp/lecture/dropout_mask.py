@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deepexp import plotting
 from deepexp.data.digits import Digits
-from deepexp.lecture.demonstration import Demonstration, Picture, Scale, figures, table
+from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
 from deepexp.models.blocks import check_dropout
 from deepexp.models.mnist_net import MnistNet
 
@@ -25,6 +25,7 @@ def demonstrate(
 ) -> Demonstration:
     """Draw masks for one digit at several drop probabilities, `dropout` among them, which is the one that is drawn."""
     check_dropout(dropout)
+    check_sizes(draws=draws)
     draws = draws or {"quick": 2000, "standard": 20000}[scale]
     x = picture()
     random = torch.Generator().manual_seed(seed)

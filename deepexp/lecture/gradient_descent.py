@@ -14,7 +14,7 @@ from torch import Tensor
 from deepexp import plotting
 from deepexp.data.digits import Digits
 from deepexp.data.order import Order, batch_bounds, epoch_order
-from deepexp.lecture.demonstration import Demonstration, Picture, Scale, figures, table
+from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
 from deepexp.text_table import Table
 from deepexp.units import percent
 
@@ -46,6 +46,7 @@ def demonstrate(
     seed: int = 0,
 ) -> Demonstration:
     """Train with each batch size (0: all samples) at one learning rate, and check the slides' equivalences."""
+    check_sizes(epochs=epochs, batch_sizes=[size for size in batch_sizes or [] if size != 0])
     inputs, targets = samples()
     sizes = [size or len(inputs) for size in batch_sizes or [1, 10, 100, 0]]
     epochs = epochs or {"quick": 5, "standard": 20}[scale]

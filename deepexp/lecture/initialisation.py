@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepexp import plotting
-from deepexp.lecture.demonstration import Demonstration, Picture, Scale, figures, table
+from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
 from deepexp.models.init import Scheme, initialise
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def demonstrate(
     """Send Gaussian inputs forward, and Gaussian gradients backward, through `depth` layers of `width` units."""
     if depth < 2:
         raise ValueError(f"depth: {depth} is not allowed; at least 2")
+    check_sizes(width=width)
     width = width or {"quick": 256, "standard": 512}[scale]
     measured = {scheme: measure(scheme, activation, depth, width, seed) for scheme in SCHEMES}
     rows = [

@@ -14,7 +14,7 @@ from deepexp.data.loader import Loader
 from deepexp.data.order import batch_bounds, epoch_order
 from deepexp.data.resident import ResidentLoader
 from deepexp.data.streamed import StreamedLoader
-from deepexp.lecture.demonstration import Demonstration, Picture, Scale, figures, table
+from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -30,6 +30,7 @@ def demonstrate(
     device: str = "auto",
 ) -> Demonstration:
     """Time whole epochs of loading, without any training, and compare the batches byte by byte."""
+    check_sizes(batch_size=batch_size, epochs=epochs)
     where = runtime.choose_device(device)
     replicate, usual = {"quick": (10, 3), "standard": (40, 5)}[scale]
     epochs = epochs or usual

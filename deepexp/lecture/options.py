@@ -14,6 +14,8 @@ from deepexp.schema import refusal
 from deepexp.suggest import did_you_mean
 from deepexp.yaml_file import read_value
 
+_LARGEST_SEED = 2**63 - 1
+
 
 def parse(words: Sequence[str], function: Callable[..., Any], extra: Sequence[str] = ()) -> dict[str, Any]:
     """The keyword arguments that the words set; `extra` are keys that are taken besides, as texts.
@@ -31,9 +33,14 @@ def parse(words: Sequence[str], function: Callable[..., Any], extra: Sequence[st
             problems.append(f"{name}: there is no such key{did_you_mean(name, known)}; one of {', '.join(known)}")
         elif name in extra:
             given[name] = text
+            if not text:
+                problems.append(f"{name}: is empty; give a folder, or leave it out")
         else:
             given[name] = value = _value(text, hints[name])
-            if wanted := _refusal(hints[name], value):
+            wanted = _refusal(hints[name], value)
+            if wanted is None and name == "seed" and not 0 <= value <= _LARGEST_SEED:
+                wanted = f"0 to {_LARGEST_SEED}"
+            if wanted:
                 problems.append(f"{name}: {text} is not allowed; {wanted}")
     if problems:
         raise InputError("\n".join(problems))

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from deepexp import build, plotting
-from deepexp.lecture.demonstration import Demonstration, Picture, figures, table
+from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
 from deepexp.lecture.optimizers import config_of
 from deepexp.optim.groups import parameter_groups
 
@@ -19,6 +19,7 @@ RULES = "optim.groups=[{pattern: 'conv*', lr_mult: 0.1}, {pattern: '*.bias', mom
 
 def demonstrate(*, lr: float = 0.05, steps: int = 3, seed: int = 0) -> Demonstration:
     """Two rules over the lecture's network under momentum: slow convolutions, and biases without momentum."""
+    check_sizes(steps=steps)
     # ── A rule is a pattern and what is different for the parameters whose names it matches. The first rule that
     # ── matches takes a parameter (`conv1.bias` goes with the convolutions, not with the biases), and what no rule
     # ── matches forms a group with the optimizer's own options. That it is one optimizer all the same means one

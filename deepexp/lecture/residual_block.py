@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 
 from deepexp import plotting
-from deepexp.lecture.demonstration import Demonstration, Picture, Scale, figures, table
+from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
 from deepexp.models.blocks import ResidualBlock
 from deepexp.models.resnet import ResNet
 
@@ -30,6 +30,7 @@ KINDS: dict[str, dict[str, Any]] = {
 
 def demonstrate(*, scale: Scale = "standard", depth: int | None = None, seed: int = 0) -> Demonstration:
     """Count the parameters, and follow a random picture through untrained networks of `depth` layers."""
+    check_sizes(depth=depth)
     depth = depth or {"quick": 32, "standard": 56}[scale]
     counts = {layers: parameters(layers) for layers in PAPER_MILLIONS}
     likeness = {name: follow(depth, seed, **options) for name, options in KINDS.items()}

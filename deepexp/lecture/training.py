@@ -2,6 +2,7 @@
 
 import contextlib
 import hashlib
+import json
 import shlex
 import signal
 import subprocess
@@ -11,8 +12,12 @@ from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
+from typing import Any
 
-from deepexp import paths
+from omegaconf import OmegaConf
+
+from deepexp import __version__
+from deepexp.compose import compose
 from deepexp.errors import Interrupted, RunFailed
 from deepexp.lecture.demonstration import make_folder
 from deepexp.sweep import ledger
@@ -34,7 +39,7 @@ class Training:
 
     @classmethod
     def below(cls, folder: Path, preset: str, scale: str) -> "Training":
-        """In a folder of its own, which is another one once the preset's YAML has changed."""
+        """In a folder of its own, which is another one once the preset comes to another config."""
         return cls(preset, scale, folder / "training" / scale / f"{preset}-{_digest(preset, scale)}")
 
     @property
@@ -111,11 +116,13 @@ def _handing_signals_on(child: subprocess.Popen[str]) -> Iterator[list[int]]:
 
 
 def _digest(preset: str, scale: str) -> str:
-    """Eight letters that are others once one of the preset's files is."""
-    sha256 = hashlib.sha256()
-    for folder in paths.conf_directories():
-        for name in (f"{preset}.yaml", f"{preset}/{scale}.yaml"):
-            path = folder / "experiment" / name
-            if path.is_file():
-                sha256.update(path.read_bytes())
-    return sha256.hexdigest()[:8]
+    """Eight letters that are others once the preset comes to another config, or deepexp is another one.
+
+    Where the data lie is no part of that.
+    """
+    composed = compose("train", [f"experiment={preset}", f"scale={scale}"])
+    config: Any = OmegaConf.to_container(composed.config, resolve=True)
+    del config["data"]["root"]
+    sweeper: Any = OmegaConf.to_container(composed.hydra.sweeper)
+    content = json.dumps([__version__, config, sweeper], sort_keys=True)
+    return hashlib.sha256(content.encode()).hexdigest()[:8]

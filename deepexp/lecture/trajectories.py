@@ -14,7 +14,7 @@ import torch
 from deepexp import plotting
 from deepexp.errors import InputError
 from deepexp.lecture import animation
-from deepexp.lecture.demonstration import Demonstration, Picture, figures, table
+from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
 from deepexp.lecture.optimizers import Point, check_names, optimizer_for
 from deepexp.lecture.surfaces import SURFACES, Surface
 from deepexp.suggest import did_you_mean
@@ -51,6 +51,7 @@ def demonstrate(
     `lr`: one learning rate for all, or one for each optimizer that is named (`{adam: 0.1}`); others take what suits
     the surface. `steps`: None takes the surface's own.
     """
+    check_sizes(steps=steps)
     chosen = optim or ["sgd", "momentum", "adam"]
     check_names(chosen)
     on = _surfaces(surfaces or list(SURFACES))

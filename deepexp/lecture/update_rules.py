@@ -8,7 +8,7 @@ from torch import Tensor
 
 from deepexp import catalogue, plotting
 from deepexp.errors import InputError
-from deepexp.lecture.demonstration import Demonstration, Picture, figures, table
+from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
 from deepexp.lecture.optimizers import Point, check_names, optimizer_for
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ TIMES = 100.0
 
 def demonstrate(*, optim: list[str] | None = None, lr: float | None = None, steps: int = 50) -> Demonstration:
     """Let each optimizer of `conf/optim` take some steps; `lr` for all of them, or each its own."""
+    check_sizes(steps=steps)
     chosen = optim or [name for name in catalogue.names("optim") if name != "lbfgs"]
     check_names(chosen)
     if "lbfgs" in chosen:
