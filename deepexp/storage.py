@@ -18,11 +18,11 @@ _DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path, *, chosen_by_user: bool = False) -> Iterator[None]:
+def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str = "output_dir") -> Iterator[None]:
     """Turn an `OSError` of the block into ours, which names `path`, reason and space left.
 
     That is a `RunFailed`; with `chosen_by_user` (nothing was ever written there), a folder that
-    refuses is an `InputError` instead, unless the disk itself is the trouble.
+    refuses is an `InputError` instead, unless the disk itself is the trouble. `option`: what names the place.
     """
     try:
         yield
@@ -33,7 +33,7 @@ def storage_errors(path: Path, *, chosen_by_user: bool = False) -> Iterator[None
         make_room = "make room there, or " if error.errno in _DISK_TROUBLE else ""
         text = (
             f"cannot write {path}: {error.strerror or error} ({_free_space(path)}); "
-            f"{make_room}choose another place with output_dir=DIR"
+            f"{make_room}choose another place with {option}=DIR"
         )
         if chosen_by_user and error.errno not in _DISK_TROUBLE:
             raise InputError(text) from error

@@ -82,7 +82,7 @@ def check_sizes(**sizes: int | Sequence[int] | None) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make the folder that the user chose for results, unless it is there; `InputError` if it cannot be made."""
-    with storage_errors(folder, chosen_by_user=True):
+    with storage_errors(folder, chosen_by_user=True, option="to"):
         folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -50,6 +50,7 @@ def test_a_demonstration_prints_its_table_and_writes_its_pictures(capsys, tmp_pa
         (["trajectories", "optim=sgd,["], ["["]),
         (["dropout_mask", f"seed={2**70}"], ["seed: ", "0 to 9223372036854775807"]),
         (["curvature", "to="], ["to: is empty"]),
+        (["curvature", "to=/dev/null/x"], ["cannot write /dev/null/x", "choose another place with to=DIR"]),
         (["all", "scale=huge"], ["'quick' or 'standard' or 'full'"]),
     ],
 )
