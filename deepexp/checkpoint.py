@@ -3,6 +3,8 @@
 A checkpoint is what `torch.save` writes, followed by one line with the SHA-256 of it: two files could not be replaced
 at once, and `torch.load` reads the file all the same. It holds tensors and plain values only, so that it is loaded
 with `weights_only=True`. What goes into it is the trainer's business.
+
+Torch is imported where it is needed: those who ask for names, or whether a file is whole, need not wait for it.
 """
 
 import hashlib
@@ -11,8 +13,6 @@ import logging
 import os
 from pathlib import Path
 from typing import Any
-
-import torch
 
 from deepexp.errors import InputError
 from deepexp.storage import storage_errors, sync_directory, write_atomically
@@ -31,6 +31,8 @@ def save(path: Path, content: dict[str, Any], *, keep_previous: Path | None = No
     Until the new file is wholly on the disk, the old one stays under its name; after that, as `keep_previous`.
     Raises `RunFailed`, naming the path and the free space, when it cannot be written.
     """
+    import torch
+
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
     digest = hashlib.sha256(buffer.getbuffer()).hexdigest().encode()
@@ -43,6 +45,8 @@ def save(path: Path, content: dict[str, Any], *, keep_previous: Path | None = No
 
 def load(path: Path) -> dict[str, Any]:
     """The content of a checkpoint, tensors on the CPU; `InputError` if it is missing, damaged or not one of ours."""
+    import torch
+
     payload = _payload(path)
     try:
         content = torch.load(io.BytesIO(payload), map_location="cpu", weights_only=True)

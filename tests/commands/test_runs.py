@@ -2,6 +2,8 @@ import datetime
 import hashlib
 import importlib.util
 import json
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -211,3 +213,9 @@ def test_a_pruned_run_says_why_it_cannot_be_gone_on_with(run, tmp_path, monkeypa
     with pytest.raises(InputError, match="its checkpoints were removed"):
         resume(directory, composed, Console("quiet"))
     assert (directory / "summary.json").exists()
+
+
+@pytest.mark.parametrize("words", [[], ["prune=true"]])
+def test_nobody_waits_for_torch(outputs, words):
+    code = f"import sys; from deepexp.cli import main; main(['runs', *{words!r}]); sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], cwd=outputs.parent).returncode == 0

@@ -13,7 +13,7 @@ import torch
 import yaml
 from PIL import Image
 
-from deepexp import checkpoint, cli, trust
+from deepexp import cli, trust
 from deepexp.data import download, picture_cache
 from deepexp.data.image_folder import ImageFolder
 from deepexp.models import pretrained
@@ -132,7 +132,7 @@ def test_a_bomb_in_the_checkpoints_does_not_go_off(run, bomb, mark, capsys):
 def test_without_weights_only_it_does(run, bomb, mark, monkeypatch):
     (run / "checkpoints" / "last.pt").write_bytes(sealed(bomb.read_bytes()))
     load = torch.load
-    monkeypatch.setattr(checkpoint.torch, "load", lambda *a, **k: load(*a, **{**k, "weights_only": False}))
+    monkeypatch.setattr(torch, "load", lambda *a, **k: load(*a, **{**k, "weights_only": False}))
     resumed(run)
     assert mark.exists()
 
