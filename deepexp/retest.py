@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deepexp import build
 from deepexp.data.dataset import Dataset
+from deepexp.data.resident import ResidentLoader
 from deepexp.errors import InputError
 from deepexp.rundir import RunDirectory
 from deepexp.saved_model import saved_config, saved_model
@@ -41,11 +42,10 @@ def retest(directory: Path) -> Retest:
     model = saved_model(directory)
     data = _data(run)
     samples = torch.arange(len(data.test))
-    probabilities = []
+    bounds = [(start, min(start + _BATCH_SIZE, len(samples))) for start in range(0, len(samples), _BATCH_SIZE)]
+    loader = ResidentLoader(data.test, data.mean, data.std, torch.device("cpu"))
     with torch.inference_mode():
-        for batch in samples.split(_BATCH_SIZE):
-            images = data.test.pictures(batch).float().sub_(data.mean.view(-1, 1, 1)).div_(data.std.view(-1, 1, 1))
-            probabilities.append(model(images).float().softmax(1))
+        probabilities = [model(images).float().softmax(1) for images, _ in loader.batches(samples, bounds)]
     return Retest(data.test.pictures(samples), data.test.labels, torch.cat(probabilities), data.classes)
 
 

@@ -1,5 +1,8 @@
 """Numbers as people read them."""
 
+import statistics
+from collections.abc import Sequence
+
 
 def duration(seconds: float) -> str:
     """`0.42 s`, `12.3 s`, `2:05`, `1:02:03`: three figures, then minutes, then hours."""
@@ -20,6 +23,12 @@ def clock(seconds: float) -> str:
 def percent(rate: float) -> str:
     """A fraction in percent, to a hundredth of one."""
     return f"{100 * rate:.2f}%"
+
+
+def mean_percent(rates: Sequence[float]) -> str:
+    """`4.21 ± 0.42%`: the mean of fractions and, of several, their sample standard deviation, in percent."""
+    spread = f" ± {100 * statistics.stdev(rates):.2f}" if len(rates) > 1 else ""
+    return f"{100 * statistics.fmean(rates):.2f}{spread}%"
 
 
 def amount(number: float, unit: str = "") -> str:

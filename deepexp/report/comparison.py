@@ -127,14 +127,10 @@ def find_group(groups: Sequence[Group], wanted: str) -> Group:
 def best_by_validation(groups: Sequence[Group]) -> Group | None:
     """The group with the lowest mean validation error; None unless every run with a result has one."""
     done = [group for group in groups if group.done]
-    means = [_mean(group.by_seed("val_error_rate")) for group in done if _all_have_validation(group)]
+    means = [_mean(group.by_seed("val_error_rate")) for group in done if group.has_validation]
     if len(means) < len(done) or not done:
         return None
     return done[means.index(min(means))]
-
-
-def _all_have_validation(group: Group) -> bool:
-    return all(run.summary and run.summary["val_error_rate"] is not None for run in group.done)
 
 
 def _pairs(groups: Sequence[Group], baseline: Group | None) -> tuple[list[tuple[Group, Group]], str | None]:

@@ -72,7 +72,7 @@ def draw(report: Report, *, with_mistakes: bool = False) -> Figures:
 def best_runs(groups: Sequence[Group], most: int = _EXAMINED) -> tuple[list[Run], str]:
     """The best run of each of the best groups, and how they were chosen: on validation where all groups have it."""
     done = [group for group in groups if group.done]
-    by_validation = all(run.summary and run.summary["val_error_rate"] is not None for g in done for run in g.done)
+    by_validation = all(group.has_validation for group in done)
     figure = "val_error_rate" if by_validation else "test_error_rate"
     best = sorted(done, key=lambda group: statistics.fmean(group.by_seed(figure).values()))[:most]
     chosen = [min(group.done, key=lambda run: run.summary[figure] if run.summary else 1.0) for group in best]

@@ -13,7 +13,7 @@ from deepexp.report.runs import DONE, FAILED, Run
 from deepexp.report.statistics import wilson_interval
 from deepexp.report.variation import SEED, Group, text, value_of, varies
 from deepexp.text_table import Table
-from deepexp.units import duration, percent
+from deepexp.units import duration, mean_percent, percent
 
 VALIDATION, TEST, INTERVAL = "val error", "test error", "95% interval"
 EXPENDABLE = ("parameters", "precision", "device", "test loss", "steps", "samples/s", "epochs", "train time", INTERVAL)
@@ -162,10 +162,7 @@ def _figure(run: Run, name: str) -> Any:
 
 def _spread(group: Group, figure: str) -> str:
     rates = list(group.by_seed(figure).values())
-    if not rates:
-        return "-"
-    deviation = f" ± {100 * statistics.stdev(rates):.2f}" if len(rates) > 1 else ""
-    return f"{100 * statistics.fmean(rates):.2f}{deviation}%"
+    return mean_percent(rates) if rates else "-"
 
 
 def _rate(group: Group, figure: str) -> str:

@@ -39,6 +39,11 @@ class Group:
         """Those that came to a result."""
         return [run for run in self.runs if run.status == DONE]
 
+    @property
+    def has_validation(self) -> bool:
+        """Whether all of these have a validation error."""
+        return all(run.summary and run.summary["val_error_rate"] is not None for run in self.done)
+
     def by_seed(self, figure: str) -> dict[object, float]:
         """Seed → a figure of the summary; where a seed was run more than once, the mean of its runs."""
         found: dict[object, list[float]] = {}

@@ -2,7 +2,6 @@
 
 import csv
 import io
-import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,7 +12,7 @@ from deepexp.sweep.ledger import State
 from deepexp.sweep.shapes import REPEATED
 from deepexp.terminal import printable
 from deepexp.text_table import Table
-from deepexp.units import duration, percent
+from deepexp.units import duration, mean_percent, percent
 
 _FIGURES = (
     "test_errors",
@@ -150,8 +149,5 @@ def _time(value: float | None) -> str:
 
 
 def _spread(group: Sequence[Row], name: str) -> str:
-    values = [100 * value for row in group if (value := _figure(row, name)) is not None]
-    if not values:
-        return "-"
-    spread = f" ± {statistics.stdev(values):.2f}" if len(values) > 1 else ""
-    return f"{statistics.fmean(values):.2f}{spread}%"
+    rates = [rate for row in group if (rate := _figure(row, name)) is not None]
+    return mean_percent(rates) if rates else "-"
