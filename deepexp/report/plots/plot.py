@@ -78,6 +78,29 @@ def shortened(text: str, longest: int = _LONGEST_LABEL) -> str:
     return f"{text[:half]}…{text[-half:]}"
 
 
+def shortened_labels(labels: Sequence[str], longest: int = _LONGEST_LABEL) -> list[str]:
+    """Labels of groups, shortened together: different ones stay different, if need be by staying long.
+
+    Where one is too long, keys lose their group (`optim.lr=0.1` becomes `lr=0.1`) before something is left out.
+    """
+    if max(map(len, labels), default=0) <= longest:
+        return list(labels)
+    for made in ([_without_groups(label) for label in labels], list(labels)):
+        fitting = [shortened(label, longest) for label in made]
+        for shorter in (fitting, made):
+            if len(set(shorter)) == len(set(labels)):
+                return shorter
+    return list(labels)
+
+
+def _without_groups(label: str) -> str:
+    parts = [part.partition("=") for part in label.split(", ")]
+    names = [key.rpartition(".")[2] for key, _, _ in parts]
+    if len(set(names)) < len(names):
+        return label
+    return ", ".join(f"{name}{equals}{value}" for name, (_, equals, value) in zip(names, parts, strict=True))
+
+
 def literal(text: str) -> str:
     """A text as matplotlib is to show it: dollar signs stand for themselves, and mark no formula."""
     return text.replace("$", r"\$")

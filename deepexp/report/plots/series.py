@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from deepexp import plotting
-from deepexp.report.plots.plot import literal, needs_log, numbers, plain_numbers, shortened
+from deepexp.report.plots.plot import literal, needs_log, numbers, plain_numbers, shortened_labels
 
 if TYPE_CHECKING:
     from matplotlib.cm import ScalarMappable
@@ -45,10 +45,11 @@ class Styles:
         """Explain the styles below the axes, or by a colour bar; `more` are further handles with labels."""
         from matplotlib.lines import Line2D
 
+        named = [(style, label) for style, label in zip(self.each, self.labels, strict=True) if label is not None]
+        labels = shortened_labels([label for _, label in named])
         lines = [
-            Line2D([], [], **{**style, "linewidth": 2}, label=literal(shortened(label)))
-            for style, label in zip(self.each, self.labels, strict=True)
-            if label is not None
+            Line2D([], [], **{**style, "linewidth": 2}, label=literal(label))
+            for (style, _), label in zip(named, labels, strict=True)
         ]
         if handles := [*lines, *more]:
             longest = max(len(str(handle.get_label())) for handle in handles)

@@ -3,7 +3,7 @@
 from typing import TYPE_CHECKING
 
 from deepexp import plotting
-from deepexp.report.plots.plot import Missing, Plot, literal, needs_log, shortened
+from deepexp.report.plots.plot import Missing, Plot, literal, needs_log, shortened_labels
 from deepexp.report.steps_to import Reach, StepsTo
 
 if TYPE_CHECKING:
@@ -24,7 +24,7 @@ def draw(found: StepsTo) -> Plot | Missing:
         axis.set_ylim(len(rows) - 0.4, -0.6)
         axis.grid(visible=False, axis="y")
         axis.tick_params(axis="y", length=0)
-    names = [literal(shortened(row.label, 34)) for row in rows]
+    names = [literal(label) for label in shortened_labels([row.label for row in rows], 34)]
     axes[0, 0].set_yticks(range(len(rows)), names)
     axes[0, 1].set_yticks(range(len(rows)), [""] * len(rows))
     caption = (

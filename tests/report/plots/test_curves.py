@@ -4,7 +4,7 @@ import pytest
 
 from deepexp.report import variation
 from deepexp.report.plots import curves
-from deepexp.report.plots.plot import Missing, Plot
+from deepexp.report.plots.plot import Missing, Plot, shortened_labels
 from deepexp.report.runs import read_runs
 
 from ..synthetic import make_run, make_sweep
@@ -112,3 +112,12 @@ def test_without_an_epoch_it_says_why_there_is_no_plot(tmp_path):
     found = curves.draw(groups(tmp_path))
     assert isinstance(found, Missing)
     assert not isinstance(found, Plot)
+
+
+def test_labels_stay_different_when_they_are_shortened():
+    labels = [f"batch_norm=true, optim.lr={lr}, model.activation=relu" for lr in (0.1, 0.5, 3.0)]
+    assert shortened_labels(labels)[1] == "batch_norm=true, lr=0.5, activation=relu"
+    assert len(set(shortened_labels(labels, 20))) == 3, "too long for it, but not the same"
+    assert shortened_labels(["a.x=1, b.x=2", "a.x=2, b.x=1"], 10)[0].startswith("a.x="), "which x is to be seen"
+    assert shortened_labels(["optim.lr=0.1"]) == ["optim.lr=0.1"]
+    assert shortened_labels(["k" * 60, "l" * 60], 21) == ["k" * 10 + "…" + "k" * 10, "l" * 10 + "…" + "l" * 10]
