@@ -52,6 +52,7 @@ def provenance(plan: Plan, data: Dataset, model: nn.Module, mode: str) -> dict[s
             "threads": torch.get_num_threads(),
             "data.mode": mode,
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"),
+            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT"),
         },
     )
 

@@ -15,6 +15,7 @@ from collections.abc import Iterator
 
 import torch
 
+from deepexp import waiting
 from deepexp.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -123,7 +124,7 @@ def session(*, threads: int | str, deterministic: bool, tf32: bool) -> Iterator[
     torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = not deterministic
     try:
-        with torch.random.fork_rng():
+        with torch.random.fork_rng(), waiting.considerate(torch.get_num_threads(), available_cores()):
             yield
     finally:
         torch.set_num_threads(before_threads)

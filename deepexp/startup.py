@@ -6,19 +6,21 @@ import gc
 import os
 from collections.abc import Iterator, Sequence
 
+_OPENMP = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}
 MARK = "DEEPEXP_SET_OMP_WAIT_POLICY"
 """In the environment when the policy is deepexp's choice and not the user's."""
 
 
 def prepare() -> None:
-    """Let idle OpenMP threads sleep instead of spin, unless the user has chosen otherwise.
+    """Let idle OpenMP threads spin for some 50 microseconds and then sleep, unless the user has chosen otherwise.
 
-    Spinning saves some microseconds where nobody else uses the machine. Where one other process does, threads that
-    spin keep each other from working: a step of the lecture's net on two cores became ten times slower.
+    That is long enough for the pauses within a training step, where falling asleep and waking up cost a third of it.
+    While others want the cores, threads sleep at once (see `waiting.py`). Other OpenMP libraries than GNU's know only
+    the policy, and sleep always.
     """
     atexit.register(gc.freeze)  # else Python looks through all of torch once more as it ends, for half a second
-    if not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & os.environ.keys():
-        os.environ.update({"OMP_WAIT_POLICY": "passive", MARK: "1"})
+    if not _OPENMP.keys() & os.environ.keys():
+        os.environ.update({**_OPENMP, MARK: "1"})
 
 
 @contextlib.contextmanager
@@ -37,7 +39,8 @@ def users_environment() -> dict[str, str]:
     """The environment without what `prepare` has put into it, for programs to be compared with."""
     environment = dict(os.environ)
     if environment.pop(MARK, None):
-        environment.pop("OMP_WAIT_POLICY", None)
+        for name in _OPENMP:
+            environment.pop(name, None)
     return environment
 
 

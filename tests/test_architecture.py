@@ -65,7 +65,9 @@ MAY_KNOW = {
         "yaml_file",
     ],
     "step": ["data", "errors", "models", "optim", "runtime", "schema"],
-    "runtime": ["errors"],
+    "runtime": ["errors", "waiting"],
+    "waiting": ["startup"],
+    "startup": [],
     "checkpoint": ["errors", "storage"],
     "report": [
         *("report", "checkpoint", "errors", "metrics", "overrides", "page", "paths", "plotting", "rundir", "storage"),

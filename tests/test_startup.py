@@ -1,4 +1,4 @@
-"""OpenMP's threads sleep when idle unless the user says otherwise."""
+"""OpenMP's threads spin for a moment and then sleep when idle, unless the user says otherwise."""
 
 import os
 import subprocess
@@ -16,10 +16,11 @@ def nothing_set(monkeypatch):
         monkeypatch.delenv(name)
 
 
-def test_idle_threads_sleep():
+def test_idle_threads_spin_for_a_moment_and_then_sleep():
     startup.prepare()
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
-    assert "OMP_WAIT_POLICY" not in startup.users_environment()
+    assert 0 < int(os.environ["GOMP_SPINCOUNT"]) < 100_000  # GNU's own choice is 300,000
+    assert not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & startup.users_environment().keys()
 
 
 @pytest.mark.parametrize(("name", "value"), [("OMP_WAIT_POLICY", "active"), ("GOMP_SPINCOUNT", "1000")])
