@@ -6,8 +6,10 @@ Each function makes one of the things on the straight line of a run. What a targ
 
 import dataclasses
 import inspect
+import json
+import math
 import typing
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -16,7 +18,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch import nn
 
-from deepexp.data.dataset import Dataset, assemble
+from deepexp.data.dataset import Dataset, announced_pictures, assemble
 from deepexp.data.loader import Loader, choose_mode, make_loader
 from deepexp.data.source import DataInfo, Shape, Source, Split
 from deepexp.errors import InputError
@@ -40,6 +42,13 @@ def source(config: TrainConfig) -> Source:
     if "root" in inspect.signature(_target("data", config.data.component)).parameters:
         given["root"] = Path(config.data.root).expanduser()
     return _instantiate("data", config.data.component, **given)
+
+
+def source_key(config: TrainConfig) -> str:
+    """What two configs have in common if their sources give the same pictures, in a text."""
+    component = config.data.component
+    root = str(Path(config.data.root).expanduser().absolute())
+    return json.dumps([component.target, component.arguments, root], sort_keys=True, default=repr)
 
 
 def input_shape(config: TrainConfig, info: DataInfo) -> Shape:
@@ -122,9 +131,12 @@ def augment(config: TrainConfig) -> Any:
     return _instantiate("augment", config.augment.component)
 
 
-def dataset(config: TrainConfig, plan: "Plan") -> Dataset:
-    """The pictures of the run, in the shape that the model takes."""
-    return assembled(config, plan.source, plan.shape)
+def dataset(config: TrainConfig, plan: "Plan", loaded: Mapping[str, Source] | None = None) -> Dataset:
+    """The pictures of the run, in the shape that the model takes.
+
+    `loaded`: sources by their `source_key`, which go before those that would have to load the same pictures anew.
+    """
+    return assembled(config, (loaded or {}).get(source_key(config), plan.source), plan.shape)
 
 
 def assembled(config: TrainConfig, source: Source, shape: Shape) -> Dataset:
@@ -143,6 +155,16 @@ def assembled(config: TrainConfig, source: Source, shape: Shape) -> Dataset:
 def data_mode(config: TrainConfig, plan: "Plan", data: Dataset) -> LoaderMode:
     """Where the pictures lie while training: `data.mode`, with `auto` settled by the memory there is."""
     return choose_mode(data, plan.device, config.data.mode)
+
+
+def device_bytes(config: TrainConfig, plan: "Plan") -> int:
+    """What resident pictures will newly take of the device's memory, as far as that can be told without loading them.
+
+    On a CPU nothing, unless they stay in files: others are in its memory anyway.
+    """
+    if plan.device.type == "cpu" and not (plan.info.is_mapped and plan.shape == plan.info.shape):
+        return 0
+    return announced_pictures(plan.info, config.data.subset, config.val_fraction) * math.prod(plan.shape)
 
 
 def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mode: LoaderMode) -> Parts:

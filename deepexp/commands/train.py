@@ -29,7 +29,7 @@ with -m:
 
 import contextlib
 import logging
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -40,6 +40,7 @@ from deepexp.check import Plan
 from deepexp.compose import Composed, check_swept_keys, compose
 from deepexp.console import Console
 from deepexp.data.dataset import Dataset
+from deepexp.data.source import Source
 from deepexp.describe import Names
 from deepexp.errors import DeepexpError, Interrupted, RunFailed
 from deepexp.overrides import split_flags
@@ -80,15 +81,21 @@ def _resumes_sweep(overrides: Sequence[str]) -> bool:
     return resumes_sweep(overrides)
 
 
-def train(overrides: Sequence[str], console: Console, *, at: Path | None = None) -> Result | None:
+def train(
+    overrides: Sequence[str],
+    console: Console,
+    *,
+    at: Path | None = None,
+    loaded: Mapping[str, Source] | None = None,
+) -> Result | None:
     """Train as the overrides say and return the result; None from a dry run, which has none.
 
-    `at`: the run directory to make, where a sweep has given it a name.
+    `at`: the run directory to make, where a sweep has given it a name. `loaded`: see `build.dataset`.
     Raises `InputError`, `RunFailed` or `Interrupted`; a run that had begun has recorded that in its directory.
     """
     composed = compose("train", overrides)
     if composed.config.resume is not None:
-        return resume(Path(composed.config.resume).expanduser(), composed, console)
+        return resume(Path(composed.config.resume).expanduser(), composed, console, loaded)
     check_swept_keys(composed, overrides)
     config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
     with console, _session(config):
@@ -96,14 +103,14 @@ def train(overrides: Sequence[str], console: Console, *, at: Path | None = None)
             dry_run.show(config, plan, composed, console)
             return None
         build.resolve_pretrained(config)
-        data = build.dataset(config, plan)
+        data = build.dataset(config, plan, loaded)
         files = describe.hydra_files(composed, config)
         name = config.name or str(composed.choices["model"])
         run = RunDirectory.create_at(at, files) if at else RunDirectory.create(config.output_dir, name, files)
         return _run(config, plan, data, composed.choices, run, console)
 
 
-def resume(directory: Path, composed: Composed, console: Console) -> Result:
+def resume(directory: Path, composed: Composed, console: Console, loaded: Mapping[str, Source] | None = None) -> Result:
     """Go on with a run from its last checkpoint, with nothing changed but what may be (see `resuming.py`)."""
     run = RunDirectory.open(directory)
     run.check_entries()
@@ -115,7 +122,7 @@ def resume(directory: Path, composed: Composed, console: Console) -> Result:
         resumed = resuming.resume(run, composed)
         config, plan = resumed.config, resumed.plan
         with console, _session(config):
-            data = build.dataset(config, plan)
+            data = build.dataset(config, plan, loaded)
             content = resuming.last_checkpoint(run, resumed)
             if content is not None:
                 resuming.check_same_data(run, data.fingerprint)

@@ -56,6 +56,21 @@ def training_samples(info: DataInfo, subset: int | None, replicate: int, val_fra
     return (left if subset is None else subset) * replicate
 
 
+def announced_pictures(info: DataInfo, subset: int | None, val_fraction: float) -> int:
+    """How many pictures a run uses, those it validates and tests on among them."""
+    used = training_samples(info, subset, 1, val_fraction)
+    return used + _validation_samples(info.train_samples, val_fraction) + info.test_samples
+
+
+def load(source: Source) -> tuple[Split, Split]:
+    """(training, test) in NHWC memory order; `InputError` if a source does not give what it promised."""
+    train, test = source.load()
+    info = source.info()
+    train, test = _checked(train, "training", info), _checked(test, "test", info)
+    _check_classes(train, test, info)
+    return train, test
+
+
 def assemble(
     source: Source,
     *,
@@ -67,10 +82,8 @@ def assemble(
     seed: int = 0,
 ) -> Dataset:
     """Load a source and make of it what a run uses; `seed` decides which samples are held out and chosen."""
-    train, test = source.load()
+    train, test = load(source)
     info = source.info()
-    train, test = _checked(train, "training", info), _checked(test, "test", info)
-    _check_classes(train, test, info)
     samples = training_samples(info, subset, 1, val_fraction)
     train, val = _hold_out(train, _validation_samples(len(train), val_fraction), derive_seed(seed, "validation"))
     if samples < len(train):
@@ -140,9 +153,10 @@ def _types(split: object) -> str:
 
 
 def _check_classes(train: Split, test: Split, info: DataInfo) -> None:
-    untrained = set(test.labels.unique().tolist()) - set(train.labels.unique().tolist())
+    trained, tested = (split.labels.bincount(minlength=len(info.classes)) for split in (train, test))  # (classes,)
+    untrained = ((trained == 0) & (tested > 0)).nonzero().flatten().tolist()
     if untrained:
-        names = ", ".join(info.classes[label] for label in sorted(untrained)[:8])
+        names = ", ".join(info.classes[label] for label in untrained[:8])
         raise InputError(f"test data: {len(untrained)} class(es) have no training samples ({names})")
 
 

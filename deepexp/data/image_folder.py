@@ -70,7 +70,7 @@ class ImageFolder:
     def info(self) -> DataInfo:
         """From a scan of the folder and the first picture's header."""
         listing = self._listing
-        return DataInfo(self._shape, listing.classes, len(listing.train), len(listing.test))
+        return DataInfo(self._shape, listing.classes, len(listing.train), len(listing.test), is_mapped=True)
 
     def load(self) -> tuple[Split, Split]:
         """Both splits, memory-mapped, sorted by class and path."""

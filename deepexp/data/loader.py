@@ -48,7 +48,11 @@ def choose_mode(dataset: Dataset, device: torch.device, mode: Mode) -> Literal["
     if device.type == "cpu":
         splits = [split for split in splits if split.file is not None]
     needed = sum(_picture_bytes(split) for split in splits)
-    available = available_bytes(device)
+    return mode_that_fits(needed, available_bytes(device))
+
+
+def mode_that_fits(needed: int, available: int | None) -> Literal["resident", "streamed"]:
+    """Resident where pictures of `needed` bytes take at most half of the memory; None: it is not known."""
     return "resident" if available is None or needed <= available / 2 else "streamed"
 
 

@@ -15,6 +15,17 @@ def available_bytes(device: torch.device) -> int | None:
     return min(found, default=None)
 
 
+def capacity_bytes(device: torch.device) -> int | None:
+    """What `available_bytes` tells, but on CUDA all the memory of the smallest GPU, whatever of it is in use.
+
+    To ask a GPU what is free there would take hundreds of megabytes of it, for as long as this process lives.
+    """
+    if device.type == "cuda":
+        gpus = range(torch.cuda.device_count()) if device.index is None else [device.index]
+        return min(int(torch.cuda.get_device_properties(gpu).total_memory) for gpu in gpus)
+    return available_bytes(device)
+
+
 def _of_system() -> int | None:
     meminfo = Path("/proc/meminfo")
     if meminfo.exists():

@@ -24,6 +24,8 @@ class DataInfo:
     classes: tuple[str, ...]
     train_samples: int
     test_samples: int
+    is_mapped: bool = False
+    """Whether the pictures stay in files that are memory-mapped."""
 
 
 @dataclass(frozen=True)

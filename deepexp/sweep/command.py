@@ -112,8 +112,9 @@ def _run(going_on: Sweep, words: Sequence[str], console: Console) -> SweepResult
     try:
         _multirun(going_on, words)
     except (Interrupted, KeyboardInterrupt, RunFailed):
-        _show_end(going_on, console)
-        console.print(f"go on with: {again}")
+        if is_sweep(directory):  # else it has not begun
+            _show_end(going_on, console)
+            console.print(f"go on with: {again}")
         raise
     else:
         result = SweepResult(directory, _show_end(going_on, console))

@@ -1,12 +1,13 @@
 """The directory of a sweep: `sweep.json`, `ledger.jsonl`, `table.csv`, and a run directory for each job."""
 
+import dataclasses
 import json
 import os
 import shutil
 import socket
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import filelock
 
@@ -16,7 +17,10 @@ from deepexp.rundir import FORMAT, RunDirectory, make_unique_directory
 from deepexp.storage import storage_errors, write_atomically
 
 SWEEP_FILE = "sweep.json"
+LEDGER = "ledger.jsonl"
 LOGS = "logs"
+
+DataMode = Literal["resident", "streamed"]
 
 
 def is_sweep(path: Path) -> bool:
@@ -30,6 +34,7 @@ class Choices:
 
     pretrained: bool | str | None = None
     threads: int | None = None
+    data_mode: DataMode | None = None
 
 
 @dataclass
@@ -55,7 +60,7 @@ class SweepDirectory:
         lock = _locked(path)
         content = _read(path / SWEEP_FILE)
         choices = content["choices"]
-        made = Choices(choices["pretrained"], choices["threads"])
+        made = Choices(choices["pretrained"], choices["threads"], choices.get("data_mode"))
         return cls(path.absolute(), list(content["overrides"]), made, lock)
 
     def save(self) -> None:
@@ -63,7 +68,7 @@ class SweepDirectory:
         content: dict[str, Any] = {
             "format": FORMAT,
             "overrides": self.words,
-            "choices": {"pretrained": self.choices.pretrained, "threads": self.choices.threads},
+            "choices": dataclasses.asdict(self.choices),
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "working_directory": str(Path.cwd()),

@@ -50,6 +50,7 @@ def _content(path: Path) -> dict[str, Any]:
             and all(isinstance(word, str) for word in content["overrides"])
             and isinstance(choices["pretrained"], (type(None), bool, str))
             and isinstance(choices["threads"], (type(None), int))
+            and choices.get("data_mode") in (None, "resident", "streamed")
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error})".splitlines()[0]) from None

@@ -6,11 +6,12 @@ from dataclasses import dataclass, replace
 
 from deepexp.errors import Interrupted
 from deepexp.sweep import pool, server
-from deepexp.sweep.directory import LOGS, SweepDirectory, can_go_on, finished, read_summary
+from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, can_go_on, finished, read_summary
 from deepexp.sweep.display import Display
-from deepexp.sweep.ledger import Entry, Ledger
-from deepexp.sweep.points import Checked, Point, check_points, choose_pretrained, settled
+from deepexp.sweep.ledger import Entry, Ledger, read
+from deepexp.sweep.points import Checked, Point, check_points, choose_data_mode, choose_pretrained, settled
 from deepexp.sweep.settings import LauncherConfig
+from deepexp.sweep.shared_data import SharedData
 from deepexp.sweep.slots import Slot, make_slots, threads_of_a_job
 from deepexp.sweep.table import Row
 from deepexp.sweep.worker import Ending, Progress, Task
@@ -38,19 +39,21 @@ class Sweep:
         self.points: list[Point] = []
         """Every point that was handed over, once each."""
         self._ledger: Ledger | None = None
+        self._data = SharedData()
 
     @property
     def ledger(self) -> Ledger:
         """The ledger, which begins with the first batch that was found to be possible."""
         if self._ledger is None:
             self.directory.save()
-            self._ledger = Ledger(self.directory.path / "ledger.jsonl")
+            self._ledger = Ledger(self.directory.path / LEDGER)
         return self._ledger
 
     def launch(self, points: Sequence[Sequence[str]], handed: Handed) -> list[Row]:
         """Check the points, run those that have no result yet, and return a row for each, in order.
 
-        Raises `InputError` before anything has started if a point is impossible, `Interrupted` if a signal came.
+        Raises `InputError` before anything has started if a point is impossible or its data cannot be loaded,
+        `Interrupted` if a signal came.
         """
         needs_validation = handed.needs_objective and handed.config.objective == "val_error_rate"
         server.start()  # it gets ready while the points are checked
@@ -60,7 +63,8 @@ class Sweep:
             [point.device for point in checked],
             any_gpu=all(point.config.device in ("auto", "cuda", "cpu") for point in checked),
         )
-        batch = self._settle(checked, len(slots))
+        batch = self._settle(checked, slots)
+        self._data.load(self._without_result(batch))
         self._enter(batch)
         self._run(batch, slots, handed.config)
         return [self.row(point) for point in batch]
@@ -79,20 +83,33 @@ class Sweep:
         )
 
     def close(self) -> None:
-        """Give the ledger back."""
+        """Give the ledger and the pictures back."""
+        self._data.close()
         if self._ledger is not None:
             self._ledger.close()
 
-    def _settle(self, checked: Sequence[Checked], slots: int) -> list[Point]:
+    def _settle(self, checked: Sequence[Checked], slots: Sequence[Slot]) -> list[Point]:
         """The points with the sweep's choices, which are made when first needed and kept from then on."""
         choices = self.directory.choices
         if choices.pretrained is None:
             choices.pretrained = choose_pretrained(checked)
         if choices.threads is None:
-            choices.threads = threads_of_a_job(slots)
+            choices.threads = threads_of_a_job(len(slots))
+        if choices.data_mode is None:
+            choices.data_mode = choose_data_mode(checked, slots)
         if self._ledger is not None:
             self.directory.save()
-        return [settled(point, pretrained=choices.pretrained, threads=choices.threads) for point in checked]
+        return [settled(point, choices) for point in checked]
+
+    def _without_result(self, batch: Sequence[Point]) -> list[Point]:
+        """The points that will be run, once each; nothing is written."""
+        entries = read(self.directory.path / LEDGER)
+        once = {point.config_hash: point for point in batch}
+        return [point for name, point in once.items() if name not in entries or not self._is_done(entries[name])]
+
+    def _is_done(self, entry: Entry) -> bool:
+        """Whether its run came to its end, whatever the entry says."""
+        return entry.directory is not None and finished(self.directory.path / entry.directory)
 
     def _enter(self, batch: Sequence[Point]) -> None:
         """Write new points into the ledger, and set right what it says of runs that finished, or are gone."""
@@ -106,7 +123,7 @@ class Sweep:
             if entry is None:
                 news[point.config_hash] = Entry(point.name, point.config_hash, point.overrides, "queued")
                 continue
-            is_done = entry.directory is not None and finished(self.directory.path / entry.directory)
+            is_done = self._is_done(entry)
             if is_done and entry.state != "done":  # the sweep was killed before it heard of it
                 news[point.config_hash] = replace(entry, state="done", reason=None, log=None)
             elif entry.state == "done" and not is_done:
@@ -139,7 +156,8 @@ class Sweep:
             directory=run if run is not None and goes_on else self.directory.free_directory(point.name),
             resumes=goes_on,
             log=self.directory.path / LOGS / f"{point.name}.log",
-            epochs=point.epochs,
+            epochs=point.config.epochs,
+            data=self._data.of(point.config),
         )
 
 

@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -11,9 +12,13 @@ from omegaconf import OmegaConf
 
 from deepexp import build, check, overrides
 from deepexp.compose import check_swept_keys, compose
+from deepexp.data.loader import mode_that_fits
+from deepexp.data.memory import capacity_bytes
 from deepexp.errors import InputError
 from deepexp.schema import TrainConfig
+from deepexp.sweep.directory import Choices, DataMode
 from deepexp.sweep.names import job_names
+from deepexp.sweep.slots import Slot
 
 NOT_OF_THE_RESULT = ("name", "output_dir", "resume", "dry_run")
 """Keys that name a run and do not change what it comes to."""
@@ -31,6 +36,8 @@ class Checked:
     name: str
     config: TrainConfig
     device: torch.device
+    device_bytes: int
+    """What its pictures take of the device's memory where they are resident."""
     resolved: dict[str, Any] = field(repr=False)
 
 
@@ -42,7 +49,8 @@ class Point:
     varying: dict[str, str]
     overrides: list[str]
     config_hash: str
-    epochs: int
+    config: TrainConfig = field(repr=False)
+    """As it was checked: without the choices made for the whole sweep."""
 
 
 def check_points(points: Sequence[Sequence[str]], fixed: Collection[str], *, needs_validation: bool) -> list[Checked]:
@@ -61,9 +69,14 @@ def check_points(points: Sequence[Sequence[str]], fixed: Collection[str], *, nee
             for line in str(error).splitlines():
                 problems.setdefault(line, []).append(name)
     if problems:
-        lines = [f"{_whose(found, len(points))}: {line}" for line, found in problems.items()]
-        raise InputError("\n".join([*lines, "nothing was started"]))
+        raise refusal(problems, len(points))
     return checked
+
+
+def refusal(problems: Mapping[str, Sequence[str]], total: int) -> InputError:
+    """One error for all problems, each with the names of the points that have it, out of so many."""
+    lines = [f"{_whose(names, total)}: {line}" for line, names in problems.items()]
+    return InputError("\n".join([*lines, "nothing was started"]))
 
 
 def choose_pretrained(points: Sequence[Checked]) -> bool | str | None:
@@ -76,18 +89,35 @@ def choose_pretrained(points: Sequence[Checked]) -> bool | str | None:
     return None
 
 
-def settled(point: Checked, *, pretrained: bool | str | None, threads: int) -> Point:
+def choose_data_mode(points: Sequence[Checked], slots: Sequence[Slot]) -> DataMode | None:
+    """What `data.mode=auto` comes to here and now: streamed if any pictures do not fit; None if no point asks.
+
+    Jobs that share a GPU have a copy of the pictures each; on a CPU the pages of a file are there once for all.
+    """
+    sharing = max(Counter(tuple(slot.environment.items()) for slot in slots).values())
+    chosen: DataMode | None = None
+    for point in points:
+        if point.config.data.mode == "auto" and chosen != "streamed":
+            needed = point.device_bytes * (1 if point.device.type == "cpu" else sharing)
+            chosen = mode_that_fits(needed, capacity_bytes(point.device)) if needed else "resident"
+    return chosen
+
+
+def settled(point: Checked, choices: Choices) -> Point:
     """The point with the choices made for the whole sweep written into its overrides, where it leaves them open."""
     words = list(point.words)
     resolved = point.resolved
     if resolved["model"].get("pretrained") == "auto":
+        pretrained = choices.pretrained
         assert pretrained is not None
         resolved = {**resolved, "model": {**resolved["model"], "pretrained": pretrained}}
         value = overrides.quote(pretrained) if isinstance(pretrained, str) else str(pretrained).lower()
         words.append(f"model.pretrained={value}")
     if point.config.threads == "auto":
-        words.append(f"threads={threads}")
-    return Point(point.name, point.varying, words, config_hash(resolved), point.config.epochs)
+        words.append(f"threads={choices.threads}")
+    if point.config.data.mode == "auto":
+        words.append(f"data.mode={choices.data_mode}")  # the batches are the same, so the hash is
+    return Point(point.name, point.varying, words, config_hash(resolved), point.config)
 
 
 def config_hash(resolved: Mapping[str, Any]) -> str:
@@ -112,7 +142,7 @@ def _check_point(words: list[str], varying: dict[str, str], name: str, *, needs_
             "val_fraction: the sweeper searches by the validation error, and there is none; set val_fraction=0.1, "
             "or ask for the test error with hydra.launcher.objective=test_error_rate"
         )
-    return Checked(words, varying, name, config, plan.device, resolved)
+    return Checked(words, varying, name, config, plan.device, build.device_bytes(config, plan), resolved)
 
 
 def _varying(words: Sequence[str], fixed: Collection[str]) -> dict[str, str]:

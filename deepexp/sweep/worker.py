@@ -22,6 +22,7 @@ from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.metrics import EpochMetrics
 from deepexp.orphans import die_with_parent
 from deepexp.overrides import quote
+from deepexp.sweep.shared_data import SharedSource
 
 _PROGRESS_SECONDS = 0.2
 
@@ -40,6 +41,8 @@ class Task:
     """Takes what the process prints."""
     epochs: int
     """How many it is to train, for showing how far it is."""
+    data: SharedSource | None = None
+    """Its pictures, if other jobs use them too."""
 
 
 @dataclass(frozen=True)
@@ -88,11 +91,12 @@ def kill_with_children(job: int) -> None:
 
 def _ending_of(task: Task, parent: Connection) -> Ending:
     console = _JobConsole(parent)
+    loaded = {task.data.key: task.data} if task.data is not None else {}
     try:
         if task.resumes:
-            train([f"resume={quote(str(task.directory))}"], console)
+            train([f"resume={quote(str(task.directory))}"], console, loaded=loaded)
         else:
-            train(task.overrides, console, at=task.directory)
+            train(task.overrides, console, at=task.directory, loaded=loaded)
     except (Interrupted, KeyboardInterrupt) as error:
         return Ending("killed", str(error) or "stopped before it began to train")
     except (InputError, RunFailed) as error:

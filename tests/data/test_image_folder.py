@@ -33,6 +33,7 @@ def test_pictures_come_back_sorted_by_class_and_path(picture_root: Path) -> None
     info = source(picture_root).info()
     assert info.shape == train.shape == test.shape == (3, 8, 8)
     assert (info.classes, info.train_samples, info.test_samples) == (("ant", "bee"), 12, 6)
+    assert info.is_mapped and train.file is not None and test.file is not None
     for split, name in ((train, "train"), (test, "test")):
         files = sorted((picture_root / name).glob("*/*.png"))
         expected = np.stack([np.asarray(Image.open(path)) for path in files])

@@ -1,5 +1,6 @@
 import sys
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -11,6 +12,13 @@ def test_available_memory_is_plausible() -> None:
     available = memory.available_bytes(torch.device("cpu"))
     if sys.platform.startswith("linux") or sys.platform == "darwin":
         assert available is not None and 1e6 < available < 1e14
+
+
+def test_all_memory_of_the_smallest_gpu_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
+    monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: SimpleNamespace(total_memory=100 - gpu))
+    assert memory.capacity_bytes(torch.device("cuda")) == 98
+    assert memory.capacity_bytes(torch.device("cuda", 1)) == 99
 
 
 def group(folder: Path, limit: str, used: int, cached: int) -> None:

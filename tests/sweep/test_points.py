@@ -1,10 +1,17 @@
+from dataclasses import replace
 from typing import Any
 
 import pytest
+import torch
 
+from deepexp.data import digits
+from deepexp.data.source import DataInfo
 from deepexp.errors import InputError
 from deepexp.models import pretrained
-from deepexp.sweep.points import check_points, choose_pretrained, config_hash, settled
+from deepexp.sweep import points
+from deepexp.sweep.directory import Choices
+from deepexp.sweep.points import check_points, choose_data_mode, choose_pretrained, config_hash, settled
+from deepexp.sweep.slots import Slot
 
 
 def checked(*points: list[str], fixed: set[str] | None = None, needs_validation: bool = False) -> Any:
@@ -13,8 +20,8 @@ def checked(*points: list[str], fixed: set[str] | None = None, needs_validation:
 
 def test_threads_are_the_sweeps_unless_the_user_gives_them() -> None:
     ours, theirs = checked(["seed=1"], ["seed=1", "threads=2"])
-    assert settled(ours, pretrained=None, threads=1).overrides == ["seed=1", "threads=1"]
-    assert settled(theirs, pretrained=None, threads=1).overrides == ["seed=1", "threads=2"]
+    assert settled(ours, Choices(None, 1, "resident")).overrides == ["seed=1", "threads=1", "data.mode=resident"]
+    assert settled(theirs, Choices(None, 1, "resident")).overrides == ["seed=1", "threads=2", "data.mode=resident"]
 
 
 def test_pretrained_weights_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -28,16 +35,49 @@ def test_pretrained_weights_are_looked_for_once(monkeypatch: pytest.MonkeyPatch)
     points = checked(["model=monster", "seed=0"], ["model=monster", "seed=1"], ["model=mnist_net", "seed=0"])
     choice = choose_pretrained(points)
     assert asked == ["auto"] and choice is False
-    words = [settled(point, pretrained=choice, threads=1).overrides for point in points]
+    words = [settled(point, Choices(choice, 1, "resident")).overrides for point in points]
     assert [("model.pretrained=false" in word) for word in words] == [True, True, False]
+
+
+def test_the_data_mode_is_the_sweeps_unless_the_user_gives_it() -> None:
+    ours, theirs = checked(["seed=1", "threads=1"], ["seed=1", "threads=1", "data.mode=streamed"])
+    both = [settled(ours, Choices(None, 1, mode)) for mode in ("resident", "streamed")]
+    assert [point.overrides[-1] for point in both] == ["data.mode=resident", "data.mode=streamed"]
+    assert both[0].config_hash == both[1].config_hash  # the batches are the same
+    assert settled(theirs, Choices(None, 1, "resident")).overrides == theirs.words
+    assert choose_data_mode([theirs], [Slot({})]) is None
+
+
+def test_all_jobs_are_resident_if_the_pictures_of_each_fit(monkeypatch: pytest.MonkeyPatch) -> None:
+    capacity: int | None = 0
+    monkeypatch.setattr(points, "capacity_bytes", lambda device: capacity)
+    (in_memory,) = checked(["data.subset=100", "val_fraction=0.1"])
+    cuda, cpu = torch.device("cuda"), torch.device("cpu")
+    assert in_memory.device_bytes == 0 and choose_data_mode([in_memory], [Slot({})] * 8) == "resident"
+    gpus = [Slot({"CUDA_VISIBLE_DEVICES": name}) for name in "0101"]  # two jobs on each
+    small, large = (replace(in_memory, device=cuda, device_bytes=size) for size in (100, 200))
+    on_disk = replace(large, device=cpu)
+    for capacity, expected in ((800, "resident"), (799, "streamed"), (None, "resident")):  # noqa: B007
+        assert choose_data_mode([large, small], gpus) == choose_data_mode([small, large], gpus) == expected
+    for capacity, expected in ((400, "resident"), (399, "streamed")):  # noqa: B007
+        assert choose_data_mode([in_memory, on_disk], [Slot({})] * 8) == expected  # one copy for all
+
+
+def test_how_much_the_pictures_take_is_known_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(digits.Digits, "info", lambda self: DataInfo((1, 8, 8), tuple("0123456789"), 1438, 359, True))
+    native, resized = (
+        ["model=resnet", "data.subset=100", "val_fraction=0.1", *more] for more in ([], ["data.resize=9"])
+    )
+    on_disk, in_memory = checked(native, resized)
+    assert on_disk.device_bytes == (100 + 144 + 359) * 64 and in_memory.device_bytes == 0
 
 
 def test_the_choice_is_part_of_what_a_job_is_known_by() -> None:
     (point,) = checked(["model=monster"])
-    random, imagenet = (settled(point, pretrained=choice, threads=1) for choice in (False, True))
+    random, imagenet = (settled(point, Choices(choice, 1, "resident")) for choice in (False, True))
     assert random.config_hash != imagenet.config_hash
     (explicit,) = checked(["model=monster", "model.pretrained=true"])
-    assert settled(explicit, pretrained=None, threads=4).config_hash == imagenet.config_hash
+    assert settled(explicit, Choices(None, 4, "resident")).config_hash == imagenet.config_hash
 
 
 def test_a_job_is_known_by_what_decides_its_result() -> None:

@@ -1,0 +1,187 @@
+"""Pictures that several jobs of a sweep use: loaded once, by the sweep's own process, into memory that the jobs map.
+
+That takes Linux, which has memory without a name (`memfd_create`). Elsewhere, and where memory runs out, each job loads
+them for itself; pictures that are memory-mapped from files are shared as it is.
+"""
+
+import logging
+import mmap
+import os
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from multiprocessing import reduction
+from typing import IO, Any
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepexp import build
+from deepexp.data import dataset
+from deepexp.data.source import DataInfo, Split
+from deepexp.errors import InputError
+from deepexp.schema import TrainConfig
+from deepexp.sweep.points import Point, refusal
+
+log = logging.getLogger(__name__)
+
+_ALIGNMENT = 64  # bytes; a cache line, and a multiple of what any dtype asks for
+
+
+@dataclass(frozen=True)
+class _Array:
+    """Where in the memory an array lies."""
+
+    dtype: str
+    shape: tuple[int, ...]
+    offset: int
+
+    def tensor(self, memory: mmap.mmap) -> Tensor:
+        """The array as a tensor over that memory, which lives as long as the tensor."""
+        return torch.from_numpy(np.ndarray(self.shape, self.dtype, buffer=memory, offset=self.offset))
+
+
+@dataclass(frozen=True)
+class _SplitArrays:
+    """The tensors of a `Split`."""
+
+    images: _Array
+    """(rows, height, width, channels)"""
+    labels: _Array
+    rows: _Array | None
+
+
+@dataclass(frozen=True)
+class SharedSource:
+    """A `Source` whose pictures are in memory that any process can map which gets it as it is started.
+
+    Nobody can write to that memory: who writes to the tensors gets pages of their own.
+    """
+
+    key: str
+    """See `build.source_key`."""
+    facts: DataInfo
+    train: _SplitArrays
+    test: _SplitArrays
+    descriptor: int
+    """Of the memory; each process has its own."""
+
+    @classmethod
+    def of(cls, key: str, facts: DataInfo, train: Split, test: Split) -> "SharedSource":
+        """Copy two splits into new memory. `OSError` if there is too little of it."""
+        import fcntl  # not on every system
+
+        descriptor = os.memfd_create("deepexp-data", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
+        try:
+            with os.fdopen(descriptor, "wb", closefd=False) as file:
+                made = cls(key, facts, _append_split(file, train), _append_split(file, test), descriptor)
+            seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
+            fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
+        except BaseException:
+            os.close(descriptor)
+            raise
+        return made
+
+    def info(self) -> DataInfo:
+        """What the source said that was loaded."""
+        return self.facts
+
+    def load(self) -> tuple[Split, Split]:
+        """Both splits over the shared memory."""
+        # Copy-on-write, as for `Split.mapped`: torch wants memory that may be written to.
+        memory = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_COPY)
+        return _split(self.train, memory), _split(self.test, memory)
+
+    def __reduce__(self) -> tuple[Callable[..., "SharedSource"], tuple[Any, ...]]:
+        """For the process that is being started: the descriptor goes with it, not its number."""
+        return _received, (self.key, self.facts, self.train, self.test, reduction.DupFd(self.descriptor))
+
+    def close(self) -> None:
+        """Give this process's hold on the memory back; what is mapped stays."""
+        os.close(self.descriptor)
+
+
+class SharedData:
+    """The sources that a sweep has loaded for its jobs, each once."""
+
+    def __init__(self) -> None:
+        self._uses: Counter[str] = Counter()
+        self._sources: dict[str, SharedSource | None] = {}
+
+    def load(self, points: Sequence[Point]) -> None:
+        """Load what several points use, of these and those before, unless that was done before.
+
+        `InputError` for everything that cannot be loaded, with the points that it was for.
+        """
+        users: dict[str, list[Point]] = {}
+        for point in points:
+            users.setdefault(build.source_key(point.config), []).append(point)
+        problems: dict[str, list[str]] = {}
+        for key, those in users.items():
+            self._uses[key] += len(those)
+            if self._uses[key] == 1 or key in self._sources:
+                continue
+            try:
+                self._sources[key] = _loaded(key, those[0].config)
+            except InputError as error:
+                for line in str(error).splitlines():
+                    problems.setdefault(line, []).extend(point.name for point in those)
+        if problems:
+            raise refusal(problems, len(points))
+
+    def of(self, config: TrainConfig) -> SharedSource | None:
+        """The source of a config, if its pictures are shared."""
+        return self._sources.get(build.source_key(config))
+
+    def close(self) -> None:
+        """Let go of all memory that no job uses any more."""
+        for source in self._sources.values():
+            if source is not None:
+                source.close()
+        self._sources.clear()
+
+
+def _loaded(key: str, config: TrainConfig) -> SharedSource | None:
+    """The pictures in shared memory; None if that cannot be, or if they stay in files."""
+    source = build.source(config)
+    if not hasattr(os, "memfd_create") and not source.info().is_mapped:
+        return None
+    train, test = dataset.load(source)  # files are decoded by that, once for all jobs
+    if train.file is not None or test.file is not None:
+        return None
+    try:
+        return SharedSource.of(key, source.info(), train, test)
+    except OSError as error:
+        log.warning(
+            "data: the pictures cannot be shared by the jobs (%s); each loads them for itself, which takes more memory",
+            error.strerror,
+        )
+        return None
+
+
+def _append_split(file: IO[bytes], split: Split) -> _SplitArrays:
+    return _SplitArrays(
+        _append(file, split.images.permute(0, 2, 3, 1)),
+        _append(file, split.labels),
+        None if split.rows is None else _append(file, split.rows),
+    )
+
+
+def _append(file: IO[bytes], tensor: Tensor) -> _Array:
+    array = np.ascontiguousarray(tensor.numpy())
+    offset = file.seek(-(-file.tell() // _ALIGNMENT) * _ALIGNMENT)
+    file.write(array.data)
+    return _Array(array.dtype.str, array.shape, offset)
+
+
+def _split(arrays: _SplitArrays, memory: mmap.mmap) -> Split:
+    return Split(
+        arrays.images.tensor(memory).permute(0, 3, 1, 2),
+        arrays.labels.tensor(memory),
+        None if arrays.rows is None else arrays.rows.tensor(memory),
+    )
+
+
+def _received(key: str, facts: DataInfo, train: _SplitArrays, test: _SplitArrays, descriptor: Any) -> SharedSource:
+    return SharedSource(key, facts, train, test, descriptor.detach())
