@@ -18,10 +18,13 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch import nn
 
+from deepexp.data.augment import Nothing
 from deepexp.data.dataset import Dataset, announced_pictures, assemble
-from deepexp.data.loader import Loader, choose_mode, make_loader
+from deepexp.data.features import FeatureLoader
+from deepexp.data.loader import choose_mode, make_loader
 from deepexp.data.source import DataInfo, Shape, Source, Split
 from deepexp.errors import InputError
+from deepexp.frozen_features import arrange
 from deepexp.models import init, pretrained
 from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
@@ -171,9 +174,12 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
     """What a trainer works with, around a model that is on its device already."""
     device = plan.device
 
-    def loader(split: Split) -> Loader:
-        return make_loader(split, data, device, mode, config.data.workers)
+    def loader(split: Split, name: str) -> FeatureLoader:
+        pictures = make_loader(split, data, device, mode, config.data.workers)
+        return FeatureLoader(pictures, len(split), plan.shape, device, name)
 
+    train, test = loader(data.train, "training"), loader(data.test, "test")
+    val = None if data.val is None else loader(data.val, "validation")
     made = optimizer(config, model)
     step = Step(
         model,
@@ -183,17 +189,21 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
         clip_grad_norm=config.clip_grad_norm,
         split_on_oom=config.on_oom == "halve",
     )
+    freeze = FreezePlan(model, freeze_rules(config, model), config.epochs)
+    loaders = [train, test] if val is None else [train, test, val]
+    augmentation = augment(config)
     return Parts(
         model=model,
         optimizer=made,
         step=step,
         schedule=schedule(config),
-        freeze=FreezePlan(model, freeze_rules(config, model), config.epochs),
+        freeze=freeze,
+        frozen_features=arrange(step, loaders, freeze, config.epochs, _kept_from(config, augmentation)),
         ema=None if config.ema is None else Ema(model, config.ema),
-        augment=augment(config),
-        train=loader(data.train),
-        val=None if data.val is None else loader(data.val),
-        test=loader(data.test),
+        augment=augmentation,
+        train=train,
+        val=val,
+        test=test,
         updates=plan.updates,
         train_samples=len(data.train),
         val_samples=0 if data.val is None else len(data.val),
@@ -201,6 +211,17 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
         shape=plan.shape,
         classes=len(data.classes),
     )
+
+
+def _kept_from(config: TrainConfig, augmentation: Any) -> str | None:
+    """What in the config keeps a run from computing the features of frozen layers only once."""
+    if not config.cache_frozen:
+        return "cache_frozen=false"
+    if not isinstance(augmentation, Nothing):
+        return "augment changes the pictures"
+    if config.on_oom == "halve":
+        return "on_oom=halve may change the batches"
+    return None
 
 
 def freeze_rules(config: TrainConfig, model: nn.Module) -> list[dict[str, Any]]:

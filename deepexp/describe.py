@@ -22,7 +22,7 @@ from deepexp.progress import Progress
 from deepexp.rundir import HydraFiles, RunDirectory
 from deepexp.runlog import Description, Summary
 from deepexp.schema import TrainConfig
-from deepexp.trainer import Outcome
+from deepexp.trainer import Outcome, Parts
 
 Names = dict[str, Any]
 """Group → the option that was chosen in it."""
@@ -41,16 +41,17 @@ def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
     )
 
 
-def provenance(plan: Plan, data: Dataset, model: nn.Module, mode: str) -> dict[str, Any]:
+def provenance(plan: Plan, data: Dataset, parts: Parts, mode: str) -> dict[str, Any]:
     """How the run came about, and what was chosen for it by looking at this machine."""
     return origin.collect(
         device=runtime.describe_device(plan.device),
         data_fingerprint=data.fingerprint,
-        pretrained=getattr(model, "pretrained_origin", None),
+        pretrained=getattr(parts.model, "pretrained_origin", None),
         choices={
             "device": str(plan.device),
             "threads": torch.get_num_threads(),
             "data.mode": mode,
+            "cache_frozen": parts.frozen_features.choice,
             "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"),
             "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT"),
         },

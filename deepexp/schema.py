@@ -132,6 +132,7 @@ class TrainConfig:
     freeze: list[FreezeRule] | None = key(
         None, "null: the model's own habit; [{pattern, share | epochs}]: frozen first"
     )
+    cache_frozen: bool = key(True, "compute what frozen first layers give only once, where it is exact and fits")
     loss_reduction: Literal["mean", "sum"] = key("mean", "of the loss over a batch, as its gradient sees it")
     label_smoothing: float = key(0.0, "share of the target that is spread over all classes", minimum=0.0, below=1.0)
     clip_grad_norm: float | None = key(None, "largest norm of the whole gradient", above=0.0)

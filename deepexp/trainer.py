@@ -22,6 +22,7 @@ from deepexp.data.loader import Loader
 from deepexp.data.order import epoch_order
 from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.evaluation import Evaluation, evaluate
+from deepexp.frozen_features import FrozenFeatures
 from deepexp.interrupt import StopRequest
 from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
@@ -43,6 +44,7 @@ class Parts:
     step: Step
     schedule: Schedule
     freeze: FreezePlan
+    frozen_features: FrozenFeatures
     ema: Ema | None
     augment: Augment
     train: Loader
@@ -131,6 +133,7 @@ class Trainer:
         parts.freeze.apply(progress.epoch)
         parts.model.train()
         parts.freeze.eval_frozen()
+        parts.frozen_features.begin_epoch(progress.epoch)
         self._last = None
         clock = time.perf_counter()
         for batches, samples in self._updates():
@@ -269,10 +272,10 @@ class Trainer:
         """(test, validation) of the weights as they are, or of their average where there is one."""
         parts = self.parts
         with parts.ema.averaged() if parts.ema is not None else contextlib.nullcontext():
-            test = evaluate(parts.model, parts.test, parts.test_samples, parts.step.precision)
+            test = evaluate(parts.step.model, parts.test, parts.test_samples, parts.step.precision)
             val = None
             if parts.val is not None:
-                val = evaluate(parts.model, parts.val, parts.val_samples, parts.step.precision)
+                val = evaluate(parts.step.model, parts.val, parts.val_samples, parts.step.precision)
         return test, val
 
     def _metrics(self, test: Evaluation | None, val: Evaluation | None, test_seconds: float) -> EpochMetrics:

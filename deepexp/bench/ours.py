@@ -1,6 +1,11 @@
 """deepexp itself as a contender: the very trainer that `deepexp train` uses, writing all that a run writes.
 
 Its run directory is a temporary one. Only what is drawn on a terminal is left out.
+
+What frozen first layers give is kept as in a run, from one turn to the next as there from one epoch to the next
+(`frozen_features.py`). So a step, as the median of turns of which the first ones fill, and an epoch after one to warm
+up are those of the frozen epochs but the first; that one takes as long as without keeping, and is what
+`bench epoch warm_up=false rounds=1` measures. `cache_frozen=false` is the other way.
 """
 
 import contextlib

@@ -148,7 +148,7 @@ def _run(
         with contextlib.closing(build.parts(config, plan, data, model, mode)) as parts:
             trainer = Trainer(config, parts, plan.total_steps, run_log, run.checkpoints)
             if content is None:
-                run.write_json("provenance.json", describe.provenance(plan, data, model, mode))
+                run.write_json("provenance.json", describe.provenance(plan, data, parts, mode))
                 run_log.cut_back({})  # empty, unless an earlier attempt ended before its first checkpoint
                 run_log.describe(describe.for_tensorboard(config, data, names, parts.example(), model, run))
             else:

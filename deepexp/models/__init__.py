@@ -11,4 +11,7 @@ It can be built on the meta device, raises `ValueError` for arguments that canno
     pretrained_modules   names of modules whose weights come from elsewhere, so that `init` leaves them alone
     pretrained_origin    `imagenet`, a path or `random`: where those weights come from
     load_pretrained()    puts them in, once the others have begun
+    stem_module          name of the module of its first layers, whose output for a picture depends on it alone
+    behind_stem(x)       the logits of what that module gives, into which it does not write: model(pictures) is
+                         behind_stem(stem(pictures)), and need not be computed whole while the stem is frozen
 """

@@ -21,6 +21,8 @@ class Monster(nn.Module):
     `dropout` acts before the linear layer; none by habit. `batch_norm` is in the residual blocks, by habit.
     """
 
+    stem_module = "features"
+
     def __init__(
         self,
         *,
@@ -58,8 +60,11 @@ class Monster(nn.Module):
         self.fc = nn.Linear(nb_channels, classes)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.features(x)  # (batch, 64, 7, 7) for pictures of 32×32
-        x = self.converter(x)  # (batch, nb_channels, 7, 7)
+        return self.behind_stem(self.features(x))
+
+    def behind_stem(self, features: Tensor) -> Tensor:
+        """The logits of what the first layer gives: (batch, 64, 7, 7) for pictures of 32×32."""
+        x = self.converter(features)  # (batch, nb_channels, 7, 7)
         x = self.blocks(x)  # (batch, nb_channels, 7, 7)
         x = average_pool(x)  # (batch, nb_channels)
         return self.fc(self.dropout(x))

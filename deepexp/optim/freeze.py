@@ -1,7 +1,7 @@
 """Freezing: parameters, and the statistics beside them, that stand still for the first epochs."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -44,6 +44,11 @@ class FreezePlan:
             if not moves:
                 parameter.grad = None
         return changed
+
+    def frozen_epochs(self, parameters: Iterable[nn.Parameter]) -> int:
+        """For how many epochs, from the first, all of these stand still."""
+        lengths = {id(parameter): length for parameter, length in self._parameters}
+        return min((lengths.get(id(parameter), 0) for parameter in parameters), default=0)
 
     def eval_frozen(self) -> None:
         """Let the running statistics of frozen layers stand still; after each `model.train()`."""

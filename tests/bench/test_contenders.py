@@ -98,6 +98,23 @@ def test_ours_keeps_the_beginnings_freeze_throughout():
         assert torch.equal(before, other._model.conv1.weight)
 
 
+def test_ours_keeps_what_frozen_layers_give_from_turn_to_turn():
+    words = ["model=monster", "model.pretrained=false", "model.nb_residual_blocks=1", "model.nb_channels=4"]
+    config, plan = planned(*words, "freeze=[{pattern: features.*, share: 0.5}]")
+    calls = []
+    with ours.opened(config, plan) as one:
+        one._parts.model.features.register_forward_hook(lambda *_: calls.append(1))
+        one.epoch()
+        first = len(calls)
+        one.epoch()
+        compared = len(calls) - first
+        one.epoch()
+        one.steps(7)
+    assert first == 5 + 1  # batches of training and of the test
+    assert compared == 2 + 1
+    assert len(calls) == first + compared
+
+
 def test_the_config_cannot_cut_an_epoch_short(updates):
     config, plan = planned("max_steps=1", "max_minutes=0.0001", "evaluate_every=7")
     with ours.opened(config, plan) as one:

@@ -1,0 +1,169 @@
+"""Batches of what a fixed function gives for each picture, which is computed once and then kept in memory.
+
+What the function is, and when it may be used, is the business of `frozen_features.py`.
+"""
+
+import logging
+import math
+import mmap
+from collections.abc import Callable, Iterator, Sequence
+
+import torch
+from torch import Tensor
+
+from deepexp.data.loader import Loader
+from deepexp.data.source import Shape
+
+log = logging.getLogger(__name__)
+
+Function = Callable[[Tensor], Tensor]
+"""Normalised pictures (batch, channels, height, width) → features (batch, …), of each picture for itself."""
+
+_COMPARED = 2  # batches of each size
+
+
+class FeatureLoader:
+    """A `Loader` over another one; while it is switched to a function, it yields features in place of pictures.
+
+    The first time, they are computed in the batches asked for, and kept; so is every later batch with a sample that is
+    not known yet (it was left out, not drawn, or came before the point from which a run was resumed).
+
+    What is taken from memory has to be what would be computed, bit for bit, and a kernel may sum in another order for
+    another batch size. So before batches of a size are first taken from memory, the first of them are computed too; if
+    they differ, nothing is kept from there on. `shape`: of a picture; `name`: of the split, for people.
+    """
+
+    def __init__(self, pictures: Loader, samples: int, shape: Shape, device: torch.device, name: str) -> None:
+        self.samples = samples
+        self.shape = shape
+        self._name = name
+        self._pictures = pictures
+        self._device = device
+        self.switch(None)
+
+    def switch(self, function: Function | None) -> None:
+        """Yield features from here on; with None, pictures. What was kept is freed."""
+        self._function = function
+        self._kept: _Kept | None = None
+        self._may_keep = True
+        self._computed_sizes: set[int] = set()  # of the batches that filled it
+        self._compared_sizes: set[int] = set()
+
+    def batches(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+        """See `loader.Loader`; of features (batch, …) shape, type and memory order are the function's."""
+        if self._function is None:
+            return self._pictures.batches(order, bounds)
+        return self._features(self._function, order, bounds)
+
+    def close(self) -> None:
+        """See `loader.Loader`."""
+        self.switch(None)
+        self._pictures.close()
+
+    def _features(
+        self, function: Function, order: Tensor, bounds: Sequence[tuple[int, int]]
+    ) -> Iterator[tuple[Tensor, Tensor]]:
+        known = self._known(function, order, bounds)
+        rows = order.to(self._device)
+        unknown = [bound for bound, is_known in zip(bounds, known, strict=True) if not is_known]
+        pictures = self._pictures.batches(order, unknown)
+        for (start, stop), is_known in zip(bounds, known, strict=True):
+            if is_known and self._kept is not None:
+                yield self._kept.take(rows[start:stop])
+                continue
+            images, labels = next(pictures)
+            features = function(images)
+            if self._may_keep:
+                self._kept = self._kept or _Kept(self.samples, features)
+                self._kept.put(order[start:stop], rows[start:stop], features, labels)
+                self._computed_sizes.add(stop - start)
+            yield features, labels
+
+    def _known(self, function: Function, order: Tensor, bounds: Sequence[tuple[int, int]]) -> list[bool]:
+        """For each bound, whether its batch can be taken from memory."""
+        if self._kept is None:
+            return [False] * len(bounds)
+        known = self._kept.knows(order, bounds)
+        candidates = [bound for bound, is_known in zip(bounds, known, strict=True) if is_known]
+        sizes = {stop - start for start, stop in candidates} | self._compared_sizes
+        if not self._computed_sizes <= sizes:  # a size is missing to compare, as after an epoch that was cut off
+            return [False] * len(bounds)
+        wrong = self._first_inexact(self._kept, function, order, candidates)
+        if wrong is None:
+            return known
+        log.warning(
+            "what the frozen layers give for the %s samples is computed anew each time: kept, it would not be the same "
+            "bit for bit (in batches of %d)",
+            self._name,
+            wrong,
+        )
+        self._may_keep, self._kept = False, None
+        return [False] * len(bounds)
+
+    def _first_inexact(
+        self, kept: "_Kept", function: Function, order: Tensor, bounds: Sequence[tuple[int, int]]
+    ) -> int | None:
+        """The batch size in which kept features are not those that are computed; each size is looked at once."""
+        new = {stop - start for start, stop in bounds} - self._compared_sizes
+        chosen = [bound for size in new for bound in [b for b in bounds if b[1] - b[0] == size][:_COMPARED]]
+        rows = order.to(self._device)
+        for (start, stop), (images, _) in zip(chosen, self._pictures.batches(order, chosen), strict=True):
+            if not kept.is_same(rows[start:stop], function(images)):
+                return stop - start
+        self._compared_sizes |= new
+        return None
+
+
+class _Kept:
+    """Features and labels of the samples of a split, a row for each, in the memory order of the features given."""
+
+    def __init__(self, samples: int, example: Tensor) -> None:
+        strides = example.stride()
+        dims = sorted(range(1, example.dim()), key=lambda dim: strides[dim], reverse=True)
+        self._to_memory = (0, *dims)
+        self._from_memory = tuple(self._to_memory.index(dim) for dim in range(example.dim()))
+        self._sizes = [example.shape[dim] for dim in dims]
+        with torch.inference_mode(False):  # what is made in an evaluation could be written to in no other place
+            self._features = _memory_of_its_own(samples, math.prod(self._sizes), example)
+            self._labels = torch.zeros(samples, dtype=torch.int64, device=example.device)
+            self._is_known = torch.zeros(samples, dtype=torch.bool)
+
+    def knows(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> list[bool]:
+        """For each bound, whether all of its samples are here."""
+        missing = [0, *(~self._is_known[order]).cumsum(0).tolist()]
+        return [missing[start] == missing[stop] for start, stop in bounds]
+
+    def put(self, order: Tensor, rows: Tensor, features: Tensor, labels: Tensor) -> None:
+        """Take in a batch; `order` and `rows` are the same samples, on the CPU and on the device."""
+        self._features.index_copy_(0, rows, self._flat(features))
+        self._labels.index_copy_(0, rows, labels)
+        self._is_known[order] = True
+
+    def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
+        """(features, labels) of samples that are known."""
+        flat = self._features.index_select(0, rows)
+        return flat.view(-1, *self._sizes).permute(self._from_memory), self._labels[rows]
+
+    def is_same(self, rows: Tensor, features: Tensor) -> bool:
+        """Whether these rows have the bytes of `features`, in the same memory order."""
+        kept, _ = self.take(rows)
+        facts = [(tensor.dtype, tensor.shape, tensor.stride()[1:]) for tensor in (kept, features)]
+        if facts[0] != facts[1]:
+            return False
+        return torch.equal(self._flat(kept).view(torch.uint8), self._flat(features).view(torch.uint8))
+
+    def _flat(self, features: Tensor) -> Tensor:
+        """(batch, …) as (batch, values of a sample), in memory order."""
+        return features.permute(self._to_memory).reshape(len(features), -1)
+
+
+def _memory_of_its_own(samples: int, values: int, example: Tensor) -> Tensor:
+    """(samples, values) of the example's type on its device, not filled, whose memory the system has back when freed.
+
+    On a CPU the allocator may be told to keep freed blocks of up to a gigabyte (`runtime.tune_malloc`).
+    """
+    if example.device.type != "cpu":
+        return example.new_empty(samples, values)
+    private = {"flags": mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS} if hasattr(mmap, "MAP_ANONYMOUS") else {}
+    block = mmap.mmap(-1, samples * values * example.element_size(), **private)
+    return torch.frombuffer(block, dtype=example.dtype).view(samples, values)
