@@ -28,6 +28,7 @@ from deepexp.frozen_features import arrange
 from deepexp.models import init, pretrained
 from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
+from deepexp.optim.fused import fused_arguments
 from deepexp.optim.groups import check_group_options, parameter_groups, refusals
 from deepexp.schema import Component, TrainConfig, refusal
 from deepexp.step import Objective, Precision, Step
@@ -98,13 +99,15 @@ def resolve_pretrained(config: TrainConfig) -> None:
         arguments["pretrained"] = pretrained.resolve("auto").choice
 
 
-def optimizer(config: TrainConfig, of: nn.Module) -> torch.optim.Optimizer:
-    """The optimizer over the model's parameters in their groups."""
+def optimizer(config: TrainConfig, of: nn.Module, *, fused: bool = False) -> torch.optim.Optimizer:
+    """The optimizer over the model's parameters in their groups; `fused`: in one pass, where that is faster."""
     check_optimizer(config)
     component = config.optim.component
     partial = _instantiate("optim", component)
     try:
-        made: torch.optim.Optimizer = partial(parameter_groups(of, config.optim.groups, component.arguments["lr"]))
+        groups = parameter_groups(of, config.optim.groups, component.arguments["lr"])
+        how = fused_arguments(partial, next(of.parameters()).device) if fused else {}
+        made: torch.optim.Optimizer = partial(groups, **how)
     except Exception as error:  # what an optimizer makes of wrong arguments is its own affair
         raise InputError(_under("optim", error)) from error
     return made
@@ -180,7 +183,7 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
 
     train, test = loader(data.train, "training"), loader(data.test, "test")
     val = None if data.val is None else loader(data.val, "validation")
-    made = optimizer(config, model)
+    made = optimizer(config, model, fused=True)
     step = Step(
         model,
         made,

@@ -1,0 +1,21 @@
+"""Updates of all weights in one pass over memory, where torch has them and they are faster.
+
+The rules are the same as in torch's ordinary loop over parameters, rounded at fewer places: after a hundred updates
+weights differ by some units in the last place of float32.
+"""
+
+import functools
+from typing import Any
+
+import torch
+
+
+def fused_arguments(optimizer: "functools.partial[torch.optim.Optimizer]", device: torch.device) -> dict[str, Any]:
+    """What the optimizer has to be called with beside its own arguments, which win.
+
+    On a CPU, measured on the lecture's net and ResNet-20: Adam and AdamW take about half the time of the loop. SGD is
+    left alone: without momentum it would take longer, and with momentum torch's cannot go on when frozen weights thaw.
+    """
+    is_open = not {"fused", "foreach", "capturable", "differentiable"} & optimizer.keywords.keys()
+    wins = optimizer.func in (torch.optim.Adam, torch.optim.AdamW) and device.type == "cpu"
+    return {"fused": True} if wins and is_open else {}
