@@ -10,7 +10,9 @@ import io
 import os
 import socket
 import struct
+import sys
 import time
+import types
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -37,6 +39,7 @@ class EventFile:
     """
 
     def __init__(self, directory: Path) -> None:
+        _leave_tensorflow_out()
         from tensorboard.summary.writer.record_writer import RecordWriter
 
         present = sorted(directory.glob(f"{_NAME}*"))
@@ -209,6 +212,16 @@ def model_graph(model: nn.Module, example: Tensor) -> bytes:
         for module, training in modes:
             module.training = training
     return GraphDef(node=nodes, versions=VersionDef(producer=22)).SerializeToString()
+
+
+def _leave_tensorflow_out() -> None:
+    """Let TensorBoard's modules use what they bring in place of TensorFlow: importing that takes seconds.
+
+    This module, which TensorBoard looks for, is in its builds without TensorFlow. Where that is not installed, nothing
+    changes.
+    """
+    name = "tensorboard.compat.notf"
+    sys.modules.setdefault(name, types.ModuleType(name))
 
 
 def _scalar_event(values: Mapping[str, float], step: int, wall_time: float) -> bytes:

@@ -1,5 +1,8 @@
 import io
 import math
+import subprocess
+import sys
+import textwrap
 
 import pytest
 import torch
@@ -183,3 +186,22 @@ def test_a_model_that_cannot_be_traced_is_left_alone_too(net):
     with pytest.raises(AssertionError):
         model_graph(net, torch.zeros(1, 3, 2, 2))
     assert [module.training for module in net.modules()] == modes
+
+
+def test_tensorflow_is_not_imported_where_it_is_installed(tmp_path):
+    """It would take seconds, and nothing of it is needed."""
+    (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
+    code = f"""
+        import sys
+        sys.path.insert(0, {str(tmp_path)!r})
+        from pathlib import Path
+        import torch
+        from deepexp.events import EventFile, model_graph
+        events = EventFile(Path({str(tmp_path)!r}))
+        events.hparams({{"lr": 0.1}})
+        events.text("config", "lr: 0.1")
+        events.graph(model_graph(torch.nn.Linear(2, 2), torch.zeros(1, 2)))
+        events.close()
+    """
+    done = subprocess.run([sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (0, "")

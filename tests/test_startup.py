@@ -1,5 +1,6 @@
 """OpenMP's threads spin for a moment and then sleep when idle, unless the user says otherwise."""
 
+import gc
 import os
 import subprocess
 import sys
@@ -46,3 +47,15 @@ def test_the_command_line_sets_it_before_torch_is_imported():
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.split()[-1] == "passive"
+
+
+def test_what_is_imported_is_never_looked_through_for_garbage():
+    before = gc.get_freeze_count()
+    try:
+        with startup.without_garbage_collection():
+            assert not gc.isenabled()
+            made = [[] for _ in range(1000)]
+        assert gc.isenabled()
+        assert gc.get_freeze_count() >= before + len(made)
+    finally:
+        gc.unfreeze()

@@ -18,6 +18,11 @@ class Ratio:
     lowest: float
     highest: float
 
+    def shown(self) -> str:
+        """`0.33 (0.25–0.40)`; without the range where there was one round only."""
+        several = f" ({self.lowest:.2f}–{self.highest:.2f})" if self.lowest != self.highest else ""
+        return f"{self.median:.2f}{several}"
+
 
 def rounds(contenders: dict[str, T], measure: Callable[[T], float], count: int, tell: Callable[[], None]) -> Measured:
     """Let each contender be measured in each round; who begins, changes from round to round. `tell` after each turn."""

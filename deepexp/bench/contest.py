@@ -12,7 +12,7 @@ from omegaconf import OmegaConf
 from deepexp import build, check, startup
 from deepexp.bench import compare
 from deepexp.bench.process import ContenderProcess, running
-from deepexp.bench.report import OURS, PLAIN, Setting
+from deepexp.bench.report import BARE, OURS, PLAIN, Setting
 from deepexp.compose import Composed, compose
 from deepexp.console import progress
 from deepexp.errors import InputError
@@ -22,7 +22,7 @@ from deepexp.suggest import did_you_mean
 LIMIT = "limit"
 PACKAGES = {"lightning": "lightning", "keras": "keras"}
 """Contenders that need a package which deepexp itself does not."""
-RIVALS = (PLAIN, *PACKAGES)
+RIVALS = (PLAIN, BARE, *PACKAGES)
 
 
 @dataclass(frozen=True)
@@ -72,12 +72,13 @@ class Contest:
 @contextlib.contextmanager
 def opened(overrides: Sequence[str], against: Sequence[str] | str) -> Iterator[Contest]:
     """Compose, check, and start the contenders. Raises `InputError` as `deepexp train` would for the same overrides."""
-    rivals, left_out = _rivals(against)
+    taking_part, left_out = rivals(against)
     composed = compose("train", overrides)
     config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
     build.resolve_pretrained(config)
     ours = dict(os.environ)
-    environments = {OURS: ours, **dict.fromkeys(rivals, startup.users_environment()), LIMIT: ours}
+    rival = startup.users_environment()
+    environments = {OURS: ours, **{name: ours if name == BARE else rival for name in taking_part}, LIMIT: ours}
     with running(environments, _as_sent(composed, config)) as processes:
         for name in list(processes):
             reason = processes[name].facts.get("left_out")
@@ -89,12 +90,12 @@ def opened(overrides: Sequence[str], against: Sequence[str] | str) -> Iterator[C
         yield Contest(composed, config, plan, trainers, limit, left_out)
 
 
-def _rivals(against: Sequence[str] | str) -> tuple[list[str], list[str]]:
+def rivals(against: Sequence[str] | str) -> tuple[list[str], list[str]]:
     """(who deepexp is compared with, a line for each that is not installed). Raises `InputError`."""
     if against == "all":
         found = {name: _is_installed(package) for name, package in PACKAGES.items()}
         missing = [f"{name} is left out: it is not installed" for name, is_there in found.items() if not is_there]
-        return [PLAIN, *(name for name, is_there in found.items() if is_there)], missing
+        return [PLAIN, BARE, *(name for name, is_there in found.items() if is_there)], missing
     names = against.split(",") if isinstance(against, str) else list(against)
     for name in names:
         if name not in RIVALS:

@@ -17,8 +17,9 @@ class StepOptions:
     rounds: int = key(7, "turns that each contender has at the step", minimum=1)
     seconds: float = key(1.0, "length of a turn at the step", above=0.0)
     epoch_rounds: int | None = key(None, "turns at a whole epoch; null: 3 unless they would take minutes", minimum=0)
-    against: str = key("plain", "plain, lightning, keras, with commas between; all: those that are installed")
+    against: str = key("plain", "plain, bare, lightning, keras, with commas between; all: those that are installed")
     json: bool = key(False, "print JSON instead of a table")
+    plot: str | None = key(None, "a picture of it, a .png or .svg file")
 
 
 @dataclass
@@ -27,8 +28,9 @@ class EpochOptions:
 
     rounds: int = key(3, "turns that each contender has", minimum=1)
     warm_up: bool = key(True, "an epoch of each beforehand that does not count")
-    against: str = key("all", "plain, lightning, keras, with commas between; all: those that are installed")
+    against: str = key("all", "plain, bare, lightning, keras, with commas between; all: those that are installed")
     json: bool = key(False, "print JSON instead of a table")
+    plot: str | None = key(None, "a picture of it, a .png or .svg file")
 
 
 @dataclass
@@ -38,9 +40,20 @@ class SweepOptions:
     rounds: int = key(1, "how often all of it is done", minimum=1)
     at_a_time: int = key(2, "commands at a time, of those that are not a sweep", minimum=2)
     json: bool = key(False, "print JSON instead of a table")
+    plot: str | None = key(None, "a picture of it, a .png or .svg file")
 
 
-Options = TypeVar("Options", StepOptions, EpochOptions, SweepOptions)
+@dataclass
+class StartOptions:
+    """Options of `bench start`; none has the name of a config key."""
+
+    rounds: int = key(5, "turns that each contender has", minimum=1)
+    against: str = key("plain", "plain, lightning, keras, with commas between; all: those that are installed")
+    json: bool = key(False, "print JSON instead of a table")
+    plot: str | None = key(None, "a picture of it, a .png or .svg file")
+
+
+Options = TypeVar("Options", StepOptions, EpochOptions, SweepOptions, StartOptions)
 
 
 def parse(words: Sequence[str], kind: type[Options]) -> tuple[Options, list[str]]:

@@ -9,12 +9,13 @@ from typing import Any
 
 from deepexp import provenance
 from deepexp.bench import compare
+from deepexp.bench.plot import Bar, Chart
 from deepexp.bench.text import short
 from deepexp.text_table import Table
 from deepexp.units import amount, percent
 
 FORMAT = 1
-OURS, PLAIN = "deepexp", "plain"
+OURS, PLAIN, BARE = "deepexp", "plain", "bare"
 _TITLES = {"step": "step", "epoch": "epoch with its test"}
 
 
@@ -88,12 +89,31 @@ class Report:
         yield "limit: the model's convolutions and products alone, each at its best here, and the input's copy"
         yield from self.notes
 
+    def charts(self) -> list[Chart]:
+        """The step and the epoch, each with the limit of this machine."""
+        what = f"{self.setting.model} on {self.setting.data}, batch size {self.setting.batch_size}"
+        return [
+            Chart(
+                f"{_TITLES[name]}: {what}",
+                [
+                    Bar(
+                        self.setting.names[contender],
+                        seconds,
+                        None if contender == OURS else compare.ratio(figures, OURS, contender),
+                    )
+                    for contender, seconds in figures.items()
+                ],
+                self.limit[f"{name}_seconds"],
+            )
+            for name, figures in self.figures.items()
+        ]
+
     def _rows(self, name: str, figures: compare.Measured) -> Iterator[tuple[str, ...]]:
         with_errors = name == "epoch"
         ends = ("test error after it",) if with_errors else ()
         yield _TITLES[name], "time", "deepexp / this", "rounds", "peak memory", *ends
         for contender, seconds in figures.items():
-            ratio = "" if contender == OURS else _shown(compare.ratio(figures, OURS, contender))
+            ratio = "" if contender == OURS else compare.ratio(figures, OURS, contender).shown()
             ends = (percent(self.test_error_rates[contender]),) if with_errors else ()
             median = short(statistics.median(seconds))
             title = self.setting.names[contender]
@@ -105,7 +125,3 @@ class Report:
     def _memory(self, contender: str) -> str:
         main, device = (self.peak_memory_bytes[contender][kind] for kind in ("main", "device"))
         return " + ".join(amount(size, "B") for size in (main, device) if size is not None)
-
-
-def _shown(ratio: compare.Ratio) -> str:
-    return f"{ratio.median:.2f} ({ratio.lowest:.2f}–{ratio.highest:.2f})"

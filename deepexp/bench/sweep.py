@@ -19,6 +19,7 @@ from typing import Any
 from deepexp import provenance, startup
 from deepexp.bench import compare
 from deepexp.bench.options import SweepOptions
+from deepexp.bench.plot import Bar, Chart
 from deepexp.bench.text import short
 from deepexp.compose import check_jobs, expand_sweep
 from deepexp.console import Progress, progress
@@ -70,6 +71,12 @@ class Report:
         yield ""
         yield "medians over the rounds; the ratio is that within a round, with its range where there are several"
 
+    def charts(self) -> list[Chart]:
+        """The wall time of every way."""
+        bars = [Bar(SWEEP, self.figures[SWEEP])]
+        bars += [Bar(way, self.figures[way], self._ratio(way)) for way in self._others()]
+        return [Chart(f"wall time of {self.runs} runs", bars)]
+
     def _rows(self) -> Iterator[tuple[str, ...]]:
         for way, seconds in self.figures.items():
             median = statistics.median(seconds)
@@ -78,9 +85,7 @@ class Report:
     def _shown_ratio(self, way: str) -> str:
         if way == SWEEP:
             return ""
-        ratio = self._ratio(way)
-        several = f" ({ratio.lowest:.2f}–{ratio.highest:.2f})" if len(self.figures[way]) > 1 else ""
-        return f"{ratio.median:.2f}{several}"
+        return self._ratio(way).shown()
 
     def _ratio(self, way: str) -> compare.Ratio:
         return compare.ratio(self.figures, SWEEP, way)

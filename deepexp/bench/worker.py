@@ -26,6 +26,7 @@ Opened = Callable[[TrainConfig, check.Plan], contextlib.AbstractContextManager[C
 CONTENDERS = {
     "deepexp": "deepexp.bench.ours",
     "plain": "deepexp.bench.plain",
+    "bare": "deepexp.bench.bare",
     "lightning": "deepexp.bench.lightning_loop",
     "keras": "deepexp.bench.keras_loop",
     "limit": "deepexp.bench.limit",

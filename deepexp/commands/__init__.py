@@ -23,7 +23,10 @@ COMMANDS = {
     "train": Command("deepexp.commands.train", "train a model; with -m, a sweep over many settings", takes_keys=True),
     "list": Command("deepexp.commands.list", "what can be chosen for each part of an experiment"),
     "bench": Command(
-        "deepexp.commands.bench", "how fast it is here and now", words=("step", "epoch", "sweep"), takes_keys=True
+        "deepexp.commands.bench",
+        "how fast it is here and now",
+        words=("step", "epoch", "sweep", "start"),
+        takes_keys=True,
     ),
     "lecture": Command(
         "deepexp.commands.lecture",

@@ -1,7 +1,8 @@
-"""usage: deepexp bench step|epoch|sweep [KEY=VALUE …]
+"""usage: deepexp bench step|epoch|sweep|start [KEY=VALUE …]
 
 How fast is this here and now, and how fast could it be? Everything is compared in one run, in turns, so that a busy
-machine slows all alike. Nothing is kept.
+machine slows all alike. Nothing is kept, but for a picture where one is asked for: plot=FILE.png (or .svg) draws the
+time of each with its single rounds.
 
 bench step: a training step of this model and config against the plain PyTorch loop (float tensors in memory, NCHW, the
 loss fetched after each step, as many threads) and against what the machine could do at most. Each runs in a process of
@@ -14,7 +15,8 @@ its own; also measured are an epoch with its test, and the peak memory of each p
   rounds=7            turns that each has at the step
   seconds=1.0         length of a turn at the step
   epoch_rounds=null   turns at a whole epoch; null: 3, or none if they would take minutes
-  against=plain       plain, lightning, keras, with commas between; all: those that are installed
+  against=plain       plain, bare (deepexp's own arithmetic in a loop of its own: what deepexp costs beside it),
+                      lightning, keras, with commas between; all: those that are installed
   json=false          print JSON instead of a table
 
 bench epoch: an epoch with its test, against the plain loop, Lightning and Keras on the same data, net and batches.
@@ -36,13 +38,23 @@ time, once as deepexp starts them and once with OpenMP's idle threads spinning, 
   rounds=1            how often all of it is done
   at_a_time=2         separate commands at a time
   json=false          print JSON instead of a table
+
+bench start: from the command to the first training step, against a script with the plain loop for which the pictures
+lie ready, and where the time goes. Data that have to be decoded come from the cache, but for the first time.
+
+  deepexp bench start data=mnist
+  deepexp bench start data=mnist against=all plot=start.png
+
+  rounds=5            turns that each has
+  against=plain       plain, lightning, keras, with commas between; all: those that are installed
+  json=false          print JSON instead of tables
 """
 
 import importlib
 import json
 from collections.abc import Sequence
 
-from deepexp.bench import options
+from deepexp.bench import options, plot
 from deepexp.errors import InputError
 from deepexp.suggest import did_you_mean
 
@@ -50,6 +62,7 @@ BENCHMARKS: dict[str, type] = {
     "step": options.StepOptions,
     "epoch": options.EpochOptions,
     "sweep": options.SweepOptions,
+    "start": options.StartOptions,
 }
 """Each has a module of its name, whose `run(options, overrides)` returns a report."""
 
@@ -61,9 +74,12 @@ def main(argv: Sequence[str]) -> int:
         what = f"{name}: there is no such benchmark{did_you_mean(name, BENCHMARKS)}" if name else "bench: which one?"
         raise InputError(f"{what}; one of {', '.join(BENCHMARKS)}")
     chosen, overrides = options.parse(words, BENCHMARKS[name])
+    picture = None if chosen.plot is None else plot.check_path(chosen.plot)
     report = importlib.import_module(f"deepexp.bench.{name}").run(chosen, overrides)
     if chosen.json:
         print(json.dumps(report.as_json(), indent=2))
     else:
         print("\n".join(report.lines()))
+    if picture is not None:
+        plot.write(report.charts(), picture)
     return 0

@@ -39,12 +39,14 @@ class Listing:
 
     def digest(self, root: Path) -> str:
         """Changes when any file is added, removed, renamed, moved to another class or split, or written to."""
+        start = len(os.fsencode(root))
         sha256 = hashlib.sha256()
-        for name, files in (("train", self.train), ("test", self.test)):
-            for file in files:
-                relative = os.fsencode(file.path)[len(os.fsencode(root)) :]
-                sha256.update(b"%s\0%s\0%d\0" % (name.encode(), relative, file.label))
-                sha256.update(b"%d\0%d\n" % (file.size_bytes, file.modified_ns))
+        for name, files in ((b"train", self.train), (b"test", self.test)):
+            lines = (
+                b"%s\0%s\0%d\0%d\0%d\n" % (name, os.fsencode(path)[start:], label, size_bytes, modified_ns)
+                for path, label, size_bytes, modified_ns in files
+            )
+            sha256.update(b"".join(lines))
         return sha256.hexdigest()
 
 

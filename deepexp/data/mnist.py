@@ -126,7 +126,7 @@ class IdxSource:
             fetch(path, urls, packed_md5, self._published.folder)
         content = _read_bytes(path)
         array = _parse(path, content, dimensions)
-        if hashlib.md5(content, usedforsecurity=False).hexdigest() != unpacked_md5:
+        if hashlib.md5(content.data, usedforsecurity=False).hexdigest() != unpacked_md5:
             part = name.split("-")[0]
             if len(array) == _SAMPLES[part]:
                 raise InputError(_damaged(path, "its MD5 is not that of the published file"))
@@ -134,27 +134,27 @@ class IdxSource:
         return path, array
 
 
-def _read_bytes(path: Path) -> bytearray:
-    """The unpacked content, writable, so that tensors can share its memory."""
+def _read_bytes(path: Path) -> np.ndarray:
+    """The unpacked content (bytes,) uint8, writable, so that tensors can share its memory."""
     try:
         if path.suffix != ".gz":
-            return bytearray(path.read_bytes())
+            return np.fromfile(path, np.uint8)
         with gzip.open(path) as file:
-            return bytearray(file.read())
+            return np.frombuffer(bytearray(file.read()), np.uint8)
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise InputError(_damaged(path, str(error))) from error
     except OSError as error:
         raise InputError(f"{path}: cannot be read ({error.strerror})") from error
 
 
-def _parse(path: Path, content: bytearray, dimensions: int) -> np.ndarray:
+def _parse(path: Path, content: np.ndarray, dimensions: int) -> np.ndarray:
     """The array in an IDX file: two zero bytes, type 8 (uint8), number of dimensions, big-endian sizes, values."""
-    shape = _header(path, bytes(content[: 4 + 4 * dimensions]), dimensions)
+    shape = _header(path, content[: 4 + 4 * dimensions].tobytes(), dimensions)
     offset = 4 + 4 * dimensions
     expected = offset + int(np.prod(shape, dtype=object))
     if len(content) != expected:
         raise InputError(_damaged(path, f"{len(content)} bytes, and its header promises {expected}"))
-    return np.frombuffer(content, np.uint8, offset=offset).reshape(shape)
+    return content[offset:].reshape(shape)
 
 
 def _header(path: Path, start: bytes, dimensions: int) -> tuple[int, ...]:

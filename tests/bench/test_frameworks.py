@@ -21,7 +21,7 @@ def test_an_epoch_against_whoever_is_installed(capfd, tmp_path, monkeypatch):
     assert main(["bench", "epoch", "json=true", *QUICK]) == 0
     out, _ = capfd.readouterr()
     report = json.loads(out)
-    rivals, missing = contest._rivals("all")
+    rivals, missing = contest.rivals("all")
     assert set(report["seconds"]["epoch"]) == {"deepexp", *rivals}
     assert report["notes"] == missing
     assert report["limit"]["epoch_seconds"] > 0
@@ -31,12 +31,12 @@ def test_an_epoch_against_whoever_is_installed(capfd, tmp_path, monkeypatch):
 
 def test_who_is_named_must_be_there(monkeypatch):
     monkeypatch.setattr(contest, "_is_installed", lambda package: package == "keras")
-    assert contest._rivals("all") == (["plain", "keras"], ["lightning is left out: it is not installed"])
-    assert contest._rivals("keras,plain,keras") == (["keras", "plain"], [])
+    assert contest.rivals("all") == (["plain", "bare", "keras"], ["lightning is left out: it is not installed"])
+    assert contest.rivals("keras,plain,keras") == (["keras", "plain"], [])
     with pytest.raises(InputError, match="lightning is not installed; pip install lightning"):
-        contest._rivals("plain,lightning")
+        contest.rivals("plain,lightning")
     with pytest.raises(InputError, match=r"'kreas' is not allowed .*'keras'"):
-        contest._rivals("kreas")
+        contest.rivals("kreas")
 
 
 def test_keras_has_the_same_net(monkeypatch):

@@ -41,7 +41,7 @@ def elsewhere(tmp_path, monkeypatch):
         ("deepexp train model.pretrained=", [f"model.pretrained={word} " for word in ("auto", "false", "true")]),
         ("deepexp train model.pretrained=/some", [":path"]),
         ("deepexp train resume=", [":path"]),
-        ("deepexp bench st", ["step "]),
+        ("deepexp bench st", ["step ", "start "]),
         ("deepexp list opt", ["optim "]),
         ("deepexp completion ", ["bash ", "fish ", "zsh ", "--help "]),
         ("deepexp nonsense ", []),

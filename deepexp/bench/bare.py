@@ -1,0 +1,127 @@
+"""The bare loop: a run's own arithmetic and nothing else, to see what deepexp itself costs beside it.
+
+Pictures as bytes in memory, gathered in a new order each epoch, normalised, channels_last, in the config's precision;
+threads and memory set up as for a run. Nothing is logged, checked, saved, counted, or fetched from the device.
+"""
+
+import contextlib
+import time
+from collections.abc import Iterator
+
+import torch
+from torch.nn import functional as F
+
+from deepexp import build, runtime
+from deepexp.bench.contender import EpochResult, Unsuited, synchronise
+from deepexp.check import Plan
+from deepexp.data.augment import Nothing
+from deepexp.data.normalise import Normaliser
+from deepexp.data.source import Split
+from deepexp.optim.freeze import FreezePlan
+from deepexp.schema import TrainConfig
+from deepexp.step import Precision
+
+_EVALUATION_BATCH = 500
+
+
+@contextlib.contextmanager
+def opened(config: TrainConfig, plan: Plan) -> Iterator["Bare"]:
+    """The bare loop, ready to start. Raises `Unsuited` for a config whose arithmetic is more than a plain update."""
+    missing = next(_more_than_plain(config, plan), None)
+    if missing is not None:
+        raise Unsuited(f"it has no {missing}")
+    session = runtime.session(
+        threads=config.threads, deterministic=config.deterministic, tf32=config.precision == "tf32"
+    )
+    with session:
+        yield Bare(config, plan)
+
+
+def _more_than_plain(config: TrainConfig, plan: Plan) -> Iterator[str]:
+    if not isinstance(build.augment(config), Nothing):
+        yield "augmentation"
+    for name in ("clip_grad_norm", "ema"):
+        if getattr(config, name) is not None:
+            yield name
+    if any(len(update) > 1 for update in plan.updates):
+        yield "updates of several batches"
+    if config.precision == "fp16":
+        yield "loss scaling"
+    if config.label_smoothing or config.loss_reduction != "mean":
+        yield "other loss than the mean cross-entropy"
+
+
+class Bare:
+    """A `Contender`."""
+
+    name = "bare loop"
+
+    def __init__(self, config: TrainConfig, plan: Plan) -> None:
+        data = build.dataset(config, plan)
+        self._device = plan.device
+        self._precision = Precision(plan.device, config.precision)
+        self._normalise = Normaliser(data.shape, data.mean.to(plan.device), data.std.to(plan.device))
+        self._train, self._test = data.train, data.test
+        self._train_pixels, self._test_pixels = (split.pixels.to(plan.device) for split in (data.train, data.test))
+        self._train_labels, self._test_labels = (split.labels.to(plan.device) for split in (data.train, data.test))
+        self._bounds = [update[0] for update in plan.updates]
+        self._model = build.model(config, plan.shape, len(data.classes), plan.device)
+        self._freeze = FreezePlan(self._model, build.freeze_rules(config, self._model), config.epochs)
+        self._freeze.apply(0)
+        self._optimizer = build.optimizer(config, self._model, fused=True)
+        if isinstance(self._optimizer, torch.optim.LBFGS):
+            raise Unsuited("it has no line search")
+
+    def steps(self, count: int) -> float:
+        """See `Contender`."""
+        self._begin_training()
+        left = count
+        synchronise(self._device)
+        began = time.perf_counter()
+        while left:
+            left -= self._train_some(self._bounds[:left])
+        synchronise(self._device)
+        return (time.perf_counter() - began) / count
+
+    def epoch(self) -> EpochResult:
+        """See `Contender`."""
+        began = time.perf_counter()
+        self._begin_training()
+        self._train_some(self._bounds)
+        errors = self._test_errors()
+        return EpochResult(time.perf_counter() - began, errors / len(self._test_labels))
+
+    def _begin_training(self) -> None:
+        self._model.train()
+        self._freeze.eval_frozen()
+
+    def _train_some(self, bounds: list[tuple[int, int]]) -> int:
+        """Updates on so many batches of a new order; their number."""
+        order = torch.randperm(len(self._train)).to(self._device)
+        labels = self._train_labels[order]
+        rows = _rows(self._train, order)
+        for start, stop in bounds:
+            images = self._normalise(self._train_pixels.index_select(0, rows[start:stop]))
+            self._optimizer.zero_grad()
+            with self._precision.autocast():
+                logits = self._model(images)  # (batch, classes)
+                loss = F.cross_entropy(logits.float(), labels[start:stop])
+            loss.backward()
+            self._optimizer.step()
+        return len(bounds)
+
+    def _test_errors(self) -> int:
+        self._model.eval()
+        rows = _rows(self._test, torch.arange(len(self._test), device=self._device))
+        errors = []
+        with torch.inference_mode(), self._precision.autocast():
+            for part, labels in zip(
+                rows.split(_EVALUATION_BATCH), self._test_labels.split(_EVALUATION_BATCH), strict=True
+            ):
+                logits = self._model(self._normalise(self._test_pixels.index_select(0, part)))
+                errors.append((logits.argmax(1) != labels).sum())
+        return int(torch.stack(errors).sum().item())
+
+
+def _rows(split: Split, samples: torch.Tensor) -> torch.Tensor:
+    return samples if split.rows is None else split.rows.to(samples.device)[samples]

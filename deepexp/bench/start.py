@@ -1,0 +1,222 @@
+"""`bench start`: from the command to the first update of a run, against scripts that do no more than that.
+
+Every start is a process of its own. The pictures of the others lie ready in one NumPy file, in the shape that the
+net takes, and with the mean and deviation known; deepexp reads the data as it always does.
+"""
+
+import importlib.metadata
+import json
+import os
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from omegaconf import OmegaConf
+
+from deepexp import build, check, runtime, startup
+from deepexp.bench import compare, contest, plain
+from deepexp.bench.options import StartOptions
+from deepexp.bench.report import OURS, PLAIN
+from deepexp.bench.start_report import Start, StartReport
+from deepexp.compose import Composed, compose
+from deepexp.console import progress
+from deepexp.data.dataset import Dataset
+from deepexp.errors import InputError, RunFailed
+from deepexp.overrides import quote, quote_paths
+from deepexp.schema import Component, TrainConfig
+
+_SCRIPTS = {
+    OURS: "deepexp.bench.start_ours",
+    PLAIN: "deepexp.bench.start_plain",
+    "lightning": "deepexp.bench.start_lightning",
+    "keras": "deepexp.bench.start_keras",
+}
+_KERAS_NET = {
+    "target": "deepexp.models.mnist_net.MnistNet",
+    "arguments": {"activation": "relu", "dropout": None, "batch_norm": None},
+}
+_USAGE_ERROR = 2
+
+
+@dataclass(frozen=True)
+class _Command:
+    """A process that trains until its first update."""
+
+    name: str
+    words: Sequence[str]
+    environment: Mapping[str, str]
+    folder: Path
+
+    def __call__(self) -> Start:
+        """Start it, wait for it. Raises `InputError` or `RunFailed` with what it said when it went wrong."""
+        answer = self.folder / "answer.json"
+        answer.unlink(missing_ok=True)
+        began = time.perf_counter()
+        done = subprocess.run(
+            [sys.executable, "-m", _SCRIPTS[self.name], repr(began), str(answer), *self.words],
+            env=dict(self.environment),
+            stdin=subprocess.DEVNULL,
+            capture_output=True,
+            text=True,
+            errors="replace",
+        )
+        if answer.exists():
+            return Start(**json.loads(answer.read_text(encoding="utf-8")))
+        said = done.stderr.strip().splitlines() or [f"it made no update, and ended with status {done.returncode}"]
+        lines = said if self.name == OURS else said[-1:]
+        error = InputError if done.returncode == _USAGE_ERROR and self.name == OURS else RunFailed
+        raise error("\n".join(f"bench: {self.name}: {line.removeprefix('deepexp: ')}" for line in lines))
+
+
+def run(options: StartOptions, overrides: Sequence[str]) -> StartReport:
+    """Compose, check, and compare. Raises `InputError` as `deepexp train` would for the same overrides."""
+    for word in overrides:
+        if word.partition("=")[0].lstrip("+~") in ("resume", "output_dir", "dry_run"):
+            raise InputError(f"{word}: bench start makes runs of its own, in a temporary directory; leave it out")
+    rivals, left_out = _rivals(options.against)
+    with tempfile.TemporaryDirectory(prefix="deepexp-bench-") as name:
+        folder = Path(name)
+        words, composed, config, plan = _prepared(overrides, folder)
+        ours = _Command(OURS, [*words, f"output_dir={quote(str(folder / 'runs'))}"], os.environ, folder)
+        with progress("measuring starts", (1 + options.rounds) * (1 + len(rivals)), "starts") as shown:
+            first = ours()  # decodes or downloads what has to be; files are in the system's own cache from here on
+            shown.advance(1)
+            commands = {OURS: ours}
+            for rival, task in _tasks(rivals, config, plan, folder, left_out).items():
+                commands[rival] = _Command(rival, [str(task)], startup.users_environment(), folder)
+                commands[rival]()
+                shown.advance(1)
+            starts = _in_turns(commands, options.rounds, lambda: shown.advance(1))
+    return StartReport(
+        model=str(composed.choices["model"]),
+        data=str(composed.choices["data"]),
+        overrides=list(overrides),
+        device=runtime.describe_device(plan.device),
+        names={name: _title(name) for name in commands},
+        starts=starts,
+        first=first if _has_cache(config) else None,
+        notes=left_out,
+    )
+
+
+def _rivals(against: str) -> tuple[list[str], list[str]]:
+    """(who deepexp is compared with, a line for each that is not installed). Raises `InputError`."""
+    rivals, left_out = contest.rivals(against)
+    scripts = [name for name in rivals if name in _SCRIPTS]
+    if against != "all" and (others := set(rivals) - set(scripts)):
+        raise InputError(f"against: {', '.join(sorted(others))} has no start of its own; {', '.join(_SCRIPTS)}")
+    return scripts, left_out
+
+
+def _prepared(overrides: Sequence[str], folder: Path) -> tuple[list[str], Composed, TrainConfig, check.Plan]:
+    """(the words of the run, and what they come to); decoded pictures are cached in the folder."""
+    words = quote_paths(overrides)
+    composed = compose("train", words)
+    if _has_cache(_planned(composed)[0]):
+        words = [*words, f"data.cache={quote(str(folder / 'cache'))}"]
+        composed = compose("train", words)
+    config, plan = _planned(composed)
+    build.resolve_pretrained(config)
+    return words, composed, config, plan
+
+
+def _planned(composed: Composed) -> tuple[TrainConfig, check.Plan]:
+    return check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
+
+
+def _has_cache(config: TrainConfig) -> bool:
+    """Whether the data are decoded once, and read from a cache by later runs."""
+    return "cache" in config.data.component.arguments
+
+
+def _tasks(
+    rivals: Sequence[str], config: TrainConfig, plan: check.Plan, folder: Path, left_out: list[str]
+) -> dict[str, Path]:
+    """The file that tells each rival what to do; who cannot do it gets none, and a line in `left_out`."""
+    if "keras" in rivals and (reason := _why_not_keras(config, plan)):
+        left_out.append(f"keras is left out: {reason}")
+        rivals = [name for name in rivals if name != "keras"]
+    if not rivals:
+        return {}
+    content = _content(config, plan, build.dataset(config, plan), folder)
+    tasks = {}
+    for name in rivals:
+        tasks[name] = folder / f"{name}.json"
+        optim = _in_keras(config) if name == "keras" else content["optim"]
+        tasks[name].write_text(json.dumps({**content, "optim": optim}), encoding="utf-8")
+    return tasks
+
+
+def _content(config: TrainConfig, plan: check.Plan, data: Dataset, folder: Path) -> dict[str, Any]:
+    """What a script needs to know; the training pictures are written beside it, as they come out of a data set."""
+    plain.check_memory(data, torch.device("cpu"))
+    pictures = data.train.pictures(torch.arange(len(data.train)))
+    np.save(folder / "images.npy", np.ascontiguousarray(pictures.numpy()))  # (samples, channels, height, width), uint8
+    np.save(folder / "labels.npy", data.train.labels.numpy())
+    start, stop = plan.updates[0][0]
+    return {
+        "images": str(folder / "images.npy"),
+        "labels": str(folder / "labels.npy"),
+        "mean": data.mean.tolist(),
+        "std": data.std.tolist(),
+        "model": _called(config.model.component),
+        "optim": _called(config.optim.component),
+        "shape": plan.shape,
+        "classes": len(data.classes),
+        "batch_size": stop - start,
+        "threads": runtime.default_threads() if config.threads == "auto" else config.threads,
+        "device": str(plan.device),
+        "seed": config.seed,
+    }
+
+
+def _called(component: Component) -> dict[str, Any]:
+    arguments = {name: value for name, value in component.arguments.items() if not name.startswith("_")}
+    return {"target": component.target, "arguments": arguments}
+
+
+def _why_not_keras(config: TrainConfig, plan: check.Plan) -> str | None:
+    """What of the config its script does not have."""
+    if plan.device.type != "cpu":
+        return "it is measured on CPUs only"
+    if _called(config.model.component) != _KERAS_NET:
+        return "it has mnist_net only, with ReLU and neither dropout nor batch normalisation"
+    if _in_keras(config) is None:
+        return "it has SGD and Adam only, without weight decay"
+    return None
+
+
+def _in_keras(config: TrainConfig) -> dict[str, Any] | None:
+    """The optimizer's name and arguments in Keras."""
+    target, arguments = config.optim.component.target, config.optim.component.arguments
+    if arguments.get("weight_decay"):
+        return None
+    rate = {"learning_rate": arguments["lr"]}
+    if target == "torch.optim.SGD" and not arguments.get("dampening"):
+        return {"name": "SGD", "arguments": {**rate, "momentum": arguments.get("momentum", 0.0)}}
+    return {"name": "Adam", "arguments": rate} if target == "torch.optim.Adam" else None
+
+
+def _in_turns(commands: Mapping[str, _Command], rounds: int, tell: Callable[[], None]) -> dict[str, list[Start]]:
+    """Every start of each, in rounds."""
+    starts: dict[str, list[Start]] = {name: [] for name in commands}
+
+    def seconds(command: _Command) -> float:
+        starts[command.name].append(command())
+        return starts[command.name][-1].began_seconds
+
+    compare.rounds(dict(commands), seconds, rounds, tell)
+    return starts
+
+
+def _title(name: str) -> str:
+    if name in contest.PACKAGES:
+        return f"{name.capitalize()} {importlib.metadata.version(contest.PACKAGES[name])}"
+    return {OURS: "deepexp", PLAIN: "plain loop"}[name]

@@ -1,0 +1,62 @@
+"""The bare loop makes deepexp's own updates, and says what it cannot make."""
+
+import pytest
+import torch
+
+from deepexp import build
+from deepexp.bench import bare, ours
+from deepexp.bench.contender import Unsuited
+
+from .setting import planned
+
+
+@pytest.mark.parametrize(
+    "overrides", [[], ["optim=adam", "optim.lr=0.001"], ["precision=bf16"], ["model=monster", "model.pretrained=false"]]
+)
+def test_its_updates_are_those_of_a_run(overrides):
+    """Given the same order: the weights after an epoch, and the test errors, are bit for bit deepexp's."""
+    config, plan = planned("order=sequential", "batch_size=30", "data.subset=100", *overrides)
+    with ours.opened(config, plan) as run, pytest.MonkeyPatch.context() as patch:
+        result = run.epoch()
+        expected = {name: weight.clone() for name, weight in run._parts.model.state_dict().items()}
+        patch.setattr(torch, "randperm", torch.arange)
+        with bare.opened(config, plan) as loop:
+            assert loop.epoch().test_error_rate == result.test_error_rate
+            for name, weight in loop._model.state_dict().items():
+                assert torch.equal(weight, expected[name]), name
+
+
+def test_steps_go_on_over_the_end_of_an_epoch(monkeypatch):
+    config, plan = planned("data.subset=100", "batch_size=30")
+    made = []
+    step = torch.optim.SGD.step
+    monkeypatch.setattr(torch.optim.SGD, "step", lambda *a, **k: made.append(1) or step(*a, **k))
+    with bare.opened(config, plan) as loop:
+        assert loop.steps(11) > 0
+    assert len(made) == 11
+
+
+def test_samples_that_share_a_picture_are_gathered():
+    config, plan = planned("data.subset=10", "data.replicate=3", "batch_size=30", "order=sequential")
+    data = build.dataset(config, plan)
+    with bare.opened(config, plan) as loop:
+        rows = bare._rows(loop._train, torch.arange(30))
+    assert torch.equal(data.train.pixels[rows], data.train.pixels[data.train.rows])
+
+
+@pytest.mark.parametrize(
+    ("override", "what"),
+    [
+        ("augment=crop_flip", "augmentation"),
+        ("clip_grad_norm=1", "clip_grad_norm"),
+        ("ema=0.9", "ema"),
+        ("accumulate=2", "several batches"),
+        ("label_smoothing=0.1", "loss"),
+        ("loss_reduction=sum", "loss"),
+        ("optim=lbfgs", "line search"),
+    ],
+)
+def test_what_it_cannot_do_is_said(override, what):
+    config, plan = planned(override)
+    with pytest.raises(Unsuited, match=what), bare.opened(config, plan):
+        pass
