@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from deepexp.data.features import FeatureLoader, Function
 from deepexp.data.memory import available_bytes
 from deepexp.optim.freeze import FreezePlan
+from deepexp.runtime import available_cores
 from deepexp.step import Precision, Step
 from deepexp.units import amount
 
@@ -64,8 +65,10 @@ class FrozenFeatures:
 def arrange(
     step: Step, loaders: Sequence[FeatureLoader], freeze: FreezePlan, epochs: int, refused: str | None
 ) -> FrozenFeatures:
-    """Keep features where that is exact, pays, and takes at most half of the device's available memory.
+    """Keep features where that is exact, pays, and takes at most half of the memory that there is for this run.
 
+    On a CPU that is the part of the available memory that its threads are of the cores: as many runs may be at work
+    beside each other, and all of them look at the same moment.
     `epochs`: of the whole run; `refused`: what in the config forbids it.
     """
     first = stem(step.model)
@@ -77,9 +80,9 @@ def arrange(
         return FrozenFeatures(step, loaders, 0, f"no, {name} is not frozen as a whole")
     reason = refused or _reason_against(first, frozen)
     needed = _needed_bytes(first, step.precision, loaders)
-    available = available_bytes(step.precision.device)
-    if reason is None and available is not None and needed > available / 2:
-        reason = f"{amount(needed, 'B')} are more than half of the memory that is free, {amount(available, 'B')}"
+    share = _share_of_memory(step.precision.device)
+    if reason is None and share is not None and needed > share / 2:
+        reason = f"{amount(needed, 'B')} are more than half of the memory for this run, {amount(share, 'B')}"
     choice = f"yes, {amount(needed, 'B')} for {frozen} epochs" if reason is None else f"no, {reason}"
     log.info("keep what the frozen layers (%s) give instead of computing it in each epoch: %s", name, choice)
     return FrozenFeatures(step, loaders, frozen if reason is None else 0, choice)
@@ -114,6 +117,13 @@ def _function(first: nn.Module, precision: Precision) -> Function:
             return cast(Tensor, first(images))
 
     return features
+
+
+def _share_of_memory(device: torch.device) -> int | None:
+    available = available_bytes(device)
+    if available is None or device.type != "cpu":
+        return available
+    return available * min(torch.get_num_threads(), available_cores()) // available_cores()
 
 
 def _needed_bytes(first: nn.Module, precision: Precision, loaders: Sequence[FeatureLoader]) -> int:

@@ -80,7 +80,7 @@ MAY_KNOW = {
     "page_style": [],
     "text_table": ["terminal"],
     "yaml_file": ["errors"],
-    "frozen_features": ["data", "optim", "step", "units"],
+    "frozen_features": ["data", "optim", "runtime", "step", "units"],
     "options": ["errors", "schema", "yaml_file"],
 }
 
