@@ -201,6 +201,8 @@ def _recorded(run: RunDirectory, console: Console) -> Iterator[RunLog]:
         failed.shown = run_log is not None
         raise failed from error
     finally:
-        if run_log is not None:
-            run_log.close()
-        run.unlock()
+        try:
+            if run_log is not None:
+                run_log.close()
+        finally:
+            run.unlock()
