@@ -38,10 +38,18 @@ def row(shown, begin):
     return next(line[len(begin) :].split() for line in shown.lines() if line.startswith(begin))
 
 
-def test_the_parts_of_a_start_add_up_to_it(capfd, tmp_path, monkeypatch):
-    monkeypatch.chdir(tmp_path)
+@pytest.mark.slow
+def test_a_start_and_its_parts(capfd, tmp_path, monkeypatch):
+    """On pictures that are decoded the first time, and come from a cache of the benchmark's own afterwards."""
+    random = np.random.default_rng(0)
+    folder = tmp_path / "data" / "pictures"
+    for index, name in enumerate(["a", "b"] * 10):
+        path = folder / ("train" if index < 14 else "test") / name / f"{index}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(random.integers(0, 255, (28, 28), dtype=np.uint8)).save(path)
+    monkeypatch.chdir(folder.parent)
     began = time.perf_counter()
-    assert main(["bench", "start", "data.subset=60", *QUICK]) == 0
+    assert main(["bench", "start", "data=image_folder", f"data.root={folder}", *QUICK, "batch_size=5"]) == 0
     wall = time.perf_counter() - began
     out, err = capfd.readouterr()
     found = json.loads(out)
@@ -56,23 +64,12 @@ def test_the_parts_of_a_start_add_up_to_it(capfd, tmp_path, monkeypatch):
     assert parts["first step"] == pytest.approx(
         found["seconds"]["done"]["deepexp"][0] - found["seconds"]["began"]["deepexp"][0], rel=0.05, abs=1e-3
     )
-    assert found["first_start"] is None
-    assert not list(tmp_path.iterdir()), "a benchmark leaves nothing behind"
+    assert found["first_start"]["parts_seconds"]["loading data"] > parts["loading data"]
+    assert [path.name for path in folder.parent.iterdir()] == ["pictures"], "a benchmark leaves nothing behind"
 
 
-@pytest.mark.slow
-def test_decoded_pictures_come_from_a_cache_of_its_own_after_the_first_time(capfd, tmp_path):
-    random = np.random.default_rng(0)
-    folder = tmp_path / "data" / "pictures"
-    for index, name in enumerate(["a", "b"] * 10):
-        path = folder / ("train" if index < 14 else "test") / name / f"{index}.png"
-        path.parent.mkdir(parents=True, exist_ok=True)
-        Image.fromarray(random.integers(0, 255, (28, 28), dtype=np.uint8)).save(path)
-    words = ["data=image_folder", f"data.root={folder}", *[word for word in QUICK if "batch" not in word]]
-    assert main(["bench", "start", *words, "batch_size=5"]) == 0
-    found = json.loads(capfd.readouterr().out)
-    assert found["first_start"]["parts_seconds"]["loading data"] > found["parts_seconds"][0]["loading data"]
-    assert [path.name for path in folder.parent.iterdir()] == ["pictures"], "and not beside the pictures"
+def test_only_decoded_pictures_have_a_first_time():
+    assert not start._has_cache(planned()[0])
 
 
 @pytest.mark.slow
