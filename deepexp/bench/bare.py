@@ -15,8 +15,7 @@ from deepexp import build, runtime
 from deepexp.bench.contender import EpochResult, Unsuited, synchronise
 from deepexp.check import Plan
 from deepexp.data.augment import Nothing
-from deepexp.data.normalise import Normaliser
-from deepexp.data.source import Split
+from deepexp.data.loader import make_loader
 from deepexp.optim.freeze import FreezePlan
 from deepexp.schema import TrainConfig
 from deepexp.step import Precision
@@ -60,10 +59,10 @@ class Bare:
         data = build.dataset(config, plan)
         self._device = plan.device
         self._precision = Precision(plan.device, config.precision)
-        self._normalise = Normaliser(data.shape, data.mean.to(plan.device), data.std.to(plan.device))
-        self._train, self._test = data.train, data.test
-        self._train_pixels, self._test_pixels = (split.pixels.to(plan.device) for split in (data.train, data.test))
-        self._train_labels, self._test_labels = (split.labels.to(plan.device) for split in (data.train, data.test))
+        self._train, self._test = (
+            make_loader(split, data, plan.device, "resident") for split in (data.train, data.test)
+        )
+        self._train_samples, self._test_samples = len(data.train), len(data.test)
         self._bounds = [update[0] for update in plan.updates]
         self._model = build.model(config, plan.shape, len(data.classes), plan.device)
         self._freeze = FreezePlan(self._model, build.freeze_rules(config, self._model), config.epochs)
@@ -89,7 +88,7 @@ class Bare:
         self._begin_training()
         self._train_some(self._bounds)
         errors = self._test_errors()
-        return EpochResult(time.perf_counter() - began, errors / len(self._test_labels))
+        return EpochResult(time.perf_counter() - began, errors / self._test_samples)
 
     def _begin_training(self) -> None:
         self._model.train()
@@ -97,31 +96,23 @@ class Bare:
 
     def _train_some(self, bounds: list[tuple[int, int]]) -> int:
         """Updates on so many batches of a new order; their number."""
-        order = torch.randperm(len(self._train)).to(self._device)
-        labels = self._train_labels[order]
-        rows = _rows(self._train, order)
-        for start, stop in bounds:
-            images = self._normalise(self._train_pixels.index_select(0, rows[start:stop]))
+        order = torch.randperm(self._train_samples)
+        for images, labels in self._train.batches(order, bounds):
             self._optimizer.zero_grad()
             with self._precision.autocast():
                 logits = self._model(images)  # (batch, classes)
-                loss = F.cross_entropy(logits.float(), labels[start:stop])
+                loss = F.cross_entropy(logits.float(), labels)
             loss.backward()
             self._optimizer.step()
         return len(bounds)
 
     def _test_errors(self) -> int:
         self._model.eval()
-        rows = _rows(self._test, torch.arange(len(self._test), device=self._device))
+        order = torch.arange(self._test_samples)
+        starts = range(0, self._test_samples, _EVALUATION_BATCH)
+        bounds = [(start, min(start + _EVALUATION_BATCH, self._test_samples)) for start in starts]
         errors = []
         with torch.inference_mode(), self._precision.autocast():
-            for part, labels in zip(
-                rows.split(_EVALUATION_BATCH), self._test_labels.split(_EVALUATION_BATCH), strict=True
-            ):
-                logits = self._model(self._normalise(self._test_pixels.index_select(0, part)))
-                errors.append((logits.argmax(1) != labels).sum())
+            for images, labels in self._test.batches(order, bounds):
+                errors.append((self._model(images).argmax(1) != labels).sum())
         return int(torch.stack(errors).sum().item())
-
-
-def _rows(split: Split, samples: torch.Tensor) -> torch.Tensor:
-    return samples if split.rows is None else split.rows.to(samples.device)[samples]

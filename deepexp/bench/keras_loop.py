@@ -17,7 +17,7 @@ import torch
 from torch import nn
 
 from deepexp import build, runtime
-from deepexp.bench import plain
+from deepexp.bench import keras_net, plain
 from deepexp.bench.contender import EpochResult, Unsuited
 from deepexp.check import Plan
 from deepexp.models.mnist_net import MnistNet
@@ -31,8 +31,7 @@ def opened(config: TrainConfig, plan: Plan) -> Iterator["Keras"]:
     """The model, compiled. Raises `Unsuited` for what Keras does not have in the same form."""
     if config.accumulate > 1 or isinstance(config.batch_size, str):
         raise Unsuited("it is given plain batches only")
-    if plan.device.type != "cpu":
-        raise Unsuited("it is measured on CPUs only")
+    check_device(plan.device)
     threads = runtime.default_threads() if config.threads == "auto" else config.threads
     if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") is not None:
         os.environ["KERAS_BACKEND"] = "tensorflow"
@@ -77,7 +76,7 @@ class Keras:
         data = build.dataset(config, plan)
         plain.check_memory(data, torch.device("cpu"))
         net = build.model(config, plan.shape, len(data.classes), "cpu")
-        optimizer = _optimizer(build.optimizer(config, net))
+        optimizer = keras_net.optimizer(*optimizer_named(build.optimizer(config, net)))
         self.model = sequential(net, plan.shape)
         self.model.compile(
             optimizer=optimizer,
@@ -111,30 +110,27 @@ class Keras:
         return time.perf_counter() - began
 
 
+def checked(net: nn.Module) -> MnistNet:
+    """The net, if it exists in Keras here; else `Unsuited` is raised."""
+    if not isinstance(net, MnistNet) or not isinstance(net.activation, nn.ReLU) or _is_regularised(net):
+        raise Unsuited("it has mnist_net only, with ReLU and neither dropout nor batch normalisation")
+    return net
+
+
+def _is_regularised(net: MnistNet) -> bool:
+    return not all(isinstance(part, nn.Identity) for part in (net.bn1, net.dropout))
+
+
+def check_device(device: torch.device) -> None:
+    """Raise `Unsuited` for a device that Keras is not measured on."""
+    if device.type != "cpu":
+        raise Unsuited("it is measured on CPUs only")
+
+
 def sequential(net: nn.Module, shape: tuple[int, int, int]) -> Any:
     """The same layers with the same weights, for pictures (batch, height, width, channels). Raises `Unsuited`."""
-    from keras import Input, Sequential
-    from keras.layers import Conv2D, Dense, Flatten, MaxPooling2D, ReLU
-
-    plain_parts = isinstance(net, MnistNet) and isinstance(net.activation, nn.ReLU)
-    if not plain_parts or not all(isinstance(part, nn.Identity) for part in (net.bn1, net.dropout)):
-        raise Unsuited("it has mnist_net only, with ReLU and neither dropout nor batch normalisation")
-    assert isinstance(net, MnistNet)
-    channels, height, width = shape
-    model = Sequential(
-        [
-            Input((height, width, channels)),
-            Conv2D(32, 5),
-            MaxPooling2D(3),
-            ReLU(),
-            Conv2D(64, 5),
-            MaxPooling2D(2),
-            ReLU(),
-            Flatten(),
-            Dense(net.fc1.out_features, activation="relu"),
-            Dense(net.fc2.out_features),
-        ]
-    )
+    net = checked(net)
+    model = keras_net.network(shape, net.fc1.out_features, net.fc2.out_features)
     model.set_weights(_weights(net, model.layers[5].output.shape[1:3]))
     return model
 
@@ -156,17 +152,16 @@ def _weights(net: MnistNet, map_size: tuple[int, int]) -> list[np.ndarray]:
     return [tensor.detach().numpy() for tensor in tensors if tensor is not None]
 
 
-def _optimizer(ours: torch.optim.Optimizer) -> Any:
-    """The optimizer with the same rule. Raises `Unsuited` if there is none."""
-    from keras.optimizers import SGD, Adam
-
+def optimizer_named(ours: torch.optim.Optimizer) -> tuple[str, dict[str, Any]]:
+    """The name and the arguments of Keras's optimizer with the same rule. Raises `Unsuited` if there is none."""
     options = ours.param_groups[0]
     if len(ours.param_groups) == 1 and not options.get("weight_decay"):
+        rate = {"learning_rate": options["lr"]}
         if type(ours) is torch.optim.SGD and not options["dampening"]:
-            return SGD(options["lr"], momentum=options["momentum"], nesterov=options["nesterov"])
+            return "SGD", {**rate, "momentum": options["momentum"], "nesterov": options["nesterov"]}
         if type(ours) is torch.optim.Adam and not options["amsgrad"]:
             beta_1, beta_2 = options["betas"]
-            return Adam(options["lr"], beta_1=beta_1, beta_2=beta_2, epsilon=options["eps"])
+            return "Adam", {**rate, "beta_1": beta_1, "beta_2": beta_2, "epsilon": options["eps"]}
     raise Unsuited("it has SGD and Adam only, without weight decay and groups")
 
 

@@ -14,13 +14,12 @@ from typing import Any
 
 import lightning
 import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from deepexp import build, runtime
 from deepexp.bench import plain
 from deepexp.bench.contender import EpochResult, Unsuited
+from deepexp.bench.lightning_module import Module
 from deepexp.check import Plan
 from deepexp.schema import TrainConfig
 
@@ -50,7 +49,7 @@ class Lightning:
         model = build.model(config, plan.shape, len(data.classes), "cpu")
         for parameter in model.parameters():
             parameter.data = plain.in_nchw(parameter.data)
-        self._module = _Module(model, build.optimizer(config, model))
+        self._module = Module(model, build.optimizer(config, model))
         train, test = (
             TensorDataset(*plain.floats(split, data, torch.device("cpu"))) for split in (data.train, data.test)
         )
@@ -84,26 +83,6 @@ class Lightning:
 
     def _trainer(self, **options: Any) -> lightning.Trainer:
         return lightning.Trainer(**{**self._options, **options})
-
-
-class _Module(lightning.LightningModule):  # type: ignore[misc]
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        super().__init__()
-        self.model = model
-        self._optimizer = optimizer
-
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        images, labels = batch
-        loss = F.cross_entropy(self.model(images), labels)
-        self.log("train_loss", loss)
-        return loss
-
-    def test_step(self, batch: tuple[Tensor, Tensor]) -> None:
-        images, labels = batch
-        self.log("test_error_rate", (self.model(images).argmax(1) != labels).float().mean())
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self._optimizer
 
 
 class _Clock(lightning.Callback):  # type: ignore[misc]

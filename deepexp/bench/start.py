@@ -21,7 +21,8 @@ import torch
 from omegaconf import OmegaConf
 
 from deepexp import build, check, runtime, startup
-from deepexp.bench import compare, contest, plain
+from deepexp.bench import compare, contest, keras_loop, plain
+from deepexp.bench.contender import Unsuited
 from deepexp.bench.options import StartOptions
 from deepexp.bench.report import OURS, PLAIN
 from deepexp.bench.start_report import Start, StartReport
@@ -37,10 +38,6 @@ _SCRIPTS = {
     PLAIN: "deepexp.bench.start_plain",
     "lightning": "deepexp.bench.start_lightning",
     "keras": "deepexp.bench.start_keras",
-}
-_KERAS_NET = {
-    "target": "deepexp.models.mnist_net.MnistNet",
-    "arguments": {"activation": "relu", "dropout": None, "batch_norm": None},
 }
 _USAGE_ERROR = 2
 
@@ -140,17 +137,19 @@ def _tasks(
     rivals: Sequence[str], config: TrainConfig, plan: check.Plan, folder: Path, left_out: list[str]
 ) -> dict[str, Path]:
     """The file that tells each rival what to do; who cannot do it gets none, and a line in `left_out`."""
-    if "keras" in rivals and (reason := _why_not_keras(config, plan)):
-        left_out.append(f"keras is left out: {reason}")
-        rivals = [name for name in rivals if name != "keras"]
     if not rivals:
         return {}
-    content = _content(config, plan, build.dataset(config, plan), folder)
+    data = build.dataset(config, plan)
+    content = _content(config, plan, data, folder)
     tasks = {}
     for name in rivals:
+        try:
+            own = _for_keras(config, plan, len(data.classes)) if name == "keras" else {}
+        except Unsuited as error:
+            left_out.append(f"keras is left out: {error}")
+            continue
         tasks[name] = folder / f"{name}.json"
-        optim = _in_keras(config) if name == "keras" else content["optim"]
-        tasks[name].write_text(json.dumps({**content, "optim": optim}), encoding="utf-8")
+        tasks[name].write_text(json.dumps({**content, **own}), encoding="utf-8")
     return tasks
 
 
@@ -182,26 +181,11 @@ def _called(component: Component) -> dict[str, Any]:
     return {"target": component.target, "arguments": arguments}
 
 
-def _why_not_keras(config: TrainConfig, plan: check.Plan) -> str | None:
-    """What of the config its script does not have."""
-    if plan.device.type != "cpu":
-        return "it is measured on CPUs only"
-    if _called(config.model.component) != _KERAS_NET:
-        return "it has mnist_net only, with ReLU and neither dropout nor batch normalisation"
-    if _in_keras(config) is None:
-        return "it has SGD and Adam only, without weight decay"
-    return None
-
-
-def _in_keras(config: TrainConfig) -> dict[str, Any] | None:
-    """The optimizer's name and arguments in Keras."""
-    target, arguments = config.optim.component.target, config.optim.component.arguments
-    if arguments.get("weight_decay"):
-        return None
-    rate = {"learning_rate": arguments["lr"]}
-    if target == "torch.optim.SGD" and not arguments.get("dampening"):
-        return {"name": "SGD", "arguments": {**rate, "momentum": arguments.get("momentum", 0.0)}}
-    return {"name": "Adam", "arguments": rate} if target == "torch.optim.Adam" else None
+def _for_keras(config: TrainConfig, plan: check.Plan, classes: int) -> dict[str, Any]:
+    """What its script needs to know beside that of the others. Raises `Unsuited`."""
+    keras_loop.check_device(plan.device)
+    net = keras_loop.checked(build.model(config, plan.shape, classes, "meta"))
+    return {"hidden": net.fc1.out_features, "optim": keras_loop.optimizer_named(build.optimizer(config, net))}
 
 
 def _in_turns(commands: Mapping[str, _Command], rounds: int, tell: Callable[[], None]) -> dict[str, list[Start]]:

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from deepexp.bench import stopwatch
+from deepexp.bench import keras_net, stopwatch
 from deepexp.bench.stopwatch import Stopwatch
 
 
@@ -24,34 +24,15 @@ def main() -> None:
     os.environ["OMP_NUM_THREADS"] = str(content["threads"])
     import keras
 
-    model = _net(keras, tuple(content["shape"]), content["classes"])
+    model = keras_net.network(tuple(content["shape"]), content["hidden"], content["classes"])
     model.compile(
-        optimizer=getattr(keras.optimizers, content["optim"]["name"])(**content["optim"]["arguments"]),
+        optimizer=keras_net.optimizer(*content["optim"]),
         loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True),
     )
     images = np.load(content["images"]).transpose(0, 2, 3, 1).astype(np.float32)
     images = (images - np.array(content["mean"], np.float32)) / np.array(content["std"], np.float32)
     called = _first_update(keras, watch, answer)
     model.fit(images, np.load(content["labels"]), content["batch_size"], epochs=1, verbose=0, callbacks=[called])
-
-
-def _net(keras: Any, shape: tuple[int, int, int], classes: int) -> Any:
-    channels, height, width = shape
-    layers = keras.layers
-    return keras.Sequential(
-        [
-            keras.Input((height, width, channels)),
-            layers.Conv2D(32, 5),
-            layers.MaxPooling2D(3),
-            layers.ReLU(),
-            layers.Conv2D(64, 5),
-            layers.MaxPooling2D(2),
-            layers.ReLU(),
-            layers.Flatten(),
-            layers.Dense(200, activation="relu"),
-            layers.Dense(classes),
-        ]
-    )
 
 
 def _first_update(keras: Any, watch: Stopwatch, answer: Path) -> Any:

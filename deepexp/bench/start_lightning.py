@@ -7,12 +7,10 @@ from pathlib import Path
 from typing import Any
 
 import lightning
-import torch
-from torch import Tensor, nn
-from torch.nn import functional as F
 from torch.utils.data import DataLoader, TensorDataset
 
 from deepexp.bench import stopwatch
+from deepexp.bench.lightning_module import Module
 from deepexp.bench.start_plain import net_and_optimizer, pictures
 from deepexp.bench.stopwatch import Stopwatch
 
@@ -33,21 +31,7 @@ def main() -> None:
         enable_model_summary=False,
         default_root_dir=answer.parent,
     )
-    trainer.fit(_Module(*net_and_optimizer(content)), loader)
-
-
-class _Module(lightning.LightningModule):  # type: ignore[misc]
-    def __init__(self, model: nn.Module, optimizer: torch.optim.Optimizer) -> None:
-        super().__init__()
-        self.model = model
-        self._optimizer = optimizer
-
-    def training_step(self, batch: tuple[Tensor, Tensor]) -> Tensor:
-        images, labels = batch
-        return F.cross_entropy(self.model(images), labels)
-
-    def configure_optimizers(self) -> torch.optim.Optimizer:
-        return self._optimizer
+    trainer.fit(Module(*net_and_optimizer(content)), loader)
 
 
 class _FirstUpdate(lightning.Callback):  # type: ignore[misc]

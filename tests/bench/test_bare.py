@@ -3,7 +3,6 @@
 import pytest
 import torch
 
-from deepexp import build
 from deepexp.bench import bare, ours
 from deepexp.bench.contender import Unsuited
 
@@ -34,14 +33,6 @@ def test_steps_go_on_over_the_end_of_an_epoch(monkeypatch):
     with bare.opened(config, plan) as loop:
         assert loop.steps(11) > 0
     assert len(made) == 11
-
-
-def test_samples_that_share_a_picture_are_gathered():
-    config, plan = planned("data.subset=10", "data.replicate=3", "batch_size=30", "order=sequential")
-    data = build.dataset(config, plan)
-    with bare.opened(config, plan) as loop:
-        rows = bare._rows(loop._train, torch.arange(30))
-    assert torch.equal(data.train.pixels[rows], data.train.pixels[data.train.rows])
 
 
 @pytest.mark.parametrize(

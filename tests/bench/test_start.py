@@ -9,6 +9,7 @@ import pytest
 from PIL import Image
 
 from deepexp.bench import contest, start
+from deepexp.bench.contender import Unsuited
 from deepexp.bench.start_ours import PARTS
 from deepexp.bench.start_report import Start, StartReport
 from deepexp.bench.stopwatch import Stopwatch
@@ -138,14 +139,23 @@ def test_exactly_one_part_goes_on(monkeypatch):
 
 @pytest.mark.parametrize("word", ["model=resnet", "dropout=0.5", "optim=muon", "optim.weight_decay=0.1"])
 def test_what_keras_does_not_have_is_said(word):
-    assert "only" in start._why_not_keras(*planned(word))
+    with pytest.raises(Unsuited, match="only"):
+        start._for_keras(*planned(word), 10)
 
 
-def test_keras_takes_the_default():
-    config, plan = planned()
-    assert start._why_not_keras(config, plan) is None
-    assert start._in_keras(config) == {"name": "SGD", "arguments": {"learning_rate": 0.1, "momentum": 0.0}}
-    assert start._in_keras(planned("optim=adam")[0])["name"] == "Adam"
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], ("SGD", {"learning_rate": 0.1, "momentum": 0.0, "nesterov": False})),
+        (["optim=nesterov"], ("SGD", {"learning_rate": 0.02, "momentum": 0.9, "nesterov": True})),
+        (
+            ["optim=adam", "optim.betas=[0.8,0.9]"],
+            ("Adam", {"learning_rate": 0.001, "beta_1": 0.8, "beta_2": 0.9, "epsilon": 1e-8}),
+        ),
+    ],
+)
+def test_keras_is_told_the_net_and_the_whole_optimizer(words, expected):
+    assert start._for_keras(*planned(*words), 10) == {"hidden": 200, "optim": expected}
 
 
 def test_who_is_named_must_be_there(monkeypatch):

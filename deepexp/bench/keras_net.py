@@ -1,0 +1,32 @@
+"""The lecture's net and optimizers in Keras, for the benchmarks. Keras is imported when called, and nothing else."""
+
+from typing import Any
+
+
+def network(shape: tuple[int, int, int], hidden: int, classes: int) -> Any:
+    """`mnist_net` with ReLU, for pictures (batch, height, width, channels); `shape` is (channels, height, width)."""
+    from keras import Input, Sequential
+    from keras.layers import Conv2D, Dense, Flatten, MaxPooling2D, ReLU
+
+    channels, height, width = shape
+    return Sequential(
+        [
+            Input((height, width, channels)),
+            Conv2D(32, 5),
+            MaxPooling2D(3),
+            ReLU(),
+            Conv2D(64, 5),
+            MaxPooling2D(2),
+            ReLU(),
+            Flatten(),
+            Dense(hidden, activation="relu"),
+            Dense(classes),
+        ]
+    )
+
+
+def optimizer(name: str, arguments: dict[str, Any]) -> Any:
+    """One of Keras's optimizers."""
+    import keras
+
+    return getattr(keras.optimizers, name)(**arguments)
