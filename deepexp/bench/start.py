@@ -108,7 +108,8 @@ def _rivals(against: str) -> tuple[list[str], list[str]]:
     rivals, left_out = contest.rivals(against)
     scripts = [name for name in rivals if name in _SCRIPTS]
     if against != "all" and (others := set(rivals) - set(scripts)):
-        raise InputError(f"against: {', '.join(sorted(others))} has no start of its own; {', '.join(_SCRIPTS)}")
+        allowed = ", ".join(name for name in _SCRIPTS if name != OURS)
+        raise InputError(f"against: {', '.join(sorted(others))} has no start of its own; {allowed}, all")
     return scripts, left_out
 
 
