@@ -18,6 +18,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import get_object, instantiate
 from torch import nn
 
+from deepexp import cuda_graph
 from deepexp.data.augment import Nothing
 from deepexp.data.dataset import Dataset, announced_pictures, assemble
 from deepexp.data.features import FeatureLoader
@@ -26,6 +27,7 @@ from deepexp.data.source import DataInfo, Shape, Source, Split
 from deepexp.errors import InputError
 from deepexp.frozen_features import arrange
 from deepexp.models import init, pretrained
+from deepexp.optim.capturable import capturable_arguments
 from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
 from deepexp.optim.fused import fused_arguments
@@ -33,6 +35,7 @@ from deepexp.optim.groups import check_group_options, parameter_groups, refusals
 from deepexp.schema import Component, TrainConfig, refusal
 from deepexp.step import Objective, Precision, Step
 from deepexp.trainer import Parts
+from deepexp.updates import EagerUpdates
 
 if TYPE_CHECKING:
     from deepexp.check import Plan
@@ -99,14 +102,20 @@ def resolve_pretrained(config: TrainConfig) -> None:
         arguments["pretrained"] = pretrained.resolve("auto").choice
 
 
-def optimizer(config: TrainConfig, of: nn.Module, *, fused: bool = False) -> torch.optim.Optimizer:
-    """The optimizer over the model's parameters in their groups; `fused`: in one pass, where that is faster."""
+def optimizer(
+    config: TrainConfig, of: nn.Module, *, fused: bool = False, recorded: bool = False
+) -> torch.optim.Optimizer:
+    """The optimizer over the model's parameters in their groups.
+
+    `fused`: in one pass, where that is faster; `recorded`: so that its step can be recorded, where there is a way.
+    """
     check_optimizer(config)
     component = config.optim.component
     partial = _instantiate("optim", component)
     try:
         groups = parameter_groups(of, config.optim.groups, component.arguments["lr"])
         how = fused_arguments(partial, next(of.parameters()).device) if fused else {}
+        how |= capturable_arguments(partial) if recorded else {}
         made: torch.optim.Optimizer = partial(groups, **how)
     except Exception as error:  # what an optimizer makes of wrong arguments is its own affair
         raise InputError(_under("optim", error)) from error
@@ -183,7 +192,9 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
 
     train, test = loader(data.train, "training"), loader(data.test, "test")
     val = None if data.val is None else loader(data.val, "validation")
-    made = optimizer(config, model, fused=True)
+    unrecordable = _unrecordable(config, mode)
+    recorded = config.cuda_graph and unrecordable is None
+    made = optimizer(config, model, fused=True, recorded=recorded)
     step = Step(
         model,
         made,
@@ -191,10 +202,14 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
         precision=Precision(device, config.precision),
         clip_grad_norm=config.clip_grad_norm,
         split_on_oom=config.on_oom == "halve",
+        recorded=recorded,
     )
     freeze = FreezePlan(model, freeze_rules(config, model), config.epochs)
     loaders = [train, test] if val is None else [train, test, val]
     augmentation = augment(config)
+    ema = None if config.ema is None else Ema(model, config.ema, recorded=recorded)
+    eager = EagerUpdates(step, train, augmentation, ema)
+    update_maker = cuda_graph.arrange(eager, plan.updates, wanted=config.cuda_graph, refused=unrecordable)
     return Parts(
         model=model,
         optimizer=made,
@@ -202,8 +217,9 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
         schedule=schedule(config),
         freeze=freeze,
         frozen_features=arrange(step, loaders, freeze, config.epochs, _kept_from(config, augmentation)),
-        ema=None if config.ema is None else Ema(model, config.ema),
+        ema=ema,
         augment=augmentation,
+        update_maker=update_maker,
         train=train,
         val=val,
         test=test,
@@ -214,6 +230,18 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
         shape=plan.shape,
         classes=len(data.classes),
     )
+
+
+def _unrecordable(config: TrainConfig, mode: LoaderMode) -> str | None:
+    """What keeps the updates of a config from being recorded as a CUDA graph."""
+    target = _target("optim", config.optim.component)
+    if inspect.isclass(target) and issubclass(target, torch.optim.LBFGS):
+        return "its optimizer evaluates the loss several times an update, as often as it turns out"
+    if mode == "streamed":
+        return "data.mode=streamed has the CPU make the batches"
+    if config.on_oom == "halve":
+        return "on_oom=halve may change the batches"
+    return None
 
 
 def _kept_from(config: TrainConfig, augmentation: Any) -> str | None:

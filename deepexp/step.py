@@ -14,6 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepexp import runtime
+from deepexp.optim.capturable import begin_momentum
+from deepexp.optim.learning_rates import LearningRates
 
 log = logging.getLogger(__name__)
 
@@ -101,11 +103,20 @@ class Update:
     errors: Tensor
 
 
+@dataclass(frozen=True)
+class Gradients:
+    """Parameters with their gradients, and the norm of the whole gradient before clipping, if it is known."""
+
+    held: list[tuple[nn.Parameter, Tensor]]
+    norm: Tensor | None
+
+
 class Step:
     """Callable that makes one update out of one or several batches.
 
     `split_on_oom`: when the device runs out of memory, do the update again with batches in halves (the gradient stays
-    the same, since no model with batch statistics is allowed with it).
+    the same, since no model with batch statistics is allowed with it). `recorded`: updates are to be recorded, so what
+    changes from one to the next lies on the device (`optim/capturable.py`).
     """
 
     def __init__(
@@ -117,6 +128,7 @@ class Step:
         precision: Precision,
         clip_grad_norm: float | None = None,
         split_on_oom: bool = False,
+        recorded: bool = False,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -124,6 +136,8 @@ class Step:
         self.precision = precision
         self.clip_grad_norm = clip_grad_norm
         self.split_on_oom = split_on_oom
+        self.recorded = recorded
+        self.learning_rates = LearningRates(optimizer, precision.device if recorded else None)
         self.scaler = precision.scaler()
         self.needs_closure = isinstance(optimizer, torch.optim.LBFGS)
         self.piece_size = 2**31
@@ -133,12 +147,25 @@ class Step:
         """Update the weights once from `batches`, which hold `samples` samples together."""
         if self.needs_closure:
             return self._update_by_closure(list(batches), samples)
-        update = self._gradients(batches, samples)
-        self.scaler.unscale_(self.optimizer) if self.scaler.is_enabled() else None
+        update = self.gradients(batches, samples)
+        self.apply()
+        return update
+
+    def gradients(self, batches: Iterable[Batch], samples: int) -> Update:
+        """The first half of an update: losses, errors, and the gradients, which the parameters then have."""
+        if not self.split_on_oom:
+            return self._accumulate(batches, samples)
+        return self._split_until_it_fits(list(batches), samples)
+
+    def apply(self) -> None:
+        """The second half: clip the gradients and move the weights."""
+        if self.recorded:
+            begin_momentum(self.optimizer)
+        if self.scaler.is_enabled():
+            self.scaler.unscale_(self.optimizer)
         self._clip()
         self.scaler.step(self.optimizer)
         self.scaler.update()
-        return update
 
     def grad_norm(self) -> Tensor:
         """Norm of the whole gradient of the last update, before clipping."""
@@ -150,10 +177,7 @@ class Step:
         """Let `grad_norm` return this until the next update; a checkpoint holds it in place of the gradients."""
         self._known_norm = norm.to(self.precision.device)
 
-    def _gradients(self, batches: Iterable[Batch], samples: int) -> Update:
-        if not self.split_on_oom:
-            return self._accumulate(batches, samples)
-        batches = list(batches)
+    def _split_until_it_fits(self, batches: list[Batch], samples: int) -> Update:
         while True:
             try:
                 return self._accumulate(batches, samples)
@@ -165,6 +189,17 @@ class Step:
                 log.warning("out of memory: batches are split into parts of %d samples from here on", self.piece_size)
             if self.precision.device.type == "cuda":
                 torch.cuda.empty_cache()
+
+    def own_gradients(self) -> Gradients:
+        """The gradients that the parameters have now, and their norm if clipping has computed it."""
+        held = [(p, p.grad) for p in self.model.parameters() if p.grad is not None]
+        return Gradients(held, self._known_norm)
+
+    def adopt(self, gradients: Gradients) -> None:
+        """Let the parameters have these gradients, as after the update that made them."""
+        for parameter, gradient in gradients.held:
+            parameter.grad = gradient
+        self._known_norm = gradients.norm
 
     def _accumulate(self, batches: Iterable[Batch], samples: int) -> Update:
         self.optimizer.zero_grad(set_to_none=True)
@@ -193,7 +228,7 @@ class Step:
 
         def closure() -> Tensor:
             runtime.set_random_state(masks, device)
-            updates.append(self._gradients(batches, samples))
+            updates.append(self.gradients(batches, samples))
             self._clip()
             return updates[-1].loss * (samples if self.objective.reduction == "sum" else 1)
 

@@ -8,7 +8,7 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -30,9 +30,8 @@ from deepexp.optim.schedules import Schedule
 from deepexp.progress import Progress, Readings
 from deepexp.runlog import EpochMetrics, RunLog
 from deepexp.schema import TrainConfig
-from deepexp.step import OUT_OF_MEMORY, Batch, Step, Update, is_out_of_memory
-
-Bounds = tuple[int, int]
+from deepexp.step import OUT_OF_MEMORY, Step, Update, is_out_of_memory
+from deepexp.updates import Bounds, UpdateMaker
 
 
 @dataclass(frozen=True)
@@ -47,6 +46,7 @@ class Parts:
     frozen_features: FrozenFeatures
     ema: Ema | None
     augment: Augment
+    update_maker: UpdateMaker
     train: Loader
     val: Loader | None
     test: Loader
@@ -136,11 +136,9 @@ class Trainer:
         parts.frozen_features.begin_epoch(progress.epoch)
         self._last = None
         clock = time.perf_counter()
-        for batches, samples in self._updates():
-            self._set_learning_rate()
-            self._readings.add(self._one_update(batches, samples), samples)
-            if parts.ema is not None:
-                parts.ema.update()
+        for make, samples in self._updates():
+            parts.step.learning_rates.set(parts.schedule(progress.step, self.total_steps))
+            self._readings.add(self._one_update(make), samples)
             progress.step += 1
             progress.update += 1
             self.log.tick(progress.step, samples)
@@ -158,43 +156,21 @@ class Trainer:
         self._read()
         progress.train_until(time.perf_counter(), since=clock)
 
-    def _one_update(self, batches: Iterator[Batch], samples: int) -> Update:
+    def _one_update(self, make: Callable[[], Update]) -> Update:
         try:
-            return self.parts.step(batches, samples)
+            return make()
         except RuntimeError as error:
             if not is_out_of_memory(error):
                 raise
             raise RunFailed(f"{OUT_OF_MEMORY} (step {self.progress.step + 1}, on {self._device})") from error
 
-    def _updates(self) -> Iterator[tuple[Iterator[Batch], int]]:
-        """For each update that is left in this epoch: its batches, and how many samples they hold together."""
+    def _updates(self) -> Iterator[tuple[Callable[[], Update], int]]:
+        """For each update that is left in this epoch: what makes it, and how many samples it has."""
         parts, seed, epoch = self.parts, self.config.seed, self.progress.epoch
         order = epoch_order(parts.train_samples, self.config.order, seed, epoch)
         random = runtime.generator(seed, "augment", epoch)
-        draws = {
-            name: rows.to(self._device)
-            for name, rows in parts.augment.draw(parts.train_samples, parts.shape, random).items()
-        }
-        left = parts.updates[self.progress.update :]
-        bounds = [piece for update in left for piece in update]
-        batches = self._augmented(parts.train.batches(order, bounds), bounds, draws)
-        for update in left:
-            yield (next(batches) for _ in update), sum(stop - start for start, stop in update)
-
-    def _augmented(
-        self, batches: Iterator[tuple[Tensor, Tensor]], bounds: list[Bounds], draws: dict[str, Tensor]
-    ) -> Iterator[Batch]:
-        for (images, labels), (start, stop) in zip(batches, bounds, strict=True):
-            images, mix = self.parts.augment.apply(images, {name: rows[start:stop] for name, rows in draws.items()})
-            if mix is None:
-                yield Batch(images, labels)
-            else:
-                yield Batch(images, labels, labels[mix.partner], mix.share)
-
-    def _set_learning_rate(self) -> None:
-        factor = self.parts.schedule(self.progress.step, self.total_steps)
-        for group in self.parts.optimizer.param_groups:
-            group["lr"] = group["initial_lr"] * factor
+        draws = parts.augment.draw(parts.train_samples, parts.shape, random)
+        return parts.update_maker.of_epoch(order, draws, parts.updates[self.progress.update :])
 
     def _read(self) -> None:
         """Fetch the latest losses, stop the run at the first that is not finite, and hand them to the log."""
@@ -214,7 +190,7 @@ class Trainer:
         self.log.steps(
             first_step=first,
             losses=losses,
-            lr=self.parts.optimizer.param_groups[0]["lr"],
+            lr=self.parts.step.learning_rates.first,
             grad_norm=progress.grad_norm,
             samples_per_second=progress.samples / max(progress.epoch_seconds, 1e-9),
         )
@@ -226,7 +202,7 @@ class Trainer:
             if (self.checkpoints / checkpoint.LAST).exists()
             else "nothing was saved yet"
         )
-        rate = self.parts.optimizer.param_groups[0]["lr"]
+        rate = self.parts.step.learning_rates.first
         remedy = f"Try a lower optim.lr (it was {rate:g}) or clip_grad_norm"
         return f"diverged: {what} (epoch {self.progress.epoch + 1}); {kept}. {remedy}"
 
@@ -290,7 +266,7 @@ class Trainer:
             test_error_rate=None if test is None else test.error_rate,
             val_loss=None if val is None else val.loss,
             val_error_rate=None if val is None else val.error_rate,
-            lr=self.parts.optimizer.param_groups[0]["lr"],
+            lr=self.parts.step.learning_rates.first,
             grad_norm=progress.grad_norm,
             samples_per_second=progress.samples / max(progress.epoch_seconds, 1e-9),
             train_seconds=progress.epoch_seconds,
@@ -342,7 +318,7 @@ class Trainer:
             "model": parts.model.state_dict(),
             "shape": list(parts.shape),
             "classes": parts.classes,
-            "optimizer": parts.optimizer.state_dict(),
+            "optimizer": parts.step.learning_rates.optimizer_state(),
             "scaler": parts.step.scaler.state_dict(),
             "ema": None if parts.ema is None else parts.ema.state_dict(),
             "random": runtime.random_state(self._device),
@@ -367,7 +343,7 @@ class Trainer:
         self.progress = Progress(**content["progress"])
         self._resumed_seconds = self.progress.elapsed_seconds
         parts.model.load_state_dict(content["model"])
-        parts.optimizer.load_state_dict(content["optimizer"])
+        parts.step.learning_rates.load_optimizer_state(content["optimizer"])
         parts.step.scaler.load_state_dict(content["scaler"])
         parts.step.piece_size = content["piece_size"]
         parts.step.restore_grad_norm(content["grad_norm"])

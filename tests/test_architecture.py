@@ -81,6 +81,8 @@ MAY_KNOW = {
     "text_table": ["terminal"],
     "yaml_file": ["errors"],
     "frozen_features": ["data", "optim", "runtime", "step", "units"],
+    "updates": ["data", "optim", "step"],
+    "cuda_graph": ["data", "optim", "step", "updates"],
     "options": ["errors", "schema", "yaml_file"],
 }
 

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deepexp.data.loader import Loader
+from deepexp.data.resident import Gather
 from deepexp.data.source import Shape
 
 log = logging.getLogger(__name__)
@@ -54,6 +55,13 @@ class FeatureLoader:
         if self._function is None:
             return self._pictures.batches(order, bounds)
         return self._features(self._function, order, bounds)
+
+    def gatherer(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Gather | None:
+        """See `loader.Loader`; of features, once all that are asked for are kept."""
+        if self._function is None:
+            return self._pictures.gatherer(order, bounds)
+        is_known = all(self._known(self._function, order, bounds))
+        return self._kept.take if self._kept is not None and is_known else None
 
     def close(self) -> None:
         """See `loader.Loader`."""
@@ -142,7 +150,7 @@ class _Kept:
     def take(self, rows: Tensor) -> tuple[Tensor, Tensor]:
         """(features, labels) of samples that are known."""
         flat = self._features.index_select(0, rows)
-        return flat.view(-1, *self._sizes).permute(self._from_memory), self._labels[rows]
+        return flat.view(-1, *self._sizes).permute(self._from_memory), self._labels.index_select(0, rows)
 
     def is_same(self, rows: Tensor, features: Tensor) -> bool:
         """Whether these rows have the bytes of `features`, in the same memory order."""

@@ -11,7 +11,7 @@ from torch import Tensor
 
 from deepexp.data.dataset import Dataset
 from deepexp.data.memory import available_bytes
-from deepexp.data.resident import ResidentLoader
+from deepexp.data.resident import Gather, ResidentLoader
 from deepexp.data.source import Split
 from deepexp.data.streamed import StreamedLoader
 from deepexp.runtime import available_cores
@@ -29,6 +29,13 @@ class Loader(Protocol):
 
         images: (batch, channels, height, width) float32, normalised, channels_last; labels: (batch,) int64.
         `order`: int64 on the CPU. Only one iteration of a loader goes on at a time: a new one ends the one before.
+        """
+        ...
+
+    def gatherer(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Gather | None:
+        """What gives any batch of `batches(order, bounds)` out of the memory of the device; None: it is not all there.
+
+        Equal functions gather from the same memory.
         """
         ...
 

@@ -1,12 +1,18 @@
 """Batches from pictures that lie as uint8 in the memory of the device: no processes, no copies but the batch itself."""
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 import torch
 from torch import Tensor
 
 from deepexp.data.normalise import Normaliser
 from deepexp.data.source import Split
+
+Gather = Callable[[Tensor], tuple[Tensor, Tensor]]
+"""Samples' numbers (batch,) int64 on the device → (images, labels), as a loader's batches have them.
+
+Made by the device alone, from memory that stays where it is: no number is read by the CPU, none is copied to it.
+"""
 
 
 class ResidentLoader:
@@ -29,6 +35,14 @@ class ResidentLoader:
         for start, stop in bounds:
             pixels = self._pixels.index_select(0, rows[start:stop])  # (batch, height * width * channels)
             yield self._normalise(pixels), labels[start:stop]
+
+    def gatherer(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Gather:  # noqa: ARG002
+        """See `loader.Loader`; the pictures are always there."""
+        return self._gather
+
+    def _gather(self, samples: Tensor) -> tuple[Tensor, Tensor]:
+        rows = samples if self._rows is None else self._rows.index_select(0, samples)
+        return self._normalise(self._pixels.index_select(0, rows)), self._labels.index_select(0, samples)
 
     def close(self) -> None:
         """Nothing to end: memory is freed with the loader."""

@@ -51,6 +51,10 @@ class StreamedLoader:
             for (start, stop), pixels in zip(bounds, pieces, strict=True):
                 yield self._normalise(pixels.to(self._device, non_blocking=True)), labels[start:stop]
 
+    def gatherer(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> None:  # noqa: ARG002
+        """See `loader.Loader`; the pictures come from other processes."""
+        return
+
     def close(self) -> None:
         """End the workers."""
         self._loader = None

@@ -18,7 +18,8 @@ class Ema:
     To be made once the model is on its device and in its memory format.
     """
 
-    def __init__(self, model: nn.Module, decay: float) -> None:
+    def __init__(self, model: nn.Module, decay: float, *, recorded: bool = False) -> None:
+        """`recorded`: 1 − d is kept on the device, for updates of which only the device's part is done again."""
         if not 0 < decay < 1:
             raise ValueError(f"decay: {decay!r} is not allowed; between 0 and 1")
         self._decay = decay
@@ -26,12 +27,23 @@ class Ema:
         self._values: dict[str, Tensor] = dict(model.named_parameters())
         self._values.update(model.named_buffers())
         self._averages = {name: value.detach().clone() for name, value in self._values.items()}
+        device = next(iter(self._values.values())).device
+        self._share = torch.zeros((), device=device) if recorded else None  # of the present value, 1 − d
 
-    @torch.no_grad()
     def update(self) -> None:
         """Take in the weights as they are; to be called after each update of them."""
+        self.count()
+        self.take_in()
+
+    def count(self) -> None:
+        """The first part of an update: d follows from its number."""
         self._updates += 1
-        decay = min(self._decay, (1 + self._updates) / (10 + self._updates))
+        if self._share is not None:
+            self._share.fill_(1 - self._present_decay())
+
+    @torch.no_grad()
+    def take_in(self) -> None:
+        """The second part, which is the device's: move the averages."""
         averages, values = [], []
         for name, average in self._averages.items():
             if average.is_floating_point():
@@ -39,7 +51,15 @@ class Ema:
                 values.append(self._values[name])
             else:
                 average.copy_(self._values[name])
-        torch._foreach_lerp_(averages, values, 1 - decay)  # on a GPU one kernel for all of them
+        if self._share is None:
+            torch._foreach_lerp_(averages, values, 1 - self._present_decay())  # on a GPU one kernel for all of them
+            return
+        ways = torch._foreach_sub(values, averages)
+        torch._foreach_mul_(ways, self._share)
+        torch._foreach_add_(averages, ways)
+
+    def _present_decay(self) -> float:
+        return min(self._decay, (1 + self._updates) / (10 + self._updates))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:

@@ -213,3 +213,21 @@ print(filled - before, resident() - before)
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60, check=True)
     filled, freed = map(float, done.stdout.split())  # MiB
     assert filled > 95 and freed < 20
+
+
+def test_features_are_gathered_once_all_of_them_are_kept() -> None:
+    features = loader()
+    assert features.gatherer(order(0), BOUNDS) is not None  # of pictures
+    features.switch(Calls())
+    assert features.gatherer(order(0), BOUNDS) is None
+    list(features.batches(order(0), BOUNDS[:-1]))
+    assert features.gatherer(order(0), BOUNDS) is None
+    list(features.batches(order(0), BOUNDS))
+    gather = features.gatherer(order(1), BOUNDS)
+    assert gather is not None and gather == features.gatherer(order(2), BOUNDS)
+    for (start, stop), (images, labels) in zip(BOUNDS, pictures().batches(order(1), BOUNDS), strict=True):
+        mine, its_labels = gather(order(1)[start:stop])
+        right = Calls()(images)
+        assert torch.equal(mine, right) and mine.stride() == right.stride() and torch.equal(labels, its_labels)
+    features.switch(None)
+    assert gather != features.gatherer(order(1), BOUNDS)

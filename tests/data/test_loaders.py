@@ -301,6 +301,17 @@ def test_choice_of_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None
     assert choose_mode(dataset(), torch.device("meta"), "auto") == "streamed"  # another memory
 
 
+@pytest.mark.parametrize("replicate", [1, 3])
+def test_a_gatherer_gives_the_batches_of_the_loader(replicate: int) -> None:
+    data = dataset(subset=20, replicate=replicate)
+    order, bounds = epoch_order(20 * replicate, "shuffled", 0, 0), batch_bounds(20 * replicate, 8, False, False)
+    loader = make_loader(data.train, data, CPU, "resident")
+    gather = loader.gatherer(order, bounds)
+    assert gather is not None and gather == loader.gatherer(order, bounds)
+    assert same([gather(order[start:stop]) for start, stop in bounds], list(loader.batches(order, bounds)))
+    assert make_loader(data.train, data, CPU, "streamed", 0).gatherer(order, bounds) is None
+
+
 @pytest.mark.gpu
 @pytest.mark.parametrize("mode", ["resident", "streamed-0", "streamed-2"])
 def test_cuda_gives_the_same_batches(mode: str) -> None:

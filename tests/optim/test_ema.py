@@ -29,10 +29,11 @@ def same(a: dict[str, Tensor], b: dict[str, Tensor]) -> bool:
     return a.keys() == b.keys() and all(torch.equal(a[name], b[name]) for name in a)
 
 
+@pytest.mark.parametrize("recorded", [False, True])
 @pytest.mark.parametrize("decay", [0.3, 0.9, 0.999])
-def test_average_follows_the_formula(decay: float) -> None:
+def test_average_follows_the_formula(decay: float, recorded: bool) -> None:
     model = network()
-    ema = Ema(model, decay)
+    ema = Ema(model, decay, recorded=recorded)
     expected = {name: value.numpy().astype(np.float64) for name, value in snapshot(model).items()}
     for n in range(1, 31):
         disturb(model)

@@ -1,0 +1,260 @@
+"""Whole updates recorded once as a CUDA graph, and from then on replayed: the CPU's part is a few calls an update.
+
+In the graph are gathering, normalising and augmenting a batch, forward and backward passes, clipping, the optimizer's
+step and the averages of the weights (https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-graphs). What differs
+from one update to the next lies in tensors that stay where they are: the numbers of the samples, what was drawn for
+their augmentation, the learning rates, the averages' decay. Where an optimizer's own step needs the CPU, the graph ends
+with the gradients.
+
+Updates of the size that most have are recorded, after some that were made as usual; the others go on being so. What
+is frozen is part of a recording, so it is made anew when that changes.
+"""
+
+import logging
+import warnings
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Protocol
+
+import torch
+from torch import Tensor
+
+from deepexp.data.augment import Draws
+from deepexp.data.resident import Gather
+from deepexp.optim.capturable import is_capturable
+from deepexp.step import Batch, Gradients, Step, Update
+from deepexp.updates import Bounds, EagerUpdates, UpdateMaker, augmented, samples_of
+
+log = logging.getLogger(__name__)
+
+_WARM_UP = 3
+"""Updates of a size before one is recorded: libraries choose their algorithms and optimizers make their state."""
+
+Work = Callable[[], Update]
+
+
+class Recorder(Protocol):
+    """Records what a function has the device do, so that it can be done again without the function."""
+
+    def warm_up(self, work: Work) -> Update:
+        """Do it once as usual, where recordings are made."""
+        ...
+
+    def record(self, work: Work) -> tuple[Callable[[], None], Update]:
+        """What does it again, with all tensors where they were, and the tensors of its result; does nothing yet.
+
+        Raises `RuntimeError` for what cannot be recorded.
+        """
+        ...
+
+
+class CudaRecorder:
+    """A `Recorder` of CUDA graphs, which share their memory: they are never replayed at the same time."""
+
+    def __init__(self, device: torch.device) -> None:
+        self._device = device
+        self._stream = torch.cuda.Stream(device)  # the default one cannot be recorded
+        self._memory = torch.cuda.graph_pool_handle()
+
+    def warm_up(self, work: Work) -> Update:
+        """See `Recorder`."""
+        usual = torch.cuda.current_stream(self._device)
+        self._stream.wait_stream(usual)
+        with torch.cuda.stream(self._stream):
+            result = work()
+        usual.wait_stream(self._stream)
+        return result
+
+    def record(self, work: Work) -> tuple[Callable[[], None], Update]:
+        """See `Recorder`."""
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph, pool=self._memory, stream=self._stream):
+            result = work()
+        return graph.replay, result
+
+
+def can_record(device: torch.device) -> bool:
+    """Whether the device has a `Recorder`."""
+    return device.type == "cuda"
+
+
+def recorder(device: torch.device) -> Recorder:
+    """Records what is done on the device."""
+    return CudaRecorder(device)
+
+
+def arrange(
+    eager: EagerUpdates, updates: Sequence[Sequence[Bounds]], *, wanted: bool, refused: str | None
+) -> UpdateMaker:
+    """Have updates recorded if that is wanted, and nothing in the config forbids it (`refused`).
+
+    `updates`: of a whole epoch.
+    """
+    if wanted and refused is None:
+        return RecordedUpdates(eager, recorder(eager.device), updates)
+    if wanted:
+        log.warning("cuda_graph: updates are made one call after the other: %s", refused)
+    eager.choice = f"no, {refused if wanted else 'cuda_graph=false'}"
+    return eager
+
+
+def _holds_whole_update(step: Step) -> bool:
+    """Whether a recording can hold the optimizer's step as well; loss scaling reads on the CPU how it went."""
+    return is_capturable(step.optimizer) and not step.scaler.is_enabled()
+
+
+@dataclass(frozen=True)
+class _Input:
+    """What a batch is made of, on the device: its samples' numbers, and what was drawn for their augmentation."""
+
+    samples: Tensor  # (batch,) int64
+    draws: dict[str, Tensor]  # a row for each of them
+
+    def copy(self) -> "_Input":
+        return _Input(self.samples.clone(), {name: rows.clone() for name, rows in self.draws.items()})
+
+    def copy_from(self, other: "_Input") -> None:
+        self.samples.copy_(other.samples)
+        for name, rows in other.draws.items():
+            self.draws[name].copy_(rows)
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """An update that can be made again: where it finds its samples, and where its results are afterwards."""
+
+    inputs: list[_Input]
+    replay: Callable[[], None]
+    update: Update
+    gradients: Gradients
+
+
+class RecordedUpdates:
+    """An `UpdateMaker` that replays a recording wherever it can, and else leaves the update to `eager`.
+
+    `updates`: of a whole epoch.
+    """
+
+    def __init__(self, eager: EagerUpdates, recorder: Recorder, updates: Sequence[Sequence[Bounds]]) -> None:
+        self._eager = eager
+        self._step = eager.step
+        self._recorder = recorder
+        sizes = Counter(_sizes(update) for update in updates)
+        self._most_common = sizes.most_common(1)[0][0]
+        self._may_record = True
+        self._phase: object = None
+        self._made = 0  # of the size that is recorded, since the phase began
+        self._recording: _Recording | None = None
+        self._is_latest = False  # the update made last is the recorded one
+        self._holds_all = _holds_whole_update(self._step)
+        self.choice = "yes" if self._holds_all else "yes, but for the optimizer's step, which needs the CPU"
+
+    def of_epoch(
+        self, order: Tensor, draws: Draws, updates: Sequence[Sequence[Bounds]]
+    ) -> Iterator[tuple[Callable[[], Update], int]]:
+        """See `UpdateMaker`."""
+        gather = self._eager.loader.gatherer(order, [bounds for update in updates for bounds in update])
+        if gather is None or not self._may_record:
+            self._is_latest = False
+            yield from self._eager.of_epoch(order, draws, updates)
+            return
+        self._begin_phase(gather)
+        order = order.to(self._eager.device)
+        draws = {name: rows.to(self._eager.device) for name, rows in draws.items()}
+        for update in updates:
+            inputs = [
+                _Input(order[start:stop], {name: rows[start:stop] for name, rows in draws.items()})
+                for start, stop in update
+            ]
+            samples = samples_of(update)
+            yield partial(self._make, gather, inputs, samples), samples
+
+    def _begin_phase(self, gather: Gather) -> None:
+        """Forget the recording if it was of other weights, modes or memory than are in use now."""
+        model = self._step.model
+        phase = (
+            gather,
+            model,
+            [parameter.requires_grad for parameter in model.parameters()],
+            [module.training for module in model.modules()],
+        )
+        if phase != self._phase:
+            self._phase, self._made, self._recording = phase, 0, None
+
+    def _make(self, gather: Gather, inputs: list[_Input], samples: int) -> Update:
+        if self._eager.ema is not None:
+            self._eager.ema.count()
+        is_common = tuple(len(batch.samples) for batch in inputs) == self._most_common
+        if not is_common or not self._may_record:
+            return self._make_eagerly(gather, inputs, samples)
+        if self._recording is None and self._made < _WARM_UP:
+            self._made += 1
+            return self._make_eagerly(gather, inputs, samples)
+        if self._recording is None:
+            self._recording = self._record(gather, inputs, samples)
+        if self._recording is None:
+            return self._make_eagerly(gather, inputs, samples)
+        return self._replay(self._recording, inputs)
+
+    def _make_eagerly(self, gather: Gather, inputs: list[_Input], samples: int) -> Update:
+        self._is_latest = False
+
+        def work() -> Update:
+            update = self._device_part(gather, inputs, samples)
+            self._rest()
+            return update
+
+        with warnings.catch_warnings():  # of an optimizer that could be recorded and, these few times, is not
+            warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
+            return self._recorder.warm_up(work)
+
+    def _device_part(self, gather: Gather, inputs: list[_Input], samples: int) -> Update:
+        """What a recording holds."""
+        update = self._step.gradients(self._batches(gather, inputs), samples)
+        if self._holds_all:
+            self._move()
+        return update
+
+    def _rest(self) -> None:
+        """What a recording does not hold."""
+        if not self._holds_all:
+            self._move()
+
+    def _move(self) -> None:
+        self._step.apply()
+        if self._eager.ema is not None:
+            self._eager.ema.take_in()
+
+    def _batches(self, gather: Gather, inputs: list[_Input]) -> Iterator[Batch]:
+        for batch in inputs:
+            images, labels = gather(batch.samples)
+            yield augmented(self._eager.augment, images, labels, batch.draws)
+
+    def _record(self, gather: Gather, inputs: list[_Input], samples: int) -> _Recording | None:
+        """A recording of an update like this one, which is still to be made; None if there can be none, said once."""
+        inputs = [batch.copy() for batch in inputs]
+        self._step.optimizer.zero_grad(set_to_none=True)  # the recording has gradients of its own
+        try:
+            replay, update = self._recorder.record(lambda: self._device_part(gather, inputs, samples))
+        except RuntimeError as error:
+            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+            log.warning("the update cannot be recorded as a CUDA graph, and is made as usual: %s", reason)
+            self._may_record = False
+            return None
+        return _Recording(inputs, replay, update, self._step.own_gradients())
+
+    def _replay(self, recording: _Recording, inputs: list[_Input]) -> Update:
+        for held, batch in zip(recording.inputs, inputs, strict=True):
+            held.copy_from(batch)
+        recording.replay()
+        if not self._is_latest:
+            self._step.adopt(recording.gradients)
+            self._is_latest = True
+        self._rest()
+        return Update(recording.update.loss.clone(), recording.update.errors.clone())
+
+
+def _sizes(update: Sequence[Bounds]) -> tuple[int, ...]:
+    return tuple(stop - start for start, stop in update)

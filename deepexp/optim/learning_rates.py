@@ -1,0 +1,49 @@
+"""The learning rates of an optimizer's parameter groups, as numbers or as tensors that a recorded update reads."""
+
+from typing import Any
+
+import torch
+
+
+class LearningRates:
+    """Sets `lr` of each parameter group from its `initial_lr` and a schedule's factor.
+
+    `device`: keep them there, in float32, one tensor a group which stays where it is; None: as numbers.
+    """
+
+    def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device | None) -> None:
+        self._optimizer = optimizer
+        self._rates = [float(group["lr"]) for group in optimizer.param_groups]
+        self._tensors = None if device is None else [torch.tensor(rate, device=device) for rate in self._rates]
+
+    def set(self, factor: float) -> None:
+        """Give each group its initial learning rate times `factor`."""
+        groups = self._optimizer.param_groups
+        before, self._rates = self._rates, [group["initial_lr"] * factor for group in groups]
+        if self._tensors is None:
+            for group, rate in zip(groups, self._rates, strict=True):
+                group["lr"] = rate
+            return
+        for group, tensor, rate, old in zip(groups, self._tensors, self._rates, before, strict=True):
+            if rate != old:
+                tensor.fill_(rate)
+            group["lr"] = tensor
+
+    @property
+    def first(self) -> float:
+        """Of the first group, at present."""
+        return self._rates[0]
+
+    def optimizer_state(self) -> dict[str, Any]:
+        """The optimizer's `state_dict` with its learning rates as numbers, to be loaded by any other of its kind."""
+        state = self._optimizer.state_dict()
+        for group, rate in zip(state["param_groups"], self._rates, strict=True):
+            group["lr"] = rate
+        return state
+
+    def load_optimizer_state(self, state: dict[str, Any]) -> None:
+        """Put the optimizer where it was when `optimizer_state` was called."""
+        self._optimizer.load_state_dict(state)
+        self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
+        for tensor, rate in zip(self._tensors or [], self._rates, strict=False):
+            tensor.fill_(rate)

@@ -1,0 +1,55 @@
+"""Learning rates as numbers and as tensors are the same rates."""
+
+import pytest
+import torch
+
+from deepexp.optim.learning_rates import LearningRates
+
+CPU = torch.device("cpu")
+
+
+def optimizer(**arguments) -> torch.optim.Optimizer:
+    groups = [{"params": [torch.ones(2, requires_grad=True)], "lr": lr, "initial_lr": lr} for lr in (0.5, 0.25)]
+    return torch.optim.SGD(groups, **arguments)
+
+
+def rates(of: torch.optim.Optimizer) -> list[float]:
+    return [float(group["lr"]) for group in of.param_groups]
+
+
+@pytest.mark.parametrize("device", [None, CPU])
+def test_each_group_has_its_own_times_the_factor(device):
+    made = optimizer(fused=device is not None)
+    learning_rates = LearningRates(made, device)
+    assert learning_rates.first == 0.5
+    for factor in (1.0, 0.5, 0.5, 0.0, 2.0):
+        learning_rates.set(factor)
+        assert rates(made) == [0.5 * factor, 0.25 * factor]
+        assert learning_rates.first == 0.5 * factor
+
+
+def test_a_tensor_stays_where_it_is():
+    made = optimizer(fused=True)
+    learning_rates = LearningRates(made, CPU)
+    learning_rates.set(1.0)
+    before = [group["lr"] for group in made.param_groups]
+    learning_rates.set(0.125)
+    assert all(group["lr"] is tensor for group, tensor in zip(made.param_groups, before, strict=True))
+    assert [tensor.item() for tensor in before] == [0.0625, 0.03125]
+
+
+@pytest.mark.parametrize("saved_on", [None, CPU])
+@pytest.mark.parametrize("loaded_on", [None, CPU])
+def test_a_state_goes_from_one_kind_to_the_other(saved_on, loaded_on):
+    saved = LearningRates(optimizer(), saved_on)
+    saved.set(0.5)
+    state = saved.optimizer_state()
+    assert [group["lr"] for group in state["param_groups"]] == [0.25, 0.125]
+    assert all(type(group["lr"]) is float for group in state["param_groups"])
+    other = optimizer()
+    loaded = LearningRates(other, loaded_on)
+    loaded.set(2.0)
+    loaded.load_optimizer_state(state)
+    assert loaded.first == 0.25
+    loaded.set(0.5)  # the same as saved, and not what its tensors held before
+    assert rates(other) == [0.25, 0.125]

@@ -1,0 +1,90 @@
+"""A recorder for the CPU that behaves as a CUDA graph does, so that what is recorded can be tested without a GPU.
+
+Every operation below autograd is written down with its tensors and numbers. A replay does the same operations on the
+same tensors: a number that the CPU had put in stays what it was, and whatever does not lie in a tensor is not seen.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
+
+from deepexp.step import Update
+
+
+class _Tape(TorchDispatchMode):
+    def __init__(self) -> None:
+        super().__init__()
+        self.operations: list[tuple[Any, tuple, dict, list[Tensor]]] = []
+        self._ours: set[int] = set()  # storages made while recording
+        self._before: list[tuple[Tensor, Tensor]] = []
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        if function is torch.ops.aten._local_scalar_dense.default:
+            raise RuntimeError("operation not permitted when stream is capturing")
+        for tensor in tensors((args, kwargs or {})):
+            self._remember(tensor)
+        result = function(*args, **(kwargs or {}))
+        given = {storage(tensor) for tensor in tensors((args, kwargs or {}))}
+        fresh = [tensor for tensor in tensors(result) if storage(tensor) not in given]
+        self._ours |= {storage(tensor) for tensor in fresh}
+        self.operations.append((function, args, kwargs or {}, tensors(result)))
+        return result
+
+    def _remember(self, tensor: Tensor) -> None:
+        known = {storage(before) for before, _ in self._before}
+        if storage(tensor) not in self._ours | known:
+            whole = torch.empty(0, dtype=tensor.dtype).set_(tensor.untyped_storage())
+            self._before.append((whole, whole.clone()))
+
+    def undo(self) -> None:
+        """Recording does nothing yet."""
+        for whole, before in self._before:
+            whole.copy_(before)
+
+    @torch.no_grad()
+    def replay(self) -> None:
+        for function, args, kwargs, results in self.operations:
+            given = {storage(tensor) for tensor in tensors((args, kwargs))}
+            for old, new in zip(results, tensors(function(*args, **kwargs)), strict=True):
+                if storage(old) not in given:
+                    old.copy_(new)
+
+
+class Tape:
+    """A `Recorder`; `recorded` and `replayed` count."""
+
+    def __init__(self) -> None:
+        self.recorded = 0
+        self.replayed = 0
+
+    def warm_up(self, work: Callable[[], Update]) -> Update:
+        return work()
+
+    def record(self, work: Callable[[], Update]) -> tuple[Callable[[], None], Update]:
+        tape, random = _Tape(), torch.get_rng_state()
+        try:
+            with tape:
+                result = work()
+        finally:
+            with torch.no_grad():
+                tape.undo()
+            torch.set_rng_state(random)
+        self.recorded += 1
+
+        def replay() -> None:
+            self.replayed += 1
+            tape.replay()
+
+        return replay, result
+
+
+def tensors(tree: Any) -> list[Tensor]:
+    return [leaf for leaf in tree_leaves(tree) if isinstance(leaf, Tensor)]
+
+
+def storage(tensor: Tensor) -> int:
+    return tensor.untyped_storage().data_ptr()
