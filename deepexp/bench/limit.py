@@ -12,7 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
+from torch.overrides import TorchFunctionMode
 
 from deepexp import build, runtime
 from deepexp.bench.contender import EpochResult, synchronise
@@ -31,11 +33,18 @@ class Layer:
     """A convolution or linear layer as a batch passes it."""
 
     name: str
-    module: nn.Module
+    module: nn.Conv2d | nn.Linear
     input_shape: tuple[int, ...]
     output_shape: tuple[int, ...]
     needs_input_gradient: bool
     trains: bool
+
+    def __call__(self, inputs: Tensor) -> Tensor:
+        """What the layer computes, but for its bias."""
+        if isinstance(self.module, nn.Linear):
+            return F.linear(inputs, self.module.weight)
+        conv = self.module
+        return F.conv2d(inputs, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
 
     @property
     def forward_flops(self) -> int:
@@ -46,7 +55,6 @@ class Layer:
             for axis in (0, 1):
                 taps *= _taps(self.module, self.input_shape[2 + axis], self.output_shape[2 + axis], axis)
             return 2 * batch * self.module.out_channels * (self.module.in_channels // self.module.groups) * taps
-        assert isinstance(self.module, nn.Linear)
         rows = batch * int(torch.tensor(self.output_shape[1:-1]).prod().item())
         return 2 * rows * self.module.in_features * self.module.out_features
 
@@ -129,12 +137,12 @@ class Limit:
         """Forward and backward of the layer by itself."""
         inputs, gradient = self._tensors(layer)
         inputs.requires_grad_(layer.needs_input_gradient)
-        wanted: list[Tensor] = [weight for weight in layer.module.parameters() if weight.requires_grad]
-        wanted += [inputs] if layer.needs_input_gradient else []
+        wanted = [inputs] if layer.needs_input_gradient else []
+        wanted += [layer.module.weight] if layer.trains else []
 
         def run() -> object:
             with self._precision.autocast(), torch.set_grad_enabled(bool(wanted)):
-                output = layer.module(inputs)
+                output = layer(inputs)
             return torch.autograd.grad(output, wanted, gradient.to(output.dtype)) if wanted else output
 
         return run
@@ -144,7 +152,7 @@ class Limit:
 
         def run() -> object:
             with torch.inference_mode(), self._precision.autocast():
-                return layer.module(inputs)
+                return layer(inputs)
 
         return run
 
@@ -175,24 +183,34 @@ class Limit:
 
 
 def layers_of(model: nn.Module, images: Tensor) -> list[Layer]:
-    """Every convolution and linear layer that the pictures pass, in that order, with the gradients that it needs."""
-    found: list[Layer] = []
-    names = {module: name for name, module in model.named_modules()}
+    """Every convolution and linear layer that the pictures pass, in that order, with the gradients that it needs.
 
-    def note(module: nn.Module, inputs: tuple[Tensor, ...], output: Tensor) -> None:
-        trains = any(weight.requires_grad for weight in module.parameters())
-        shapes = tuple(inputs[0].shape), tuple(output.shape)
-        found.append(Layer(names[module], module, *shapes, inputs[0].requires_grad, trains))
-
-    hooks = [
-        module.register_forward_hook(note) for module in model.modules() if isinstance(module, (nn.Conv2d, nn.Linear))
-    ]
-    try:
+    A model may call a layer or use its weights with torch's function itself.
+    """
+    with _Watch(model) as watch:
         model(images)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return found
+    return watch.found
+
+
+class _Watch(TorchFunctionMode):
+    """Notes each convolution and product with the weights of a model's layer."""
+
+    def __init__(self, model: nn.Module) -> None:
+        super().__init__()
+        self.found: list[Layer] = []
+        self._owners = {
+            id(module.weight): (name, module)
+            for name, module in model.named_modules()
+            if isinstance(module, (nn.Conv2d, nn.Linear))
+        }
+
+    def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+        output = func(*args, **(kwargs or {}))
+        if func in (F.conv2d, F.linear) and id(args[1]) in self._owners:
+            name, module = self._owners[id(args[1])]
+            shapes = tuple(args[0].shape), tuple(output.shape)
+            self.found.append(Layer(name, module, *shapes, args[0].requires_grad, module.weight.requires_grad))
+        return output
 
 
 def _input_bytes(shape: tuple[int, int, int], batch: int) -> int:
