@@ -4,6 +4,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Literal
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,6 +19,7 @@ _ACTIVATIONS: dict[Activation, Callable[[], nn.Module]] = {
     "sigmoid": nn.Sigmoid,
 }
 _SMALLEST = 22  # pixels: (22 - 4) // 3 - 4 = 2, of which the second pooling leaves one
+_LARGE_BATCH = 50  # samples
 
 
 class MnistNet(nn.Module):
@@ -56,13 +58,31 @@ class MnistNet(nn.Module):
         self.dropout = dropout_layer(dropout)
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.bn1(self.conv1(x))  # (batch, 32, 24, 24) for pictures of 28×28
-        x = self.activation(F.max_pool2d(x, kernel_size=3))  # (batch, 32, 8, 8)
-        x = self.bn2(self.conv2(x))  # (batch, 64, 4, 4)
-        x = self.activation(F.max_pool2d(x, kernel_size=2))  # (batch, 64, 2, 2)
+        # Sizes are those of pictures of 28×28: the convolutions give 24×24 and 4×4 pixels.
+        x = self.activation(_convolved_and_pooled(x, self.conv1, self.bn1, size=3))  # (batch, 32, 8, 8)
+        x = self.activation(_convolved_and_pooled(x, self.conv2, self.bn2, size=2))  # (batch, 64, 2, 2)
         x = self.dropout(x.flatten(1))  # (batch, 256)
         x = self.activation(self.bn3(self.fc1(x)))  # (batch, 200)
         return self.fc2(self.dropout(x))
+
+
+def _convolved_and_pooled(x: Tensor, conv: nn.Conv2d, norm: nn.Module, size: int) -> Tensor:
+    """max_pool2d(norm(conv(x)), size); where that is cheaper, the bias has its gradient from behind the pooling.
+
+    It is the sum over all pixels, and a pooling hands each of its gradients on to one pixel: behind it they are the
+    same numbers, with size² times fewer places to look for them.
+    """
+    if conv.bias is None or not isinstance(norm, nn.Identity) or not _summing_later_pays(x):
+        return F.max_pool2d(norm(conv(x)), size)
+    bias = conv.bias.detach()
+    maps = F.conv2d(x, conv.weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
+    zeros = conv.bias - bias  # which have the bias's gradient
+    return F.max_pool2d(maps, size) + zeros[:, None, None]
+
+
+def _summing_later_pays(x: Tensor) -> bool:
+    """Measured on CPUs: in float32, a training step of 100 samples takes 7 % less; of ten, or in bfloat16, 3 % more."""
+    return x.is_cpu and torch.is_grad_enabled() and not torch.is_autocast_enabled("cpu") and len(x) >= _LARGE_BATCH
 
 
 def _pooled(pixels: int) -> int:

@@ -28,20 +28,48 @@ def mnist_net(**arguments) -> MnistNet:
     return MnistNet(shape=(1, 28, 28), classes=10, **arguments)
 
 
-def test_it_is_the_lectures_net_to_the_last_bit():
-    ours = mnist_net()
+def gradients_of_both(x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
+    """Name → (ours, the lecture's) of the outputs and of every gradient, for the same weights and pictures."""
+    ours = mnist_net().to(x.dtype)
     torch.manual_seed(0)
-    theirs = LectureNet()
-    x, target = torch.randn(20, 1, 28, 28), torch.arange(20) % 10
-
+    theirs = LectureNet().to(x.dtype)
     outputs = ours(x), theirs(x)
     for output in outputs:
-        F.cross_entropy(output, target).backward()
-
-    assert torch.equal(*outputs)
-    for mine, reference in zip(ours.parameters(), theirs.parameters(), strict=True):
+        F.cross_entropy(output, torch.arange(len(x)) % 10).backward()
+    pairs = {"outputs": outputs}
+    for (name, mine), reference in zip(ours.named_parameters(), theirs.parameters(), strict=True):
         assert torch.equal(mine, reference)
-        assert torch.equal(mine.grad, reference.grad)
+        pairs[name] = mine.grad, reference.grad
+    return pairs
+
+
+SUMMED_LATER = {"conv1.bias", "conv2.bias"}  # behind the pooling: the same numbers, added in another order
+
+
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+@pytest.mark.parametrize("batch", [20, 100])
+def test_it_is_the_lectures_net_to_the_last_bit(layout, batch):
+    pairs = gradients_of_both(torch.randn(batch, 1, 28, 28).contiguous(memory_format=layout))
+    for name, (mine, reference) in pairs.items():
+        assert torch.equal(mine, reference) or (name in SUMMED_LATER and batch == 100)
+        torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-6)
+
+
+def test_biases_have_their_gradient_from_behind_the_pooling():
+    for name, (mine, reference) in gradients_of_both(torch.randn(100, 1, 28, 28, dtype=torch.float64)).items():
+        torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-14, msg=name)
+
+
+def test_a_frozen_convolution_keeps_the_gradients_of_the_others():
+    net = mnist_net()
+    net.conv1.requires_grad_(False)
+    net.conv2.bias.requires_grad_(False)
+    net(torch.randn(4, 1, 28, 28)).sum().backward()
+    assert {name for name, p in net.named_parameters() if p.grad is None} == {
+        "conv1.weight",
+        "conv1.bias",
+        "conv2.bias",
+    }
 
 
 def test_it_has_the_lectures_parameters():
