@@ -19,6 +19,7 @@ import torch
 
 from deepexp import build, runtime
 from deepexp.bench.contender import EpochResult, synchronise
+from deepexp.bench.kernels import busy_seconds
 from deepexp.check import Plan
 from deepexp.console import Console
 from deepexp.rundir import HydraFiles, RunDirectory
@@ -83,6 +84,17 @@ class Ours:
         outcome = self._trainer().fit()
         synchronise(self._plan.device)
         return EpochResult(time.perf_counter() - began, outcome.test.error_rate)
+
+    def kernel_share(self, count: int) -> float | None:
+        """Of the time of a step, the part in which the GPU is at work; None on other devices.
+
+        The clock is read without the profiler, which makes steps longer, but not the GPU's part of them.
+        """
+        if self._plan.device.type != "cuda":
+            return None
+        count = min(count, max(1, len(self._plan.updates) - _LEAD))
+        made = count + min(_LEAD, len(self._plan.updates) - count)
+        return busy_seconds(lambda: self.steps(count)) / made / self.steps(count)
 
     def _timed(self, count: int) -> float:
         """Seconds of `count` updates somewhere in an epoch, which is then left."""

@@ -33,6 +33,11 @@ class ContenderProcess:
         """Mean seconds of one of `count` updates."""
         return float(self._ask("steps", count)["step_seconds"])
 
+    def kernel_share(self, count: int) -> float | None:
+        """The part of a step's time in which the GPU is at work, over `count` updates; None on other devices."""
+        share: float | None = self._ask("kernels", count)["share"]
+        return share
+
     def epoch(self) -> dict[str, float]:
         """`seconds` of an epoch with its test, and the `test_error_rate` that it came to."""
         return self._ask("epoch")

@@ -47,6 +47,8 @@ class Report:
     """The machine's limit, see `limit.Limit.measure`."""
     notes: list[str]
     """Who or what was left out, and why."""
+    kernel_share: float | None = None
+    """The part of deepexp's step in which the GPU is at work; None where there is none, or it was not measured."""
 
     def as_json(self) -> dict[str, Any]:
         """All of it, every round included."""
@@ -68,6 +70,7 @@ class Report:
             "test_error_rate": self.test_error_rates,
             "peak_memory_bytes": self.peak_memory_bytes,
             "limit": self.limit,
+            "kernel_share": self.kernel_share,
             "notes": self.notes,
         }
 
@@ -87,6 +90,8 @@ class Report:
         yield ""
         yield "medians over the rounds; deepexp's ratio to each is that within a round, with its range"
         yield "limit: the model's convolutions and products alone, each at its best here, and the input's copy"
+        if self.kernel_share is not None:
+            yield f"the GPU is at work during {percent(self.kernel_share)} of deepexp's step"
         yield from self.notes
 
     def charts(self) -> list[Chart]:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from deepexp.bench import compare, contest
 from deepexp.bench.contest import Contest
 from deepexp.bench.options import StepOptions
-from deepexp.bench.report import Report
+from deepexp.bench.report import OURS, Report
 from deepexp.console import progress
 from deepexp.units import duration
 
@@ -18,7 +18,9 @@ _EPOCH_ROUNDS = 3
 def run(options: StepOptions, overrides: Sequence[str]) -> Report:
     """Compose, check, and compare. Raises `InputError` as `deepexp train` would for the same overrides."""
     with contest.opened(overrides, options.against) as opened:
-        figures = {"step": _steps_in_turns(opened, options)}
+        steps = _steps(opened, options)
+        figures = {"step": _steps_in_turns(opened, options, steps)}
+        share = opened.trainers[OURS].kernel_share(steps)
         epoch_seconds = sum(compare.medians(figures["step"]).values()) * len(opened.plan.updates)
         count = _epoch_rounds(options, epoch_seconds)
         errors: dict[str, float] = {}
@@ -27,12 +29,11 @@ def run(options: StepOptions, overrides: Sequence[str]) -> Report:
             figures["epoch"] = opened.epochs(count, errors)
         elif options.epoch_rounds is None:
             notes.append(f"an epoch of all takes about {duration(epoch_seconds)}; epoch_rounds=1 measures it")
-        return Report("step", opened.setting, figures, errors, opened.peak_memory(), opened.limit.limit(), notes)
+        return Report("step", opened.setting, figures, errors, opened.peak_memory(), opened.limit.limit(), notes, share)
 
 
-def _steps_in_turns(opened: Contest, options: StepOptions) -> compare.Measured:
+def _steps_in_turns(opened: Contest, options: StepOptions, steps: int) -> compare.Measured:
     contenders = opened.trainers
-    steps = _steps(opened, options)
     with progress("measuring the step", options.rounds * len(contenders), "turns") as shown:
         return compare.rounds(contenders, lambda one: one.step_seconds(steps), options.rounds, lambda: shown.advance(1))
 

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from deepexp import build, runtime
-from deepexp.bench import contender, ours, plain
+from deepexp.bench import contender, kernels, ours, plain
 
 from .setting import planned
 
@@ -143,3 +143,27 @@ def test_peak_memory_is_in_bytes():
     block = torch.ones(50_000_000)
     after = contender.peak_memory_bytes()
     assert after >= before and after >= block.nbytes
+
+
+@pytest.mark.parametrize(
+    "intervals, length",
+    [([], 0), ([(1, 3), (5, 6)], 3), ([(5, 6), (1, 3), (2, 4), (1, 2)], 4), ([(0, 10), (2, 3), (9, 11)], 11)],
+)
+def test_a_device_is_busy_once_with_what_overlaps(intervals, length):
+    assert kernels.covered(intervals) == length
+
+
+def test_a_cpu_has_no_kernels():
+    config, plan = planned()
+    with ours.opened(config, plan) as one:
+        assert one.kernel_share(3) is None
+
+
+@pytest.mark.gpu
+def test_a_gpu_is_busy_for_a_part_of_a_step():
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    config, plan = planned("device=cuda")
+    with ours.opened(config, plan) as one:
+        one.steps(5)
+        assert 0.01 < one.kernel_share(3) < 1

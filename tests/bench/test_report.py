@@ -49,6 +49,12 @@ def test_what_was_left_out_is_said():
     assert list(report(notes=["keras is left out: it is not installed"]).lines())[-1].startswith("keras is left out")
 
 
+def test_how_busy_a_gpu_is_stands_below_the_table():
+    assert "the GPU is at work during 93.00% of deepexp's step" in list(report(kernel_share=0.93).lines())
+    assert report(kernel_share=0.93).as_json()["kernel_share"] == 0.93
+    assert not any("GPU" in line for line in report().lines()) and report().as_json()["kernel_share"] is None
+
+
 def test_json_holds_every_round():
     read = json.loads(json.dumps(report().as_json()))
     assert read["format"] == 1 and read["benchmark"] == "step"
