@@ -70,8 +70,13 @@ class CudaRecorder:
     def record(self, work: Work) -> tuple[Callable[[], None], Update]:
         """See `Recorder`."""
         graph = torch.cuda.CUDAGraph()
-        with torch.cuda.graph(graph, pool=self._memory, stream=self._stream):
-            result = work()
+        try:
+            with torch.cuda.graph(graph, pool=self._memory, stream=self._stream):
+                result = work()
+        except RuntimeError:
+            random = torch.cuda.default_generators[self._device.index or 0]
+            random.graphsafe_set_state(random.clone_state().graphsafe_get_state())  # the old one would go on recording
+            raise
         return graph.replay, result
 
 
