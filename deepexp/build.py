@@ -209,7 +209,7 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
     augmentation = augment(config)
     ema = None if config.ema is None else Ema(model, config.ema, recorded=recorded)
     eager = EagerUpdates(step, train, augmentation, ema)
-    update_maker = cuda_graph.arrange(eager, plan.updates, wanted=config.cuda_graph, refused=unrecordable)
+    update_maker, scorer = cuda_graph.arrange(eager, plan.updates, wanted=config.cuda_graph, refused=unrecordable)
     return Parts(
         model=model,
         optimizer=made,
@@ -220,6 +220,7 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
         ema=ema,
         augment=augmentation,
         update_maker=update_maker,
+        scorer=scorer,
         train=train,
         val=val,
         test=test,

@@ -2,7 +2,9 @@
 
 import logging
 import math
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 import torch
 from torch import Tensor, nn
@@ -29,12 +31,56 @@ class Evaluation:
         return self.errors / self.samples
 
 
-def evaluate(model: nn.Module, loader: Loader, samples: int, precision: Precision, batch_size: int = 500) -> Evaluation:
+@dataclass(frozen=True)
+class Scores:
+    """What a batch came to, on the device: the sum of its losses, the classes predicted (batch,), its errors."""
+
+    loss: Tensor
+    predicted: Tensor
+    errors: Tensor
+
+    def copy(self) -> "Scores":
+        """The same, in memory of its own."""
+        return Scores(self.loss.clone(), self.predicted.clone(), self.errors.clone())
+
+
+class Scorer(Protocol):
+    """Scores the batches of a split; called with the model in the mode and the arithmetic that it is to have."""
+
+    def __call__(
+        self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[tuple[int, int]]
+    ) -> Iterator[Scores]:
+        """Of the samples `order[start:stop]` for each bound, as `Loader.batches` has them."""
+        ...
+
+
+def score(model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Iterator[Scores]:
+    """The `Scorer` that calls the model each time."""
+    for images, labels in loader.batches(order, bounds):
+        yield scores_of(model, images, labels)
+
+
+def scores_of(model: nn.Module, images: Tensor, labels: Tensor) -> Scores:
+    """What the model makes of one batch."""
+    logits = model(images).float()  # (batch, classes)
+    predicted = logits.argmax(1)
+    return Scores(F.cross_entropy(logits, labels, reduction="sum"), predicted, (predicted != labels).sum())
+
+
+def evaluate(
+    model: nn.Module,
+    loader: Loader,
+    samples: int,
+    precision: Precision,
+    batch_size: int = 500,
+    *,
+    scorer: Scorer = score,
+) -> Evaluation:
     """Test-mode pass over a whole split, in its own order; the mode that the model was in is put back."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:
-        return _evaluate(model, loader, samples, precision, batch_size)
+        return _evaluate(model, loader, samples, precision, batch_size, scorer)
     except RuntimeError as error:
         if not is_out_of_memory(error) or batch_size == 1:
             raise
@@ -42,22 +88,19 @@ def evaluate(model: nn.Module, loader: Loader, samples: int, precision: Precisio
     finally:
         for module, training in modes:
             module.training = training
-    return evaluate(model, loader, samples, precision, batch_size // 2)
+    return evaluate(model, loader, samples, precision, batch_size // 2, scorer=scorer)
 
 
-def _evaluate(model: nn.Module, loader: Loader, samples: int, precision: Precision, batch_size: int) -> Evaluation:
+def _evaluate(
+    model: nn.Module, loader: Loader, samples: int, precision: Precision, batch_size: int, scorer: Scorer
+) -> Evaluation:
     order = torch.arange(samples)
     bounds = [(start, min(start + batch_size, samples)) for start in range(0, samples, batch_size)]
-    losses, predicted, wrong = [], [], []
     with torch.inference_mode(), precision.autocast():
-        for images, labels in loader.batches(order, bounds):
-            logits = model(images).float()  # (batch, classes)
-            losses.append(F.cross_entropy(logits, labels, reduction="sum"))
-            predicted.append(logits.argmax(1))
-            wrong.append((predicted[-1] != labels).sum())
+        batches = list(scorer(model, loader, order, bounds))
     return Evaluation(
-        loss=math.fsum(torch.stack(losses).tolist()) / samples,
-        errors=int(torch.stack(wrong).sum().item()),
+        loss=math.fsum(torch.stack([batch.loss for batch in batches]).tolist()) / samples,
+        errors=int(torch.stack([batch.errors for batch in batches]).sum().item()),
         samples=samples,
-        predicted=torch.cat(predicted).cpu(),
+        predicted=torch.cat([batch.predicted for batch in batches]).cpu(),
     )

@@ -150,7 +150,7 @@ class TrainConfig:
         "fp32", "arithmetic of the model (tf32 and fp16: CUDA only)"
     )
     deterministic: bool = key(False, "torch's deterministic algorithms")
-    cuda_graph: bool = key(False, "record an update once as a CUDA graph and replay it (CUDA only)")
+    cuda_graph: bool = key(False, "record updates and evaluations as CUDA graphs and replay them (CUDA only)")
     threads: int | Literal["auto"] = key("auto", "CPU threads of this run", minimum=1)
     name: str | None = key(None, "of the run directory; null: the model's name")
     output_dir: str = key("outputs", "where run directories are made")

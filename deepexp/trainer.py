@@ -21,7 +21,7 @@ from deepexp.data.augment import Augment
 from deepexp.data.loader import Loader
 from deepexp.data.order import epoch_order
 from deepexp.errors import InputError, Interrupted, RunFailed
-from deepexp.evaluation import Evaluation, evaluate
+from deepexp.evaluation import Evaluation, Scorer, evaluate
 from deepexp.frozen_features import FrozenFeatures
 from deepexp.interrupt import StopRequest
 from deepexp.optim.ema import Ema
@@ -47,6 +47,7 @@ class Parts:
     ema: Ema | None
     augment: Augment
     update_maker: UpdateMaker
+    scorer: Scorer
     train: Loader
     val: Loader | None
     test: Loader
@@ -248,11 +249,13 @@ class Trainer:
         """(test, validation) of the weights as they are, or of their average where there is one."""
         parts = self.parts
         with parts.ema.averaged() if parts.ema is not None else contextlib.nullcontext():
-            test = evaluate(parts.step.model, parts.test, parts.test_samples, parts.step.precision)
-            val = None
-            if parts.val is not None:
-                val = evaluate(parts.step.model, parts.val, parts.val_samples, parts.step.precision)
+            test = self._evaluate_split(parts.test, parts.test_samples)
+            val = None if parts.val is None else self._evaluate_split(parts.val, parts.val_samples)
         return test, val
+
+    def _evaluate_split(self, loader: Loader, samples: int) -> Evaluation:
+        step = self.parts.step
+        return evaluate(step.model, loader, samples, step.precision, scorer=self.parts.scorer)
 
     def _metrics(self, test: Evaluation | None, val: Evaluation | None, test_seconds: float) -> EpochMetrics:
         progress = self.progress

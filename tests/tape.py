@@ -4,15 +4,16 @@ Every operation below autograd is written down with its tensors and numbers. A r
 same tensors: a number that the CPU had put in stays what it was, and whatever does not lie in a tensor is not seen.
 """
 
+from collections import Counter
 from collections.abc import Callable
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from deepexp.step import Update
+T = TypeVar("T")
 
 
 class _Tape(TorchDispatchMode):
@@ -23,7 +24,7 @@ class _Tape(TorchDispatchMode):
         self._before: list[tuple[Tensor, Tensor]] = []
 
     def __torch_dispatch__(self, function, types, args=(), kwargs=None):
-        if function is torch.ops.aten._local_scalar_dense.default:
+        if function in (torch.ops.aten._local_scalar_dense.default, torch.ops.aten.item.default):
             raise RuntimeError("operation not permitted when stream is capturing")
         for tensor in tensors((args, kwargs or {})):
             self._remember(tensor)
@@ -55,16 +56,16 @@ class _Tape(TorchDispatchMode):
 
 
 class Tape:
-    """A `Recorder`; `recorded` and `replayed` count."""
+    """A `Recorder`; `recorded` and `replayed` count by the type of the result."""
 
     def __init__(self) -> None:
-        self.recorded = 0
-        self.replayed = 0
+        self.recorded: Counter[type] = Counter()
+        self.replayed: Counter[type] = Counter()
 
-    def warm_up(self, work: Callable[[], Update]) -> Update:
+    def warm_up(self, work: Callable[[], T]) -> T:
         return work()
 
-    def record(self, work: Callable[[], Update]) -> tuple[Callable[[], None], Update]:
+    def record(self, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
         tape, random = _Tape(), torch.get_rng_state()
         try:
             with tape:
@@ -73,10 +74,10 @@ class Tape:
             with torch.no_grad():
                 tape.undo()
             torch.set_rng_state(random)
-        self.recorded += 1
+        self.recorded[type(result)] += 1
 
         def replay() -> None:
-            self.replayed += 1
+            self.replayed[type(result)] += 1
             tape.replay()
 
         return replay, result

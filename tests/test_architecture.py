@@ -82,7 +82,8 @@ MAY_KNOW = {
     "yaml_file": ["errors"],
     "frozen_features": ["data", "optim", "runtime", "step", "units"],
     "updates": ["data", "optim", "step"],
-    "cuda_graph": ["data", "optim", "step", "updates"],
+    "evaluation": ["data", "step"],
+    "cuda_graph": ["cuda_graph", "data", "evaluation", "optim", "step", "updates"],
     "options": ["errors", "schema", "yaml_file"],
 }
 

@@ -6,13 +6,16 @@ the end.
 
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
 
 import deepexp
-from deepexp import cuda_graph
+from deepexp import cuda_graph, trainer
+from deepexp.cuda_graph.recorder import CudaRecorder
 from deepexp.errors import InputError, Interrupted
+from deepexp.evaluation import Scores, evaluate
 from deepexp.models.mnist_net import MnistNet
 from deepexp.optim import capturable
 from deepexp.step import Update
@@ -42,7 +45,7 @@ def graph(monkeypatch):
         optimizers = dict.fromkeys((torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW), on_cpu)
         monkeypatch.setattr(capturable, "REPLAYED", optimizers)
         monkeypatch.setattr(cuda_graph, "can_record", lambda device: True)
-        monkeypatch.setattr(cuda_graph, "recorder", lambda device: recorder)
+        monkeypatch.setattr(cuda_graph, "make_recorder", lambda device: recorder)
         return recorder
 
     return use
@@ -74,7 +77,7 @@ def test_a_run_is_the_same_bit_for_bit(run, graph, words):
     """Losses, errors, gradient norms, weights, optimizer, averages, random numbers, predictions."""
     tape = graph(Tape())
     recorded = run([*SMALL, *words], folder="recorded")
-    assert tape.recorded == 1 and tape.replayed == 3 * UPDATES - WARM_UP
+    assert (tape.recorded[Update], tape.replayed[Update]) == (1, 3 * UPDATES - WARM_UP)
     graph(Refusing())
     assert_same_run(recorded.directory, run([*SMALL, *words], folder="usual").directory)
 
@@ -90,9 +93,32 @@ def test_a_thawing_layer_makes_a_new_recording(run, graph, keep, optim):
     tape = graph(Tape())
     recorded = run(words, folder="recorded")
     phases = [2, 2] if keep == "cache_frozen=true" else [3, 2]  # epochs of each; the one that fills is made as usual
-    assert tape.recorded == 2 and tape.replayed == sum(epochs * UPDATES - WARM_UP for epochs in phases)
+    assert tape.recorded[Update] == 2
+    assert tape.replayed[Update] == sum(epochs * UPDATES - WARM_UP for epochs in phases)
     graph(Refusing())
     assert_same_run(recorded.directory, run(words, folder="usual").directory)
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        [],
+        ["precision=bf16"],
+        ["batch_norm=true", "dropout=0.3"],
+        ["ema=0.9", "val_fraction=0.1"],
+        ["evaluate_every=2"],
+        [*FROZEN, "freeze=[{pattern: features.*, epochs: 3}]", "precision=bf16"],
+    ],
+    ids=lambda words: " ".join(words[-2:]) or "plain",
+)
+def test_evaluations_are_the_same_bit_for_bit(run, graph, monkeypatch, words):
+    """All batches of full size but those of the first pass over a split are replayed, also those of a thawing net."""
+    monkeypatch.setattr(trainer, "evaluate", partial(evaluate, batch_size=110))  # of 359: the last has 29
+    tape = graph(Tape())
+    recorded = run([*SMALL, *words, "epochs=5"], folder="recorded")
+    assert tape.recorded[Scores] and tape.replayed[Scores] >= 3 * tape.recorded[Scores]
+    graph(Refusing())
+    assert_same_run(recorded.directory, run([*SMALL, *words, "epochs=5"], folder="usual").directory)
 
 
 @pytest.mark.parametrize("words", [[], ["optim=momentum", "schedule=cosine", "ema=0.9"], ["optim=rmsprop"]])
@@ -115,7 +141,7 @@ def test_losses_are_those_without_a_recording_but_for_rounding(run, graph, optim
     tape = graph(Tape())
     words = [*SMALL, f"optim={optim}", "schedule=linear"]
     recorded, usual = run(words, folder="recorded"), run([*words, "cuda_graph=false"], folder="usual")
-    assert tape.replayed and choice(usual) == "no, cuda_graph=false"
+    assert tape.replayed[Update] and choice(usual) == "no, cuda_graph=false"
     losses = [
         [line["train_loss"] for line in lines(result.directory / "metrics.jsonl")] for result in (recorded, usual)
     ]
@@ -133,7 +159,7 @@ def test_losses_are_those_without_a_recording_but_for_rounding(run, graph, optim
 def test_what_cannot_be_recorded_is_made_as_usual_and_said(run, graph, words, reason):
     tape = graph(Tape())
     result = run([*SMALL, *words], folder="asked")
-    assert tape.recorded == 0 and reason in choice(result)
+    assert not tape.recorded and reason in choice(result)
     log = (result.directory / "run.log").read_text()
     assert log.count("updates are made one call after the other") == 1 and reason in log
     assert_same_run(result.directory, run([*SMALL, *words, "cuda_graph=false"], folder="not asked").directory)
@@ -151,7 +177,7 @@ def test_a_model_that_the_cpu_has_to_look_into_is_told_once(run, graph, monkeypa
     result = run(SMALL, folder="looks")
     log = (result.directory / "run.log").read_text()
     told = "cannot be recorded as a CUDA graph, and is made as usual: operation not permitted when stream is capturing"
-    assert tape.recorded == 0 and log.count(told) == 1
+    assert not tape.recorded and log.count(f"the update {told}") == log.count(f"evaluation {told}") == 1
     graph(Refusing())
     assert_same_run(result.directory, run(SMALL, folder="usual").directory)
 
@@ -171,7 +197,7 @@ def test_an_epoch_of_other_sizes_is_made_as_usual(run, graph):
     """The whole set at once: one update an epoch, recorded after three of them."""
     tape = graph(Tape())
     run([*SMALL, "batch_size=full", "epochs=5"])
-    assert (tape.recorded, tape.replayed) == (1, 2)
+    assert (tape.recorded[Update], tape.replayed[Update]) == (1, 2)
 
 
 def test_a_tape_holds_what_a_graph_would():
@@ -192,7 +218,7 @@ def cuda():
         pytest.skip("there is no CUDA device")
 
 
-class RefusingCuda(cuda_graph.CudaRecorder):
+class RefusingCuda(CudaRecorder):
     def record(self, work):
         raise RuntimeError("no")
 
@@ -213,7 +239,7 @@ def test_a_run_on_cuda_is_the_same_bit_for_bit(run, cuda, monkeypatch, words):
     recorded = run(words, folder="recorded")
     assert choice(recorded).startswith("yes")
     assert "is made as usual" not in (recorded.directory / "run.log").read_text()
-    monkeypatch.setattr(cuda_graph, "recorder", RefusingCuda)
+    monkeypatch.setattr(cuda_graph, "make_recorder", RefusingCuda)
     assert_same_run(recorded.directory, run(words, folder="usual").directory)
 
 
@@ -231,6 +257,6 @@ def test_a_failed_recording_leaves_cuda_usable(run, cuda, monkeypatch, words):
     monkeypatch.setattr(MnistNet, "forward", looks)
     result = run([*SMALL, *words, "device=cuda", "deterministic=true"], folder="looks")
     assert "cannot be recorded as a CUDA graph" in (result.directory / "run.log").read_text()
-    monkeypatch.setattr(cuda_graph, "recorder", RefusingCuda)
+    monkeypatch.setattr(cuda_graph, "make_recorder", RefusingCuda)
     usual = run([*SMALL, *words, "device=cuda", "deterministic=true"], folder="usual")
     assert_same_run(result.directory, usual.directory)

@@ -1,10 +1,9 @@
-"""Whole updates recorded once as a CUDA graph, and from then on replayed: the CPU's part is a few calls an update.
+"""Whole updates: the CPU's part of a recorded one is a few calls.
 
 In the graph are gathering, normalising and augmenting a batch, forward and backward passes, clipping, the optimizer's
-step and the averages of the weights (https://docs.nvidia.com/cuda/cuda-c-programming-guide/#cuda-graphs). What differs
-from one update to the next lies in tensors that stay where they are: the numbers of the samples, what was drawn for
-their augmentation, the learning rates, the averages' decay. Where an optimizer's own step needs the CPU, the graph ends
-with the gradients.
+step and the averages of the weights. What differs from one update to the next are the numbers of the samples, what was
+drawn for their augmentation, the learning rates, the averages' decay. Where an optimizer's own step needs the CPU, the
+graph ends with the gradients.
 
 Updates of the size that most have are recorded, after some that were made as usual; the others go on being so. What
 is frozen is part of a recording, so it is made anew when that changes.
@@ -16,93 +15,20 @@ from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
-from typing import Protocol
 
-import torch
 from torch import Tensor
 
+from deepexp.cuda_graph.recorder import Recorder, reason_of
 from deepexp.data.augment import Draws
 from deepexp.data.resident import Gather
 from deepexp.optim.capturable import is_capturable
 from deepexp.step import Batch, Gradients, Step, Update
-from deepexp.updates import Bounds, EagerUpdates, UpdateMaker, augmented, samples_of
+from deepexp.updates import Bounds, EagerUpdates, augmented, samples_of
 
 log = logging.getLogger(__name__)
 
 _WARM_UP = 3
 """Updates of a size before one is recorded: libraries choose their algorithms and optimizers make their state."""
-
-Work = Callable[[], Update]
-
-
-class Recorder(Protocol):
-    """Records what a function has the device do, so that it can be done again without the function."""
-
-    def warm_up(self, work: Work) -> Update:
-        """Do it once as usual, where recordings are made."""
-        ...
-
-    def record(self, work: Work) -> tuple[Callable[[], None], Update]:
-        """What does it again, with all tensors where they were, and the tensors of its result; does nothing yet.
-
-        Raises `RuntimeError` for what cannot be recorded.
-        """
-        ...
-
-
-class CudaRecorder:
-    """A `Recorder` of CUDA graphs, which share their memory: they are never replayed at the same time."""
-
-    def __init__(self, device: torch.device) -> None:
-        self._device = device
-        self._stream = torch.cuda.Stream(device)  # the default one cannot be recorded
-        self._memory = torch.cuda.graph_pool_handle()
-
-    def warm_up(self, work: Work) -> Update:
-        """See `Recorder`."""
-        usual = torch.cuda.current_stream(self._device)
-        self._stream.wait_stream(usual)
-        with torch.cuda.stream(self._stream):
-            result = work()
-        usual.wait_stream(self._stream)
-        return result
-
-    def record(self, work: Work) -> tuple[Callable[[], None], Update]:
-        """See `Recorder`."""
-        graph = torch.cuda.CUDAGraph()
-        try:
-            with torch.cuda.graph(graph, pool=self._memory, stream=self._stream):
-                result = work()
-        except RuntimeError:
-            random = torch.cuda.default_generators[self._device.index or 0]
-            random.graphsafe_set_state(random.clone_state().graphsafe_get_state())  # the old one would go on recording
-            raise
-        return graph.replay, result
-
-
-def can_record(device: torch.device) -> bool:
-    """Whether the device has a `Recorder`."""
-    return device.type == "cuda"
-
-
-def recorder(device: torch.device) -> Recorder:
-    """Records what is done on the device."""
-    return CudaRecorder(device)
-
-
-def arrange(
-    eager: EagerUpdates, updates: Sequence[Sequence[Bounds]], *, wanted: bool, refused: str | None
-) -> UpdateMaker:
-    """Have updates recorded if that is wanted, and nothing in the config forbids it (`refused`).
-
-    `updates`: of a whole epoch.
-    """
-    if wanted and refused is None:
-        return RecordedUpdates(eager, recorder(eager.device), updates)
-    if wanted:
-        log.warning("cuda_graph: updates are made one call after the other: %s", refused)
-    eager.choice = f"no, {refused if wanted else 'cuda_graph=false'}"
-    return eager
 
 
 def _holds_whole_update(step: Step) -> bool:
@@ -244,8 +170,7 @@ class RecordedUpdates:
         try:
             replay, update = self._recorder.record(lambda: self._device_part(gather, inputs, samples))
         except RuntimeError as error:
-            reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
-            log.warning("the update cannot be recorded as a CUDA graph, and is made as usual: %s", reason)
+            log.warning("the update cannot be recorded as a CUDA graph, and is made as usual: %s", reason_of(error))
             self._may_record = False
             return None
         return _Recording(inputs, replay, update, self._step.own_gradients())

@@ -1,0 +1,35 @@
+"""Work recorded once as a CUDA graph, and from then on replayed with a few calls of the CPU.
+
+A graph does what the device did while it was recorded, on the same memory (https://docs.nvidia.com/cuda/
+cuda-c-programming-guide/#cuda-graphs). What differs from one time to the next lies in tensors that stay where they are.
+What is recorded is in `updates.py` and `evaluation.py`, and by what in `recorder.py`.
+"""
+
+import logging
+from collections.abc import Sequence
+
+from deepexp.cuda_graph.evaluation import RecordedScores
+from deepexp.cuda_graph.recorder import can_record, make_recorder
+from deepexp.cuda_graph.updates import RecordedUpdates
+from deepexp.evaluation import Scorer, score
+from deepexp.updates import Bounds, EagerUpdates, UpdateMaker
+
+__all__ = ["arrange", "can_record"]
+
+log = logging.getLogger(__name__)
+
+
+def arrange(
+    eager: EagerUpdates, updates: Sequence[Sequence[Bounds]], *, wanted: bool, refused: str | None
+) -> tuple[UpdateMaker, Scorer]:
+    """Have updates and evaluations recorded if that is wanted, and nothing in the config forbids it (`refused`).
+
+    `updates`: of a whole epoch.
+    """
+    if wanted and refused is None:
+        recorder = make_recorder(eager.device)
+        return RecordedUpdates(eager, recorder, updates), RecordedScores(recorder, eager.device)
+    if wanted:
+        log.warning("cuda_graph: updates are made one call after the other: %s", refused)
+    eager.choice = f"no, {refused if wanted else 'cuda_graph=false'}"
+    return eager, score

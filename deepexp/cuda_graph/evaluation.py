@@ -1,0 +1,97 @@
+"""The batches of an evaluation: gathered, normalised, classified and compared with their labels in one replay each.
+
+The first pass over a split is made as usual; with the second, its batches of full size are recorded. Weights stay where
+they are, averaged or not, so a recording holds until the model begins at another layer or the pictures lie elsewhere.
+"""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+
+import torch
+from torch import Tensor, nn
+
+from deepexp.cuda_graph.recorder import Recorder, reason_of
+from deepexp.data.loader import Loader
+from deepexp.data.resident import Gather
+from deepexp.evaluation import Scores, score, scores_of
+from deepexp.updates import Bounds
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class _Recording:
+    """A batch that can be scored again: where it finds its samples, and where its scores are afterwards."""
+
+    samples: Tensor  # (batch,) int64, on the device
+    replay: Callable[[], None]
+    scores: Scores
+
+
+@dataclass
+class _Phase:
+    """What one split's batches are made of and seen by; equal for as long as a recording holds."""
+
+    gather: Gather
+    model: nn.Module
+    size: int
+    recording: _Recording | None = None
+
+    def is_of(self, gather: Gather, model: nn.Module, size: int) -> bool:
+        return (self.gather, self.model, self.size) == (gather, model, size)
+
+
+class RecordedScores:
+    """A `Scorer` that replays a recording wherever it can."""
+
+    def __init__(self, recorder: Recorder, device: torch.device) -> None:
+        self._recorder = recorder
+        self._device = device
+        self._may_record = True
+        self._phases: dict[Loader, _Phase] = {}
+
+    def __call__(self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[Scores]:
+        """See `Scorer`."""
+        gather = loader.gatherer(order, bounds)
+        if gather is None or not self._may_record:
+            yield from score(model, loader, order, bounds)
+            return
+        ((size, _),) = Counter(stop - start for start, stop in bounds).most_common(1)
+        phase = self._phases.get(loader)
+        is_first = phase is None or not phase.is_of(gather, model, size)
+        if phase is None or is_first:
+            phase = self._phases[loader] = _Phase(gather, model, size)
+        samples = order.to(self._device)
+        for start, stop in bounds:
+            batch = samples[start:stop]
+            if stop - start == size and not is_first and phase.recording is None and self._may_record:
+                phase.recording = self._record(phase, batch)
+            if stop - start == size and phase.recording is not None:
+                yield _replay(phase.recording, batch)
+            else:
+                yield self._recorder.warm_up(partial(_score, model, gather, batch))
+
+    def _record(self, phase: _Phase, samples: Tensor) -> _Recording | None:
+        """A recording of batches like this one, which is still to be scored; None if there can be none, said once."""
+        samples = samples.clone()
+        torch.clear_autocast_cache()  # casts of weights belong into the recording: weights change
+        try:
+            replay, scores = self._recorder.record(partial(_score, phase.model, phase.gather, samples))
+        except RuntimeError as error:
+            log.warning("evaluation cannot be recorded as a CUDA graph, and is made as usual: %s", reason_of(error))
+            self._may_record = False
+            return None
+        return _Recording(samples, replay, scores)
+
+
+def _score(model: nn.Module, gather: Gather, samples: Tensor) -> Scores:
+    return scores_of(model, *gather(samples))
+
+
+def _replay(recording: _Recording, samples: Tensor) -> Scores:
+    recording.samples.copy_(samples)
+    recording.replay()
+    return recording.scores.copy()
