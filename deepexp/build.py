@@ -9,6 +9,7 @@ import inspect
 import json
 import math
 import typing
+from collections import Counter
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +20,7 @@ from hydra.utils import get_object, instantiate
 from torch import nn
 
 from deepexp import cuda_graph
+from deepexp.compiled import AsWritten, Compiled
 from deepexp.data.augment import Nothing
 from deepexp.data.dataset import Dataset, announced_pictures, assemble
 from deepexp.data.features import FeatureLoader
@@ -203,6 +205,7 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
         clip_grad_norm=config.clip_grad_norm,
         split_on_oom=config.on_oom == "halve",
         recorded=recorded,
+        forward=Compiled(_most_common_batch(plan)) if config.compile else AsWritten(),
     )
     freeze = FreezePlan(model, freeze_rules(config, model), config.epochs)
     loaders = [train, test] if val is None else [train, test, val]
@@ -231,6 +234,12 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
         shape=plan.shape,
         classes=len(data.classes),
     )
+
+
+def _most_common_batch(plan: "Plan") -> int:
+    """Samples of the batches that an epoch has most of."""
+    ((size, _),) = Counter(stop - start for update in plan.updates for start, stop in update).most_common(1)
+    return size
 
 
 def _unrecordable(config: TrainConfig, mode: LoaderMode) -> str | None:

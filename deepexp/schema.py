@@ -150,6 +150,7 @@ class TrainConfig:
         "fp32", "arithmetic of the model (tf32 and fp16: CUDA only)"
     )
     deterministic: bool = key(False, "torch's deterministic algorithms")
+    compile: bool = key(False, "torch.compile for training passes: minutes at first, for long runs on a GPU")
     cuda_graph: bool = key(False, "record updates and evaluations as CUDA graphs and replay them (CUDA only)")
     threads: int | Literal["auto"] = key("auto", "CPU threads of this run", minimum=1)
     name: str | None = key(None, "of the run directory; null: the model's name")

@@ -14,6 +14,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepexp import runtime
+from deepexp.compiled import AsWritten, Forward
 from deepexp.optim.capturable import begin_momentum
 from deepexp.optim.learning_rates import LearningRates
 
@@ -116,7 +117,8 @@ class Step:
 
     `split_on_oom`: when the device runs out of memory, do the update again with batches in halves (the gradient stays
     the same, since no model with batch statistics is allowed with it). `recorded`: updates are to be recorded, so what
-    changes from one to the next lies on the device (`optim/capturable.py`).
+    changes from one to the next lies on the device (`optim/capturable.py`). `forward`: how the model
+    is called.
     """
 
     def __init__(
@@ -129,6 +131,7 @@ class Step:
         clip_grad_norm: float | None = None,
         split_on_oom: bool = False,
         recorded: bool = False,
+        forward: Forward | None = None,
     ) -> None:
         self.model = model
         self.optimizer = optimizer
@@ -137,6 +140,7 @@ class Step:
         self.clip_grad_norm = clip_grad_norm
         self.split_on_oom = split_on_oom
         self.recorded = recorded
+        self.forward = forward or AsWritten()
         self.learning_rates = LearningRates(optimizer, precision.device if recorded else None)
         self.scaler = precision.scaler()
         self.needs_closure = isinstance(optimizer, torch.optim.LBFGS)
@@ -208,7 +212,7 @@ class Step:
         for batch in batches:
             for piece in batch.pieces(self.piece_size):
                 with self.precision.autocast():
-                    logits = self.model(piece.images)  # (batch, classes)
+                    logits = self.forward(self.model, piece.images)  # (batch, classes)
                     objective = self.objective(logits, piece, samples)
                 self.scaler.scale(objective).backward()
                 losses.append(objective.detach())

@@ -227,6 +227,7 @@ CUDA_CASES = {
     **CASES,
     **{f"optim={name}": [f"optim={name}"] for name in ("adagrad", "adadelta", "adamax", "nadam", "muon")},
     "tf32": ["precision=tf32"],
+    "compiled": ["compile=true"],
     "fp16": ["precision=fp16", "optim=adam"],
     "thawing": [*FROZEN, "freeze=[{pattern: features.*, epochs: 3}]", "optim=momentum", "optim.lr=0.01"],
 }

@@ -15,7 +15,7 @@ ROOT = "data.root"
 
 NOT_OF_THE_RESULT = frozenset(
     "name output_dir resume dry_run device threads data.mode data.workers data.cache data.download "
-    "log_every checkpoint.every_minutes on_oom cache_frozen cuda_graph".split()
+    "log_every checkpoint.every_minutes on_oom cache_frozen cuda_graph compile".split()
 )
 """Keys that say where and how a run is done, and not what it comes to; `ROOT` too, where the same data lie."""
 

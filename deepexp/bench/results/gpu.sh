@@ -38,6 +38,10 @@ for graph in false true; do
         bench "resnet20-$precision-$graph" "${resnet[@]}" precision=$precision cuda_graph=$graph
     done
 done
+compiled=(precision=bf16 cuda_graph=true compile=true)
+bench mnist_net-compiled data=mnist "${compiled[@]}"
+bench monster-compiled "${monster[@]}" "${compiled[@]}"
+bench resnet20-compiled "${resnet[@]}" "${compiled[@]}"
 note epoch "$python" -m deepexp bench epoch device=cuda data=mnist cuda_graph=true against=all
 note sweep "$python" -m deepexp bench sweep device=cuda data=mnist data.subset=10000 epochs=2 seed=0,1,2,3
 exit $status

@@ -1,0 +1,75 @@
+"""Forward and backward passes as torch compiles them (`torch.compile`) for the model, the device and one batch size.
+
+Compiling takes from seconds to minutes at a run's first update, so it is for long runs, on GPUs above all. Evaluations,
+and batches of other sizes than most have, are computed as the model is written.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Protocol, cast
+
+import torch
+from torch import Tensor, nn
+
+log = logging.getLogger(__name__)
+
+
+class Forward(Protocol):
+    """Gives a training batch's logits."""
+
+    choice: str
+    """Whether they are compiled, in words."""
+
+    def __call__(self, model: nn.Module, images: Tensor) -> Tensor:
+        """(batch, channels, height, width) → (batch, classes)."""
+        ...
+
+
+class AsWritten:
+    """A `Forward` that calls the model."""
+
+    choice = "no, compile=false"
+
+    def __call__(self, model: nn.Module, images: Tensor) -> Tensor:
+        """See `Forward`."""
+        return cast(Tensor, model(images))
+
+
+class Compiled:
+    """A `Forward` of compiled models, where the batch has `batch_size` samples.
+
+    A model that cannot be compiled, or a machine that cannot compile, is told once; it is called as written then.
+    """
+
+    choice = "yes"
+
+    def __init__(self, batch_size: int) -> None:
+        self._batch_size = batch_size
+        self._works = True
+        self._model: nn.Module | None = None
+        self._compiled: Callable[[Tensor], Tensor] | None = None
+
+    def __call__(self, model: nn.Module, images: Tensor) -> Tensor:
+        """See `Forward`; the first call of a model compiles it, and so does what changes what it has to compute."""
+        if not self._works or len(images) != self._batch_size:
+            return cast(Tensor, model(images))
+        if self._compiled is None or self._model is not model:
+            self._model, self._compiled = model, compiled(model)
+        try:
+            return self._compiled(images)
+        except torch._dynamo.exc.TorchDynamoException as error:
+            log.warning("compile: the model cannot be compiled here, and is called as written: %s", _reason(error))
+            self._works = False
+        return cast(Tensor, model(images))
+
+
+def compiled(model: nn.Module) -> Callable[[Tensor], Tensor]:
+    """The model as torch compiles it when it is called; random numbers are those of the model as written."""
+    made: Callable[[Tensor], Tensor] = torch.compile(model, dynamic=False, options={"fallback_random": True})
+    return made
+
+
+def _reason(error: BaseException) -> str:
+    """The first line that says what was wrong; torch's may begin with "backend='inductor' raised:"."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return next((line for line in lines if not line.endswith(":")), type(error).__name__)
