@@ -15,7 +15,7 @@ from torch.nn import functional as F
 
 from deepexp import runtime
 from deepexp.compiled import AsWritten, Forward
-from deepexp.optim.capturable import begin_momentum
+from deepexp.optim.capturable import begin_momentum, is_capturable
 from deepexp.optim.learning_rates import LearningRates
 
 log = logging.getLogger(__name__)
@@ -141,8 +141,9 @@ class Step:
         self.split_on_oom = split_on_oom
         self.recorded = recorded
         self.forward = forward or AsWritten()
-        self.learning_rates = LearningRates(optimizer, precision.device if recorded else None)
         self.scaler = precision.scaler()
+        self.is_recordable = recorded and is_capturable(optimizer) and not self.scaler.is_enabled()
+        self.learning_rates = LearningRates(optimizer, precision.device if self.is_recordable else None)
         self.needs_closure = isinstance(optimizer, torch.optim.LBFGS)
         self.piece_size = 2**31
         self._known_norm: Tensor | None = None

@@ -59,6 +59,7 @@ class Tape:
     """A `Recorder`; `recorded` and `replayed` count by the type of the result."""
 
     def __init__(self) -> None:
+        self.works = True
         self.recorded: Counter[type] = Counter()
         self.replayed: Counter[type] = Counter()
 

@@ -50,13 +50,12 @@ class RecordedScores:
     def __init__(self, recorder: Recorder, device: torch.device) -> None:
         self._recorder = recorder
         self._device = device
-        self._may_record = True
         self._phases: dict[Loader, _Phase] = {}
 
     def __call__(self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[Scores]:
         """See `Scorer`."""
         gather = loader.gatherer(order, bounds)
-        if gather is None or not self._may_record:
+        if gather is None or not self._recorder.works:
             yield from score(model, loader, order, bounds)
             return
         ((size, _),) = Counter(stop - start for start, stop in bounds).most_common(1)
@@ -67,7 +66,7 @@ class RecordedScores:
         samples = order.to(self._device)
         for start, stop in bounds:
             batch = samples[start:stop]
-            if stop - start == size and not is_first and phase.recording is None and self._may_record:
+            if stop - start == size and not is_first and phase.recording is None and self._recorder.works:
                 phase.recording = self._record(phase, batch)
             if stop - start == size and phase.recording is not None:
                 yield _replay(phase.recording, batch)
@@ -82,8 +81,10 @@ class RecordedScores:
             replay, scores = self._recorder.record(partial(_score, phase.model, phase.gather, samples))
         except RuntimeError as error:
             log.warning("evaluation cannot be recorded as a CUDA graph, and is made as usual: %s", reason_of(error))
-            self._may_record = False
+            self._recorder.works = False
             return None
+        finally:
+            torch.clear_autocast_cache()
         return _Recording(samples, replay, scores)
 
 

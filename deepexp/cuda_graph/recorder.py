@@ -1,7 +1,7 @@
 """What records the work of a device, and which devices have it."""
 
 from collections.abc import Callable
-from typing import Protocol, TypeVar
+from typing import Any, Protocol, TypeVar
 
 import torch
 
@@ -10,6 +10,9 @@ T = TypeVar("T")
 
 class Recorder(Protocol):
     """Records what a function has the device do, so that it can be done again without the function."""
+
+    works: bool
+    """False once something could not be recorded: random numbers may go on elsewhere, so nothing is replayed then."""
 
     def warm_up(self, work: Callable[[], T]) -> T:
         """Do it once as usual, where recordings are made."""
@@ -24,33 +27,44 @@ class Recorder(Protocol):
 
 
 class CudaRecorder:
-    """A `Recorder` of CUDA graphs, which share their memory: they are never replayed at the same time."""
+    """A `Recorder` of CUDA graphs, each with memory of its own: results of one outlive the replays of others."""
 
     def __init__(self, device: torch.device) -> None:
+        self.works = True
         self._device = device
         self._stream = torch.cuda.Stream(device)  # the default one cannot be recorded
-        self._memory = torch.cuda.graph_pool_handle()
 
     def warm_up(self, work: Callable[[], T]) -> T:
         """See `Recorder`."""
         usual = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(usual)
-        with torch.cuda.stream(self._stream):
-            result = work()
-        usual.wait_stream(self._stream)
-        return result
+        try:
+            with torch.cuda.stream(self._stream):
+                return work()
+        finally:
+            usual.wait_stream(self._stream)
 
     def record(self, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
         """See `Recorder`."""
-        graph = torch.cuda.CUDAGraph()
+        graph, memory = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
+        usual = torch.cuda.current_stream(self._device)
         try:
-            with torch.cuda.graph(graph, pool=self._memory, stream=self._stream):
+            with torch.cuda.graph(graph, pool=memory, stream=self._stream):
                 result = work()
         except RuntimeError:
-            random = torch.cuda.default_generators[self._device.index or 0]
-            random.graphsafe_set_state(random.clone_state().graphsafe_get_state())  # the old one would go on recording
+            self._end_recording(usual, memory)
             raise
         return graph.replay, result
+
+    def _end_recording(self, usual: torch.cuda.Stream, memory: Any) -> None:
+        """Put right what torch leaves as it was while recording, if that could not be ended in the usual way."""
+        index = self._device.index or 0
+        if torch.cuda.current_stream(self._device) != usual:
+            torch.cuda.set_stream(usual)
+            torch._C._cuda_endAllocateToPool(index, memory)
+            torch._C._cuda_releasePool(index, memory)
+        random = torch.cuda.default_generators[index]
+        random.graphsafe_set_state(random.clone_state().graphsafe_get_state())  # the old one would go on recording
 
 
 def can_record(device: torch.device) -> bool:
@@ -64,6 +78,8 @@ def make_recorder(device: torch.device) -> Recorder:
 
 
 def reason_of(error: RuntimeError) -> str:
-    """The first line of what kept something from being recorded."""
+    """The first line of what kept something from being recorded; ending the recording may have failed after that."""
+    while isinstance(error.__context__, RuntimeError):
+        error = error.__context__
     lines = str(error).strip().splitlines()
     return lines[0] if lines else type(error).__name__

@@ -21,19 +21,13 @@ from torch import Tensor
 from deepexp.cuda_graph.recorder import Recorder, reason_of
 from deepexp.data.augment import Draws
 from deepexp.data.resident import Gather
-from deepexp.optim.capturable import is_capturable
-from deepexp.step import Batch, Gradients, Step, Update
+from deepexp.step import Batch, Gradients, Update
 from deepexp.updates import Bounds, EagerUpdates, augmented, samples_of
 
 log = logging.getLogger(__name__)
 
 _WARM_UP = 3
 """Updates of a size before one is recorded: libraries choose their algorithms and optimizers make their state."""
-
-
-def _holds_whole_update(step: Step) -> bool:
-    """Whether a recording can hold the optimizer's step as well; loss scaling reads on the CPU how it went."""
-    return is_capturable(step.optimizer) and not step.scaler.is_enabled()
 
 
 @dataclass(frozen=True)
@@ -74,12 +68,11 @@ class RecordedUpdates:
         self._recorder = recorder
         sizes = Counter(_sizes(update) for update in updates)
         self._most_common = sizes.most_common(1)[0][0]
-        self._may_record = True
         self._phase: object = None
         self._made = 0  # of the size that is recorded, since the phase began
         self._recording: _Recording | None = None
         self._is_latest = False  # the update made last is the recorded one
-        self._holds_all = _holds_whole_update(self._step)
+        self._holds_all = self._step.is_recordable
         self.choice = "yes" if self._holds_all else "yes, but for the optimizer's step, which needs the CPU"
 
     def of_epoch(
@@ -87,7 +80,7 @@ class RecordedUpdates:
     ) -> Iterator[tuple[Callable[[], Update], int]]:
         """See `UpdateMaker`."""
         gather = self._eager.loader.gatherer(order, [bounds for update in updates for bounds in update])
-        if gather is None or not self._may_record:
+        if gather is None or not self._recorder.works:
             self._is_latest = False
             yield from self._eager.of_epoch(order, draws, updates)
             return
@@ -118,7 +111,7 @@ class RecordedUpdates:
         if self._eager.ema is not None:
             self._eager.ema.count()
         is_common = tuple(len(batch.samples) for batch in inputs) == self._most_common
-        if not is_common or not self._may_record:
+        if not is_common or not self._recorder.works:
             return self._make_eagerly(gather, inputs, samples)
         if self._recording is None and self._made < _WARM_UP:
             self._made += 1
@@ -171,7 +164,7 @@ class RecordedUpdates:
             replay, update = self._recorder.record(lambda: self._device_part(gather, inputs, samples))
         except RuntimeError as error:
             log.warning("the update cannot be recorded as a CUDA graph, and is made as usual: %s", reason_of(error))
-            self._may_record = False
+            self._recorder.works = False
             return None
         return _Recording(inputs, replay, update, self._step.own_gradients())
 
