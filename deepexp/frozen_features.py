@@ -44,14 +44,14 @@ class FrozenFeatures:
     def __init__(self, step: Step, loaders: Sequence[FeatureLoader], epochs: int, choice: str) -> None:
         self.choice = choice
         self._step = step
+        self.epochs = epochs
         self._loaders = loaders
-        self._epochs = epochs
         self._whole = step.model
         self._is_on = False
 
     def begin_epoch(self, epoch: int) -> None:
         """To be called with each epoch, counted from 0, once its layers are frozen and in their modes."""
-        wanted = epoch < self._epochs
+        wanted = epoch < self.epochs
         if wanted == self._is_on:
             return
         self._is_on = wanted

@@ -230,6 +230,8 @@ CUDA_CASES = {
     "compiled": ["compile=true"],
     "fp16": ["precision=fp16", "optim=adam"],
     "thawing": [*FROZEN, "freeze=[{pattern: features.*, epochs: 3}]", "optim=momentum", "optim.lr=0.01"],
+    "thawing, not kept": [*FROZEN, "freeze=[{pattern: features.*, epochs: 3}]", "cache_frozen=false"],
+    "all at once": ["batch_size=full", "epochs=6"],
 }
 
 
@@ -261,3 +263,17 @@ def test_a_failed_recording_leaves_cuda_usable(run, cuda, monkeypatch, words):
     monkeypatch.setattr(cuda_graph, "make_recorder", RefusingCuda)
     usual = run([*SMALL, *words, "device=cuda", "deterministic=true"], folder="usual")
     assert_same_run(result.directory, usual.directory)
+
+
+@pytest.mark.gpu
+def test_after_a_failed_recording_another_can_be_made(cuda):
+    device = torch.device("cuda")
+    recorder, ones = CudaRecorder(device), torch.ones(4, device=device)
+    with pytest.raises(RuntimeError):
+        recorder.record(lambda: (torch.rand(4, device=device) + ones).sum().item())
+    assert torch.cuda.current_stream() == torch.cuda.default_stream()
+    torch.cuda.empty_cache()
+    drawn = torch.rand(4, device=device)
+    replay, tripled = recorder.record(lambda: 3 * ones)
+    replay()
+    assert tripled.tolist() == [3] * 4 and not torch.equal(drawn, torch.rand(4, device=device))

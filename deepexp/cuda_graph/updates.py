@@ -10,7 +10,6 @@ is frozen is part of a recording, so it is made anew when that changes.
 """
 
 import logging
-import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -130,9 +129,7 @@ class RecordedUpdates:
             self._rest()
             return update
 
-        with warnings.catch_warnings():  # of an optimizer that could be recorded and, these few times, is not
-            warnings.filterwarnings("ignore", message="This instance was constructed with capturable=True")
-            return self._recorder.warm_up(work)
+        return self._recorder.warm_up(work)
 
     def _device_part(self, gather: Gather, inputs: list[_Input], samples: int) -> Update:
         """What a recording holds."""

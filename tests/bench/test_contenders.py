@@ -6,9 +6,12 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from deepexp import build, runtime
+from deepexp import build, cuda_graph, runtime
 from deepexp.bench import contender, kernels, ours, plain
+from deepexp.optim import capturable
+from deepexp.step import Update
 
+from ..tape import Tape
 from .setting import planned
 
 
@@ -113,6 +116,24 @@ def test_ours_keeps_what_frozen_layers_give_from_turn_to_turn():
     assert first == 5 + 1  # batches of training and of the test
     assert compared == 2 + 1
     assert len(calls) == first + compared
+
+
+def test_ours_is_recorded_once_for_all_turns(monkeypatch):
+    """Also with kept features, although no turn comes to the end of an epoch."""
+    tape = Tape()
+    monkeypatch.setattr(cuda_graph, "can_record", lambda device: True)
+    monkeypatch.setattr(cuda_graph, "make_recorder", lambda device: tape)
+    monkeypatch.setattr(capturable, "REPLAYED", {torch.optim.SGD: {"fused": True}})
+    words = ["model=monster", "model.pretrained=false", "model.nb_residual_blocks=1", "model.nb_channels=4"]
+    for more in ([], ["freeze=[{pattern: features.*, share: 0.5}]"]):
+        config, plan = planned(*words, *more, "cuda_graph=true", "data.subset=200", "batch_size=20")
+        tape.recorded.clear()
+        with ours.opened(config, plan) as one:
+            one.steps(3)
+            tape.replayed.clear()
+            one.steps(3)
+            one.steps(3)
+        assert (tape.recorded[Update], tape.replayed[Update]) == (1, 2 * (2 + 3)), more
 
 
 def test_the_config_cannot_cut_an_epoch_short(updates):

@@ -59,3 +59,15 @@ def test_it_is_measured(precision, monkeypatch):
     assert found["step_flops"] == pytest.approx(20 * 7.1e6, rel=0.01)
     assert all(1e8 < layer["flops_per_second"] < 1e13 for layer in found["layers"])
     assert 1e8 < found["copy_bytes_per_second"] < 1e13
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_is_the_time_of_the_kernels():
+    """Less than with the time of what starts them, some 10 µs for each of the few kernels of a layer."""
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    config, plan = planned("device=cuda")
+    with limit.opened(config, plan) as opened:
+        found = opened.measure()
+    assert 0 < found["step_seconds"] < found["epoch_seconds"]
+    assert all(1e-6 < layer["seconds"] < 1e-3 for layer in found["layers"])
