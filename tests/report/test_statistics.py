@@ -1,3 +1,4 @@
+import gc
 import math
 
 import numpy as np
@@ -5,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
+from statsmodels.stats import multitest
 from statsmodels.stats.contingency_tables import mcnemar as reference_mcnemar
-from statsmodels.stats.multitest import multipletests
 from statsmodels.stats.proportion import proportion_confint
 
 from deepexp.report.statistics import holm, mcnemar, paired_t, wilson_interval
@@ -72,8 +73,16 @@ def test_paired_t_where_it_can_say_nothing():
     assert paired_t([0.0, 0.0], [0.0, 0.0]).p == 1.0
 
 
+@pytest.fixture(scope="module")
+def multipletests():
+    """statsmodels' own, without its collection of all garbage, which takes half a second beside thousands of tests."""
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(gc, "collect", lambda: 0)
+        yield multitest.multipletests
+
+
 @given(st.lists(st.floats(0, 1), min_size=1, max_size=20))
-def test_holm_against_statsmodels(p_values):
+def test_holm_against_statsmodels(multipletests, p_values):
     assert holm(p_values) == pytest.approx(multipletests(p_values, method="holm")[1])
 
 
