@@ -194,8 +194,8 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
 
     train, test = loader(data.train, "training"), loader(data.test, "test")
     val = None if data.val is None else loader(data.val, "validation")
-    unrecordable = _unrecordable(config, mode)
-    recorded = config.cuda_graph and unrecordable is None
+    unrecorded = _unrecorded(config, device, mode)
+    recorded = unrecorded is None
     made = optimizer(config, model, fused=True, recorded=recorded)
     step = Step(
         model,
@@ -212,7 +212,9 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
     augmentation = augment(config)
     ema = None if config.ema is None else Ema(model, config.ema, recorded=recorded)
     eager = EagerUpdates(step, train, augmentation, ema)
-    update_maker, scorer = cuda_graph.arrange(eager, plan.updates, wanted=config.cuda_graph, refused=unrecordable)
+    update_maker, scorer = cuda_graph.arrange(
+        eager, plan.updates, refused=unrecorded, is_asked_for=config.cuda_graph is True
+    )
     return Parts(
         model=model,
         optimizer=made,
@@ -242,8 +244,23 @@ def _most_common_batch(plan: "Plan") -> int:
     return size
 
 
+def _unrecorded(config: TrainConfig, device: torch.device, mode: LoaderMode) -> str | None:
+    """Why the updates of a run are not to be recorded as a CUDA graph; None if they are."""
+    if config.cuda_graph is False:
+        return "cuda_graph=false"
+    reason = _unrecordable(config, mode)
+    if reason is not None or config.cuda_graph is True:
+        return reason
+    if not cuda_graph.can_record(device):
+        return f"the device is {device.type}"
+    for name, component in (("model", config.model.component), ("augment", config.augment.component)):
+        if not component.target.startswith("deepexp."):
+            return f"{name} is {component.target}, which may choose anew in each update; cuda_graph=true if it does not"
+    return None
+
+
 def _unrecordable(config: TrainConfig, mode: LoaderMode) -> str | None:
-    """What keeps the updates of a config from being recorded as a CUDA graph."""
+    """What makes a recording impossible."""
     target = _target("optim", config.optim.component)
     if inspect.isclass(target) and issubclass(target, torch.optim.LBFGS):
         return "its optimizer evaluates the loss several times an update, as often as it turns out"

@@ -138,8 +138,8 @@ def _check_combinations(
         problems.add(
             f"precision: {config.precision} is for CUDA devices, and this run is on {device.type}; use fp32 or bf16"
         )
-    if config.cuda_graph and device is not None and not cuda_graph.can_record(device):
-        problems.add(f"cuda_graph: true is for CUDA devices, and this run is on {device.type}; use cuda_graph=false")
+    if config.cuda_graph is True and device is not None and not cuda_graph.can_record(device):
+        problems.add(f"cuda_graph: true is for CUDA devices, and this run is on {device.type}; use auto or false")
     if samples and config.batch_size != "full" and config.batch_size <= samples < config.accumulate * config.batch_size:
         together = config.accumulate * config.batch_size
         problems.add(f"accumulate: an update of {together} samples is more than the {samples} training samples")

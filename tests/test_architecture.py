@@ -84,7 +84,7 @@ MAY_KNOW = {
     "frozen_features": ["data", "optim", "runtime", "step", "units"],
     "updates": ["data", "optim", "step"],
     "evaluation": ["data", "step"],
-    "cuda_graph": ["cuda_graph", "data", "evaluation", "optim", "step", "updates"],
+    "cuda_graph": ["cuda_graph", "data", "evaluation", "optim", "step", "units", "updates"],
     "options": ["errors", "schema", "yaml_file"],
 }
 

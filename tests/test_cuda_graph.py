@@ -13,6 +13,7 @@ import torch
 
 import deepexp
 from deepexp import cuda_graph, trainer
+from deepexp.cuda_graph import recorder
 from deepexp.cuda_graph.recorder import CudaRecorder
 from deepexp.errors import InputError, Interrupted
 from deepexp.evaluation import Scores, evaluate
@@ -40,13 +41,13 @@ class Refusing(Tape):
 def graph(monkeypatch):
     """Have runs on the CPU use this recorder."""
 
-    def use(recorder: Tape) -> Tape:
+    def use(tape: Tape) -> Tape:
         on_cpu = {"fused": True}  # torch has capturable steps on GPUs only
         optimizers = dict.fromkeys((torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW), on_cpu)
         monkeypatch.setattr(capturable, "REPLAYED", optimizers)
         monkeypatch.setattr(cuda_graph, "can_record", lambda device: True)
-        monkeypatch.setattr(cuda_graph, "make_recorder", lambda device: recorder)
-        return recorder
+        monkeypatch.setattr(cuda_graph, "make_recorder", lambda device: tape)
+        return tape
 
     return use
 
@@ -165,6 +166,31 @@ def test_what_cannot_be_recorded_is_made_as_usual_and_said(run, graph, words, re
     assert_same_run(result.directory, run([*SMALL, *words, "cuda_graph=false"], folder="not asked").directory)
 
 
+@pytest.mark.parametrize(
+    "words, chosen",
+    [
+        ([], "yes"),
+        (["optim=lbfgs", "optim.max_iter=2"], "no, its optimizer evaluates the loss several times"),
+        (["data.mode=streamed", "data.workers=0"], "no, data.mode=streamed"),
+        (["model._target_=strangers_net.Net"], "no, model is strangers_net.Net, which may choose anew"),
+        (["augment=crop_flip", "augment._target_=strangers_net.Augment"], "no, augment is strangers_net.Augment"),
+    ],
+)
+def test_by_habit_what_is_known_to_do_the_same_each_time_is_recorded(run, graph, monkeypatch, tmp_path, words, chosen):
+    (tmp_path / "strangers_net.py").write_text(
+        "from deepexp.data.augment import CropFlip as Augment\nfrom deepexp.models.mnist_net import MnistNet as Net\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    graph(Tape())
+    result = run([*SMALL, "cuda_graph=auto", "epochs=1", *words])
+    assert choice(result).startswith(chosen)
+    assert "one call after the other" not in (result.directory / "run.log").read_text()
+
+
+def test_by_habit_nothing_is_recorded_on_a_device_without_graphs(run):
+    assert choice(run(["data.subset=50", "batch_size=25", "epochs=1"])) == "no, the device is cpu"
+
+
 def test_a_model_that_the_cpu_has_to_look_into_is_told_once(run, graph, monkeypatch):
     forward = MnistNet.forward
 
@@ -210,6 +236,24 @@ def test_a_tape_holds_what_a_graph_would():
     assert total == 6 and update.errors == 7
     with pytest.raises(RuntimeError, match="not permitted"):
         Tape().record(lambda: Update(total, torch.tensor(total.item())))
+
+
+def test_memory_is_looked_at_before_the_first_recording(monkeypatch):
+    """A third may be taken, as what is recorded and what is not need as much again each."""
+    taken = iter([30.0e9, 26.0e9, 79.0e9])
+    for name, stand_in in {
+        "Stream": lambda device: None,
+        "reset_peak_memory_stats": lambda device: None,
+        "max_memory_allocated": lambda device: next(taken),
+        "mem_get_info": lambda device: (1.0e9, 80.0e9),
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, stand_in)
+    cuda = CudaRecorder(torch.device("cuda"))
+    with pytest.raises(RuntimeError, match=r"30\.0 GB of 80\.0 GB are taken"):
+        cuda.check_memory()
+    cuda.check_memory()
+    cuda.check_memory()  # it has its recordings now
+    assert next(taken) == 79.0e9
 
 
 @pytest.fixture
@@ -266,14 +310,22 @@ def test_a_failed_recording_leaves_cuda_usable(run, cuda, monkeypatch, words):
 
 
 @pytest.mark.gpu
+def test_a_recording_that_would_take_too_much_memory_is_not_made(run, cuda, monkeypatch):
+    monkeypatch.setattr(recorder, "_MOST_MEMORY", 0.0)
+    result = run([*SMALL, "device=cuda"])
+    log = (result.directory / "run.log").read_text()
+    assert log.count("is made as usual: a recording keeps its memory, and") == 1 and "GB are taken" in log
+
+
+@pytest.mark.gpu
 def test_after_a_failed_recording_another_can_be_made(cuda):
     device = torch.device("cuda")
-    recorder, ones = CudaRecorder(device), torch.ones(4, device=device)
+    recorded, ones = CudaRecorder(device), torch.ones(4, device=device)
     with pytest.raises(RuntimeError):
-        recorder.record(lambda: (torch.rand(4, device=device) + ones).sum().item())
+        recorded.record(lambda: (torch.rand(4, device=device) + ones).sum().item())
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
     torch.cuda.empty_cache()
     drawn = torch.rand(4, device=device)
-    replay, tripled = recorder.record(lambda: 3 * ones)
+    replay, tripled = recorded.record(lambda: 3 * ones)
     replay()
     assert tripled.tolist() == [3] * 4 and not torch.equal(drawn, torch.rand(4, device=device))

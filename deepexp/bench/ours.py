@@ -69,7 +69,7 @@ class Ours:
         model = build.model(config, plan.shape, len(data.classes), plan.device)
         self._parts = build.parts(config, plan, data, model, build.data_mode(config, plan, data))
         # Updates are recorded once all features of an epoch are kept; turns alone may never come to its end.
-        self._has_to_fill = config.cuda_graph and self._parts.frozen_features.epochs > 0
+        self._has_to_fill = self._parts.step.recorded and self._parts.frozen_features.epochs > 0
 
     def steps(self, count: int) -> float:
         """See `Contender`; as many epochs as it takes, without their tests, count as one."""

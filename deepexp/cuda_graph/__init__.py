@@ -20,16 +20,16 @@ log = logging.getLogger(__name__)
 
 
 def arrange(
-    eager: EagerUpdates, updates: Sequence[Sequence[Bounds]], *, wanted: bool, refused: str | None
+    eager: EagerUpdates, updates: Sequence[Sequence[Bounds]], *, refused: str | None, is_asked_for: bool
 ) -> tuple[UpdateMaker, Scorer]:
-    """Have updates and evaluations recorded if that is wanted, and nothing in the config forbids it (`refused`).
+    """Have updates and evaluations recorded, unless there is a reason against it; one who asked for it is told.
 
     `updates`: of a whole epoch.
     """
-    if wanted and refused is None:
+    if refused is None:
         recorder = make_recorder(eager.device)
         return RecordedUpdates(eager, recorder, updates), RecordedScores(recorder, eager.device)
-    if wanted:
+    if is_asked_for:
         log.warning("cuda_graph: updates are made one call after the other: %s", refused)
-    eager.choice = f"no, {refused if wanted else 'cuda_graph=false'}"
+    eager.choice = f"no, {refused}"
     return eager, score

@@ -5,6 +5,8 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
+from deepexp.units import amount
+
 T = TypeVar("T")
 
 
@@ -26,6 +28,10 @@ class Recorder(Protocol):
         ...
 
 
+_MOST_MEMORY = 1 / 3
+"""Of the device's, that work may take and be recorded: the rest of the work needs as much again."""
+
+
 class CudaRecorder:
     """A `Recorder` of CUDA graphs, each with memory of its own: results of one outlive the replays of others."""
 
@@ -33,6 +39,8 @@ class CudaRecorder:
         self.works = True
         self._device = device
         self._stream = torch.cuda.Stream(device)  # the default one cannot be recorded
+        self._has_room = False
+        torch.cuda.reset_peak_memory_stats(device)
 
     def warm_up(self, work: Callable[[], T]) -> T:
         """See `Recorder`."""
@@ -45,7 +53,8 @@ class CudaRecorder:
             usual.wait_stream(self._stream)
 
     def record(self, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
-        """See `Recorder`."""
+        """See `Recorder`; raises `RuntimeError` too where memory is short after what was done before the first one."""
+        self.check_memory()
         graph, memory = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         usual = torch.cuda.current_stream(self._device)
         try:
@@ -55,6 +64,17 @@ class CudaRecorder:
             self._end_recording(usual, memory)
             raise
         return graph.replay, result
+
+    def check_memory(self) -> None:
+        """`RuntimeError` if a recording would not fit beside the rest; once one has fitted, nothing is looked at."""
+        if self._has_room:
+            return
+        taken, (_, whole) = torch.cuda.max_memory_allocated(self._device), torch.cuda.mem_get_info(self._device)
+        self._has_room = taken <= _MOST_MEMORY * whole
+        if not self._has_room:
+            raise RuntimeError(
+                f"a recording keeps its memory, and {amount(taken, 'B')} of {amount(whole, 'B')} are taken"
+            )
 
     def _end_recording(self, usual: torch.cuda.Stream, memory: Any) -> None:
         """Put right what torch leaves as it was while recording, if that could not be ended in the usual way."""

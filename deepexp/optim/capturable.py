@@ -22,12 +22,13 @@ REPLAYED: Mapping[type[torch.optim.Optimizer], Mapping[str, bool]] = {
 }
 """What each has to be called with."""
 
-_WAYS = ("fused", "foreach", "capturable", "differentiable")
+WAYS = ("fused", "foreach", "capturable", "differentiable")
+"""torch's words for how a step is computed; what it comes to is the same."""
 
 
 def capturable_arguments(optimizer: "functools.partial[torch.optim.Optimizer]") -> dict[str, Any]:
     """What the optimizer has to be called with beside its own arguments; nothing where it cannot, or was told how."""
-    if set(_WAYS) & optimizer.keywords.keys():
+    if set(WAYS) & optimizer.keywords.keys():
         return {}
     return dict(REPLAYED.get(optimizer.func, {}))  # type: ignore[call-overload]
 

@@ -4,6 +4,8 @@ from typing import Any
 
 import torch
 
+from deepexp.optim.capturable import WAYS
+
 
 class LearningRates:
     """Sets `lr` of each parameter group from its `initial_lr` and a schedule's factor.
@@ -42,8 +44,15 @@ class LearningRates:
         return state
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
-        """Put the optimizer where it was when `optimizer_state` was called."""
-        self._optimizer.load_state_dict(state)
+        """Put the optimizer where it was when `optimizer_state` was called.
+
+        How it computes stays its own affair: on another device, or not recorded, some of torch's ways do not exist.
+        """
+        groups = [
+            {**saved, **{way: own[way] for way in WAYS if way in own}}
+            for saved, own in zip(state["param_groups"], self._optimizer.param_groups, strict=True)
+        ]
+        self._optimizer.load_state_dict({**state, "param_groups": groups})
         self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         for tensor, rate in zip(self._tensors or [], self._rates, strict=False):
             tensor.fill_(rate)

@@ -53,3 +53,20 @@ def test_a_state_goes_from_one_kind_to_the_other(saved_on, loaded_on):
     assert loaded.first == 0.25
     loaded.set(0.5)  # the same as saved, and not what its tensors held before
     assert rates(other) == [0.25, 0.125]
+
+
+@pytest.mark.parametrize("kind", [torch.optim.NAdam, torch.optim.Adam, torch.optim.RMSprop])
+def test_a_state_that_was_recorded_on_a_gpu_goes_on_without_one(kind):
+    """torch refuses `capturable` on a CPU, and takes it over from a state that says so."""
+    moved = []
+    for ways in ({}, {"capturable": True, "foreach": True}):
+        weight = torch.tensor([1.0, -2.0], requires_grad=True)
+        made = kind([{"params": [weight], "lr": 0.1, "initial_lr": 0.1}])
+        weight.grad = torch.tensor([0.5, 0.25])
+        made.step()
+        state = LearningRates(made, None).optimizer_state()
+        state["param_groups"] = [{**group, **ways} for group in state["param_groups"]]
+        LearningRates(made, None).load_optimizer_state(state)
+        made.step()
+        moved.append(weight.detach())
+    assert torch.equal(*moved)

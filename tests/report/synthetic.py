@@ -38,7 +38,7 @@ CONFIG = {
     "label_smoothing": 0.0, "clip_grad_norm": None, "accumulate": 1, "ema": None, "val_fraction": 0.0,
     "early_stop": None, "evaluate_every": 1, "log_every": 50, "checkpoint": {"every_minutes": None}, "on_oom": "stop",
     "cache_frozen": True,
-    "compile": False, "cuda_graph": False,
+    "compile": False, "cuda_graph": "auto",
     "seed": 0, "device": "auto", "precision": "fp32", "deterministic": False, "threads": 1, "name": "mnist_net",
     "output_dir": "outputs", "resume": None, "dry_run": False,
     "schedule": {"_target_": "deepexp.optim.schedules.Constant", "warmup": 0},
