@@ -245,7 +245,8 @@ def test_memory_is_looked_at_before_the_first_recording(monkeypatch):
         "Stream": lambda device: None,
         "reset_peak_memory_stats": lambda device: None,
         "max_memory_allocated": lambda device: next(taken),
-        "mem_get_info": lambda device: (1.0e9, 80.0e9),
+        "mem_get_info": lambda device: (49.0e9, 141.0e9),  # others have some
+        "memory_reserved": lambda device: 31.0e9,
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     cuda = CudaRecorder(torch.device("cuda"))

@@ -29,7 +29,7 @@ class Recorder(Protocol):
 
 
 _MOST_MEMORY = 1 / 3
-"""Of the device's, that work may take and be recorded: the rest of the work needs as much again."""
+"""Of what there is for this process, that work may take and be recorded: the rest of the work needs as much again."""
 
 
 class CudaRecorder:
@@ -69,7 +69,8 @@ class CudaRecorder:
         """`RuntimeError` if a recording would not fit beside the rest; once one has fitted, nothing is looked at."""
         if self._has_room:
             return
-        taken, (_, whole) = torch.cuda.max_memory_allocated(self._device), torch.cuda.mem_get_info(self._device)
+        taken, (free, _) = torch.cuda.max_memory_allocated(self._device), torch.cuda.mem_get_info(self._device)
+        whole = free + torch.cuda.memory_reserved(self._device)  # without that of other processes
         self._has_room = taken <= _MOST_MEMORY * whole
         if not self._has_room:
             raise RuntimeError(
