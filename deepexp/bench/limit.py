@@ -18,7 +18,7 @@ from torch.overrides import TorchFunctionMode
 
 from deepexp import build, runtime
 from deepexp.bench.contender import EpochResult, synchronise
-from deepexp.bench.kernels import busy_seconds
+from deepexp.bench.operations import busy_seconds_of
 from deepexp.check import Plan
 from deepexp.optim.freeze import FreezePlan
 from deepexp.schema import TrainConfig
@@ -176,7 +176,7 @@ class Limit:
                     run()
                 synchronise(device)
 
-            return min(busy_seconds(calls) for _ in range(2)) / _CALLS_A_LAYER
+            return min(busy_seconds_of(calls, device) for _ in range(2)) / _CALLS_A_LAYER
         end = time.perf_counter() + _SECONDS_A_LAYER
         while best == float("inf") or time.perf_counter() < end:
             synchronise(device)

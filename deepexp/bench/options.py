@@ -17,6 +17,7 @@ class StepOptions:
     rounds: int = key(7, "turns that each contender has at the step", minimum=1)
     seconds: float = key(1.0, "length of a turn at the step", above=0.0)
     epoch_rounds: int | None = key(None, "turns at a whole epoch; null: 3 unless they would take minutes", minimum=0)
+    profile: bool = key(False, "also where deepexp's step spends its time, operation by operation")
     against: str = key("plain", "plain, bare, lightning, keras, with commas between; all: those that are installed")
     json: bool = key(False, "print JSON instead of a table")
     plot: str | None = key(None, "a picture of it, a .png or .svg file")

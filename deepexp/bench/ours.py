@@ -18,8 +18,9 @@ from pathlib import Path
 import torch
 
 from deepexp import build, runtime
+from deepexp.bench.breakdown import Breakdown
 from deepexp.bench.contender import EpochResult, synchronise
-from deepexp.bench.kernels import busy_seconds
+from deepexp.bench.operations import breakdown, busy_seconds, profiler
 from deepexp.check import Plan
 from deepexp.console import Console
 from deepexp.rundir import HydraFiles, RunDirectory
@@ -73,12 +74,10 @@ class Ours:
 
     def steps(self, count: int) -> float:
         """See `Contender`; as many epochs as it takes, without their tests, count as one."""
-        if self._has_to_fill:
-            self._has_to_fill = False
-            self._timed(len(self._plan.updates))
+        self._fill()
         seconds, left = 0.0, count
         while left:
-            made = min(left, max(1, len(self._plan.updates) - _LEAD))
+            made = self._at_once(left)
             seconds += self._timed(made)
             left -= made
         return seconds / count
@@ -97,13 +96,32 @@ class Ours:
         """
         if self._plan.device.type != "cuda":
             return None
-        count = min(count, max(1, len(self._plan.updates) - _LEAD))
-        made = count + min(_LEAD, len(self._plan.updates) - count)
-        return busy_seconds(lambda: self.steps(count)) / made / self.steps(count)
+        profile, made, _ = self._profiled(count)
+        return busy_seconds(profile) / made / self.steps(count)
 
-    def _timed(self, count: int) -> float:
-        """Seconds of `count` updates somewhere in an epoch, which is then left."""
-        self._log.arm(min(_LEAD, len(self._plan.updates) - count), count)
+    def breakdown(self, count: int) -> Breakdown:
+        """Where a step spends its time, as the mean of at most `count`."""
+        profile, made, seconds = self._profiled(count)
+        return breakdown(profile, self._plan.device, made, seconds)
+
+    def _profiled(self, count: int) -> tuple[torch.profiler.profile, int, float]:
+        """(their profile, how many, their seconds) of at most `count` updates."""
+        self._fill()
+        profile, made = profiler(self._plan.device), self._at_once(count)
+        return profile, made, self._timed(made, profile)
+
+    def _fill(self) -> None:
+        if self._has_to_fill:
+            self._has_to_fill = False
+            self._timed(len(self._plan.updates))
+
+    def _at_once(self, count: int) -> int:
+        """How many of so many updates can be timed in one epoch."""
+        return min(count, max(1, len(self._plan.updates) - _LEAD))
+
+    def _timed(self, count: int, profile: torch.profiler.profile | None = None) -> float:
+        """Seconds of `count` updates somewhere in an epoch, which is then left; `profile` sees them and no others."""
+        self._log.arm(min(_LEAD, len(self._plan.updates) - count), count, profile)
         with contextlib.suppress(_TurnOver):
             self._trainer().fit()
         return self._log.seconds
@@ -126,19 +144,29 @@ class _Stopwatch(RunLog):
         self._first: int | None = None
         self._last: int | None = None
         self._began = 0.0
+        self._profile: torch.profiler.profile | None = None
 
-    def arm(self, lead: int, count: int) -> None:
+    def arm(self, lead: int, count: int, profile: torch.profiler.profile | None = None) -> None:
         """Time the `count` updates after the first `lead` of the next epoch, then raise `_TurnOver`."""
         self._first, self._last = lead, lead + count
-        self._began = time.perf_counter()
+        self._profile = profile
+        if lead == 0:
+            self._begin()
 
     def tick(self, step: int, samples: int) -> None:
         super().tick(step, samples)
         if step == self._first:
-            synchronise(self._device)
-            self._began = time.perf_counter()
+            self._begin()
         elif step == self._last:
             synchronise(self._device)
             self.seconds = time.perf_counter() - self._began
             self._first = self._last = None
+            if self._profile is not None:
+                self._profile.stop()
             raise _TurnOver
+
+    def _begin(self) -> None:
+        synchronise(self._device)
+        if self._profile is not None:
+            self._profile.start()
+        self._began = time.perf_counter()

@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+from deepexp.bench.breakdown import Breakdown, Operation
 from deepexp.errors import InputError, RunFailed
 
 
@@ -37,6 +38,11 @@ class ContenderProcess:
         """The part of a step's time in which the GPU is at work, over `count` updates; None on other devices."""
         share: float | None = self._ask("kernels", count)["share"]
         return share
+
+    def breakdown(self, count: int) -> Breakdown:
+        """Where a step spends its time, over at most `count` updates."""
+        answer = self._ask("breakdown", count)
+        return Breakdown(answer["seconds"], [Operation(**operation) for operation in answer["operations"]])
 
     def epoch(self) -> dict[str, float]:
         """`seconds` of an epoch with its test, and the `test_error_rate` that it came to."""

@@ -9,6 +9,7 @@ from typing import Any
 
 from deepexp import provenance
 from deepexp.bench import compare
+from deepexp.bench.breakdown import Breakdown
 from deepexp.bench.plot import Bar, Chart
 from deepexp.bench.text import short
 from deepexp.text_table import Table
@@ -49,6 +50,8 @@ class Report:
     """Who or what was left out, and why."""
     kernel_share: float | None = None
     """The part of deepexp's step in which the GPU is at work; None where there is none, or it was not measured."""
+    breakdown: Breakdown | None = None
+    """Where deepexp's step spends its time, if that was asked for."""
 
     def as_json(self) -> dict[str, Any]:
         """All of it, every round included."""
@@ -71,6 +74,7 @@ class Report:
             "peak_memory_bytes": self.peak_memory_bytes,
             "limit": self.limit,
             "kernel_share": self.kernel_share,
+            "breakdown": None if self.breakdown is None else dataclasses.asdict(self.breakdown),
             "notes": self.notes,
         }
 
@@ -93,6 +97,9 @@ class Report:
         if self.kernel_share is not None:
             yield f"the GPU is at work during {percent(self.kernel_share)} of deepexp's step"
         yield from self.notes
+        if self.breakdown is not None:
+            yield ""
+            yield from self.breakdown.table().lines()
 
     def charts(self) -> list[Chart]:
         """The step and the epoch, each with the limit of this machine."""

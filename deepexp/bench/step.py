@@ -7,6 +7,7 @@ from deepexp.bench.contest import Contest
 from deepexp.bench.options import StepOptions
 from deepexp.bench.report import OURS, Report
 from deepexp.console import progress
+from deepexp.errors import InputError
 from deepexp.units import duration
 
 _WARM_UP_STEPS = 5
@@ -18,9 +19,12 @@ _EPOCH_ROUNDS = 3
 def run(options: StepOptions, overrides: Sequence[str]) -> Report:
     """Compose, check, and compare. Raises `InputError` as `deepexp train` would for the same overrides."""
     with contest.opened(overrides, options.against) as opened:
+        if options.profile and opened.plan.device.type == "mps":
+            raise InputError("profile: true is not allowed on mps, which torch's profiler does not see; device=cpu")
         steps = _steps(opened, options)
         figures = {"step": _steps_in_turns(opened, options, steps)}
         share = opened.trainers[OURS].kernel_share(steps)
+        breakdown = opened.trainers[OURS].breakdown(steps) if options.profile else None
         epoch_seconds = sum(compare.medians(figures["step"]).values()) * len(opened.plan.updates)
         count = _epoch_rounds(options, epoch_seconds)
         errors: dict[str, float] = {}
@@ -29,7 +33,8 @@ def run(options: StepOptions, overrides: Sequence[str]) -> Report:
             figures["epoch"] = opened.epochs(count, errors)
         elif options.epoch_rounds is None:
             notes.append(f"an epoch of all takes about {duration(epoch_seconds)}; epoch_rounds=1 measures it")
-        return Report("step", opened.setting, figures, errors, opened.peak_memory(), opened.limit.limit(), notes, share)
+        limit, memory = opened.limit.limit(), opened.peak_memory()
+        return Report("step", opened.setting, figures, errors, memory, limit, notes, share, breakdown)
 
 
 def _steps_in_turns(opened: Contest, options: StepOptions, steps: int) -> compare.Measured:

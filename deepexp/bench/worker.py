@@ -63,11 +63,14 @@ def _serve(opened: Opened, answers: TextIO) -> None:
                 _answer(answers, step_seconds=contender.steps(*arguments))
             elif request == "epoch":
                 _answer(answers, **dataclasses.asdict(contender.epoch()))
-            elif request == "kernels":
+            elif request in ("kernels", "breakdown"):
                 from deepexp.bench.ours import Ours  # the others do without
 
                 assert isinstance(contender, Ours)
-                _answer(answers, share=contender.kernel_share(*arguments))
+                if request == "kernels":
+                    _answer(answers, share=contender.kernel_share(*arguments))
+                else:
+                    _answer(answers, **dataclasses.asdict(contender.breakdown(*arguments)))
             elif request == "limit":
                 assert isinstance(contender, Limit)
                 _answer(answers, **contender.measure())

@@ -15,6 +15,7 @@ its own; also measured are an epoch with its test, and the peak memory of each p
   rounds=7            turns that each has at the step
   seconds=1.0         length of a turn at the step
   epoch_rounds=null   turns at a whole epoch; null: 3, or none if they would take minutes
+  profile=false       also where deepexp's step spends its time: torch's operations on a CPU, kernels on a GPU
   against=plain       plain, bare (deepexp's own arithmetic in a loop of its own: what deepexp costs beside it),
                       lightning, keras, with commas between; all: those that are installed
   json=false          print JSON instead of a table

@@ -7,7 +7,7 @@ import torch
 from torch.nn import functional as F
 
 from deepexp import build, cuda_graph, runtime
-from deepexp.bench import contender, kernels, ours, plain
+from deepexp.bench import contender, operations, ours, plain
 from deepexp.optim import capturable
 from deepexp.step import Update
 
@@ -171,7 +171,7 @@ def test_peak_memory_is_in_bytes():
     [([], 0), ([(1, 3), (5, 6)], 3), ([(5, 6), (1, 3), (2, 4), (1, 2)], 4), ([(0, 10), (2, 3), (9, 11)], 11)],
 )
 def test_a_device_is_busy_once_with_what_overlaps(intervals, length):
-    assert kernels.covered(intervals) == length
+    assert operations.covered(intervals) == length
 
 
 def test_a_cpu_has_no_kernels():
@@ -188,3 +188,24 @@ def test_a_gpu_is_busy_for_a_part_of_a_step():
     with ours.opened(config, plan) as one:
         one.steps(5)
         assert 0.01 < one.kernel_share(3) < 1
+        found = one.breakdown(3)
+        assert sum(operation.seconds for operation in found.operations) < found.seconds
+        assert any("gemm" in operation.name or "conv" in operation.name for operation in found.operations)
+
+
+def test_a_step_is_taken_apart_into_its_operations(updates, capfd):
+    """Only whole updates are counted, however many were asked for: each of mnist_net has two convolutions."""
+    config, plan = planned()
+    with ours.opened(config, plan) as one:
+        one.steps(3)
+        updates.clear()
+        found = one.breakdown(100)
+        assert 1 <= len(updates) <= len(plan.updates)
+    calls = {operation.name: operation.calls for operation in found.operations}
+    assert calls["aten::convolution_backward"] == calls["aten::mkldnn_convolution"] == 2
+    assert calls["aten::max_pool2d_with_indices_backward"] == 2 and calls["aten::index_select"] >= 1
+    assert "aten::randperm" not in calls, "the order is drawn before"
+    spent = [operation.seconds for operation in found.operations]
+    assert spent == sorted(spent, reverse=True)
+    assert 0 < sum(spent) <= found.seconds and found.outside == pytest.approx(found.seconds - sum(spent))
+    assert capfd.readouterr() == ("", ""), "the profiler does not talk"

@@ -2,6 +2,7 @@ import json
 
 import pytest
 
+from deepexp.bench.breakdown import Breakdown, Operation
 from deepexp.bench.report import Report, Setting
 
 NAMES = {"deepexp": "deepexp", "plain": "plain loop"}
@@ -53,6 +54,27 @@ def test_how_busy_a_gpu_is_stands_below_the_table():
     assert "the GPU is at work during 93.00% of deepexp's step" in list(report(kernel_share=0.93).lines())
     assert report(kernel_share=0.93).as_json()["kernel_share"] == 0.93
     assert not any("GPU" in line for line in report().lines()) and report().as_json()["kernel_share"] is None
+
+
+KERNEL = "void at::native::(anonymous namespace)::" + "reduce_kernel<" + 50 * "float, " + "int>"
+BREAKDOWN = Breakdown(
+    0.01, [Operation(KERNEL, 2, 0.006), *(Operation(f"copy {index}", 1, 0.00025) for index in range(12))]
+)
+
+
+def test_where_a_step_spends_its_time():
+    """In rows that add up, none of them wider than a terminal."""
+    lines = list(report(breakdown=BREAKDOWN).lines())
+    table = lines[lines.index("") :][-15:]
+    assert table[0].split() == [*"where deepexp's step spends its time calls time share".split()]
+    assert table[1].startswith("reduce_kernel<float, ") and table[1].split()[-4:] == ["2", "6", "ms", "60.00%"]
+    assert table[2].split() == ["copy", "0", "1", "0.25", "ms", "2.50%"]
+    assert table[-2].split() == ["1", "others", "1", "0.25", "ms", "2.50%"]
+    assert table[-1].split() == [*"outside of these".split(), "1", "ms", "10.00%"]
+    assert sum(float(line.split()[-1].rstrip("%")) for line in table[1:]) == pytest.approx(100)
+    assert max(map(len, table)) < 80
+    assert report(breakdown=BREAKDOWN).as_json()["breakdown"]["operations"][0]["name"] == KERNEL
+    assert report().as_json()["breakdown"] is None
 
 
 def test_json_holds_every_round():

@@ -11,7 +11,7 @@ QUICK = ["rounds=2", "seconds=0.01", "epoch_rounds=1", "data.subset=60", "batch_
 
 def test_json_on_stdout_alone(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert main(["bench", "step", "json=true", *QUICK]) == 0
+    assert main(["bench", "step", "json=true", "profile=true", *QUICK]) == 0
     out, err = capfd.readouterr()
     report = json.loads(out)
     assert "\x1b" not in err and "\r" not in err
@@ -20,6 +20,7 @@ def test_json_on_stdout_alone(capfd, tmp_path, monkeypatch):
     assert report["setting"]["threads"] == {"deepexp": 1, "plain": 1}
     assert 0 <= report["test_error_rate"]["plain"] < 1
     assert report["peak_memory_bytes"]["deepexp"]["main"] > 100e6
+    assert "aten::convolution_backward" in [operation["name"] for operation in report["breakdown"]["operations"]]
     assert not list(tmp_path.iterdir()), "a benchmark leaves nothing behind"
 
 

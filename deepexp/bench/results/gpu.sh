@@ -10,6 +10,12 @@
 set -uo pipefail
 [ $# -ge 1 ] || { sed -n '2,9p' "$0" >&2; exit 2; }
 out=$1 parts=" ${*:2} " python=${PYTHON:-python3} status=0
+for part in "${@:2}"; do
+    [[ " tests step eager compiled epoch sweep " == *" $part "* ]] || {
+        echo "$part: there is no such part; tests, step, eager, compiled, epoch, sweep" >&2
+        exit 2
+    }
+done
 mkdir -p "$out"
 export PYTHONPATH="${PYTHONPATH:-}:$PWD:$PWD/deepexp/plugins"
 
@@ -18,7 +24,7 @@ note() { # NAME COMMAND …: its output goes to a file and, at the end of each, 
     shift
     "$@" >"$out/$name.txt" 2>&1 || { echo "FAILED: $*" && status=1; }
     echo "== $name ($((SECONDS - began)) s): $*"
-    grep -v '^measuring' "$out/$name.txt" | tail -n 14
+    grep -v '^measuring' "$out/$name.txt" | tail -n 30
 }
 wanted() { # PART
     [[ "$parts" == "  " || "$parts" == *" $1 "* ]]
@@ -26,7 +32,7 @@ wanted() { # PART
 bench() { # NAME OVERRIDE …
     local name=$1
     shift
-    note "$name" "$python" -m deepexp bench step device=cuda seconds=0.5 rounds=5 epoch_rounds=0 "$@"
+    note "$name" "$python" -m deepexp bench step device=cuda seconds=0.5 rounds=5 epoch_rounds=0 profile=true "$@"
 }
 
 nvidia-smi --query-gpu=name,driver_version --format=csv >"$out/gpu.txt"
