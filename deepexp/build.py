@@ -117,7 +117,7 @@ def optimizer(
     try:
         groups = parameter_groups(of, config.optim.groups, component.arguments["lr"])
         how = fused_arguments(partial, next(of.parameters()).device) if fused else {}
-        how |= capturable_arguments(partial) if recorded else {}
+        how |= capturable_arguments(partial, config.optim.groups) if recorded else {}
         made: torch.optim.Optimizer = partial(groups, **how)
     except Exception as error:  # what an optimizer makes of wrong arguments is its own affair
         raise InputError(_under("optim", error)) from error

@@ -136,11 +136,23 @@ def test_a_run_that_was_stopped_comes_to_the_same_end(run, graph, monkeypatch, w
     assert_same_run(stopped, whole.directory)
 
 
-@pytest.mark.parametrize("optim", ["sgd", "momentum", "adam", "rmsprop"])
-def test_losses_are_those_without_a_recording_but_for_rounding(run, graph, optim):
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["optim=sgd"],
+        ["optim=momentum"],
+        ["optim=momentum", "optim.dampening=0.5"],
+        ["optim=momentum", "optim.groups=[{pattern: '*.weight', dampening: 0.5}]"],
+        ["optim=momentum", "optim.dampening=0.5", "freeze=[{pattern: 'conv1.*', epochs: 1}]"],
+        ["optim=adam"],
+        ["optim=rmsprop"],
+    ],
+    ids=" ".join,
+)
+def test_losses_are_those_without_a_recording_but_for_rounding(run, graph, words):
     """Over 15 updates, relative 1e-4: torch's fused steps, and learning rates in float32."""
     tape = graph(Tape())
-    words = [*SMALL, f"optim={optim}", "schedule=linear"]
+    words = [*SMALL, *words, "schedule=linear"]
     recorded, usual = run(words, folder="recorded"), run([*words, "cuda_graph=false"], folder="usual")
     assert tape.replayed[Update] and choice(usual) == "no, cuda_graph=false"
     losses = [
