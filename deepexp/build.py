@@ -212,9 +212,7 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
     augmentation = augment(config)
     ema = None if config.ema is None else Ema(model, config.ema, recorded=recorded)
     eager = EagerUpdates(step, train, augmentation, ema)
-    update_maker, scorer = cuda_graph.arrange(
-        eager, plan.updates, refused=unrecorded, is_asked_for=config.cuda_graph is True
-    )
+    update_maker, scorer = cuda_graph.arrange(eager, plan.updates, refused=unrecorded, asked=config.cuda_graph)
     return Parts(
         model=model,
         optimizer=made,

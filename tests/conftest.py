@@ -10,8 +10,14 @@ import pytest
 # machine would make the times of tests unpredictable.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import torch
+
 import deepexp
+from deepexp import cuda_graph
+from deepexp.optim import capturable
 from deepexp.result import Result
+
+from .tape import Tape
 
 Run = Callable[..., Result]
 
@@ -35,3 +41,18 @@ def real_data() -> Path:
     if not root or not (Path(root) / "MNIST" / "raw").is_dir():
         pytest.skip("real MNIST is not here; set DEEPEXP_DATA to the folder that holds MNIST/raw")
     return Path(root)
+
+
+@pytest.fixture
+def graph(monkeypatch: pytest.MonkeyPatch) -> Callable[[Tape], Tape]:
+    """Have runs on the CPU use this recorder."""
+
+    def use(tape: Tape) -> Tape:
+        on_cpu = {"fused": True}  # torch has capturable steps on GPUs only
+        optimizers = dict.fromkeys((torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW), on_cpu)
+        monkeypatch.setattr(capturable, "REPLAYED", optimizers)
+        monkeypatch.setattr(cuda_graph, "can_record", lambda device: True)
+        monkeypatch.setattr(cuda_graph, "make_recorder", lambda device: tape)
+        return tape
+
+    return use

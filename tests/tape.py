@@ -5,13 +5,15 @@ same tensors: a number that the CPU had put in stays what it was, and whatever d
 """
 
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
+
+from deepexp.cuda_graph.recorder import NoRoom
 
 T = TypeVar("T")
 
@@ -63,10 +65,10 @@ class Tape:
         self.recorded: Counter[type] = Counter()
         self.replayed: Counter[type] = Counter()
 
-    def warm_up(self, work: Callable[[], T]) -> T:
+    def warm_up(self, work: Callable[[], T], size: Hashable) -> T:
         return work()
 
-    def record(self, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
+    def record(self, work: Callable[[], T], size: Hashable) -> tuple[Callable[[], None], T]:
         tape, random = _Tape(), torch.get_rng_state()
         try:
             with tape:
@@ -82,6 +84,26 @@ class Tape:
             tape.replay()
 
         return replay, result
+
+
+class Refusing(Tape):
+    """Records nothing, so that every update is made as usual."""
+
+    def record(self, work, size):
+        raise RuntimeError("no")
+
+
+class Short(Tape):
+    """Has no room for work of some sizes: a tuple for an update's batches, a number for an evaluation's batch."""
+
+    def __init__(self, *sizes):
+        super().__init__()
+        self.sizes = sizes
+
+    def record(self, work, size):
+        if size in self.sizes:
+            raise NoRoom("32 GB are too much")
+        return super().record(work, size)
 
 
 def tensors(tree: Any) -> list[Tensor]:

@@ -18,38 +18,15 @@ from deepexp.cuda_graph.recorder import CudaRecorder
 from deepexp.errors import InputError, Interrupted
 from deepexp.evaluation import Scores, evaluate
 from deepexp.models.mnist_net import MnistNet
-from deepexp.optim import capturable
 from deepexp.step import Update
 from deepexp.trainer import Trainer
 
 from .same_run import assert_same_run, lines
-from .tape import Tape
+from .tape import Refusing, Tape
 from .test_exact_resume import stop_after
 
 SMALL = ["data.subset=230", "batch_size=50", "epochs=3", "cuda_graph=true"]
 UPDATES, WARM_UP = 4, 3  # of an epoch, of the size that is recorded: a last one has 30 samples
-
-
-class Refusing(Tape):
-    """Records nothing, so that every update is made as usual."""
-
-    def record(self, work):
-        raise RuntimeError("no")
-
-
-@pytest.fixture
-def graph(monkeypatch):
-    """Have runs on the CPU use this recorder."""
-
-    def use(tape: Tape) -> Tape:
-        on_cpu = {"fused": True}  # torch has capturable steps on GPUs only
-        optimizers = dict.fromkeys((torch.optim.SGD, torch.optim.Adam, torch.optim.AdamW), on_cpu)
-        monkeypatch.setattr(capturable, "REPLAYED", optimizers)
-        monkeypatch.setattr(cuda_graph, "can_record", lambda device: True)
-        monkeypatch.setattr(cuda_graph, "make_recorder", lambda device: tape)
-        return tape
-
-    return use
 
 
 def choice(result) -> str:
@@ -196,11 +173,14 @@ def test_by_habit_what_is_known_to_do_the_same_each_time_is_recorded(run, graph,
     graph(Tape())
     result = run([*SMALL, "cuda_graph=auto", "epochs=1", *words])
     assert choice(result).startswith(chosen)
-    assert "one call after the other" not in (result.directory / "run.log").read_text()
+    told = "cuda_graph: updates are made one call after the other: "
+    assert (result.directory / "run.log").read_text().count(told) == chosen.startswith("no")
 
 
 def test_by_habit_nothing_is_recorded_on_a_device_without_graphs(run):
-    assert choice(run(["data.subset=50", "batch_size=25", "epochs=1"])) == "no, the device is cpu"
+    result = run(["data.subset=50", "batch_size=25", "epochs=1"])
+    assert choice(result) == "no, the device is cpu"
+    assert "cuda_graph" not in (result.directory / "run.log").read_text()
 
 
 def test_a_model_that_the_cpu_has_to_look_into_is_told_once(run, graph, monkeypatch):
@@ -241,32 +221,13 @@ def test_an_epoch_of_other_sizes_is_made_as_usual(run, graph):
 def test_a_tape_holds_what_a_graph_would():
     """The numbers of the CPU as they were; the tensors of the device as they are."""
     total, step, scale = torch.zeros(()), torch.ones(()), 2.0
-    replay, update = Tape().record(lambda: Update(total.add_(step * scale), total + 1))
+    replay, update = Tape().record(lambda: Update(total.add_(step * scale), total + 1), size=1)
     assert total == 0
     step, scale = step.fill_(3.0), 5.0
     replay()
     assert total == 6 and update.errors == 7
     with pytest.raises(RuntimeError, match="not permitted"):
-        Tape().record(lambda: Update(total, torch.tensor(total.item())))
-
-
-def test_memory_is_looked_at_before_the_first_recording(monkeypatch):
-    """A third may be taken, as what is recorded and what is not need as much again each."""
-    taken = iter([30.0e9, 26.0e9, 79.0e9])
-    for name, stand_in in {
-        "Stream": lambda device: None,
-        "reset_peak_memory_stats": lambda device: None,
-        "max_memory_allocated": lambda device: next(taken),
-        "mem_get_info": lambda device: (49.0e9, 141.0e9),  # others have some
-        "memory_reserved": lambda device: 31.0e9,
-    }.items():
-        monkeypatch.setattr(torch.cuda, name, stand_in)
-    cuda = CudaRecorder(torch.device("cuda"))
-    with pytest.raises(RuntimeError, match=r"30\.0 GB of 80\.0 GB are taken"):
-        cuda.check_memory()
-    cuda.check_memory()
-    cuda.check_memory()  # it has its recordings now
-    assert next(taken) == 79.0e9
+        Tape().record(lambda: Update(total, torch.tensor(total.item())), size=1)
 
 
 @pytest.fixture
@@ -276,7 +237,7 @@ def cuda():
 
 
 class RefusingCuda(CudaRecorder):
-    def record(self, work):
+    def record(self, work, size):
         raise RuntimeError("no")
 
 
@@ -327,7 +288,8 @@ def test_a_recording_that_would_take_too_much_memory_is_not_made(run, cuda, monk
     monkeypatch.setattr(recorder, "_MOST_MEMORY", 0.0)
     result = run([*SMALL, "device=cuda"])
     log = (result.directory / "run.log").read_text()
-    assert log.count("is made as usual: a recording keeps its memory, and") == 1 and "GB are taken" in log
+    told = "cannot be recorded as a CUDA graph, and is made as usual: a recording keeps its memory, and"
+    assert log.count(f"the update {told}") == log.count(f"evaluation {told}") == 1
 
 
 @pytest.mark.gpu
@@ -335,10 +297,10 @@ def test_after_a_failed_recording_another_can_be_made(cuda):
     device = torch.device("cuda")
     recorded, ones = CudaRecorder(device), torch.ones(4, device=device)
     with pytest.raises(RuntimeError):
-        recorded.record(lambda: (torch.rand(4, device=device) + ones).sum().item())
+        recorded.record(lambda: (torch.rand(4, device=device) + ones).sum().item(), size=1)
     assert torch.cuda.current_stream() == torch.cuda.default_stream()
     torch.cuda.empty_cache()
     drawn = torch.rand(4, device=device)
-    replay, tripled = recorded.record(lambda: 3 * ones)
+    replay, tripled = recorded.record(lambda: 3 * ones, size=1)
     replay()
     assert tripled.tolist() == [3] * 4 and not torch.equal(drawn, torch.rand(4, device=device))

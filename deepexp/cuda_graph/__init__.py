@@ -20,16 +20,17 @@ log = logging.getLogger(__name__)
 
 
 def arrange(
-    eager: EagerUpdates, updates: Sequence[Sequence[Bounds]], *, refused: str | None, is_asked_for: bool
+    eager: EagerUpdates, updates: Sequence[Sequence[Bounds]], *, refused: str | None, asked: bool | str
 ) -> tuple[UpdateMaker, Scorer]:
-    """Have updates and evaluations recorded, unless there is a reason against it; one who asked for it is told.
+    """Have updates and evaluations recorded, unless there is a reason against it, which is told.
 
-    `updates`: of a whole epoch.
+    `updates`: of a whole epoch; `asked`: the config's `cuda_graph`.
     """
     if refused is None:
         recorder = make_recorder(eager.device)
         return RecordedUpdates(eager, recorder, updates), RecordedScores(recorder, eager.device)
-    if is_asked_for:
-        log.warning("cuda_graph: updates are made one call after the other: %s", refused)
+    if asked is True or (asked == "auto" and can_record(eager.device)):
+        level = logging.WARNING if asked is True else logging.INFO
+        log.log(level, "cuda_graph: updates are made one call after the other: %s", refused)
     eager.choice = f"no, {refused}"
     return eager, score

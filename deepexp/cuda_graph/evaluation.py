@@ -13,7 +13,7 @@ from functools import partial
 import torch
 from torch import Tensor, nn
 
-from deepexp.cuda_graph.recorder import Recorder, reason_of
+from deepexp.cuda_graph.recorder import NoRoom, Recorder, reason_of
 from deepexp.data.loader import Loader
 from deepexp.data.resident import Gather
 from deepexp.evaluation import Scores, score, scores_of
@@ -39,6 +39,7 @@ class _Phase:
     model: nn.Module
     size: int
     recording: _Recording | None = None
+    has_room: bool = True
 
     def is_of(self, gather: Gather, model: nn.Module, size: int) -> bool:
         return (self.gather, self.model, self.size) == (gather, model, size)
@@ -55,6 +56,8 @@ class RecordedScores:
     def __call__(self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[Scores]:
         """See `Scorer`."""
         gather = loader.gatherer(order, bounds)
+        if not self._recorder.works:
+            self._phases.clear()
         if gather is None or not self._recorder.works:
             yield from score(model, loader, order, bounds)
             return
@@ -66,22 +69,26 @@ class RecordedScores:
         samples = order.to(self._device)
         for start, stop in bounds:
             batch = samples[start:stop]
-            if stop - start == size and not is_first and phase.recording is None and self._recorder.works:
+            if stop - start == size and not is_first and phase.recording is None and self._may_record(phase):
                 phase.recording = self._record(phase, batch)
             if stop - start == size and phase.recording is not None:
                 yield _replay(phase.recording, batch)
             else:
-                yield self._recorder.warm_up(partial(_score, model, gather, batch))
+                yield self._recorder.warm_up(partial(_score, model, gather, batch), stop - start)
+
+    def _may_record(self, phase: _Phase) -> bool:
+        return phase.has_room and self._recorder.works
 
     def _record(self, phase: _Phase, samples: Tensor) -> _Recording | None:
         """A recording of batches like this one, which is still to be scored; None if there can be none, said once."""
         samples = samples.clone()
         torch.clear_autocast_cache()  # casts of weights belong into the recording: weights change
         try:
-            replay, scores = self._recorder.record(partial(_score, phase.model, phase.gather, samples))
+            replay, scores = self._recorder.record(partial(_score, phase.model, phase.gather, samples), phase.size)
         except RuntimeError as error:
             log.warning("evaluation cannot be recorded as a CUDA graph, and is made as usual: %s", reason_of(error))
-            self._recorder.works = False
+            phase.has_room = False
+            self._recorder.works = isinstance(error, NoRoom)
             return None
         finally:
             torch.clear_autocast_cache()

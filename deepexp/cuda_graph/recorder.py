@@ -1,6 +1,6 @@
 """What records the work of a device, and which devices have it."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeVar
 
 import torch
@@ -10,26 +10,30 @@ from deepexp.units import amount
 T = TypeVar("T")
 
 
+class NoRoom(RuntimeError):
+    """A recording would not fit in memory. It was not begun, so others go on as they were."""
+
+
 class Recorder(Protocol):
     """Records what a function has the device do, so that it can be done again without the function."""
 
     works: bool
     """False once something could not be recorded: random numbers may go on elsewhere, so nothing is replayed then."""
 
-    def warm_up(self, work: Callable[[], T]) -> T:
-        """Do it once as usual, where recordings are made."""
+    def warm_up(self, work: Callable[[], T], size: Hashable) -> T:
+        """Do it once as usual, where recordings are made. All work of one `size` needs as much memory."""
         ...
 
-    def record(self, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
+    def record(self, work: Callable[[], T], size: Hashable) -> tuple[Callable[[], None], T]:
         """What does it again, with all tensors where they were, and its result, whose tensors are written anew.
 
-        Nothing is done yet. Raises `RuntimeError` for what cannot be recorded.
+        Nothing is done yet. Raises `NoRoom`, and `RuntimeError` for what cannot be recorded.
         """
         ...
 
 
 _MOST_MEMORY = 1 / 3
-"""Of what there is for this process, that work may take and be recorded: the rest of the work needs as much again."""
+"""Of the memory that is left, for a recording: what is not recorded needs as much again, in pieces."""
 
 
 class CudaRecorder:
@@ -39,22 +43,24 @@ class CudaRecorder:
         self.works = True
         self._device = device
         self._stream = torch.cuda.Stream(device)  # the default one cannot be recorded
-        self._has_room = False
-        torch.cuda.reset_peak_memory_stats(device)
+        self._needed: dict[Hashable, int] = {}  # bytes while it was done last, beside those that were taken before
 
-    def warm_up(self, work: Callable[[], T]) -> T:
+    def warm_up(self, work: Callable[[], T], size: Hashable) -> T:
         """See `Recorder`."""
         usual = torch.cuda.current_stream(self._device)
         self._stream.wait_stream(usual)
+        torch.cuda.reset_peak_memory_stats(self._device)
+        before = torch.cuda.memory_allocated(self._device)
         try:
             with torch.cuda.stream(self._stream):
                 return work()
         finally:
             usual.wait_stream(self._stream)
+            self._needed[size] = torch.cuda.max_memory_allocated(self._device) - before
 
-    def record(self, work: Callable[[], T]) -> tuple[Callable[[], None], T]:
-        """See `Recorder`; raises `RuntimeError` too where memory is short after what was done before the first one."""
-        self.check_memory()
+    def record(self, work: Callable[[], T], size: Hashable) -> tuple[Callable[[], None], T]:
+        """See `Recorder`. There is room if what work of this size needed last fits three times in what is left."""
+        self._check_room(self._needed.get(size, 0))
         graph, memory = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         usual = torch.cuda.current_stream(self._device)
         try:
@@ -65,16 +71,13 @@ class CudaRecorder:
             raise
         return graph.replay, result
 
-    def check_memory(self) -> None:
-        """`RuntimeError` if a recording would not fit beside the rest; once one has fitted, nothing is looked at."""
-        if self._has_room:
-            return
-        taken, (free, _) = torch.cuda.max_memory_allocated(self._device), torch.cuda.mem_get_info(self._device)
-        whole = free + torch.cuda.memory_reserved(self._device)  # without that of other processes
-        self._has_room = taken <= _MOST_MEMORY * whole
-        if not self._has_room:
-            raise RuntimeError(
-                f"a recording keeps its memory, and {amount(taken, 'B')} of {amount(whole, 'B')} are taken"
+    def _check_room(self, needed: int) -> None:
+        free, _ = torch.cuda.mem_get_info(self._device)  # without what other processes have
+        unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
+        left = free + unused
+        if needed > _MOST_MEMORY * left:
+            raise NoRoom(
+                f"a recording keeps its memory, and {amount(needed, 'B')} are too much of the {amount(left, 'B')} left"
             )
 
     def _end_recording(self, usual: torch.cuda.Stream, memory: Any) -> None:

@@ -17,7 +17,7 @@ from functools import partial
 
 from torch import Tensor
 
-from deepexp.cuda_graph.recorder import Recorder, reason_of
+from deepexp.cuda_graph.recorder import NoRoom, Recorder, reason_of
 from deepexp.data.augment import Draws
 from deepexp.data.resident import Gather
 from deepexp.step import Batch, Gradients, Update
@@ -69,6 +69,7 @@ class RecordedUpdates:
         self._most_common = sizes.most_common(1)[0][0]
         self._phase: object = None
         self._made = 0  # of the size that is recorded, since the phase began
+        self._has_room = True
         self._recording: _Recording | None = None
         self._is_latest = False  # the update made last is the recorded one
         self._holds_all = self._step.is_recordable
@@ -80,7 +81,7 @@ class RecordedUpdates:
         """See `UpdateMaker`."""
         gather = self._eager.loader.gatherer(order, [bounds for update in updates for bounds in update])
         if gather is None or not self._recorder.works:
-            self._is_latest = False
+            self._is_latest, self._recording = False, None
             yield from self._eager.of_epoch(order, draws, updates)
             return
         self._begin_phase(gather)
@@ -104,13 +105,13 @@ class RecordedUpdates:
             [module.training for module in model.modules()],
         )
         if phase != self._phase:
-            self._phase, self._made, self._recording = phase, 0, None
+            self._phase, self._made, self._has_room, self._recording = phase, 0, True, None
 
     def _make(self, gather: Gather, inputs: list[_Input], samples: int) -> Update:
         if self._eager.ema is not None:
             self._eager.ema.count()
-        is_common = tuple(len(batch.samples) for batch in inputs) == self._most_common
-        if not is_common or not self._recorder.works:
+        is_common = _sizes_of(inputs) == self._most_common
+        if not is_common or not self._has_room or not self._recorder.works:
             return self._make_eagerly(gather, inputs, samples)
         if self._recording is None and self._made < _WARM_UP:
             self._made += 1
@@ -129,7 +130,7 @@ class RecordedUpdates:
             self._rest()
             return update
 
-        return self._recorder.warm_up(work)
+        return self._recorder.warm_up(work, _sizes_of(inputs))
 
     def _device_part(self, gather: Gather, inputs: list[_Input], samples: int) -> Update:
         """What a recording holds."""
@@ -158,10 +159,13 @@ class RecordedUpdates:
         inputs = [batch.copy() for batch in inputs]
         self._step.optimizer.zero_grad(set_to_none=True)  # the recording has gradients of its own
         try:
-            replay, update = self._recorder.record(lambda: self._device_part(gather, inputs, samples))
+            replay, update = self._recorder.record(
+                lambda: self._device_part(gather, inputs, samples), _sizes_of(inputs)
+            )
         except RuntimeError as error:
             log.warning("the update cannot be recorded as a CUDA graph, and is made as usual: %s", reason_of(error))
-            self._recorder.works = False
+            self._has_room = False
+            self._recorder.works = isinstance(error, NoRoom)
             return None
         return _Recording(inputs, replay, update, self._step.own_gradients())
 
@@ -174,6 +178,10 @@ class RecordedUpdates:
             self._is_latest = True
         self._rest()
         return Update(recording.update.loss.clone(), recording.update.errors.clone())
+
+
+def _sizes_of(inputs: Sequence[_Input]) -> tuple[int, ...]:
+    return tuple(len(batch.samples) for batch in inputs)
 
 
 def _sizes(update: Sequence[Bounds]) -> tuple[int, ...]:
