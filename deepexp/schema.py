@@ -152,7 +152,8 @@ class TrainConfig:
     deterministic: bool = key(False, "torch's deterministic algorithms")
     compile: bool = key(False, "torch.compile for training passes: minutes at first, for long runs on a GPU")
     cuda_graph: bool | Literal["auto"] = key(
-        "auto", "record updates and evaluations as CUDA graphs and replay them; auto: on CUDA, for deepexp's own models"
+        "auto",
+        "record updates and evaluations as CUDA graphs and replay them; auto: on CUDA, for models of conf/model",
     )
     threads: int | Literal["auto"] = key("auto", "CPU threads of this run", minimum=1)
     name: str | None = key(None, "of the run directory; null: the model's name")

@@ -249,6 +249,7 @@ CUDA_CASES = {
     "fp16": ["precision=fp16", "optim=adam"],
     "thawing": [*FROZEN, "freeze=[{pattern: features.*, epochs: 3}]", "optim=momentum", "optim.lr=0.01"],
     "thawing, not kept": [*FROZEN, "freeze=[{pattern: features.*, epochs: 3}]", "cache_frozen=false"],
+    "torchvision": ["model=torchvision", "model.name=mobilenet_v3_small"],
     "all at once": ["batch_size=full", "epochs=6"],
 }
 

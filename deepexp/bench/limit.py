@@ -97,6 +97,7 @@ class Limit:
         self._batch = stop - start
         self._updates = len(plan.updates)
         self._batches = sum(len(update) for update in plan.updates)
+        self._clock = "kernels" if plan.device.type == "cuda" else "wall"
 
     def steps(self, count: int) -> float:
         """It has no steps."""
@@ -120,6 +121,7 @@ class Limit:
             "epoch_seconds": per_batch * self._batches + per_test * self._plan.info.test_samples / _EVALUATION_BATCH,
             "step_flops": sum(layer.training_flops for layer in layers) * self._batches / self._updates,
             "copy_bytes_per_second": copied,
+            "clock": self._clock,
             "layers": [
                 {
                     "name": layer.name,
@@ -166,17 +168,13 @@ class Limit:
         return made[0], made[1]
 
     def _best(self, run: Callable[[], object]) -> float:
-        """The least seconds of one call; on a GPU those of its kernels alone, without what starts them."""
+        """The least seconds of one call; on a GPU those of its kernels alone, without what starts them, if it tells."""
         device, best = self._plan.device, float("inf")
         if device.type == "cuda":
-            run()  # the algorithms are chosen
-
-            def calls() -> None:
-                for _ in range(_CALLS_A_LAYER):
-                    run()
-                synchronise(device)
-
-            return min(busy_seconds_of(calls, device) for _ in range(2)) / _CALLS_A_LAYER
+            seconds = self._kernel_seconds(run)
+            if seconds > 0:
+                return seconds
+            self._clock = "wall"
         end = time.perf_counter() + _SECONDS_A_LAYER
         while best == float("inf") or time.perf_counter() < end:
             synchronise(device)
@@ -185,6 +183,17 @@ class Limit:
             synchronise(device)
             best = min(best, time.perf_counter() - began)
         return best
+
+    def _kernel_seconds(self, run: Callable[[], object]) -> float:
+        """Zero where the GPU may not be watched."""
+        run()  # the algorithms are chosen
+
+        def calls() -> None:
+            for _ in range(_CALLS_A_LAYER):
+                run()
+            synchronise(self._plan.device)
+
+        return min(busy_seconds_of(calls, self._plan.device) for _ in range(2)) / _CALLS_A_LAYER
 
     def _copy_rate(self) -> float:
         """Bytes read and written a second by a copy that no cache holds."""

@@ -69,7 +69,7 @@ class Ours:
         data = build.dataset(config, plan)
         model = build.model(config, plan.shape, len(data.classes), plan.device)
         self._parts = build.parts(config, plan, data, model, build.data_mode(config, plan, data))
-        # Updates are recorded once all features of an epoch are kept; turns alone may never come to its end.
+        # Updates are recorded once all features of an epoch are kept, and a turn may end long before an epoch does.
         self._has_to_fill = self._parts.step.recorded and self._parts.frozen_features.epochs > 0
 
     def steps(self, count: int) -> float:
@@ -90,14 +90,14 @@ class Ours:
         return EpochResult(time.perf_counter() - began, outcome.test.error_rate)
 
     def kernel_share(self, count: int) -> float | None:
-        """Of the time of a step, the part in which the GPU is at work; None on other devices.
+        """Of the time of a step, the part in which the GPU is at work; None where there is none, or none that tells.
 
         The clock is read without the profiler, which makes steps longer, but not the GPU's part of them.
         """
         if self._plan.device.type != "cuda":
             return None
         profile, made, _ = self._profiled(count)
-        return busy_seconds(profile) / made / self.steps(count)
+        return busy_seconds(profile) / made / self.steps(count) or None
 
     def breakdown(self, count: int) -> Breakdown:
         """Where a step spends its time, as the mean of at most `count`."""

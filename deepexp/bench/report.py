@@ -94,6 +94,8 @@ class Report:
         yield ""
         yield "medians over the rounds; deepexp's ratio to each is that within a round, with its range"
         yield "limit: the model's convolutions and products alone, each at its best here, and the input's copy"
+        if self.limit["clock"] == "wall" and self.setting.device.startswith("cuda"):
+            yield "the GPU could not be watched at its work, so the limit holds the time of what starts it, too"
         if self.kernel_share is not None:
             yield f"the GPU is at work during {percent(self.kernel_share)} of deepexp's step"
         yield from self.notes

@@ -1,5 +1,6 @@
 """The learning rates of an optimizer's parameter groups, as numbers or as tensors that a recorded update reads."""
 
+from itertools import chain, repeat
 from typing import Any
 
 import torch
@@ -48,9 +49,9 @@ class LearningRates:
 
         How it computes stays its own affair: on another device, or not recorded, some of torch's ways do not exist.
         """
+        ways = ({way: own[way] for way in WAYS if way in own} for own in self._optimizer.param_groups)
         groups = [
-            {**saved, **{way: own[way] for way in WAYS if way in own}}
-            for saved, own in zip(state["param_groups"], self._optimizer.param_groups, strict=True)
+            {**saved, **kept} for saved, kept in zip(state["param_groups"], chain(ways, repeat({})), strict=False)
         ]
         self._optimizer.load_state_dict({**state, "param_groups": groups})
         self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]

@@ -1,3 +1,4 @@
+import dataclasses
 import json
 
 import pytest
@@ -19,7 +20,7 @@ def report(**changes):
             "deepexp": {"main": 9 * 10**8, "device": None},
             "plain": {"main": 10**9, "device": 10**9},
         },
-        "limit": {"step_seconds": 0.003, "epoch_seconds": 1.5},
+        "limit": {"step_seconds": 0.003, "epoch_seconds": 1.5, "clock": "wall"},
         "notes": [],
     }
     return Report(**{**values, **changes})
@@ -54,6 +55,10 @@ def test_how_busy_a_gpu_is_stands_below_the_table():
     assert "the GPU is at work during 93.00% of deepexp's step" in list(report(kernel_share=0.93).lines())
     assert report(kernel_share=0.93).as_json()["kernel_share"] == 0.93
     assert not any("GPU" in line for line in report().lines()) and report().as_json()["kernel_share"] is None
+    on_gpu = dataclasses.replace(SETTING, device="cuda:0 (H200)")
+    assert any("the GPU could not be watched" in line for line in report(setting=on_gpu).lines())
+    limit = {**report().limit, "clock": "kernels"}
+    assert not any("watched" in line for line in report(setting=on_gpu, limit=limit).lines())
 
 
 KERNEL = "void at::native::(anonymous namespace)::" + "reduce_kernel<" + 50 * "float, " + "int>"

@@ -70,3 +70,13 @@ def test_a_state_that_was_recorded_on_a_gpu_goes_on_without_one(kind):
         made.step()
         moved.append(weight.detach())
     assert torch.equal(*moved)
+
+
+@pytest.mark.parametrize(
+    "change", [lambda groups: groups[:1], lambda groups: [*groups, groups[0]]], ids=["few", "many"]
+)
+def test_a_state_of_other_groups_is_torchs_to_refuse(change):
+    rates = LearningRates(optimizer(), None)
+    state = rates.optimizer_state()
+    with pytest.raises(ValueError, match="different number of parameter groups"):
+        rates.load_optimizer_state({**state, "param_groups": change(state["param_groups"])})
