@@ -60,7 +60,7 @@ def _dispatch(words: list[str]) -> int:
         from deepexp.sweep import server
 
         server.start()  # it imports torch while this process does
-    with startup.without_garbage_collection():
+    with startup.ending_at_ctrl_c(), startup.without_garbage_collection():
         module = importlib.import_module(command.module)
     status: int = module.main(rest)
     return status

@@ -5,6 +5,7 @@ it is read as plain YAML, and its targets must be known here (`trust.check_targe
 """
 
 import datetime
+import itertools
 import logging
 import os
 from dataclasses import dataclass
@@ -63,12 +64,15 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
     return Resumed(config, plan, _names(run), OmegaConf.to_yaml(changed) if changes else None)
 
 
-def begin(run: RunDirectory, resumed: Resumed) -> None:
+def begin(run: RunDirectory, resumed: Resumed, *, anew: bool) -> None:
     """Write down that the run goes on, and with what; a finished one keeps the summary of what it had come to.
 
-    The status goes first: as long as it says `done`, a config with more epochs would pass for one that was trained.
+    One that begins `anew`, having no checkpoint, keeps what it had measured. The status goes first: as long as it says
+    `done`, a config with more epochs would pass for one that was trained.
     """
     run.set_status("running")
+    if anew:
+        _keep_old_metrics(run)
     if resumed.changed is not None:
         _keep_old_summary(run)
         write_atomically(run.path / ".hydra" / "config.yaml", f"# format: 1\n{resumed.changed}".encode())
@@ -92,7 +96,7 @@ def last_checkpoint(run: RunDirectory, resumed: Resumed) -> dict[str, Any] | Non
                 f"{run.path}: its checkpoints were removed (as `deepexp runs prune=true` does), so it cannot be gone "
                 "on with; start a new run with the config in its .hydra folder"
             )
-        log.warning("%s has no checkpoint yet: it begins anew", run.path)
+        log.warning("%s has no checkpoint: it begins anew", run.path)
         return None
     path, content = checkpoint.load_latest(run.checkpoints)
     _refuse_if_past_the_end(path, content, resumed.config)
@@ -170,6 +174,19 @@ def _keep_old_summary(run: RunDirectory) -> None:
         with storage_errors(summary):
             os.replace(summary, run.path / f"summary.epoch{epochs}.json")
             sync_directory(run.path)
+
+
+def _keep_old_metrics(run: RunDirectory) -> None:
+    """Rename `metrics.jsonl` to `metrics.attempt<N>.jsonl`, unless nothing is in it."""
+    metrics = run.path / "metrics.jsonl"
+    with storage_errors(metrics):
+        if not metrics.exists() or metrics.stat().st_size == 0:
+            return
+        names = (run.path / f"metrics.attempt{number}.jsonl" for number in itertools.count(1))
+        kept = next(name for name in names if not name.exists())
+        os.replace(metrics, kept)
+        sync_directory(run.path)
+    log.warning("what it had measured is kept in %s", kept)
 
 
 def _changes(composed: Composed) -> dict[str, Any]:

@@ -4,7 +4,11 @@ import atexit
 import contextlib
 import gc
 import os
+import signal
+import threading
 from collections.abc import Iterator, Sequence
+from types import FrameType
+from typing import NoReturn
 
 _OPENMP = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}
 MARK = "DEEPEXP_SET_OMP_WAIT_POLICY"
@@ -37,6 +41,28 @@ def without_garbage_collection() -> Iterator[None]:
         gc.freeze()
         if was_on:
             gc.enable()
+
+
+@contextlib.contextmanager
+def ending_at_ctrl_c() -> Iterator[None]:
+    """For the imports of a process of ours: Ctrl-C ends it then and there, with nothing begun that could be lost.
+
+    As an exception it might be: where it meets torch as that is loaded, it vanishes, and half of NumPy is missing.
+    """
+    is_main = threading.current_thread() is threading.main_thread()
+    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+        yield  # somebody else sees to it, or it is ignored as behind nohup
+        return
+    signal.signal(signal.SIGINT, _end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def _end(number: int, _: FrameType | None) -> NoReturn:
+    os.write(2, b"deepexp: interrupted\n")
+    os._exit(128 + number)
 
 
 def users_environment() -> dict[str, str]:

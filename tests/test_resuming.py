@@ -75,6 +75,21 @@ def test_a_run_cut_off_after_its_last_save_logs_nothing_twice(run):
     assert [line["epoch"] for line in resume(result).metrics] == [1, 2]
 
 
+def test_a_run_that_has_lost_its_checkpoints_keeps_what_it_had_measured(run, caplog):
+    """However often, and though it begins anew and is shorter then."""
+    result = run(SMALL)
+    measured = (result.directory / "metrics.jsonl").read_bytes()
+    for attempt in (1, 2):
+        for path in (*result.directory.glob("checkpoints/*"), result.directory / "summary.json"):
+            path.unlink()
+        status = result.directory / "status.json"
+        status.write_text(status.read_text().replace('"done"', '"killed-by-signal"'))
+        assert len(resume(result, f"epochs={3 - attempt}").metrics) == 3 - attempt
+        assert (result.directory / "metrics.attempt1.jsonl").read_bytes() == measured
+    assert len((result.directory / "metrics.attempt2.jsonl").read_text().splitlines()) == 2
+    assert caplog.text.count("has no checkpoint: it begins anew") == 2
+
+
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", 130)])
 def test_a_signal_is_answered_by_a_checkpoint(tmp_path, monkeypatch, capsys, name, status):
     call = Step.__call__

@@ -1,7 +1,8 @@
-"""OpenMP's threads spin for a moment and then sleep when idle, unless the user says otherwise."""
+"""What is seen to before torch is imported: idle threads, garbage collection, Ctrl-C."""
 
 import gc
 import os
+import signal
 import subprocess
 import sys
 
@@ -47,6 +48,43 @@ def test_the_command_line_sets_it_before_torch_is_imported():
         [sys.executable, "-c", textwrap.dedent(code)], capture_output=True, text=True, timeout=60, check=True
     )
     assert done.stdout.split()[-1] == "passive"
+
+
+SWALLOWING = """
+import os, signal
+try:
+    os.kill(os.getpid(), signal.SIGINT)
+except KeyboardInterrupt:
+    pass
+"""
+
+
+def test_ctrl_c_is_not_lost_in_an_import(tmp_path):
+    """As that of torch may lose it, or leave half of NumPy behind."""
+    (tmp_path / "torch.py").write_text(SWALLOWING)
+    done = subprocess.run(
+        [sys.executable, "-m", "deepexp", "train"],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        env={**os.environ, "PYTHONPATH": f"{tmp_path}{os.pathsep}{os.environ.get('PYTHONPATH', '')}"},
+    )
+    assert (done.returncode, done.stdout, done.stderr) == (130, "", "deepexp: interrupted\n")
+
+
+def test_a_ctrl_c_that_others_see_to_is_left_to_them():
+    before = signal.getsignal(signal.SIGINT)
+    try:
+        for handler in (signal.SIG_IGN, lambda *_: None):
+            signal.signal(signal.SIGINT, handler)
+            with startup.ending_at_ctrl_c():
+                assert signal.getsignal(signal.SIGINT) is handler
+            assert signal.getsignal(signal.SIGINT) is handler
+    finally:
+        signal.signal(signal.SIGINT, before)
+    with startup.ending_at_ctrl_c():
+        assert signal.getsignal(signal.SIGINT) is not before
+    assert signal.getsignal(signal.SIGINT) is before
 
 
 def test_what_is_imported_is_never_looked_through_for_garbage():

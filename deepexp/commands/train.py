@@ -126,7 +126,7 @@ def resume(directory: Path, composed: Composed, console: Console, loaded: Mappin
             content = resuming.last_checkpoint(run, resumed)
             if content is not None:
                 resuming.check_same_data(run, data.fingerprint)
-            resuming.begin(run, resumed)
+            resuming.begin(run, resumed, anew=content is None)
             return _run(config, plan, data, resumed.names, run, console, content)
     finally:
         run.unlock()
