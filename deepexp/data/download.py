@@ -4,6 +4,7 @@ A file appears under its own name only once its checksum is right, so an interru
 be taken for it. Which files a data set needs is said in the set's own module.
 """
 
+import contextlib
 import hashlib
 import http.client
 import os
@@ -44,16 +45,24 @@ def check_download(path: Path, allowed: bool, keep_out: bool) -> None:
 def fetch(path: Path, urls: Sequence[str], md5: str, what: str) -> None:
     """Make sure that the file `path` of the data set `what` is there, downloading it from the first URL that has it.
 
-    Processes that want the same file wait for the one that downloads it. `InputError` when no URL gives the file.
+    Processes that want the same file wait for the one that downloads it. `InputError` when no URL gives the file; a
+    folder that was made for it is gone again then, as it may have been named by mistake.
     """
     if path.exists():
         return
+    made = [folder for folder in path.parents if not folder.exists()]
+    lock = path.parent / f".{path.name}.lock"
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        lock = FileLock(path.parent / f".{path.name}.lock")
-        with lock:
+        with FileLock(lock):
             if not path.exists():
                 _download(path, urls, md5, what)
+    except InputError:
+        lock.unlink(missing_ok=True)  # who waits for it still, tries for nothing or downloads the same once more
+        with contextlib.suppress(OSError):  # another has put something into it
+            for folder in made:
+                folder.rmdir()
+        raise
     except OSError as error:
         raise InputError(
             f"{what}: {path} is missing, and cannot be written there ({error.strerror or error}); "

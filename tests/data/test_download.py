@@ -48,6 +48,28 @@ def test_wrong_content_is_refused_and_leaves_nothing(server: Served, tmp_path: P
     assert names(tmp_path) == set()
 
 
+def test_a_folder_made_for_nothing_is_gone_again(server: Served, tmp_path: Path) -> None:
+    """It may be a typing error. What was there, or came there meanwhile, stays."""
+    (tmp_path / "mine").mkdir()
+    for folder in (tmp_path / "typo" / "MNIST" / "raw", tmp_path / "mine"):
+        with pytest.raises(InputError, match="is missing"):
+            download.fetch(folder / "set.bin", [server.url + "set.bin"], MD5, "Set")
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"] and not list((tmp_path / "mine").iterdir())
+
+
+def test_what_another_put_there_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = tmp_path / "new" / "raw"
+
+    def fails(path: Path, *_: object) -> None:
+        (path.parent.parent / "other.bin").write_bytes(b"theirs")
+        raise InputError("no")
+
+    monkeypatch.setattr(download, "_download", fails)
+    with pytest.raises(InputError, match="no"):
+        download.fetch(folder / "set.bin", [], MD5, "Set")
+    assert [path.name for path in (tmp_path / "new").iterdir()] == ["other.bin"]
+
+
 def test_line_that_breaks_leaves_nothing(server: Served, tmp_path: Path) -> None:
     server.files["set.bin"] = CONTENT
     server.break_after = len(CONTENT) // 2
