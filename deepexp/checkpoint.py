@@ -67,14 +67,19 @@ def is_whole(path: Path) -> bool:
 
 
 def load_latest(directory: Path) -> tuple[Path, dict[str, Any]]:
-    """`last.pt` of a checkpoints directory, or `previous.pt` (saying so) where that is damaged."""
+    """`last.pt` of a checkpoints directory, or `previous.pt` (saying so) where that is damaged.
+
+    `InputError` where that is damaged too, or missing.
+    """
     last, previous = directory / LAST, directory / PREVIOUS
     try:
         return last, load(last)
     except InputError as error:
-        if not previous.exists():
-            raise
-        content = load(previous)
+        try:
+            content = load(previous)
+        except InputError:
+            other = f"{PREVIOUS} is no better" if previous.exists() else "there is no other"
+            raise InputError(f"{error}, and {other}; start a new run with the config in its .hydra folder") from None
         log.warning("%s; going on from %s", error, previous.name)
         return previous, content
 

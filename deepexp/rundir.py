@@ -250,6 +250,8 @@ def _why_no_run(path: Path) -> str | None:
     missing = [name for name in _REQUIRED if not (path / name).is_file()]
     if not missing:
         return None
+    if [entry.name for entry in path.iterdir()] == [".lock"]:
+        return "nothing had begun in it when it was cut off; give the command again that was to"
     enclosing = _enclosing_run(path)
     hint = f"; did you mean {enclosing}?" if enclosing else ""
     return f"it has no {' and no '.join(missing)}{hint}"

@@ -58,6 +58,15 @@ def test_previous_is_used_when_last_is_damaged(tmp_path, caplog):
     assert "going on from previous.pt" in caplog.text
 
 
+@pytest.mark.parametrize(("previous", "told"), [(None, "there is no other"), (b"too", "previous.pt is no better")])
+def test_without_a_good_one_the_way_out_is_told(tmp_path, previous, told):
+    (tmp_path / "last.pt").write_bytes(b"rubbish")
+    if previous is not None:
+        (tmp_path / "previous.pt").write_bytes(previous)
+    with pytest.raises(InputError, match=rf"last\.pt: is cut short .*, and {told}; start a new run with the config in"):
+        checkpoint.load_latest(tmp_path)
+
+
 def test_a_full_disk_leaves_the_old_one_and_names_the_path(tmp_path, monkeypatch):
     last = tmp_path / "last.pt"
     checkpoint.save(last, content(1.0), keep_previous=tmp_path / "previous.pt")

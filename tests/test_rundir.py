@@ -166,6 +166,13 @@ def test_open_refuses_a_damaged_status(run, content, message):
         RunDirectory.open(run.path)
 
 
+def test_open_says_where_nothing_had_begun(tmp_path):
+    """As a sweep that is killed while it checks its jobs leaves it."""
+    (tmp_path / ".lock").touch()
+    with pytest.raises(InputError, match="nothing had begun in it when it was cut off"):
+        RunDirectory.open(tmp_path)
+
+
 def test_open_does_not_wait_for_a_pipe(run):
     (run.path / "status.json").unlink()
     os.mkfifo(run.path / "status.json")
