@@ -33,7 +33,7 @@ from deepexp.optim.capturable import capturable_arguments
 from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
 from deepexp.optim.fused import fused_arguments
-from deepexp.optim.groups import check_group_options, parameter_groups, refusals
+from deepexp.optim.groups import check_arguments, check_group_options, parameter_groups, refusals
 from deepexp.schema import Component, TrainConfig, refusal
 from deepexp.step import Objective, Precision, Step
 from deepexp.trainer import Parts
@@ -133,6 +133,7 @@ def check_optimizer(config: TrainConfig) -> None:
     if refused:
         raise InputError("\n".join(refused))
     try:
+        check_arguments(partial)
         check_group_options(partial, config.optim.groups)
     except Exception as error:
         raise InputError(_under("optim", error)) from error

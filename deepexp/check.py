@@ -4,7 +4,7 @@ Objects are made for it where they cost nothing: the model on the meta device (s
 over that, the data source without its data. What comes out is a `Plan`: the numbers that follow from a config.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -55,6 +55,8 @@ def plan(config: TrainConfig) -> Plan:
     device = attempt("device", lambda: runtime.choose_device(config.device))
     source = attempt("data", lambda: build.source(config))
     info = attempt("data", source.info) if source is not None else None
+    if info is not None and len(info.classes) < 2:
+        problems.add(f"data: {_only(info.classes)}, and a model tells at least two apart (is data.root one level off?)")
     shape = attempt("model", lambda: build.input_shape(config, info)) if info is not None else None
     model = None
     if info is not None and shape is not None:
@@ -104,6 +106,10 @@ class _Attempt:
         for line in lines:
             self._problems.add(line)
         return None
+
+
+def _only(classes: Sequence[str]) -> str:
+    return f"the only class is {classes[0]!r}" if classes else "there is no class"
 
 
 def _check_freeze(config: TrainConfig, model: nn.Module) -> None:

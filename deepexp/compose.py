@@ -22,6 +22,8 @@ from deepexp import conf_files, diagnosis, paths, presets
 from deepexp.errors import InputError
 from deepexp.overrides import PATH_KEYS, quote, quote_paths, split
 
+_OF_SWEEPS = ("hydra.sweep", "hydra.launcher", "hydra/sweeper", "hydra/launcher")
+
 
 @dataclass(frozen=True)
 class Composed:
@@ -77,10 +79,12 @@ def multirun(command: str, task: Any, overrides: Sequence[str]) -> None:
 
 
 def check_swept_keys(composed: Composed, words: Sequence[str]) -> None:
-    """Refuse a preset that is a sweep where one run is composed of it; `words` as the user gave them.
+    """Refuse a preset that is a sweep, and settings of one, where one run is composed; `words` as the user gave them.
 
     Raises `InputError` with the command that runs all of it.
     """
+    keys = [split(word)[1] for word in words]
+    _raise_any([f"{key}: is for a sweep; add -m, or leave it out" for key in keys if key.startswith(_OF_SWEEPS)])
     swept = composed.hydra.sweeper.get("params") or {}
     line = presets.missing_sweep(words, composed.choices.get("experiment"), [str(key) for key in swept])
     _raise_any([line] if line else [])

@@ -43,6 +43,12 @@ class Resumed:
     """The config with what is to be different from here on, as YAML; None if nothing is."""
 
 
+def check_place(place: str) -> None:
+    """`InputError` for the empty words of a variable that nobody has set."""
+    if not place.strip():
+        raise InputError("resume: is empty; give the directory of a run or of a sweep")
+
+
 def resume(run: RunDirectory, composed: Composed) -> Resumed:
     """The saved config with the changes asked for. Nothing is written yet.
 

@@ -194,7 +194,7 @@ def check_values(config: TrainConfig, problems: Problems) -> None:
     """Add what is wrong with values that must fit each other; nothing is built for it."""
     for index, rule in enumerate(config.freeze or []):
         if (rule.share is None) == (rule.epochs is None):
-            problems.add(f"freeze[{index}]: needs either share or epochs beside pattern {rule.pattern!r}")
+            problems.add(f"freeze[{index}]: needs either share or epochs beside its pattern")
         if not rule.pattern:
             problems.add(f"freeze[{index}]: needs a pattern (a glob on parameter names)")
     if config.early_stop is not None and config.val_fraction == 0:

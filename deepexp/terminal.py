@@ -59,7 +59,7 @@ class Stream:
         except OSError as error:
             self._is_gone = True
             self._divert()
-            log.warning("output can no longer be shown (%s); the run goes on", error.strerror)
+            log.warning("output can no longer be shown (%s); the rest is done without it", error.strerror)
 
     def _divert(self) -> None:
         """Let what is left in the file's buffer go nowhere, or Python would complain at its end."""

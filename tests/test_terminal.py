@@ -162,5 +162,5 @@ def test_disk_errors_of_a_redirected_stream_are_told_once(caplog, monkeypatch):
         stream.write("a")
         stream.write("b")
     assert [record.getMessage() for record in caplog.records] == [
-        "output can no longer be shown (No space left on device); the run goes on"
+        "output can no longer be shown (No space left on device); the rest is done without it"
     ]

@@ -95,6 +95,7 @@ def train(
     """
     composed = compose("train", overrides)
     if composed.config.resume is not None:
+        resuming.check_place(str(composed.config.resume))
         return resume(Path(composed.config.resume).expanduser(), composed, console, loaded)
     check_swept_keys(composed, overrides)
     config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))

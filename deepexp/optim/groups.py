@@ -4,6 +4,8 @@ Rules come from `optim.groups`: `{pattern, lr_mult, weight_decay, …}`. Also he
 rule may name, and what an optimizer refuses altogether.
 """
 
+import functools
+import inspect
 import math
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -63,6 +65,31 @@ def group_options(optimizer: OptimizerFactory) -> list[str]:
     return [name for name in listed if name in defaults and name != "lr"]
 
 
+def check_arguments(optimizer: OptimizerFactory) -> None:
+    """Raise `ValueError` if the optimizer refuses the arguments of a partial: by name, if one of them is to blame."""
+    arguments: Mapping[str, Any] = getattr(optimizer, "keywords", {})
+    error = _refused(optimizer)
+    if error is None:
+        return
+    cls: OptimizerFactory = getattr(optimizer, "func", optimizer)
+    defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
+    reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    for name, value in arguments.items():
+        others = {other: given for other, given in arguments.items() if other != name}
+        own = defaults.get(name, inspect.Parameter.empty)
+        if own is not inspect.Parameter.empty and _refused(functools.partial(cls, **others)) is None:
+            raise ValueError(f"optim.{name}: {value!r} is not allowed ({reason}); its own is {own!r}")
+    raise error
+
+
+def _refused(optimizer: OptimizerFactory, **options: Any) -> Exception | None:
+    try:
+        optimizer([_probe()], **options)
+    except Exception as error:  # what an optimizer makes of wrong arguments is its own affair
+        return error
+    return None
+
+
 def refusals(optimizer: OptimizerFactory, rules: Sequence[Rule], precision: str) -> list[str]:
     """What in the config this optimizer refuses, a line each.
 
@@ -100,12 +127,11 @@ def _problems(optimizer: OptimizerFactory, rule: Rule, allowed: Sequence[str]) -
 
 
 def _value_problems(optimizer: OptimizerFactory, options: Mapping[str, Any]) -> list[str]:
-    try:
-        optimizer([_probe()], **options)
-    except (ValueError, TypeError) as error:
-        given = ", ".join(f"{name}={value!r}" for name, value in options.items())
-        return [f": {given} is not allowed ({error})"]
-    return []
+    error = _refused(optimizer, **options)
+    if error is None:
+        return []
+    given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    return [f": {given} is not allowed ({error})"]
 
 
 def _options(rule: Rule) -> dict[str, Any]:

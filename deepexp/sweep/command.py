@@ -12,7 +12,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from deepexp import compose, overrides
+from deepexp import compose, overrides, resuming
 from deepexp.conf_files import first_line
 from deepexp.console import Console, short_path
 from deepexp.errors import InputError, Interrupted, RunFailed
@@ -91,6 +91,8 @@ def resumed(words: Sequence[str]) -> Path | None:
     """The directory that `resume=…` names, if it stands among the words."""
     found = [word for word in overrides.quote_paths(words) if overrides.split(word)[1] == "resume"]
     value = OverridesParser.create().parse_override(found[-1]).value() if found else None
+    if value is not None:
+        resuming.check_place(str(value))
     return Path(str(value)).expanduser() if value else None
 
 
