@@ -17,10 +17,14 @@ _UP = "\x1b[A"
 
 
 class Stream:
-    """Standard output or standard error, be it a terminal, a file or a pipe."""
+    """Standard output or standard error, be it a terminal, a file or a pipe.
 
-    def __init__(self, file: TextIO) -> None:
+    `is_everything`: what is written is all that comes of the command, which has failed without it.
+    """
+
+    def __init__(self, file: TextIO, *, is_everything: bool = False) -> None:
         self._file = file
+        self._is_everything = is_everything
         self._is_gone = False
         self._encoding = getattr(file, "encoding", None) or "utf-8"
         dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
@@ -49,7 +53,7 @@ class Stream:
         """Write and flush; characters that the stream lacks become question marks.
 
         Once nobody reads any more (a closed pipe, a terminal that hung up), nothing is written: a
-        long run should not die of a `| head`.
+        long run should not die of a `| head`. Where it is everything, `OSError`.
         """
         if self._is_gone:
             return
@@ -59,6 +63,8 @@ class Stream:
         except OSError as error:
             self._is_gone = True
             self._divert()
+            if self._is_everything:
+                raise
             log.warning("output can no longer be shown (%s); the rest is done without it", error.strerror)
 
     def _divert(self) -> None:

@@ -100,6 +100,25 @@ def test_a_reader_that_leaves_does_not_end_a_run():
     assert "Traceback" not in errors and "Exception" not in errors
 
 
+@pytest.mark.parametrize("full", [False, True], ids=["nobody reads", "disk full"])
+def test_a_list_that_cannot_be_shown_is_no_success(tmp_path, full):
+    """As of any program in a pipe: 128 + SIGPIPE without a word; else the reason."""
+    (tmp_path / "outputs").mkdir()
+    command = [sys.executable, "-m", "deepexp", "runs", "outputs"]
+    if full:
+        with open("/dev/full", "w") as disk:
+            done = subprocess.run(command, cwd=tmp_path, stdout=disk, stderr=subprocess.PIPE, text=True, timeout=60)
+        status, errors = done.returncode, done.stderr
+    else:
+        process = subprocess.Popen(command, cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+        process.stdout.close()
+        errors = process.stderr.read()
+        process.stderr.close()
+        status = process.wait(timeout=60)
+    assert (status, "No space left on device" in errors) == ((1, True) if full else (141, False))
+    assert len(errors.splitlines()) == full
+
+
 def test_status_line_gives_way_and_comes_back():
     terminal = Terminal()
     stream = Stream(terminal)

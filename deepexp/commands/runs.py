@@ -111,7 +111,7 @@ def _in_order(runs: Sequence[Run], sort: str, names: Sequence[str], now: datetim
 
 
 def _show(runs: Sequence[Run], now: datetime.datetime) -> None:
-    out = Stream(sys.stdout)
+    out = Stream(sys.stdout, is_everything=True)
     table, dropped = _table(runs, now), list[str]()
     if out.is_terminal:
         table, dropped = table.fitted(out.width, EXPENDABLE)
