@@ -18,7 +18,9 @@ class ContenderProcess:
     """
 
     def __init__(self, name: str, config: Mapping[str, Any], environment: Mapping[str, str]) -> None:
+        """Starts it, and tells it the config."""
         self._name = name
+        self.facts: dict[str, Any] = {}
         self._process = subprocess.Popen(
             [sys.executable, "-m", "deepexp.bench.worker", name],
             stdin=subprocess.PIPE,
@@ -28,6 +30,9 @@ class ContenderProcess:
             env=dict(environment),
         )
         self._send(config)
+
+    def wait_until_ready(self) -> None:
+        """Until `facts` are there; raises what keeps the contender from taking part, if it is an error."""
         self.facts = self._receive()
 
     def step_seconds(self, count: int) -> float:
@@ -56,11 +61,15 @@ class ContenderProcess:
         """What the machine's limit is; see `limit.Limit.measure`."""
         return self._ask("limit")
 
-    def close(self) -> None:
-        """Let the process end, or end it if it is busy."""
+    def end(self) -> None:
+        """Let the process end, without waiting for it."""
         assert self._process.stdin is not None
         with contextlib.suppress(BrokenPipeError):
             self._process.stdin.close()
+
+    def close(self) -> None:
+        """Let the process end, or end it if it is busy."""
+        self.end()
         try:
             self._process.wait(timeout=5)
         except subprocess.TimeoutExpired:
@@ -97,12 +106,16 @@ class ContenderProcess:
 def running(
     environments: Mapping[str, Mapping[str, str]], config: Mapping[str, Any]
 ) -> Iterator[dict[str, ContenderProcess]]:
-    """One process for each named contender, in its environment; started one after the other, and ended together."""
+    """One process for each named contender, in its environment; they get ready, and end, at the same time."""
     processes: dict[str, ContenderProcess] = {}
     try:
         for name, environment in environments.items():
             processes[name] = ContenderProcess(name, config, environment)
+        for process in processes.values():
+            process.wait_until_ready()
         yield processes
+        for process in processes.values():
+            process.end()
         for process in processes.values():
             process.close()
     except BaseException:

@@ -4,8 +4,10 @@ A line of JSON each way: the config first, then `["steps", 100]` or `["epoch"]` 
 other side.
 """
 
+import atexit
 import contextlib
 import dataclasses
+import gc
 import importlib
 import json
 import os
@@ -36,6 +38,7 @@ CONTENDERS = {
 
 def main() -> None:
     """Serve until stdin ends. Whatever else prints to stdout goes to stderr, so that answers stay whole."""
+    atexit.register(gc.freeze)  # else Python looks through all of torch once more as it ends, for a second or two
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     try:
