@@ -241,7 +241,7 @@ def test_interrupted_is_what_python_sees(run, monkeypatch):
 
 
 @pytest.mark.slow
-def test_memory_is_flat_over_ten_thousand_steps(tmp_path, monkeypatch):
+def test_memory_is_flat_over_thousands_of_steps(tmp_path, monkeypatch):
     """With a checkpoint every second, at one sample a step."""
     resident = []
     look = Trainer._save_is_due
@@ -255,9 +255,9 @@ def test_memory_is_flat_over_ten_thousand_steps(tmp_path, monkeypatch):
     if not os.path.exists("/proc/self/statm"):
         pytest.skip("memory is read from /proc")
     monkeypatch.setattr(Trainer, "_save_is_due", noted)
-    words = ["data.subset=1000", "batch_size=1", "epochs=10", "checkpoint.every_minutes=0.0166", "optim.lr=0.001"]
+    words = ["data.subset=1000", "batch_size=1", "epochs=6", "checkpoint.every_minutes=0.0166", "optim.lr=0.001"]
     deepexp.train([*words, "threads=1", "device=cpu", f"output_dir={tmp_path}"], quiet=True)
-    assert len(resident) == 20
+    assert len(resident) == 12
     after_warm_up = resident[4:]  # two epochs: the second evaluation finds the memory of the first one in pieces
     print(f"{min(after_warm_up):.1f} to {max(after_warm_up):.1f} MB from step 2,500 on")
     assert max(after_warm_up) - min(after_warm_up) < 20

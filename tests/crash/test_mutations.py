@@ -222,7 +222,7 @@ def test_a_checkpoint_of_another_run_is_refused(world, tmp_path, monkeypatch, ca
     whole = checkpoint.load(last)
     del whole["format"]
     for key in whole:
-        for value in (None, 7, {}, [], "x", torch.zeros(1)):
+        for value in (None, 7, {}, torch.zeros(1)):
             if value is None and key == "ema":
                 continue
             checkpoint.save(last, {**whole, key: value})
