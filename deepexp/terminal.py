@@ -80,24 +80,26 @@ class StatusLine:
     def __init__(self, stream: Stream) -> None:
         self._stream = stream
         self._text = ""
+        self._is_shown = False
 
     def draw(self, text: str) -> None:
         """Show `text`, whose lines must be narrower than the stream."""
         if self._stream.is_terminal:
             if "\n" in self._text:
                 self.hide()
-            self._text = text
+            self._text, self._is_shown = text, bool(text)
             self._stream.write(f"\r{text}{_CLEAR_TO_END}")
 
     def hide(self) -> None:
         """Free the line for other output, until `show`."""
-        if self._text:
+        if self._is_shown:
+            self._is_shown = False
             above = f"{_UP}{_CLEAR_TO_END}" * self._text.count("\n")
             self._stream.write(f"\r{_CLEAR_TO_END}{above}")
 
     def show(self) -> None:
         """Draw again what `hide` took away."""
-        if self._text:
+        if self._text and not self._is_shown:
             self.draw(self._text)
 
     def clear(self) -> None:

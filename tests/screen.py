@@ -15,17 +15,22 @@ class Terminal(io.StringIO):
     def screen(self):
         """The lines as they stand in the end, without their colours."""
         text = re.sub(r"\x1b\[[\d;]*m", "", self.getvalue())
-        lines, line, column = [], [], 0
-        for piece in re.findall(r"\x1b\[K|.|\n", text):
+        lines: list[list[str]] = [[]]
+        row = column = 0
+        for piece in re.findall(r"\x1b\[[KA]|.|\n", text):
             if piece == "\n":
-                lines.append("".join(line))
-                line, column = [], 0
+                row, column = row + 1, 0
+                lines += [[] for _ in range(row + 1 - len(lines))]
             elif piece == "\r":
                 column = 0
+            elif piece == "\x1b[A":
+                row = max(row - 1, 0)
             elif piece == "\x1b[K":
-                del line[column:]
+                del lines[row][column:]
             else:
-                line[column : column + 1] = [piece]
+                lines[row] += " " * (column - len(lines[row]))
+                lines[row][column : column + 1] = [piece]
                 column += 1
-        assert not re.search(r"[\x00-\x1f]", "".join(lines)), "an unknown control character"
-        return [*lines, "".join(line)]
+        shown = ["".join(line) for line in lines]
+        assert not re.search(r"[\x00-\x1f]", "".join(shown)), "an unknown control character"
+        return shown

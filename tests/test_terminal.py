@@ -135,6 +135,24 @@ def test_status_line_gives_way_and_comes_back():
     assert terminal.screen() == ["a result", ""]
 
 
+def test_a_status_of_several_lines_takes_away_only_itself():
+    terminal = Terminal()
+    stream = Stream(terminal)
+    status = StatusLine(stream)
+    stream.write("$ a command\n")
+    status.draw("job 1\njob 2\njob 3")
+    for result in ("first", "second"):
+        status.hide()
+        stream.write(f"{result}\n")
+        status.show()
+        status.draw("job 4\njob 5\njob 6")
+    assert terminal.screen() == ["$ a command", "first", "second", "job 4", "job 5", "job 6"]
+    status.clear()
+    status.clear()
+    stream.write("the table\n")
+    assert terminal.screen()[:4] == ["$ a command", "first", "second", "the table"]
+
+
 def test_there_is_no_status_line_without_a_terminal():
     file = io.StringIO()
     status = StatusLine(Stream(file))
