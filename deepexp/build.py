@@ -16,10 +16,10 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import torch
 from hydra.errors import InstantiationException
-from hydra.utils import get_object, instantiate
+from hydra.utils import instantiate
 from torch import nn
 
-from deepexp import cuda_graph
+from deepexp import cuda_graph, targets
 from deepexp.compiled import AsWritten, Compiled
 from deepexp.data.augment import Nothing
 from deepexp.data.dataset import Dataset, announced_pictures, assemble
@@ -290,10 +290,9 @@ def freeze_rules(config: TrainConfig, model: nn.Module) -> list[dict[str, Any]]:
 
 def _target(group: str, component: Component) -> Callable[..., Any]:
     try:
-        found: Callable[..., Any] = get_object(component.target)
-    except Exception as error:  # importing the user's own module may raise anything
-        raise InputError(f"{group}._target_: {component.target!r} cannot be imported ({_first_line(error)})") from error
-    return found
+        return targets.find(component.target)
+    except ImportError as error:
+        raise InputError(f"{group}._target_: {component.target!r} cannot be imported ({error})") from error
 
 
 def _instantiate(group: str, component: Component, **given: Any) -> Any:
