@@ -123,7 +123,7 @@ class Report:
         ]
 
     def _rows(self, name: str, figures: compare.Measured) -> Iterator[tuple[str, ...]]:
-        with_errors = name == "epoch"
+        with_errors = name == "epoch" and bool(self.test_error_rates)
         ends = ("test error after it",) if with_errors else ()
         yield _TITLES[name], "time", "deepexp / this", "rounds", "peak memory", *ends
         for contender, seconds in figures.items():

@@ -27,14 +27,13 @@ def run(options: StepOptions, overrides: Sequence[str]) -> Report:
         breakdown = opened.trainers[OURS].breakdown(steps) if options.profile else None
         epoch_seconds = sum(compare.medians(figures["step"]).values()) * len(opened.plan.updates)
         count = _epoch_rounds(options, epoch_seconds)
-        errors: dict[str, float] = {}
         notes = list(opened.left_out)
         if count:
-            figures["epoch"] = opened.epochs(count, errors)
+            figures["epoch"] = opened.epochs(count, {})  # the errors do not compare: each has made other steps before
         elif options.epoch_rounds is None:
             notes.append(f"an epoch of all takes about {duration(epoch_seconds)}; epoch_rounds=1 measures it")
         limit, memory = opened.limit.limit(), opened.peak_memory()
-        return Report("step", opened.setting, figures, errors, memory, limit, notes, share, breakdown)
+        return Report("step", opened.setting, figures, {}, memory, limit, notes, share, breakdown)
 
 
 def _steps_in_turns(opened: Contest, options: StepOptions, steps: int) -> compare.Measured:

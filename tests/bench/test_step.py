@@ -18,7 +18,7 @@ def test_json_on_stdout_alone(capfd, tmp_path, monkeypatch):
     assert set(report["seconds"]) == {"step", "epoch"}
     assert all(len(report["seconds"]["step"][name]) == 2 for name in ("deepexp", "plain"))
     assert report["setting"]["threads"] == {"deepexp": 1, "plain": 1}
-    assert 0 <= report["test_error_rate"]["plain"] < 1
+    assert report["test_error_rate"] == {}, "each has made other steps before"
     assert report["peak_memory_bytes"]["deepexp"]["main"] > 100e6
     assert "aten::convolution_backward" in [operation["name"] for operation in report["breakdown"]["operations"]]
     assert not list(tmp_path.iterdir()), "a benchmark leaves nothing behind"
