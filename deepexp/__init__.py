@@ -7,6 +7,7 @@
 Nothing heavy is imported before it is used, so that the command line can show its help without waiting for torch.
 """
 
+import threading
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -18,21 +19,31 @@ if TYPE_CHECKING:
     from deepexp.result import Result
 
 __version__ = "0.1.0"
+_ONE_RUN_AT_A_TIME = threading.RLock()
+"""Threads, numeric modes and random numbers are those of the whole process."""
+
 __all__ = ["InputError", "Interrupted", "Result", "RunFailed", "__version__", "load_run", "train"]
 
 
 def train(overrides: Sequence[str] = (), *, quiet: bool = False) -> "Result | None":
     """Run one experiment, as `deepexp train` does with the same words; None from a dry run, which has no result.
 
-    It may be called again and again in one process. `quiet`: print nothing.
+    It may be called again and again in one process; calls from several threads wait for each other. For a sweep there
+    is `deepexp train -m` or, here, a loop. `quiet`: print nothing.
     Raises `InputError` (what was given cannot be used; a line for each problem), `RunFailed` (the run ended badly; its
     directory says how) or `Interrupted` (a signal ended it after it was saved).
     """
+    if isinstance(overrides, str) or not all(isinstance(word, str) for word in overrides):
+        raise InputError(f"overrides: {overrides!r} is not allowed; a list of words, as ['model=resnet', 'epochs=3']")
+    flags = [word for word in overrides if word.startswith("-")]
+    if flags:
+        raise InputError(f"{flags[0]}: flags are for the command line; here a sweep is a loop over deepexp.train")
     startup.prepare()
     from deepexp.commands.train import train as run_experiment
     from deepexp.console import Console
 
-    return run_experiment(overrides, Console("quiet" if quiet else "auto"))
+    with _ONE_RUN_AT_A_TIME:
+        return run_experiment(overrides, Console("quiet" if quiet else "auto"))
 
 
 def load_run(directory: str | Path) -> "Result":

@@ -55,7 +55,9 @@ def several_values(override: Override) -> list[str]:
     if not override.is_sweep_override():
         return []
     value = override.get_value_string()
-    return [f"{override.key_or_group}: {value} is several values; add -m to run them all, or write [a,b] for a list"]
+    return [
+        f"{override.key_or_group}: {value} is several values; deepexp train -m runs them all, or write [a,b] for a list"
+    ]
 
 
 def is_group(key: str, loader: ConfigLoader) -> bool:

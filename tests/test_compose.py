@@ -165,7 +165,7 @@ WRONG = [
     ("=3", "'=3' is not of the form KEY=VALUE"),
     ("ü=3", "'ü=3': 'ü' cannot be a key"),
     ("epochs=[1", "epochs: [1 cannot be read as a value; if it is meant as a text, quote it twice: epochs="),
-    ("epochs=1,2", "epochs: 1,2 is several values; add -m to run them all, or write [a,b] for a list"),
+    ("epochs=1,2", "epochs: 1,2 is several values; deepexp train -m runs them all, or write [a,b] for a list"),
     ("hydra.nope=1", "hydra.nope: there is no such key; hydra has run, "),
     ("hydra/launcher=nope", "hydra/launcher: 'nope' is not allowed; one of basic, deepexp"),
 ]
@@ -189,7 +189,7 @@ def test_everything_is_reported_together_in_the_order_given_with_a_line_each():
         ("optim=[adam]", "optim: ['adam'] is not allowed"),
         ("experiment=nope", "experiment: 'nope' is not allowed; one of batch_norm_lr, "),
         ("optmi=adam", "optmi: there is no such key (did you mean 'optim'?)"),
-        ("epochs=1,2", "epochs: 1,2 is several values; add -m to run them all, or write [a,b] for a list"),
+        ("epochs=1,2", "epochs: 1,2 is several values; deepexp train -m runs them all, or write [a,b] for a list"),
     ],
 )
 def test_one_mistake_alone(override, line):
