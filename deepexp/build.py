@@ -19,7 +19,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
-from deepexp import cuda_graph, targets
+from deepexp import cuda_graph, own_model, targets
 from deepexp.compiled import AsWritten, Compiled
 from deepexp.data.augment import Nothing
 from deepexp.data.dataset import Dataset, announced_pictures, assemble
@@ -87,7 +87,9 @@ def model(
             raise InputError(f"{flag}: model {config.model.component.target} has no place for it; leave {flag}=null")
     if torch.device(device).type == "meta":
         with torch.device("meta"):
-            return _instantiate("model", config.model.component, **given)
+            made = _instantiate("model", config.model.component, **given)
+        own_model.check(made, config.model.component.target, shape, classes)
+        return made
     with torch.random.fork_rng():
         torch.manual_seed(config.seed)
         made = _instantiate("model", config.model.component, **given)

@@ -7,6 +7,9 @@ PACKAGE_DIR = Path(__file__).resolve().parent
 """The folder of the Python package."""
 
 
+_added: set[str] = set()  # to sys.path, by us
+
+
 def find_conf_dir(package_dir: Path) -> Path:
     """`conf` inside the package, as a wheel has it, else the one beside it, as in a checkout."""
     inside = package_dir / "conf"
@@ -37,8 +40,13 @@ def make_working_directory_importable() -> None:
         here = str(Path.cwd())
     except FileNotFoundError:  # the folder was removed under us; nothing in it can be named
         return
+    for before in _added - {here}:
+        if before in sys.path:
+            sys.path.remove(before)  # the process has gone elsewhere since
+        _added.discard(before)
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
+        _added.add(here)
 
 
 def shown(path: Path) -> str:

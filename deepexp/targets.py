@@ -1,8 +1,10 @@
 """What a `_target_` in YAML names: a class or a function, of deepexp, of an installed package, or beside `./conf`."""
 
 import logging
+import sys
 import traceback
 from collections.abc import Callable
+from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +24,39 @@ def find(name: str) -> Callable[..., Any]:
         raise ImportError(_reason(name, error.__cause__ or error)) from error
     finally:
         hydras.disabled = was_disabled
+    changed = _changed(name)
+    if changed:
+        raise ImportError(changed)
     return found
+
+
+_known: dict[str, tuple[Any, tuple[int, int]]] = {}
+"""Module → as what it was imported, and what its file was like then."""
+
+
+def _changed(name: str) -> str | None:
+    """A line if a module of the user's own is in memory as it no longer is on the disk, as happens in notebooks."""
+    parts = name.split(".")
+    loaded = [".".join(parts[:end]) for end in range(1, len(parts)) if ".".join(parts[:end]) in sys.modules]
+    module = sys.modules[loaded[-1]] if loaded else None
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or "site-packages" in file or Path(file).is_relative_to(paths.PACKAGE_DIR):
+        return None
+    remedy = f"restart Python or importlib.reload(sys.modules[{module.__name__!r}])"
+    there = PathFinder.find_spec(loaded[0])
+    root = getattr(sys.modules[loaded[0]], "__file__", None)
+    if there is not None and there.origin and root and not Path(there.origin).samefile(root):
+        return f"it was imported as {root} before, and here it is {there.origin}; {remedy}"
+    if not Path(file).exists():
+        return None
+    status = Path(file).stat()
+    now = (status.st_mtime_ns, status.st_size)
+    spec, then = _known.setdefault(module.__name__, (module.__spec__, now))
+    if spec is not module.__spec__:  # it was reloaded
+        _known[module.__name__] = (module.__spec__, now)
+    elif then != now:
+        return f"{paths.shown(Path(file))} has changed since it was imported; {remedy}"
+    return None
 
 
 def _reason(name: str, cause: BaseException) -> str:

@@ -1,5 +1,6 @@
 """What `_target_` names is found beside `./conf`, and what keeps it from being imported is told with its place."""
 
+import importlib
 import subprocess
 import sys
 
@@ -51,6 +52,29 @@ def test_what_keeps_it_is_told_in_one_line(here, caplog, name, reason):
     with pytest.raises(ImportError) as caught:
         targets.find(name)
     assert str(caught.value) == reason and not caplog.text
+
+
+def test_a_module_that_has_changed_is_not_taken_for_what_it_was(here):
+    """As happens in notebooks; once it is reloaded, it is as it is on the disk."""
+    targets.find("their_fine.Net")
+    targets.find("their_fine.Net")
+    path = here / "their_fine.py"
+    path.write_text("class Net:\n    kind = 'another'\n")
+    for _ in range(2):
+        with pytest.raises(ImportError, match=r"their_fine.py has changed since it was imported; .*importlib.reload"):
+            targets.find("their_fine.Net")
+    importlib.reload(sys.modules["their_fine"])
+    assert targets.find("their_fine.Net").kind == "another"
+
+
+def test_a_module_of_another_folder_is_not_taken_for_the_one_here(here, monkeypatch):
+    targets.find("their_fine.Net")
+    other = here / "other"
+    other.mkdir()
+    (other / "their_fine.py").write_text(MODULES["their_fine.py"])
+    monkeypatch.chdir(other)
+    with pytest.raises(ImportError, match=f"imported as {here / 'their_fine.py'} before, and here it is {other}"):
+        targets.find("their_fine.Net")
 
 
 def test_a_model_of_ones_own_is_loaded_from_the_folder_of_its_conf(tmp_path):
