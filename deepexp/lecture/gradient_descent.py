@@ -100,7 +100,7 @@ def descend(
     seed: int = 0,
     reduction: str = "mean",
 ) -> Path:
-    """Train from zero weights and look at the whole loss some twenty times an epoch."""
+    """Train from zero weights and look at the whole loss some twenty times an epoch, and more often at first."""
     w = inputs.new_zeros(CLASSES, inputs.shape[1])
     path = Path(batch_size, [0], [0.0], [_loss(w, inputs, targets).item()], w)
     bounds = batch_bounds(len(inputs), batch_size, drop_last=False, batch_norm=False)
@@ -113,7 +113,8 @@ def descend(
         for number, (start, stop) in enumerate(bounds, 1):
             chosen = visited[start:stop]
             w -= lr * gradient(w, inputs[chosen], targets[chosen], reduction)
-            if number % every == 0 or number == len(bounds):
+            is_early = epoch == 0 and number & (number - 1) == 0  # after 1, 2, 4, 8, … updates
+            if number % every == 0 or number == len(bounds) or is_early:
                 path.updates.append(epoch * len(bounds) + number)
                 path.epochs.append(epoch + stop / len(inputs))
                 path.losses.append(_loss(w, inputs, targets).item())
@@ -185,5 +186,6 @@ def _draw(paths: Sequence[Path]) -> "Figure":
             panel.plot(x, path.losses, label=f"batches of {path.batch_size:,}", **style)
         panel.set(xlabel=steps, ylabel="training loss (nats)", yscale="log")
     axes.flat[1].set_xscale("symlog", linthresh=1)
+    axes.flat[1].set_xlim(left=0)
     axes.flat[1].legend(loc="lower left")
     return figure

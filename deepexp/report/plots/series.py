@@ -1,6 +1,7 @@
 """How many series share a plot: each in a style of its own, or by a colour map, or a few named and the rest grey."""
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
@@ -46,20 +47,25 @@ class Styles:
         from matplotlib.lines import Line2D
 
         named = [(style, label) for style, label in zip(self.each, self.labels, strict=True) if label is not None]
-        labels = shortened_labels([label for _, label in named])
+        room = int(figure.get_size_inches()[0] * 13)  # characters in a line
+        labels = [_in_lines(label, room - 7) for label in shortened_labels([label for _, label in named])]
         lines = [
             Line2D([], [], **{**style, "linewidth": 2}, label=literal(label))
             for (style, _), label in zip(named, labels, strict=True)
         ]
         if handles := [*lines, *more]:
-            longest = max(len(str(handle.get_label())) for handle in handles)
-            room = int(figure.get_size_inches()[0] * 13)  # characters in a line
+            longest = max(len(line) for handle in handles for line in str(handle.get_label()).splitlines())
             columns = max(1, min(len(handles), 4, room // (longest + 7)))
             figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
         if self.colour_key is not None:
             bar = figure.colorbar(_mappable(self.values), ax=axes, label=literal(self.colour_key))
             if needs_log(self.values):
                 bar.ax.yaxis.set_major_formatter(plain_numbers())
+
+
+def _in_lines(label: str, width: int) -> str:
+    """A label in as many lines as it needs, broken between its settings where it can be."""
+    return "\n".join(textwrap.wrap(label, width, break_on_hyphens=False)) or label
 
 
 def styles(labels: Sequence[str], values: Sequence[Mapping[str, object]], scores: Sequence[float]) -> Styles:

@@ -1,5 +1,7 @@
 """Curves hold the figures of the runs: means, bands, what is left out."""
 
+import itertools
+
 import pytest
 
 from deepexp.report import variation
@@ -92,6 +94,20 @@ def test_of_many_groups_of_names_the_best_and_the_worst_are_named(tmp_path):
     named = [text.get_text() for text in plot.figure.legends[0].get_texts()]
     assert named == ["init=i0", "init=i1", "init=i2", "init=i9", "init=i10", "init=i11"]
     assert "rest grey" in plot.caption
+
+
+def test_a_legend_of_long_names_stays_within_the_picture(tmp_path):
+    grid = {"model": ["mnist_net", "resnet"], "val_fraction": [0.1, 0.2], "optim.weight_decay": [0.0001, 0.0002]}
+    grid |= {"clip_grad_norm": [1.5, 2.5], "label_smoothing": [0.05]}
+    for index, values in enumerate(itertools.product(*grid.values())):
+        words = dict(zip(grid, values, strict=True))
+        epochs = 2 + index % 3
+        make_run(tmp_path / str(index), {**words, "epochs": epochs}, rates=[0.9] * epochs)
+    figure = curves.draw(groups(tmp_path)).figure
+    figure.savefig(tmp_path / "curves.png")
+    box = figure.legends[0].get_window_extent()
+    assert 0 <= box.x0 < box.x1 <= figure.bbox.width
+    assert any("\n" in text.get_text() for text in figure.legends[0].get_texts())
 
 
 def test_runs_without_a_result_do_not_pass_silently(tmp_path):
