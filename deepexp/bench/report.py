@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from deepexp import provenance
+from deepexp import provenance, startup
 from deepexp.bench import compare
 from deepexp.bench.breakdown import Breakdown
 from deepexp.bench.plot import Bar, Chart
@@ -94,6 +94,8 @@ class Report:
         yield ""
         yield "medians over the rounds; deepexp's ratio to each is that within a round, with its range"
         yield "limit: the model's convolutions and products alone, each at its best here, and the input's copy"
+        if self._others_spin():
+            yield "the others' idle threads spin, as is OpenMP's habit, which on a busy machine costs them much"
         if self.limit["clock"] == "wall" and self.setting.device.startswith("cuda"):
             yield "the GPU could not be watched at its work, so the limit holds the time of what starts it, too"
         if self.kernel_share is not None:
@@ -102,6 +104,12 @@ class Report:
         if self.breakdown is not None:
             yield ""
             yield from self.breakdown.table().lines()
+
+    def _others_spin(self) -> bool:
+        """Whether any runs in the user's own environment (`contest.opened`), on several threads of a CPU."""
+        rivals = [threads for name, threads in self.setting.threads.items() if name not in (OURS, BARE)]
+        by_habit = "OMP_WAIT_POLICY" not in startup.users_environment()
+        return by_habit and self.setting.device.startswith("cpu") and max(rivals, default=1) > 1
 
     def charts(self) -> list[Chart]:
         """The step and the epoch, each with the limit of this machine."""

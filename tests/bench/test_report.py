@@ -82,6 +82,20 @@ def test_where_a_step_spends_its_time():
     assert report().as_json()["breakdown"] is None
 
 
+def test_that_others_spin_is_said_where_they_do(monkeypatch):
+    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    assert any("idle threads spin" in line for line in report().lines())
+    for quiet in (
+        {"threads": {"deepexp": 2, "bare": 2}},
+        {"threads": {"deepexp": 2, "plain": 1}},
+        {"device": "cuda:0"},
+    ):
+        setting = dataclasses.replace(SETTING, **quiet)
+        assert not any("idle threads spin" in line for line in report(setting=setting).lines())
+    monkeypatch.setenv("OMP_WAIT_POLICY", "passive")
+    assert not any("idle threads spin" in line for line in report().lines())
+
+
 def test_json_holds_every_round():
     read = json.loads(json.dumps(report().as_json()))
     assert read["format"] == 1 and read["benchmark"] == "step"
