@@ -3,6 +3,7 @@ import json
 
 import pytest
 
+from deepexp import startup
 from deepexp.bench.breakdown import Breakdown, Operation
 from deepexp.bench.report import Report, Setting
 
@@ -83,7 +84,8 @@ def test_where_a_step_spends_its_time():
 
 
 def test_that_others_spin_is_said_where_they_do(monkeypatch):
-    monkeypatch.delenv("OMP_WAIT_POLICY", raising=False)
+    for name in ("OMP_WAIT_POLICY", startup.MARK):
+        monkeypatch.delenv(name, raising=False)
     assert any("idle threads spin" in line for line in report().lines())
     for quiet in (
         {"threads": {"deepexp": 2, "bare": 2}},
