@@ -19,7 +19,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
-from deepexp import cuda_graph, own_model, targets
+from deepexp import cuda_graph, own_data, own_model, targets
 from deepexp.compiled import AsWritten, Compiled
 from deepexp.data.augment import Nothing
 from deepexp.data.dataset import Dataset, announced_pictures, assemble
@@ -162,7 +162,7 @@ def dataset(config: TrainConfig, plan: "Plan", loaded: Mapping[str, Source] | No
 def assembled(config: TrainConfig, source: Source, shape: Shape) -> Dataset:
     """The pictures of a source as the config has them chosen, held out and normalised."""
     return assemble(
-        source,
+        own_data.guarded(source),
         shape=shape,
         subset=config.data.subset,
         replicate=config.data.replicate,

@@ -65,10 +65,16 @@ def _reason(name: str, cause: BaseException) -> str:
         return f"{parent} has no {part!r}" if parent else f"no module {part!r} is here or installed"
     if isinstance(cause, SyntaxError) and cause.filename:
         return f"{paths.shown(Path(cause.filename))}:{cause.lineno}: {type(cause).__name__}: {cause.msg}"
-    frames = [frame for frame in traceback.extract_tb(cause.__traceback__) if not _is_machinery(frame.filename)]
+    return told(cause)
+
+
+def told(error: BaseException) -> str:
+    """`stripes.py:7: ValueError: …`: what an error in the user's own code says, and the last place there, if any."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_the_users(Path(frame.filename))]
     place = f"{paths.shown(Path(frames[-1].filename))}:{frames[-1].lineno}: " if frames else ""
-    return place + f"{type(cause).__name__}: {cause}".splitlines()[0]
+    return place + f"{type(error).__name__}: {error}".splitlines()[0]
 
 
-def _is_machinery(filename: str) -> bool:
-    return filename.startswith("<") or any(part in ("importlib", "hydra") for part in Path(filename).parts)
+def _is_the_users(file: Path) -> bool:
+    others = {"importlib", "site-packages", "dist-packages"}
+    return file.suffix == ".py" and not others & set(file.parts) and not file.is_relative_to(paths.PACKAGE_DIR)

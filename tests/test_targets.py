@@ -26,9 +26,7 @@ def here(tmp_path, monkeypatch):
         path.write_text(text)
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", [path for path in sys.path if path])
-    yield tmp_path
-    for name in [name for name in sys.modules if name.startswith("their_")]:
-        del sys.modules[name]
+    return tmp_path
 
 
 def test_what_lies_beside_conf_is_found(here):

@@ -1,0 +1,68 @@
+"""A data source of the user's own may do anything: what is asked of it, and a line for what is not as it should be."""
+
+from collections.abc import Callable
+from typing import Any
+
+from deepexp import targets
+from deepexp.data.source import DataInfo, Source, Split
+from deepexp.errors import DeepexpError, InputError
+
+
+def guarded(source: Source) -> Source:
+    """The source; one of the user's own so that whatever goes wrong in it is an `InputError` of one line."""
+    return source if type(source).__module__.startswith("deepexp.") else _Guarded(source)
+
+
+class _Guarded:
+    """A `Source`."""
+
+    def __init__(self, source: Source) -> None:
+        self._source = source
+        self._name = f"{type(source).__module__}.{type(source).__qualname__}"
+
+    def info(self) -> DataInfo:
+        """See `Source`."""
+        info = self._called("info", lambda: self._source.info())
+        if not isinstance(info, DataInfo):
+            raise InputError(f"data: {self._name}.info gives {_kind(info)}, and a DataInfo is needed")
+        wrong = _wrong_in(info)
+        if wrong:
+            raise InputError(f"data: {self._name}.info: {wrong}")
+        return info
+
+    def load(self) -> tuple[Split, Split]:
+        """See `Source`."""
+        loaded = self._called("load", lambda: self._source.load())
+        is_pair = isinstance(loaded, (tuple, list)) and len(loaded) == 2
+        if not is_pair or not all(isinstance(split, Split) for split in loaded):
+            found = f"{len(loaded)} things" if isinstance(loaded, (tuple, list)) and not is_pair else _kind(loaded)
+            raise InputError(f"data: {self._name}.load gives {found}, and two Splits are needed: training, test")
+        train, test = loaded
+        return train, test
+
+    def _called(self, method: str, call: Callable[[], Any]) -> Any:
+        try:
+            return call()
+        except (DeepexpError, MemoryError):
+            raise
+        except Exception as error:
+            raise InputError(f"data: {self._name}.{method} failed: {targets.told(error)}") from error
+
+
+def _wrong_in(info: DataInfo) -> str | None:
+    if not isinstance(info.shape, (tuple, list)) or len(info.shape) != 3 or not all(map(_is_count, info.shape)):
+        return f"shape: {info.shape!r} is not allowed; (channels, height, width)"
+    if not isinstance(info.classes, (tuple, list)) or not all(isinstance(name, str) for name in info.classes):
+        return f"classes: {info.classes!r} is not allowed; the names of the classes"
+    for name in ("train_samples", "test_samples"):
+        if not _is_count(getattr(info, name)):
+            return f"{name}: {getattr(info, name)!r} is not allowed; a whole number of at least 1"
+    return None
+
+
+def _is_count(value: object) -> bool:
+    return isinstance(value, int) and value >= 1
+
+
+def _kind(found: object) -> str:
+    return "None" if found is None else f"a {type(found).__name__}"

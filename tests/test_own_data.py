@@ -1,0 +1,100 @@
+"""A data source of the user's own that does something else than a source is told in one line, before a run begins."""
+
+import pytest
+
+from deepexp import cli
+
+MODULE = """
+import torch
+from deepexp.data.source import DataInfo, Split
+
+class Good:
+    def info(self):
+        return DataInfo((1, 28, 28), ("a", "b"), 40, 10)
+
+    def load(self):
+        return self.split(40), self.split(10)
+
+    def split(self, samples):
+        return Split.of(torch.zeros(samples, 1, 28, 28, dtype=torch.uint8), torch.arange(samples) % 2)
+
+class NoInfo(Good):
+    def info(self):
+        pass
+
+class NoNames(Good):
+    def info(self):
+        return DataInfo((1, 28, 28), 2, 40, 10)
+
+class NoChannels(Good):
+    def info(self):
+        return DataInfo((28, 28), ("a", "b"), 40, 10)
+
+class Empty(Good):
+    def info(self):
+        return DataInfo((1, 28, 28), ("a", "b"), 0, 10)
+
+class Breaks(Good):
+    def info(self):
+        raise OSError("no such server")
+
+class OneSplit(Good):
+    def load(self):
+        return self.split(40)
+
+class ThreeSplits(Good):
+    def load(self):
+        return self.split(40), self.split(10), self.split(10)
+
+class Tensors(Good):
+    def load(self):
+        return torch.zeros(40, 1, 28, 28), torch.zeros(10, 1, 28, 28)
+
+class Flat(Good):
+    def split(self, samples):
+        return Split.of(torch.zeros(samples, 28, 28, dtype=torch.uint8), torch.zeros(samples, dtype=torch.int64))
+"""
+NAMES = [line.split()[1].partition("(")[0].rstrip(":") for line in MODULE.splitlines() if line.startswith("class")]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    (tmp_path / "their_data.py").write_text(MODULE)
+    for name in NAMES:
+        (tmp_path / "conf" / "data" / f"{name}.yaml").write_text(f"_target_: their_data.{name}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def train(name, *words):
+    return cli.main(["train", f"data={name}", "batch_size=10", "epochs=1", "threads=1", "device=cpu", *words])
+
+
+def test_a_good_one_is_trained_on(here):
+    assert train("Good") == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("NoInfo", "data: their_data.NoInfo.info gives None, and a DataInfo is needed"),
+        ("NoNames", "data: their_data.NoNames.info: classes: 2 is not allowed; the names of the classes"),
+        ("NoChannels", "data: their_data.NoChannels.info: shape: (28, 28) is not allowed; (channels, height, width)"),
+        ("Empty", "data: their_data.Empty.info: train_samples: 0 is not allowed; a whole number of at least 1"),
+        ("Breaks", "data: their_data.Breaks.info failed: their_data.py:33: OSError: no such server"),
+        ("OneSplit", "data: their_data.OneSplit.load gives a Split, and two Splits are needed: training, test"),
+        ("ThreeSplits", "data: their_data.ThreeSplits.load gives 3 things, and two Splits are needed"),
+        ("Tensors", "data: their_data.Tensors.load gives a tuple, and two Splits are needed"),
+        ("Flat", "data: their_data.Flat.load failed: their_data.py:49: RuntimeError: "),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(here, capsys, name, expected):
+    assert train(name) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert expected in line and not (here / "outputs").exists()
+
+
+def test_a_sweep_tells_the_same(here, capsys):
+    assert train("OneSplit", "-m", "seed=0,1") == 2
+    assert "their_data.OneSplit.load gives a Split" in capsys.readouterr().err
