@@ -33,9 +33,8 @@ class _Guarded:
     def load(self) -> tuple[Split, Split]:
         """See `Source`."""
         loaded = self._called("load", lambda: self._source.load())
-        is_pair = isinstance(loaded, (tuple, list)) and len(loaded) == 2
-        if not is_pair or not all(isinstance(split, Split) for split in loaded):
-            found = f"{len(loaded)} things" if isinstance(loaded, (tuple, list)) and not is_pair else _kind(loaded)
+        if not isinstance(loaded, (tuple, list)) or len(loaded) != 2:
+            found = f"{len(loaded)} things" if isinstance(loaded, (tuple, list)) else _kind(loaded)
             raise InputError(f"data: {self._name}.load gives {found}, and two Splits are needed: training, test")
         train, test = loaded
         return train, test

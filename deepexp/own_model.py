@@ -23,7 +23,7 @@ def check(made: Any, target: str, shape: tuple[int, int, int], classes: int) -> 
     if not any(True for _ in made.parameters()):
         raise InputError(f"model._target_: {target} has no parameters, so there is nothing to train")
     try:
-        with torch.no_grad():
+        with torch.no_grad(), torch.random.fork_rng(devices=[]):
             output = made.eval()(torch.empty(2, *shape, device="meta"))
         made.train()
     except Exception as error:

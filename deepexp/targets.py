@@ -45,7 +45,7 @@ def _changed(name: str) -> str | None:
     remedy = f"restart Python or importlib.reload(sys.modules[{module.__name__!r}])"
     there = PathFinder.find_spec(loaded[0])
     root = getattr(sys.modules[loaded[0]], "__file__", None)
-    if there is not None and there.origin and root and not Path(there.origin).samefile(root):
+    if there is not None and there.origin and root and Path(there.origin).resolve() != Path(root).resolve():
         return f"it was imported as {root} before, and here it is {there.origin}; {remedy}"
     if not Path(file).exists():
         return None

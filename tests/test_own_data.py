@@ -85,7 +85,7 @@ def test_a_good_one_is_trained_on(here):
         ("Breaks", "data: their_data.Breaks.info failed: their_data.py:33: OSError: no such server"),
         ("OneSplit", "data: their_data.OneSplit.load gives a Split, and two Splits are needed: training, test"),
         ("ThreeSplits", "data: their_data.ThreeSplits.load gives 3 things, and two Splits are needed"),
-        ("Tensors", "data: their_data.Tensors.load gives a tuple, and two Splits are needed"),
+        ("Tensors", "training data: the source gives a Tensor"),
         ("Flat", "data: their_data.Flat.load failed: their_data.py:49: RuntimeError: "),
     ],
 )

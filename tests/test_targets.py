@@ -71,8 +71,10 @@ def test_a_module_of_another_folder_is_not_taken_for_the_one_here(here, monkeypa
     other.mkdir()
     (other / "their_fine.py").write_text(MODULES["their_fine.py"])
     monkeypatch.chdir(other)
-    with pytest.raises(ImportError, match=f"imported as {here / 'their_fine.py'} before, and here it is {other}"):
-        targets.find("their_fine.Net")
+    for _ in range(2):
+        with pytest.raises(ImportError, match=f"imported as {here / 'their_fine.py'} before, and here it is {other}"):
+            targets.find("their_fine.Net")
+        (here / "their_fine.py").unlink(missing_ok=True)
 
 
 def test_a_model_of_ones_own_is_loaded_from_the_folder_of_its_conf(tmp_path):

@@ -56,6 +56,7 @@ def fetch(path: Path, urls: Sequence[str], md5: str, what: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
             if not path.exists():
+                path.parent.mkdir(parents=True, exist_ok=True)  # one that failed while this waited has removed it
                 _download(path, urls, md5, what)
     except InputError:
         lock.unlink(missing_ok=True)  # who waits for it still, tries for nothing or downloads the same once more
