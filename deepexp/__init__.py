@@ -19,10 +19,10 @@ if TYPE_CHECKING:
     from deepexp.result import Result
 
 __version__ = "0.1.0"
+__all__ = ["InputError", "Interrupted", "Result", "RunFailed", "__version__", "load_run", "train"]
+
 _ONE_RUN_AT_A_TIME = threading.RLock()
 """Threads, numeric modes and random numbers are those of the whole process."""
-
-__all__ = ["InputError", "Interrupted", "Result", "RunFailed", "__version__", "load_run", "train"]
 
 
 def train(overrides: Sequence[str] = (), *, quiet: bool = False) -> "Result | None":

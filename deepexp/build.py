@@ -46,11 +46,11 @@ LoaderMode = Literal["resident", "streamed"]
 
 
 def source(config: TrainConfig) -> Source:
-    """The data source; it has loaded nothing yet."""
+    """The data source; it has loaded nothing yet. One of the user's own is guarded (`own_data.py`)."""
     given: dict[str, Any] = {}
     if "root" in inspect.signature(_target("data", config.data.component)).parameters:
         given["root"] = Path(config.data.root).expanduser()
-    return _instantiate("data", config.data.component, **given)
+    return own_data.guarded(_instantiate("data", config.data.component, **given))
 
 
 def source_key(config: TrainConfig) -> str:
@@ -162,7 +162,7 @@ def dataset(config: TrainConfig, plan: "Plan", loaded: Mapping[str, Source] | No
 def assembled(config: TrainConfig, source: Source, shape: Shape) -> Dataset:
     """The pictures of a source as the config has them chosen, held out and normalised."""
     return assemble(
-        own_data.guarded(source),
+        source,
         shape=shape,
         subset=config.data.subset,
         replicate=config.data.replicate,

@@ -11,7 +11,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from deepexp import build, cuda_graph, own_data, runtime, schema
+from deepexp import build, cuda_graph, runtime, schema
 from deepexp.data.dataset import training_samples
 from deepexp.data.order import batch_bounds
 from deepexp.data.source import DataInfo, Source
@@ -54,7 +54,7 @@ def plan(config: TrainConfig) -> Plan:
     attempt = _Attempt(problems)
     device = attempt("device", lambda: runtime.choose_device(config.device))
     source = attempt("data", lambda: build.source(config))
-    info = attempt("data", own_data.guarded(source).info) if source is not None else None
+    info = attempt("data", source.info) if source is not None else None
     if info is not None and len(info.classes) < 2:
         problems.add(f"data: {_only(info.classes)}, and a model tells at least two apart (is data.root one level off?)")
     shape = attempt("model", lambda: build.input_shape(config, info)) if info is not None else None

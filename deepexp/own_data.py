@@ -1,16 +1,18 @@
 """A data source of the user's own may do anything: what is asked of it, and a line for what is not as it should be."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
 from deepexp import targets
-from deepexp.data.source import DataInfo, Source, Split
+from deepexp.data.source import DataInfo, Source, Split, WritingSource
 from deepexp.errors import DeepexpError, InputError
 
 
 def guarded(source: Source) -> Source:
     """The source; one of the user's own so that whatever goes wrong in it is an `InputError` of one line."""
-    return source if type(source).__module__.startswith("deepexp.") else _Guarded(source)
+    if type(source).__module__.startswith("deepexp."):
+        return source
+    return _GuardedWriting(source) if isinstance(source, WritingSource) else _Guarded(source)
 
 
 class _Guarded:
@@ -24,7 +26,7 @@ class _Guarded:
         """See `Source`."""
         info = self._called("info", lambda: self._source.info())
         if not isinstance(info, DataInfo):
-            raise InputError(f"data: {self._name}.info gives {_kind(info)}, and a DataInfo is needed")
+            raise InputError(f"data: {self._name}.info gives {targets.kind(info)}, and a DataInfo is needed")
         wrong = _wrong_in(info)
         if wrong:
             raise InputError(f"data: {self._name}.info: {wrong}")
@@ -34,7 +36,7 @@ class _Guarded:
         """See `Source`."""
         loaded = self._called("load", lambda: self._source.load())
         if not isinstance(loaded, (tuple, list)) or len(loaded) != 2:
-            found = f"{len(loaded)} things" if isinstance(loaded, (tuple, list)) else _kind(loaded)
+            found = f"{len(loaded)} things" if isinstance(loaded, (tuple, list)) else targets.kind(loaded)
             raise InputError(f"data: {self._name}.load gives {found}, and two Splits are needed: training, test")
         train, test = loaded
         return train, test
@@ -46,6 +48,18 @@ class _Guarded:
             raise
         except Exception as error:
             raise InputError(f"data: {self._name}.{method} failed: {targets.told(error)}") from error
+
+
+class _GuardedWriting(_Guarded):
+    """A `WritingSource`."""
+
+    def __init__(self, source: WritingSource) -> None:
+        super().__init__(source)
+        self._writing = source
+
+    def keep_out_of(self, places: Collection[str]) -> None:
+        """See `WritingSource`."""
+        self._called("keep_out_of", lambda: self._writing.keep_out_of(places))
 
 
 def _wrong_in(info: DataInfo) -> str | None:
@@ -61,7 +75,3 @@ def _wrong_in(info: DataInfo) -> str | None:
 
 def _is_count(value: object) -> bool:
     return isinstance(value, int) and value >= 1
-
-
-def _kind(found: object) -> str:
-    return "None" if found is None else f"a {type(found).__name__}"

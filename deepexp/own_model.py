@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 
 from deepexp.errors import InputError
+from deepexp.targets import kind
 
 log = logging.getLogger(__name__)
 
@@ -19,7 +20,7 @@ def check(made: Any, target: str, shape: tuple[int, int, int], classes: int) -> 
     if target.startswith("deepexp."):
         return
     if not isinstance(made, nn.Module):
-        raise InputError(f"model._target_: {target} gives {_kind(made)}, and a torch.nn.Module is needed")
+        raise InputError(f"model._target_: {target} gives {kind(made)}, and a torch.nn.Module is needed")
     if not any(True for _ in made.parameters()):
         raise InputError(f"model._target_: {target} has no parameters, so there is nothing to train")
     try:
@@ -30,7 +31,7 @@ def check(made: Any, target: str, shape: tuple[int, int, int], classes: int) -> 
         log.debug("%s cannot be tried on the meta device: %s", target, error)
         return
     if not isinstance(output, Tensor):
-        found = _kind(output)
+        found = kind(output)
     elif output.shape == (2, classes) and output.is_floating_point():
         return
     else:
@@ -39,7 +40,3 @@ def check(made: Any, target: str, shape: tuple[int, int, int], classes: int) -> 
         f"model: {target} gives {found} for two pictures; a float tensor of shape (2, {classes}) is needed, "
         "a number for each class"
     )
-
-
-def _kind(found: object) -> str:
-    return "None" if found is None else f"a {type(found).__name__}"

@@ -75,6 +75,11 @@ def told(error: BaseException) -> str:
     return place + f"{type(error).__name__}: {error}".splitlines()[0]
 
 
+def kind(found: object) -> str:
+    """`a tuple`, `None`: what something is that was to be something else."""
+    return "None" if found is None else f"a {type(found).__name__}"
+
+
 def _is_the_users(file: Path) -> bool:
     others = {"importlib", "site-packages", "dist-packages"}
     return file.suffix == ".py" and not others & set(file.parts) and not file.is_relative_to(paths.PACKAGE_DIR)

@@ -1,8 +1,11 @@
 """A data source of the user's own that does something else than a source is told in one line, before a run begins."""
 
+import importlib
+
 import pytest
 
-from deepexp import cli
+from deepexp import cli, own_data
+from deepexp.data.source import WritingSource
 
 MODULE = """
 import torch
@@ -93,6 +96,18 @@ def test_what_is_wrong_is_told_in_one_line(here, capsys, name, expected):
     assert train(name) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line and not (here / "outputs").exists()
+
+
+def test_one_that_writes_is_told_where_not_to(here, monkeypatch):
+    """For a run that is gone on with, whose config may be a stranger's."""
+    monkeypatch.syspath_prepend(str(here))
+    module = importlib.import_module("their_data")
+    told = []
+    monkeypatch.setattr(module.Good, "keep_out_of", lambda _, places: told.append(set(places)), raising=False)
+    source = own_data.guarded(module.Good())
+    assert isinstance(source, WritingSource)
+    source.keep_out_of({"root"})
+    assert told == [{"root"}] and len(source.load()[0]) == 40
 
 
 def test_a_sweep_tells_the_same(here, capsys):

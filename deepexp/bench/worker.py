@@ -13,7 +13,7 @@ import json
 import os
 import sys
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
@@ -22,6 +22,9 @@ from deepexp.bench.contender import Contender, Unsuited, peak_device_memory_byte
 from deepexp.bench.limit import Limit
 from deepexp.errors import DeepexpError, InputError, Interrupted
 from deepexp.schema import TrainConfig
+
+if TYPE_CHECKING:
+    from deepexp.bench.ours import Ours
 
 Opened = Callable[[TrainConfig, check.Plan], contextlib.AbstractContextManager[Contender]]
 
@@ -66,19 +69,22 @@ def _serve(opened: Opened, answers: TextIO) -> None:
                 _answer(answers, step_seconds=contender.steps(*arguments))
             elif request == "epoch":
                 _answer(answers, **dataclasses.asdict(contender.epoch()))
-            elif request in ("kernels", "breakdown"):
-                from deepexp.bench.ours import Ours  # the others do without
-
-                assert isinstance(contender, Ours)
-                if request == "kernels":
-                    _answer(answers, share=contender.kernel_share(*arguments))
-                else:
-                    _answer(answers, **dataclasses.asdict(contender.breakdown(*arguments)))
+            elif request == "kernels":
+                _answer(answers, share=_ours(contender).kernel_share(*arguments))
+            elif request == "breakdown":
+                _answer(answers, **dataclasses.asdict(_ours(contender).breakdown(*arguments)))
             elif request == "limit":
                 assert isinstance(contender, Limit)
                 _answer(answers, **contender.measure())
             else:
                 _answer(answers, main=peak_memory_bytes(), device=peak_device_memory_bytes(plan.device))
+
+
+def _ours(contender: Contender) -> "Ours":
+    from deepexp.bench.ours import Ours  # the others do without
+
+    assert isinstance(contender, Ours)
+    return contender
 
 
 def _answer(answers: TextIO, **values: Any) -> None:

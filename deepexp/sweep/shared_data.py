@@ -17,7 +17,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepexp import build, own_data
+from deepexp import build
 from deepexp.data import dataset
 from deepexp.data.source import DataInfo, Split
 from deepexp.errors import InputError
@@ -144,7 +144,7 @@ class SharedData:
 
 def _loaded(key: str, config: TrainConfig) -> SharedSource | None:
     """The pictures in shared memory; None if that cannot be, or if they stay in files."""
-    source = own_data.guarded(build.source(config))
+    source = build.source(config)
     if not hasattr(os, "memfd_create") and not source.info().is_mapped:
         return None
     train, test = dataset.load(source)  # files are decoded by that, once for all jobs
