@@ -5,7 +5,7 @@ from typing import Any
 
 import yaml
 
-from deepexp import paths
+from deepexp import paths, yaml_file
 from deepexp.errors import InputError
 
 
@@ -19,8 +19,9 @@ def check_targets(node: Any) -> None:
         raise InputError(
             f"{text!r} stands in the saved config, which deepexp saves with every value filled in; it is not evaluated"
         )
+    trusted = trusted_targets()
     for name in _targets(node):
-        if name not in trusted_targets():
+        if name not in trusted:
             raise InputError(
                 f"_target_: {name!r} stands in the saved config, but in no YAML of deepexp or of ./conf here; "
                 f"it is not run. If it is yours, call deepexp from the folder that holds its conf/"
@@ -33,8 +34,8 @@ def trusted_targets() -> set[str]:
     for directory in paths.conf_directories():
         for file in sorted(directory.rglob("*.yaml")):
             try:
-                found.update(_targets(yaml.safe_load(file.read_text(encoding="utf-8"))))
-            except (yaml.YAMLError, UnicodeDecodeError, OSError):
+                found.update(_targets(yaml.load(file.read_text(encoding="utf-8"), yaml_file.SAFE_LOADER)))
+            except Exception:  # PyYAML lets through what its conversions raise: of a date, say, that there is not
                 continue  # a broken file of the user's own grants nothing; composing it reports it
     return found
 
