@@ -11,7 +11,7 @@ import sys
 import traceback
 from collections.abc import Sequence
 
-from deepexp import __version__, startup
+from deepexp import __version__, late_dynamo, startup
 from deepexp.commands import COMMANDS, Command
 from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.suggest import did_you_mean
@@ -25,6 +25,7 @@ SIGPIPE = 13  # not in the signal module of every system
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 failed, 2 not understood, 128 + n ended by signal n."""
     startup.prepare()
+    late_dynamo.install()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
         status = _dispatch(words)

@@ -108,7 +108,7 @@ def tune_malloc() -> bool:
 def session(*, threads: int | str, deterministic: bool, tf32: bool) -> Iterator[None]:
     """Set the process up for one run; threads, numeric modes and the global generators are put back afterwards."""
     before_threads = default_threads() and torch.get_num_threads()
-    before_deterministic = torch.are_deterministic_algorithms_enabled()
+    before_deterministic = torch.get_deterministic_debug_mode()
     before_precision = torch.get_float32_matmul_precision()
     before_cudnn_tf32 = torch.backends.cudnn.allow_tf32
     before_benchmark = torch.backends.cudnn.benchmark
@@ -119,7 +119,7 @@ def session(*, threads: int | str, deterministic: bool, tf32: bool) -> Iterator[
     if deterministic:
         # cuBLAS reads this once, at its first call; without it torch refuses deterministic matrix products.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
-    torch.use_deterministic_algorithms(deterministic)
+    _set_deterministic(2 if deterministic else 0)
     torch.set_float32_matmul_precision("high" if tf32 else "highest")
     torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = not deterministic
@@ -128,10 +128,16 @@ def session(*, threads: int | str, deterministic: bool, tf32: bool) -> Iterator[
             yield
     finally:
         torch.set_num_threads(before_threads)
-        torch.use_deterministic_algorithms(before_deterministic)
+        _set_deterministic(before_deterministic)
         torch.set_float32_matmul_precision(before_precision)
         torch.backends.cudnn.allow_tf32 = before_cudnn_tf32
         torch.backends.cudnn.benchmark = before_benchmark
+
+
+def _set_deterministic(mode: int) -> None:
+    """0: any algorithms, 1: warn of one that is not deterministic, 2: refuse it (torch's "debug mode")."""
+    if mode != torch.get_deterministic_debug_mode():  # the call imports torch's compiler, for seconds
+        torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

@@ -58,7 +58,7 @@ MAY_KNOW = {
     "catalogue": ["paths"],
     "presets": ["catalogue", "overrides", "suggest"],
     "overrides": ["errors", "suggest"],
-    "cli": ["__version__", "commands", "errors", "help_text", "startup", "suggest", "sweep"],
+    "cli": ["__version__", "commands", "errors", "help_text", "late_dynamo", "startup", "suggest", "sweep"],
     "lecture": [
         *("lecture", "build", "catalogue", "check", "compose", "data", "errors", "models", "optim", "page", "paths"),
         *("plotting", "report", "runtime", "schema", "storage", "suggest", "sweep", "text_table", "units"),
@@ -69,6 +69,7 @@ MAY_KNOW = {
     "runtime": ["errors", "waiting"],
     "waiting": ["startup"],
     "startup": [],
+    "late_dynamo": [],
     "checkpoint": ["errors", "storage"],
     "report": [
         *("report", "checkpoint", "errors", "metrics", "overrides", "page", "paths", "plotting", "rundir", "storage"),
@@ -123,7 +124,7 @@ def test_nobody_imports_the_commands(room):
 
 
 LIGHT = ["", "__main__", "catalogue", "cli", "commands", "commands.completion", "commands.list", "errors", "help_text",
-         "orphans", "overrides", "paths", "presets", "schema", "startup", "suggest",
+         "late_dynamo", "orphans", "overrides", "paths", "presets", "schema", "startup", "suggest",
          "sweep.in_server", "sweep.server"]  # fmt: skip
 
 

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.nn import functional as F
 
-from deepexp import checkpoint
+from deepexp import checkpoint, runtime
 from deepexp.data.digits import Digits
 from deepexp.errors import RunFailed
 
@@ -290,6 +290,19 @@ def test_twice_in_one_process_leaves_torch_as_it_was(run):
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+@pytest.mark.parametrize("asked", [False, True])
+def test_deterministic_algorithms_in_a_session_and_afterwards(mode, asked):
+    """One that only warns (1) would not keep what `deterministic=true` promises."""
+    torch.set_deterministic_debug_mode(mode)
+    try:
+        with runtime.session(threads=1, deterministic=asked, tf32=False):
+            assert torch.get_deterministic_debug_mode() == (2 if asked else 0)
+        assert torch.get_deterministic_debug_mode() == mode
+    finally:
+        torch.set_deterministic_debug_mode(0)
 
 
 def test_early_stop_waits_for_evaluations(run):

@@ -26,7 +26,6 @@ PARTS = (PYTHON, COMPOSING, TORCH, DATA, MODEL, WRITING, STEP)
 
 _IMPORTS = {
     "torch": TORCH,
-    "torch._dynamo": TORCH,  # the first optimizer imports it
     "torchvision": TORCH,
     "hydra": COMPOSING,
     "omegaconf": COMPOSING,

@@ -7,8 +7,10 @@ traceback, a Ctrl-C that is meant for that.
 import gc
 import signal
 
+from deepexp import late_dynamo
 from deepexp.orphans import die_with_parent
 
 die_with_parent()
+late_dynamo.install()
 gc.disable()  # what it imports stays
 signal.signal(signal.SIGINT, signal.SIG_IGN)

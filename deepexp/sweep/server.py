@@ -19,7 +19,6 @@ PRELOADED = (
     "hydra_plugins.deepexp_plugins",
     "tensorboard.compat.tensorflow_stub",
     "tensorboard.summary.writer.record_writer",
-    "torch._dynamo",
 )
 """What the server imports, so that no job has to: itself, and what is imported late elsewhere."""
 

@@ -1,0 +1,118 @@
+"""torch's compiler, imported when there is something to compile and not by the first optimizer. Standard library only.
+
+Each step of torch's optimizers imports `torch._dynamo`, which takes half as long as torch itself, only to tell a
+compiler that is not there where to look away. In processes of deepexp's own a stand-in answers those two calls as the
+compiler does while nothing is compiled. Whatever else is asked of it has the real one loaded, which takes its place.
+"""
+
+import functools
+import importlib
+import importlib.abc
+import sys
+import types
+from collections.abc import Callable, Sequence
+from importlib.machinery import ModuleSpec, PathFinder
+from typing import Any
+
+NAME = "torch._dynamo"
+
+
+def install() -> None:
+    """Have the stand-in imported in the compiler's place, unless the compiler is there already."""
+    if NAME not in sys.modules and not any(isinstance(finder, _Finder) for finder in sys.meta_path):
+        sys.meta_path.insert(0, _Finder())
+
+
+class _StandIn(types.ModuleType):
+    """What optimizers ask of `torch._dynamo`; `__getattr__` is called for anything else."""
+
+    def graph_break(self, *arguments: Any, **options: Any) -> None:
+        """Where a compiler would stop: for nobody, while there is none."""
+        if _is_loaded():
+            _real().graph_break(*arguments, **options)
+
+    def disable(self, function: Any = None, *arguments: Any, **options: Any) -> Any:
+        """A function that is called as written, and that a compiler, once there is one, leaves alone."""
+        if not isinstance(function, types.FunctionType) or _is_loaded():
+            return _real().disable(function, *arguments, **options)
+        return _hidden_from_the_compiler(function, lambda: _real().disable(function, *arguments, **options))
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__"):  # what Python itself asks of a module, and notes on it, is said of this one
+            raise AttributeError(name)
+        return getattr(_real(), name)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name.startswith("__"):
+            super().__setattr__(name, value)
+        else:
+            setattr(_real(), name, value)
+
+
+def _hidden_from_the_compiler(function: Callable[..., Any], disabled: Callable[[], Any]) -> Callable[..., Any]:
+    hidden: Callable[..., Any] | None = None
+
+    @functools.wraps(function)
+    def called(*arguments: Any, **options: Any) -> Any:
+        nonlocal hidden
+        if hidden is None and _is_loaded():
+            hidden = disabled()
+        return (hidden or function)(*arguments, **options)
+
+    return called
+
+
+def _is_loaded() -> bool:
+    return not isinstance(sys.modules.get(NAME), _StandIn)
+
+
+def _real() -> types.ModuleType:
+    """The compiler itself, loaded by the first who asks."""
+    stand_in = sys.modules.get(NAME)
+    if isinstance(stand_in, _StandIn) and vars(stand_in).pop("__first__", False):  # for one thread only
+        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+        del sys.modules[NAME]
+    return importlib.import_module(NAME)
+
+
+class _Finder(importlib.abc.MetaPathFinder):
+    """Finds the stand-in, and the compiler's own parts with the compiler around them."""
+
+    def find_spec(
+        self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
+    ) -> ModuleSpec | None:
+        """See `importlib`."""
+        if name == NAME:
+            found = PathFinder.find_spec(name, path, target)
+            if found is not None:
+                found.loader = _StandInLoader()
+            return found
+        if name.startswith(f"{NAME}."):
+            _real()
+            if module := sys.modules.get(name):  # the compiler has imported it
+                module.__spec__ = ModuleSpec(name, _Present(module.__spec__))  # the one that Python goes by
+                return module.__spec__
+        return None
+
+
+class _StandInLoader(importlib.abc.Loader):
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType:
+        module = _StandIn(spec.name)
+        module.__first__ = True
+        return module
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        pass
+
+
+class _Present(importlib.abc.Loader):
+    """Gives a module that has been imported meanwhile, and its specification back to it."""
+
+    def __init__(self, spec: ModuleSpec | None) -> None:
+        self._spec = spec
+
+    def create_module(self, spec: ModuleSpec) -> types.ModuleType:
+        return sys.modules[spec.name]
+
+    def exec_module(self, module: types.ModuleType) -> None:
+        module.__spec__ = self._spec
