@@ -179,6 +179,6 @@ def test_the_whole_one_learns_real_digits(digits: Digits):
     torch.manual_seed(0)
     model = Monster(shape=(3, 32, 32), classes=10)
 
-    error_rate = train(model, torch.optim.Adam(model.parameters(), lr=1e-3), digits, epochs=5)
+    error_rate = train(model, torch.optim.Adam(model.parameters(), lr=1e-3), digits, epochs=3)
 
-    assert error_rate < 0.12
+    assert error_rate < 0.15  # 0.07 here and 0.03 with seed 1
