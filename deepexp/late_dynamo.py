@@ -1,8 +1,9 @@
 """torch's compiler, imported when there is something to compile and not by the first optimizer. Standard library only.
 
 Each step of torch's optimizers imports `torch._dynamo`, which takes half as long as torch itself, only to tell a
-compiler that is not there where to look away. In processes of deepexp's own a stand-in answers those two calls as the
-compiler does while nothing is compiled. Whatever else is asked of it has the real one loaded, which takes its place.
+compiler that is not there where to stop and what to leave alone. In processes of deepexp's own a stand-in answers these
+two calls as the compiler does while nothing is compiled. Anything else that is asked of it loads the real one, which
+takes its place.
 """
 
 import functools
