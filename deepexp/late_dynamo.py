@@ -10,12 +10,14 @@ import functools
 import importlib
 import importlib.abc
 import sys
+import threading
 import types
 from collections.abc import Callable, Sequence
 from importlib.machinery import ModuleSpec, PathFinder
 from typing import Any
 
 NAME = "torch._dynamo"
+_GIVING_WAY = threading.RLock()
 
 
 def install() -> None:
@@ -69,10 +71,11 @@ def _is_loaded() -> bool:
 
 def _real() -> types.ModuleType:
     """The compiler itself, loaded by the first who asks."""
-    stand_in = sys.modules.get(NAME)
-    if isinstance(stand_in, _StandIn) and vars(stand_in).pop("__first__", False):  # for one thread only
-        sys.meta_path[:] = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
-        del sys.modules[NAME]
+    with _GIVING_WAY:
+        if isinstance(sys.modules.get(NAME), _StandIn):
+            # A new list: other threads may be going through the old one.
+            sys.meta_path = [finder for finder in sys.meta_path if not isinstance(finder, _Finder)]
+            del sys.modules[NAME]
     return importlib.import_module(NAME)
 
 
@@ -91,16 +94,15 @@ class _Finder(importlib.abc.MetaPathFinder):
         if name.startswith(f"{NAME}."):
             _real()
             if module := sys.modules.get(name):  # the compiler has imported it
-                module.__spec__ = ModuleSpec(name, _Present(module.__spec__))  # the one that Python goes by
-                return module.__spec__
+                # The one that Python goes by; set past the module, which may be of a class that refuses it (`config`).
+                vars(module)["__spec__"] = found = ModuleSpec(name, _Present(vars(module)["__spec__"]))
+                return found
         return None
 
 
 class _StandInLoader(importlib.abc.Loader):
     def create_module(self, spec: ModuleSpec) -> types.ModuleType:
-        module = _StandIn(spec.name)
-        module.__first__ = True
-        return module
+        return _StandIn(spec.name)
 
     def exec_module(self, module: types.ModuleType) -> None:
         pass
@@ -116,4 +118,4 @@ class _Present(importlib.abc.Loader):
         return sys.modules[spec.name]
 
     def exec_module(self, module: types.ModuleType) -> None:
-        module.__spec__ = self._spec
+        vars(module)["__spec__"] = self._spec
