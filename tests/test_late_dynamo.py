@@ -118,12 +118,17 @@ def test_a_compiler_that_is_there_stays(compiler, monkeypatch):
 
 TRAINED = """
 import sys, torch
+from pathlib import Path
 from deepexp import cli, late_dynamo
+from deepexp.models import pretrained
 
+torch.save({"features.0.weight": torch.randn(64, 3, 11, 11), "features.0.bias": torch.randn(64)}, "alexnet.pth")
+pretrained.weights_file = lambda url: Path("alexnet.pth").absolute()
 words = "device=cpu threads=1 data=synthetic data.train_samples=40 data.test_samples=20 batch_size=20 epochs=1".split()
-for optimizer in ("sgd", "adam"):
-    assert cli.main(["train", *words, f"optim={optimizer}"]) == 0
+for chosen in ("optim=sgd", "optim=adam", "model=monster"):
+    assert cli.main(["train", *words, chosen]) == 0
 assert isinstance(torch._dynamo, late_dynamo._StandIn) and "torch._dynamo.eval_frame" not in sys.modules
+assert "torchvision" not in sys.modules  # which imports the compiler
 
 @torch.compile(backend="eager")
 def stepped(x):

@@ -3,7 +3,6 @@
 The model is `deepexp/models/monster.py`; here is what it is made of, and what freezing does.
 """
 
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
@@ -97,10 +96,7 @@ def _choice(asked: bool | str | None) -> pretrained.Choice:
     """What was asked for, settled; None does not download 240 MB for a picture."""
     if asked is not None:
         return pretrained.resolve(asked).choice
-    from torchvision.models import AlexNet_Weights
-
-    file = Path(torch.hub.get_dir(), "checkpoints", AlexNet_Weights.IMAGENET1K_V1.url.rsplit("/", 1)[-1])
-    return file.exists()
+    return pretrained.cached_file(pretrained.ALEXNET_URL).exists()
 
 
 def _parameters(module: nn.Module) -> int:

@@ -27,6 +27,9 @@ log = logging.getLogger(__name__)
 Choice = bool | str
 """`auto`, True (ImageNet), False (random), or the path of a file or of a run directory."""
 
+ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
+"""torchvision's AlexNet_Weights.IMAGENET1K_V1, written out here since importing torchvision takes seconds."""
+
 _TIMEOUT_SECONDS = 8  # for an answer, and between one piece and the next
 _FIRST_LAYER = {"weight": (64, 3, 11, 11), "bias": (64,)}  # of AlexNet as torchvision has it
 
@@ -46,7 +49,7 @@ def resolve(choice: Choice) -> Resolved:
     """
     if choice == "auto":
         try:
-            weights_file(_alexnet_url())
+            weights_file(ALEXNET_URL)
         except InputError as error:
             log.warning(
                 "NO IMAGENET WEIGHTS: the first layer is random and by habit not frozen, and the results are marked "
@@ -74,7 +77,7 @@ def alexnet_first_layer(choice: Choice) -> dict[str, Tensor]:
     True takes torchvision's ImageNet weights; a path, the state dict of torchvision's AlexNet in a file, or a
     checkpoint or run directory of a model that has this layer. Raises `InputError` if they cannot be had or do not fit.
     """
-    path = weights_file(_alexnet_url()) if choice is True else _file_at(Path(str(choice)).expanduser())
+    path = weights_file(ALEXNET_URL) if choice is True else _file_at(Path(str(choice)).expanduser())
     weights = read_weights(path)
     prefix = "features.0" if "features.0.weight" in weights else "network.features.0"
     layer: dict[str, Tensor] = {}
@@ -117,14 +120,18 @@ def _load(path: Path, file: BinaryIO) -> Any:
         ) from error
 
 
+def cached_file(url: str) -> Path:
+    """Where torch.hub keeps what it has downloaded from there; it may be missing."""
+    return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
+
+
 def weights_file(url: str) -> Path:
     """Published weights in torch.hub's cache, downloaded if they are missing, with the right checksum in either case.
 
     Raises `InputError` if they cannot be had; without a network that takes seconds.
     """
-    name = url.rsplit("/", 1)[-1]
-    path = Path(torch.hub.get_dir()) / "checkpoints" / name
-    digest = _digest_in(name)
+    path = cached_file(url)
+    digest = _digest_in(path.name)
     if path.exists():
         if not _sha256(path).startswith(digest):
             raise InputError(f"pretrained: {path} is damaged (its SHA-256 does not begin with {digest}); delete it")
@@ -140,13 +147,6 @@ def weights_file(url: str) -> Path:
             f"put the file there, or set model.pretrained=false"
         ) from error
     return path
-
-
-def _alexnet_url() -> str:
-    from torchvision.models import AlexNet_Weights
-
-    url: str = AlexNet_Weights.IMAGENET1K_V1.url
-    return url
 
 
 def _file_at(path: Path) -> Path:

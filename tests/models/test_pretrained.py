@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torchvision
 
 from deepexp.errors import InputError
 from deepexp.models import pretrained
@@ -126,13 +127,14 @@ def test_a_cache_that_cannot_be_written_is_an_error(tmp_path: Path):
         pretrained.weights_file(nowhere())
 
 
-def test_the_published_weights_have_their_digest_in_their_name():
-    assert pretrained._digest_in(pretrained._alexnet_url().rsplit("/", 1)[-1]) == "7be5be79"
+def test_the_published_weights_are_those_of_torchvision():
+    assert torchvision.models.AlexNet_Weights.IMAGENET1K_V1.url == pretrained.ALEXNET_URL
+    assert pretrained._digest_in(pretrained.cached_file(pretrained.ALEXNET_URL).name) == "7be5be79"
 
 
 def test_auto_takes_the_weights_that_can_be_had(published: Path, monkeypatch: pytest.MonkeyPatch):
     with server(published.parent) as address:
-        monkeypatch.setattr(pretrained, "_alexnet_url", lambda: f"{address}/{published.name}")
+        monkeypatch.setattr(pretrained, "ALEXNET_URL", f"{address}/{published.name}")
         assert pretrained.resolve("auto").choice is True
         layer = pretrained.alexnet_first_layer(True)
 
@@ -142,7 +144,7 @@ def test_auto_takes_the_weights_that_can_be_had(published: Path, monkeypatch: py
 
 
 def test_auto_falls_back_with_a_warning(monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture):
-    monkeypatch.setattr(pretrained, "_alexnet_url", nowhere)
+    monkeypatch.setattr(pretrained, "ALEXNET_URL", nowhere())
 
     with caplog.at_level(logging.WARNING):
         assert pretrained.resolve("auto").choice is False
@@ -154,14 +156,14 @@ def test_auto_falls_back_with_a_warning(monkeypatch: pytest.MonkeyPatch, caplog:
 
 
 def test_true_insists_on_the_weights(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pretrained, "_alexnet_url", nowhere)
+    monkeypatch.setattr(pretrained, "ALEXNET_URL", nowhere())
 
     with pytest.raises(InputError, match="downloading it from"):
         pretrained.resolve(True)
 
 
 def test_false_asks_for_nothing(monkeypatch: pytest.MonkeyPatch):
-    monkeypatch.setattr(pretrained, "_alexnet_url", lambda: pytest.fail("looked for weights"))
+    monkeypatch.setattr(pretrained, "weights_file", lambda url: pytest.fail("looked for weights"))
 
     assert pretrained.resolve(False).choice is False
 
