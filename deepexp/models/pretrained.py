@@ -5,6 +5,7 @@ their SHA-256. Files are only ever read as tensors and plain values, so none of 
 """
 
 import contextlib
+import functools
 import hashlib
 import http.client
 import logging
@@ -168,10 +169,17 @@ def _digest_in(name: str) -> str:
 
 def _sha256(path: Path) -> str:
     try:
-        with path.open("rb") as file:
-            return hashlib.file_digest(file, "sha256").hexdigest()
+        stat = path.stat()
+        return _sha256_of(path, stat.st_size, stat.st_mtime_ns)
     except OSError as error:
         raise InputError(f"pretrained: {path} cannot be read ({error.strerror})") from error
+
+
+@functools.cache
+def _sha256_of(path: Path, _size: int, _modified: int) -> str:
+    """Of a file that is read again only if it has changed: ImageNet's weights take half a second."""
+    with path.open("rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 @contextlib.contextmanager

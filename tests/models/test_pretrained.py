@@ -90,6 +90,17 @@ def test_a_damaged_file_in_the_cache_is_named(published: Path, cache: Path):
         pretrained.weights_file(f"http://127.0.0.1/{published.name}")
 
 
+def test_a_file_is_judged_anew_once_it_has_changed(published: Path, cache: Path):
+    cache.mkdir(parents=True)
+    kept = cache / published.name
+    kept.write_bytes(published.read_bytes())
+    assert pretrained.weights_file(f"http://127.0.0.1/{kept.name}") == kept
+    kept.write_bytes(published.read_bytes()[:-1] + b"?")
+
+    with pytest.raises(InputError, match="damaged"):
+        pretrained.weights_file(f"http://127.0.0.1/{kept.name}")
+
+
 def test_without_a_network_the_error_says_what_is_missing_and_where(cache: Path):
     url = nowhere()
 
