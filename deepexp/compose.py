@@ -5,22 +5,28 @@ Only names are judged here: keys, groups, options, and YAML that cannot be read.
 """
 
 import contextlib
+import copy
+import dataclasses
 import itertools
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Literal
 
 from hydra import initialize_config_dir
 from hydra.core.config_loader import ConfigLoader
 from hydra.core.global_hydra import GlobalHydra
-from hydra.core.override_parser.types import Override, QuotedString, Transformer
+from hydra.core.override_parser.types import Override, OverrideType, QuotedString, Transformer
 from hydra.types import RunMode
 from hydra.version import VersionBase
-from omegaconf import DictConfig, open_dict
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
 
 from deepexp import conf_files, diagnosis, paths, presets
 from deepexp.errors import InputError
 from deepexp.overrides import PATH_KEYS, quote, quote_paths, split
+
+_Kind = Literal["option", "value", "other"]
+"""What an override does: it chooses options of a group, only sets a value, or anything else."""
 
 _OF_SWEEPS = ("hydra.sweep", "hydra.launcher", "hydra/sweeper", "hydra/launcher")
 
@@ -48,6 +54,17 @@ def compose(command: str, overrides: Sequence[str]) -> Composed:
     """
     with _hydra() as loader:
         return _Composer(command, loader).compose(_prepared(overrides))
+
+
+@contextlib.contextmanager
+def composing(command: str) -> Iterator[Callable[[Sequence[str]], Composed]]:
+    """`compose` for the many jobs of a sweep, in a tenth of the time: what the same options come to is read once.
+
+    `Composed.hydra` is that of the options alone, without the record of the values that a job sets.
+    """
+    with _hydra() as loader:
+        composer = _Composer(command, loader)
+        yield lambda overrides: composer.compose_job(_prepared(overrides))
 
 
 def expand_sweep(command: str, overrides: Sequence[str]) -> list[list[str]]:
@@ -121,6 +138,8 @@ class _Composer:
         self.loader = loader
         self.read: dict[str, Override | str] = {}
         self.bases: dict[tuple[str, ...], DictConfig | str] = {}
+        self.beginnings: dict[tuple[str, ...], Composed | None] = {}
+        self.kinds: dict[str, _Kind] = {}
         self.known: dict[tuple[tuple[str, ...], str], str | None] = {}
 
     def compose(self, overrides: list[str]) -> Composed:
@@ -130,12 +149,26 @@ class _Composer:
         except InputError:
             _raise_any(self.problems(overrides))
             raise
-        config = full.copy()
-        with open_dict(config):
-            del config["hydra"]
-        choices = _choices(full)
-        _raise_any(self._unresolved(config, choices, overrides))
-        return Composed(config, full.hydra, choices, overrides)
+        composed = _split(full, overrides)
+        _raise_any(self._unresolved(composed))
+        return composed
+
+    def compose_job(self, overrides: list[str]) -> Composed:
+        """The same from the config of a job's options, in which its values are set as Hydra would."""
+        kinds = [self._kind(text) for text in overrides]
+        base = self._of_options(tuple(text for text, kind in zip(overrides, kinds, strict=True) if kind == "option"))
+        if base is None or "other" in kinds:
+            return self.compose(overrides)
+        composed = dataclasses.replace(base, config=copy.deepcopy(base.config), overrides=overrides)
+        try:
+            for text in itertools.compress(overrides, (kind == "value" for kind in kinds)):
+                override = self.read[text]
+                assert isinstance(override, Override)
+                OmegaConf.update(composed.config, override.key_or_group, override.value())
+        except OmegaConfBaseException:
+            return self.compose(overrides)  # it says what is wrong
+        _raise_any(self._unresolved(composed))
+        return composed
 
     def problems(self, overrides: list[str]) -> list[str]:
         """A line for each override of one job that cannot be used, and for a file that cannot be read."""
@@ -185,6 +218,24 @@ class _Composer:
             self.read[text] = diagnosis.parse(text, self.loader)
         return self.read[text]
 
+    def _kind(self, text: str) -> _Kind:
+        if text not in self.kinds:
+            override = self._read(text)
+            if isinstance(override, str):
+                self.kinds[text] = "other"
+            elif diagnosis.chooses(override, self.loader):
+                self.kinds[text] = "option"
+            else:
+                self.kinds[text] = "value" if _only_sets(override) else "other"
+        return self.kinds[text]
+
+    def _of_options(self, options: tuple[str, ...]) -> Composed | None:
+        """What jobs with these options begin with, values that are missing included; None if there is no such thing."""
+        if options not in self.beginnings:
+            full = self._base(options)
+            self.beginnings[options] = None if isinstance(full, str) else _split(full, list(options))
+        return self.beginnings[options]
+
     def _unknown_key(self, override: Override, base: DictConfig, options: tuple[str, ...]) -> list[str]:
         question = (options, f"{override.get_key_element()} {type(override.value())}")
         if question not in self.known:
@@ -227,15 +278,29 @@ class _Composer:
             lines.append(f"{where}a preset begins with the line '# @package _global_', then its comment")
         return [line for line in lines if line]
 
-    def _unresolved(self, config: DictConfig, groups: Collection[str], overrides: list[str]) -> list[str]:
+    def _unresolved(self, composed: Composed) -> list[str]:
         """A line for each value that has none, with its place in a file unless an override set it."""
-        found = conf_files.unresolved(config)
+        found = conf_files.unresolved(composed.config)
         if not found:
             return []
-        files = conf_files.files_of(self.command, overrides, self.loader)
-        set_here = tuple(f"{key}." for _, key, _ in map(split, overrides) if key not in groups)
+        files = conf_files.files_of(self.command, composed.overrides, self.loader)
+        set_here = tuple(f"{key}." for _, key, _ in map(split, composed.overrides) if key not in composed.choices)
         places = {key: "" if f"{key}.".startswith(set_here) else conf_files.place_of(key, files) for key in found}
         return [f"{places[key]}{key}: {problem}" for key, problem in found.items()]
+
+
+def _split(full: DictConfig, overrides: list[str]) -> Composed:
+    """A config as Hydra composed it, and Hydra's own node apart from it."""
+    config = full.copy()
+    with open_dict(config):
+        del config["hydra"]
+    return Composed(config, full.hydra, _choices(full), overrides)
+
+
+def _only_sets(override: Override) -> bool:
+    """Whether an override gives a new value to a key of ours that is there, and does nothing else."""
+    changes = override.type is OverrideType.CHANGE and override.package is None
+    return changes and not override.is_sweep_override() and not override.is_hydra_override()
 
 
 def _swept(override: Override) -> list[str]:

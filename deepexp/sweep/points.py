@@ -11,7 +11,7 @@ import torch
 from omegaconf import OmegaConf
 
 from deepexp import build, check, overrides
-from deepexp.compose import check_swept_keys, compose
+from deepexp.compose import Composed, check_swept_keys, composing
 from deepexp.data.loader import mode_that_fits
 from deepexp.data.memory import capacity_bytes
 from deepexp.errors import InputError
@@ -62,12 +62,14 @@ def check_points(points: Sequence[Sequence[str]], fixed: Collection[str], *, nee
     names = job_names(varying)
     checked: list[Checked] = []
     problems: dict[str, list[str]] = {}
-    for words, values, name in zip(points, varying, names, strict=True):
-        try:
-            checked.append(_check_point(list(words), values, name, needs_validation=needs_validation))
-        except InputError as error:
-            for line in str(error).splitlines():
-                problems.setdefault(line, []).append(name)
+    with composing("train") as compose:
+        for words, values, name in zip(points, varying, names, strict=True):
+            try:
+                composed = compose(words)
+                checked.append(_check_point(composed, list(words), values, name, needs_validation=needs_validation))
+            except InputError as error:
+                for line in str(error).splitlines():
+                    problems.setdefault(line, []).append(name)
     if problems:
         raise refusal(problems, len(points))
     return checked
@@ -127,8 +129,9 @@ def config_hash(resolved: Mapping[str, Any]) -> str:
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-def _check_point(words: list[str], varying: dict[str, str], name: str, *, needs_validation: bool) -> Checked:
-    composed = compose("train", words)
+def _check_point(
+    composed: Composed, words: list[str], varying: dict[str, str], name: str, *, needs_validation: bool
+) -> Checked:
     check_swept_keys(composed, words)
     resolved: Any = OmegaConf.to_container(composed.config, resolve=True)
     if not varying:  # then it is the only one, and its run is named as one alone would be
