@@ -60,7 +60,7 @@ def _dispatch(words: list[str]) -> int:
     if startup.runs_jobs(name, rest):
         from deepexp.sweep import server
 
-        server.start()  # it imports torch while this process does
+        server.start(rest)  # it imports torch while this process does
     with startup.ending_at_ctrl_c(), startup.without_garbage_collection():
         module = importlib.import_module(command.module)
     status: int = module.main(rest)

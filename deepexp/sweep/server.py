@@ -8,7 +8,7 @@ import contextlib
 import multiprocessing
 import os
 import platform
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.context import ForkServerContext, SpawnContext
 
 PRELOADED = (
@@ -22,6 +22,13 @@ PRELOADED = (
 )
 """What the server imports, so that no job has to: itself, and what is imported late elsewhere."""
 
+_PRELOADED_IF_ASKED_FOR = {
+    ("model=", "torchvision"): "deepexp.models.torchvision_model",
+    ("compile=", "true"): "torch._dynamo",
+    ("deterministic=", "true"): "torch._inductor.config",
+}
+"""What takes seconds to import and is for some jobs only, by the beginning of a word and what else it contains."""
+
 
 def context() -> ForkServerContext | SpawnContext:
     """How processes of jobs are made. Forking from a server that has frameworks running is safe on Linux only."""
@@ -30,16 +37,27 @@ def context() -> ForkServerContext | SpawnContext:
     return multiprocessing.get_context("spawn")
 
 
-def start() -> None:
-    """Start the server if it does not run: it gets ready while this process goes on."""
+def start(words: Sequence[str] = ()) -> None:
+    """Start the server if it does not run: it gets ready while this process goes on.
+
+    `words` of a command line tell at a glance what else jobs will import: too much or too little costs only time.
+    """
     if context().get_start_method() != "forkserver":
         return
     from multiprocessing import forkserver
 
-    forkserver.set_forkserver_preload(list(PRELOADED))
+    forkserver.set_forkserver_preload([*PRELOADED, *_asked_for(words)])
     # OpenMP reads this when torch is loaded; jobs set their number of threads themselves beyond that.
     with _environment({"OMP_NUM_THREADS": "1"}):
         forkserver.ensure_running()
+
+
+def _asked_for(words: Sequence[str]) -> list[str]:
+    return [
+        module
+        for (key, value), module in _PRELOADED_IF_ASKED_FOR.items()
+        if any(word.startswith(key) and value in word.lower() for word in words)
+    ]
 
 
 @contextlib.contextmanager

@@ -1,0 +1,55 @@
+"""What the server of the jobs has imported before the first of them."""
+
+import json
+import platform
+import subprocess
+import sys
+import textwrap
+
+import pytest
+
+from deepexp.sweep import server
+
+LOOKING = """
+import json, multiprocessing, os, sys
+from deepexp.sweep import server
+
+def look(pipe):
+    pipe.send(sorted(sys.modules))
+
+if __name__ == "__main__":
+    sys.path.insert(0, os.getcwd())
+    import looking
+    server.start(sys.argv[1:])
+    ours, theirs = multiprocessing.Pipe()
+    server.context().Process(target=looking.look, args=(theirs,)).start()
+    print(json.dumps(ours.recv()))
+"""
+
+
+@pytest.mark.parametrize(
+    ("words", "modules"),
+    [
+        (["-m", "optim=adam", "seed=1,2"], []),
+        (["-m", "model=torchvision", "model.name=resnet18"], ["deepexp.models.torchvision_model"]),
+        (["-m", "model=resnet,torchvision"], ["deepexp.models.torchvision_model"]),
+        (["-m", "compile=True,false"], ["torch._dynamo"]),
+        (["-m", "compile=false", "deterministic=false"], []),
+        (["-m", "deterministic=true"], ["torch._inductor.config"]),
+    ],
+)
+def test_what_some_jobs_need_is_seen_in_the_words(words, modules):
+    assert server._asked_for(words) == modules
+
+
+@pytest.mark.skipif(platform.system() != "Linux", reason="jobs are forked from a server on Linux only")
+@pytest.mark.parametrize("words", [["seed=1,2"], ["model=torchvision"]])
+def test_jobs_find_it_imported(words, tmp_path):
+    (tmp_path / "looking.py").write_text(textwrap.dedent(LOOKING))
+    done = subprocess.run(
+        [sys.executable, "looking.py", "-m", *words], cwd=tmp_path, capture_output=True, text=True, timeout=120
+    )
+    assert done.returncode == 0, done.stderr
+    there = set(json.loads(done.stdout))
+    assert "torch" in there and "deepexp.sweep.worker" in there
+    assert ("torchvision" in there) == ("torch._dynamo.eval_frame" in there) == (words == ["model=torchvision"])
