@@ -1,5 +1,6 @@
 """What many tests share: a quiet run in a folder of its own, and the real data where they are."""
 
+import gc
 import os
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -21,6 +22,12 @@ from deepexp.result import Result
 from .tape import Tape
 
 Run = Callable[..., Result]
+
+
+def pytest_collection_finish() -> None:
+    """What has been imported and collected stays, and is not looked through for garbage again and again."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(autouse=True)
