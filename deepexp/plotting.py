@@ -69,7 +69,7 @@ def figure(
     from matplotlib.figure import Figure
 
     with _style():
-        drawn = Figure(figsize=(width, height), layout="constrained")
+        drawn = Figure(figsize=(width, height), dpi=PIXELS_PER_INCH, layout="constrained")
         axes = drawn.subplots(rows, columns, squeeze=False)
     for axis in axes.flat:
         axis.set_prop_cycle(color=COLOURS)
@@ -151,8 +151,16 @@ def _drawn(figure: "Figure", suffix: str, letters: str = "path") -> bytes:
     unsaid = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
     buffer = io.BytesIO()
     with _style({"svg.fonttype": letters, "svg.hashsalt": "deepexp"}):
+        _lay_out(figure)
         figure.savefig(buffer, format=suffix, dpi=PIXELS_PER_INCH, metadata=unsaid.get(suffix, {}))
     return buffer.getvalue()
+
+
+def _lay_out(figure: "Figure") -> None:
+    """Find the places of axes and legends, which takes as long as drawing, once for all formats."""
+    if figure.get_layout_engine() is not None:
+        figure.draw_without_rendering()
+        figure.set_layout_engine(None)
 
 
 @contextmanager
