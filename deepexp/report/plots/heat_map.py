@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_ANNOTATED = 120  # cells
+_MOST_HIGH = 17  # rows in which there is room for two lines
 
 
 @dataclass(frozen=True)
@@ -42,12 +43,12 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
     if np.isnan(cells.mean).all():
         return Missing("no run has a result")
     rows, columns = cells.mean.shape
-    figure, axes = plotting.figure(min(10.0, 2.6 + 0.95 * columns), min(12.0, 1.6 + 0.6 * rows))
+    figure, axes = plotting.figure(min(10.0, 2.6 + 0.95 * columns), _height(rows))
     axis = axes[0, 0]
     _draw_cells(axis, cells)
     axis.set_xlabel(literal(keys[1]))
     axis.set_ylabel(literal(keys[0]))
-    caption = "Mean test error in percent over the seeds, and below it the standard deviation."
+    caption = "Mean test error in percent over the seeds, and the standard deviation (±)."
     if np.isnan(cells.spread).all():
         caption = "Test error in percent."
     if (~cells.was_run).any():
@@ -55,6 +56,11 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
     if (cells.was_run & np.isnan(cells.mean)).any():
         caption += " ×: run, without a result."
     return Plot("heat_map", figure, caption, f"Test error over {keys[0]} and {keys[1]} as a table of coloured cells.")
+
+
+def _height(rows: int) -> float:
+    """In inches: more rows are lower, but never lower than a line of text."""
+    return 1.6 + (0.6 * rows if rows <= _MOST_HIGH else max(0.6 * _MOST_HIGH, 0.22 * rows))
 
 
 def tabulate(groups: Sequence[Group], keys: tuple[str, str]) -> Cells:
@@ -109,13 +115,16 @@ def _annotate(axis: "Axes", cells: Cells, row: int, column: int, shade: float) -
         hatch = "" if cells.was_run[row, column] else "////"
         corner = (column - 0.5, row - 0.5)
         axis.add_patch(Rectangle(corner, 1, 1, facecolor="#F2F2F2", edgecolor="#9A9A9A", linewidth=0, hatch=hatch))
-    words = "×" if np.isnan(mean) and cells.was_run[row, column] else _in_words(mean, spread)
+    words = _in_words(mean, spread, in_one_line=len(cells.rows) > _MOST_HIGH)
+    if np.isnan(mean) and cells.was_run[row, column]:
+        words = "×"
     if cells.mean.size <= _MOST_ANNOTATED or words == "×":
         colour = "white" if not np.isnan(mean) and shade > 0.45 else "black"
         axis.text(column, row, words, ha="center", va="center", color=colour, fontsize=9, linespacing=1.1)
 
 
-def _in_words(mean: float, spread: float) -> str:
+def _in_words(mean: float, spread: float, *, in_one_line: bool) -> str:
     if np.isnan(mean):
         return ""
-    return f"{mean:.2f}" if np.isnan(spread) else f"{mean:.2f}\n±{spread:.2f}"
+    parts = [f"{mean:.2f}"] if np.isnan(spread) else [f"{mean:.2f}", f"±{spread:.2f}"]
+    return (" " if in_one_line else "\n").join(parts)

@@ -33,6 +33,19 @@ def test_a_heat_map_has_the_mean_of_each_cell(tmp_path):
     assert texts(heat_map.draw(found, keys)) == ["25.00\n±7.07", "35.00\n±7.07", "35.00\n±7.07", "45.00\n±7.07"]
 
 
+@pytest.mark.parametrize("rows", [17, 18, 60])
+def test_what_stands_in_a_cell_is_no_higher_than_it(tmp_path, rows):
+    make_sweep(tmp_path / "s", {"optim.lr": [k / 100 for k in range(rows)], "batch_size": [10, 20], "seed": [0, 1]},
+               lambda job: 0.1 + job["seed"] / 10)  # fmt: skip
+    plot = heat_map.draw(*read(tmp_path))
+    plot.figure.draw_without_rendering()
+    axis = plot.figure.axes[0]
+    high = axis.get_window_extent().height / rows
+    boxes = [text.get_window_extent() for text in axis.texts]
+    assert len(boxes) == 2 * rows and max(box.height for box in boxes) < high
+    assert max(box.width for box in boxes) < axis.get_window_extent().width / 2
+
+
 def test_cells_that_were_not_run_are_hatched_and_those_that_failed_crossed(tmp_path):
     for lr, size, status in ((0.1, 10, "done"), (0.1, 20, "done"), (0.2, 10, "failed")):
         make_run(tmp_path / f"{lr},{size}", {"optim.lr": lr, "batch_size": size}, status=status)
