@@ -38,7 +38,7 @@ CASES = {
     "plain": [],
     "dropout, batch norm": ["dropout=0.3", "batch_norm=true", "optim=momentum", "optim.lr=0.02"],
     "accumulated": ["accumulate=2", "batch_size=25", "ema=0.9"],
-    "bf16": ["precision=bf16"],
+    "bf16": ["precision=bf16", "data.resize=22"],  # small, since not every CPU has bf16
     "resnet": ["model=resnet", "model.depth=8"],
     "lbfgs": ["optim=lbfgs", "optim.max_iter=2"],
 }

@@ -45,7 +45,7 @@ CASES = {
     "augmented": ["augment=crop_flip_cutout"],
     "mixed": ["augment=mixup"],
     "smoothed, summed": ["label_smoothing=0.1", "loss_reduction=sum", "optim.lr=0.001"],
-    "bf16": ["precision=bf16"],
+    "bf16": ["precision=bf16", "data.resize=22"],  # small, since not every CPU has bf16
     "resnet": ["model=resnet", "model.depth=8"],
 }
 
@@ -81,7 +81,7 @@ def test_a_thawing_layer_makes_a_new_recording(run, graph, keep, optim):
     "words",
     [
         [],
-        ["precision=bf16"],
+        ["precision=bf16", "data.resize=22"],
         ["batch_norm=true", "dropout=0.3"],
         ["ema=0.9", "val_fraction=0.1"],
         ["evaluate_every=2"],

@@ -165,7 +165,7 @@ EXTENDED = {
     "accumulate, validation": ["accumulate=2", "val_fraction=0.2"],
     "muon": ["optim=muon"],
     "lbfgs": ["optim=lbfgs", "optim.max_iter=3"],
-    "streamed, bf16": ["data.mode=streamed", "data.workers=1", "precision=bf16"],
+    "streamed, bf16": ["data.mode=streamed", "data.workers=1", "precision=bf16", "data.resize=22"],
     "cutout, log_every=3": ["augment=cutout", "log_every=3", "optim=adamw"],
     "evaluate_every=2": ["evaluate_every=2"],
 }
