@@ -53,6 +53,8 @@ _STYLE: dict[str, Any] = {
     "xtick.labelsize": 9,
     "ytick.labelsize": 9,
     "figure.facecolor": "white",
+    "figure.autolayout": False,
+    "figure.constrained_layout.use": False,
     "savefig.facecolor": "white",
     "mathtext.default": "regular",
 }
@@ -160,7 +162,7 @@ def _lay_out(figure: "Figure") -> None:
     """Find the places of axes and legends, which takes as long as drawing, once for all formats."""
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
-        figure.set_layout_engine(None)
+        figure.set_layout_engine(None)  # no other one, by the style
 
 
 @contextmanager

@@ -5,8 +5,10 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ElementTree
 
+import matplotlib
 import numpy as np
 import pytest
+from matplotlib.layout_engine import ConstrainedLayoutEngine
 
 from deepexp import plotting
 
@@ -73,6 +75,21 @@ def test_saved_files_are_the_same_bytes_each_time_and_carry_no_date(drawn, tmp_p
     assert first[0].startswith(b"\x89PNG")
     assert b"<dc:date>" not in first[1]
     assert re.search(rb"20\d\d-\d\d-\d\dT", first[1]) is None
+
+
+@pytest.mark.parametrize("setting", ["figure.autolayout", "figure.constrained_layout.use"])
+def test_it_is_laid_out_once_whatever_matplotlib_is_set_to(setting, tmp_path, monkeypatch):
+    laid_out = []
+    execute = ConstrainedLayoutEngine.execute
+    monkeypatch.setattr(
+        ConstrainedLayoutEngine, "execute", lambda engine, figure: laid_out.append(1) or execute(engine, figure)
+    )
+    figure, axes = plotting.figure()
+    figure.colorbar(axes[0, 0].pcolormesh([[1.0, 2.0], [3.0, 4.0]]), ax=axes[0, 0])
+    with matplotlib.rc_context({setting: True}):
+        plotting.save(figure, tmp_path / "plot")
+        plotting.as_svg(figure)
+        assert figure.get_layout_engine() is None and len(laid_out) == 1
 
 
 def test_an_embedded_svg_is_whole_and_keeps_its_letters(drawn):
