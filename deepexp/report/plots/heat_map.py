@@ -59,8 +59,8 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
 
 
 def _height(rows: int) -> float:
-    """In inches: more rows are lower, but never lower than a line of text."""
-    return 1.6 + (0.6 * rows if rows <= _MOST_HIGH else max(0.6 * _MOST_HIGH, 0.22 * rows))
+    """In inches: many rows are lower, but no lower than a line of text, unless they are too many for any."""
+    return 1.6 + min(0.6 * rows, max(0.6 * _MOST_HIGH, 0.22 * min(rows, _MOST_ANNOTATED // 2)))
 
 
 def tabulate(groups: Sequence[Group], keys: tuple[str, str]) -> Cells:

@@ -46,6 +46,11 @@ def test_what_stands_in_a_cell_is_no_higher_than_it(tmp_path, rows):
     assert max(box.width for box in boxes) < axis.get_window_extent().width / 2
 
 
+def test_a_heat_map_of_a_random_search_is_no_higher_than_one_with_words():
+    assert heat_map._height(500) == heat_map._height(60) < 15
+    assert heat_map._height(2) < heat_map._height(17) == heat_map._height(40) < heat_map._height(60)
+
+
 def test_cells_that_were_not_run_are_hatched_and_those_that_failed_crossed(tmp_path):
     for lr, size, status in ((0.1, 10, "done"), (0.1, 20, "done"), (0.2, 10, "failed")):
         make_run(tmp_path / f"{lr},{size}", {"optim.lr": lr, "batch_size": size}, status=status)
