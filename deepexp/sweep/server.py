@@ -24,7 +24,7 @@ PRELOADED = (
 
 _PRELOADED_IF_ASKED_FOR = {
     ("model=", "torchvision"): "deepexp.models.torchvision_model",
-    ("compile=", "true"): "torch._dynamo",
+    ("compile=", "true"): "torch._dynamo.config",  # not `torch._dynamo`, for which there is a stand-in
     ("deterministic=", "true"): "torch._inductor.config",
 }
 """What takes seconds to import and is for some jobs only, by the beginning of a word and what else it contains."""
