@@ -165,7 +165,7 @@ class _Composer:
                 override = self.read[text]
                 assert isinstance(override, Override)
                 OmegaConf.update(composed.config, override.key_or_group, override.value())
-        except OmegaConfBaseException:
+        except (OmegaConfBaseException, TypeError, ValueError):
             return self.compose(overrides)  # it says what is wrong
         _raise_any(self._unresolved(composed))
         return composed
@@ -266,7 +266,8 @@ class _Composer:
         """Lines for what Hydra lets pass: an optional option that is not there, a list of them, a misplaced header."""
         choices = _choices(config)
         groups = self.loader.list_groups("")
-        asked = {key: value for _, key, value in map(split, overrides) if key in groups}
+        chosen = [(key, value) for _, key, value in map(split, overrides) if not (value or "").startswith("{")]
+        asked = {key: value for key, value in chosen if key in groups}
         lines = [
             diagnosis.unknown_option(group, option, self.loader)
             for group, option in {**asked, **choices}.items()
@@ -298,9 +299,15 @@ def _split(full: DictConfig, overrides: list[str]) -> Composed:
 
 
 def _only_sets(override: Override) -> bool:
-    """Whether an override gives a new value to a key of ours that is there, and does nothing else."""
+    """Whether an override gives a new value to a key of ours that is there, and does nothing else.
+
+    Backslashes in an interpolation are none of these: Hydra's own note of the words is read as one, and refused.
+    """
+    word = str(override.input_line)
     changes = override.type is OverrideType.CHANGE and override.package is None
-    return changes and not override.is_sweep_override() and not override.is_hydra_override()
+    return changes and not (
+        override.is_sweep_override() or override.is_hydra_override() or ("${" in word and "\\" in word)
+    )
 
 
 def _swept(override: Override) -> list[str]:

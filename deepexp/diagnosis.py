@@ -109,7 +109,7 @@ def unknown_key(override: Override, config: DictConfig) -> str | None:
         OmegaConf.update(copy, key, None if override.is_sweep_override() else override.value(), merge=True)
     except (ConfigAttributeError, ConfigKeyError):
         return f"{key}: there is no such key{_nearest_key(key, config) or _allowed(key, config)}"
-    except OmegaConfBaseException as error:
+    except (OmegaConfBaseException, TypeError, ValueError) as error:  # the last two where a list has no such index
         return f"{key}: {override.get_value_string()} does not fit ({first_line(error)})"
     return None
 

@@ -343,10 +343,13 @@ class TestSweep:
         ["hydra.verbose=true", "seed=1"],
         ["model=mine", "model.classes=3", "seed=1"],
         ["freeze=[{pattern: features.*, share: 0.5}]"],
+        ["experiment=odd", "mine={width: 3}"],
     )
 
     def test_of_many_jobs_each_is_as_it_were_alone(self, tmp_path):
         write(tmp_path / "conf" / "model" / "mine.yaml", "_target_: torch.nn.Flatten\nclasses: ???\nwidth: 3\n")
+        write(tmp_path / "conf" / "mine" / "one.yaml", "width: 1\n")
+        write(tmp_path / "conf" / "experiment" / "odd.yaml", "# @package _global_\nmine: {width: 2}\n")
         with composing("train") as compose_job:
             together = [compose_job(job) for job in self.JOBS * 2]
         alone = [compose("train", job) for job in self.JOBS] * 2
@@ -366,6 +369,8 @@ class TestSweep:
         ["seed=1", "batch_size=${nowhere}", "model=mine"],
         ["seed={a: 1}", "optim=3", "+seed=1", "optim@here=sgd"],
         ["model=broken", "seed=2"],
+        ["device='${oc.env:\\'HOME\\'}'"],
+        ["optim.groups=[{pattern: a}]", "optim.groups.foo=1"],
     )
 
     def test_of_many_jobs_each_is_told_what_is_wrong_as_if_alone(self, tmp_path):
