@@ -37,14 +37,21 @@ class Plan:
     total_steps: int
 
 
-def typed_and_planned(config: Any) -> tuple[TrainConfig, Plan]:
-    """The config as dataclasses and its plan; one `InputError` with a line for each problem."""
+def typed_and_planned(config: Any, known: Plan | None = None) -> tuple[TrainConfig, Plan]:
+    """The config as dataclasses and its plan; one `InputError` with a line for each problem.
+
+    `known`: the plan of a config that differs from this one in its seed or name alone; then it is this one's too.
+    """
     problems = Problems()
     result = schema.typed(config, problems)
     if result is None:
         problems.raise_any()
     assert result is not None
-    return result, plan(result)
+    if known is None:
+        return result, plan(result)
+    schema.check_values(result, problems)
+    problems.raise_any()
+    return result, known
 
 
 def plan(config: TrainConfig) -> Plan:

@@ -62,11 +62,14 @@ def check_points(points: Sequence[Sequence[str]], fixed: Collection[str], *, nee
     names = job_names(varying)
     checked: list[Checked] = []
     problems: dict[str, list[str]] = {}
+    plans: dict[str, check.Plan] = {}
     with composing("train") as compose:
         for words, values, name in zip(points, varying, names, strict=True):
             try:
                 composed = compose(words)
-                checked.append(_check_point(composed, list(words), values, name, needs_validation=needs_validation))
+                checked.append(
+                    _check_point(composed, list(words), values, name, plans, needs_validation=needs_validation)
+                )
             except InputError as error:
                 for line in str(error).splitlines():
                     problems.setdefault(line, []).append(name)
@@ -130,13 +133,22 @@ def config_hash(resolved: Mapping[str, Any]) -> str:
 
 
 def _check_point(
-    composed: Composed, words: list[str], varying: dict[str, str], name: str, *, needs_validation: bool
+    composed: Composed,
+    words: list[str],
+    varying: dict[str, str],
+    name: str,
+    plans: dict[str, check.Plan],
+    *,
+    needs_validation: bool,
 ) -> Checked:
+    """`plans`: those made so far, of which points that differ in their seed alone have one together."""
     check_swept_keys(composed, words)
     resolved: Any = OmegaConf.to_container(composed.config, resolve=True)
     if not varying:  # then it is the only one, and its run is named as one alone would be
         name = job_names([{}], str(composed.config.name or composed.choices["model"]))[0]
-    config, plan = check.typed_and_planned(resolved)
+    but_for_the_seed = config_hash({key: value for key, value in resolved.items() if key != "seed"})
+    config, plan = check.typed_and_planned(resolved, plans.get(but_for_the_seed))
+    plans[but_for_the_seed] = plan
     for key in NOT_OF_THE_RESULT:
         if key in varying:
             raise InputError(f"{key}: cannot be different from job to job")

@@ -4,6 +4,7 @@ from typing import Any
 import pytest
 import torch
 
+from deepexp import check
 from deepexp.data import digits
 from deepexp.data.source import DataInfo
 from deepexp.errors import InputError
@@ -22,6 +23,22 @@ def test_threads_are_the_sweeps_unless_the_user_gives_them() -> None:
     ours, theirs = checked(["seed=1"], ["seed=1", "threads=2"])
     assert settled(ours, Choices(None, 1, "resident")).overrides == ["seed=1", "threads=1", "data.mode=resident"]
     assert settled(theirs, Choices(None, 1, "resident")).overrides == ["seed=1", "threads=2", "data.mode=resident"]
+
+
+def test_points_that_differ_in_their_seed_alone_are_planned_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    planned = []
+    plan = check.plan
+    monkeypatch.setattr(check, "plan", lambda config: planned.append(config.optim.component.arguments) or plan(config))
+    words = [[f"optim.lr={lr}", f"seed={seed}"] for lr in (0.1, 0.2) for seed in (0, 1, 2)]
+    found = checked(*words, ["optim.lr=0.1", "seed=1", "model.dropout=0.5"], ["data=synthetic", "data.seed=${seed}"])
+    assert len(planned) == 4
+    assert [point.config.seed for point in found] == [0, 1, 2, 0, 1, 2, 1, 0]
+    alone = [point for word in words for point in checked(word)]
+    assert [(a.config, a.resolved, a.device, a.device_bytes) for a in alone] == [
+        (b.config, b.resolved, b.device, b.device_bytes) for b in found[:6]
+    ]
+    with pytest.raises(InputError, match=r"^seed=-1: seed: -1 .*\nnothing was started$"):
+        checked(["seed=0"], ["seed=-1"])
 
 
 def test_pretrained_weights_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
