@@ -11,7 +11,7 @@ from hydra.core.object_type import ObjectType
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import Override
 from hydra.errors import HydraException
-from omegaconf import DictConfig, OmegaConf
+from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
 from deepexp import catalogue
@@ -108,10 +108,34 @@ def unknown_key(override: Override, config: DictConfig) -> str | None:
     try:
         OmegaConf.update(copy, key, None if override.is_sweep_override() else override.value(), merge=True)
     except (ConfigAttributeError, ConfigKeyError):
-        return f"{key}: there is no such key{_nearest_key(key, config) or _allowed(key, config)}"
-    except (OmegaConfBaseException, TypeError, ValueError) as error:  # the last two where a list has no such index
+        key = _missing_in(key, override.value(), config)
+        group = override.key_or_group
+        hint = f"; an option is chosen as {group}=NAME" if key != group and group in catalogue.groups() else ""
+        return f"{key}: there is no such key{_nearest_key(key, config) or _allowed(key, config)}{hint}"
+    except (OmegaConfBaseException, TypeError, ValueError, IndexError) as error:
+        if whole := _list_above(key, config):
+            return f"{key}: {whole} is a list without such an element; set all of it with {whole}=[…]"
         return f"{key}: {override.get_value_string()} does not fit ({first_line(error)})"
     return None
+
+
+def _missing_in(key: str, value: object, config: DictConfig) -> str:
+    """The key that is not there: of a mapping that is set for a section, the first one of its own."""
+    if isinstance(value, dict) and isinstance(OmegaConf.select(config, key), DictConfig):
+        for name, inner in value.items():
+            below = f"{key}.{name}"
+            if name not in OmegaConf.select(config, key):
+                return below
+            if (found := _missing_in(below, inner, config)) != below:
+                return found
+    return key
+
+
+def _list_above(key: str, config: DictConfig) -> str | None:
+    """The list that a dotted key leads into (`optim.groups` for `optim.groups.0.lr_mult`), if it does."""
+    parts = key.split(".")
+    above = (".".join(parts[:depth]) for depth in range(1, len(parts)))
+    return next((name for name in above if isinstance(OmegaConf.select(config, name), ListConfig)), None)
 
 
 def _nearest_key(key: str, config: DictConfig) -> str:
