@@ -65,9 +65,9 @@ class TorchvisionModel(nn.Module):
         return self.network(x)
 
     @property
-    def pretrained_origin(self) -> str:
-        """`imagenet` or `random`."""
-        return weights.origin(self.pretrained)
+    def pretrained_origin(self) -> str | None:
+        """`imagenet`, or None where its weights were not asked for."""
+        return "imagenet" if self.pretrained else None
 
     def load_pretrained(self) -> None:
         """Put the published weights into every layer of their shape; `InputError` if they cannot be had."""

@@ -148,7 +148,7 @@ def test_without_pretrained_every_layer_is_its_own():
     model = build()
     model.load_pretrained()
 
-    assert model.pretrained_origin == "random"
+    assert model.pretrained_origin is None
     assert model.pretrained_modules == ()
 
 
