@@ -110,7 +110,8 @@ def _comparisons(made: Page, found: Comparisons) -> None:
     if len(found.made) > _MOST_SENTENCES:
         made.paragraph(f"… and {len(found.made) - _MOST_SENTENCES:,} more.")
     names = list(dict.fromkeys(label for comparison in found.made for label in comparison.labels))
-    if len(found.made) >= _SMALLEST_MATRIX and len(names) <= _MOST_IN_MATRIX:
+    among_each_other = len(found.made) >= len(names)  # with a baseline alone, one row would hold all of it
+    if len(found.made) >= _SMALLEST_MATRIX and len(names) <= _MOST_IN_MATRIX and among_each_other:
         _matrix(made, found.made, names)
     if found.not_made:
         made.bullets(list(found.not_made)[:_MOST_SENTENCES])
@@ -124,7 +125,7 @@ def _matrix(made: Page, tests: Sequence[Comparison], names: Sequence[str]) -> No
         p = "p < 0.001" if test.corrected_p < 0.001 else f"p = {test.corrected_p:.3f}"
         for row, column, difference in ((first, second, points), (second, first, -points)):
             mark: Any = ("good" if difference < 0 else "bad") if test.is_significant else "muted"
-            cells[row, column] = Cell(f"{difference:+.2f}, {p}".replace("-", "−"), mark=mark)
+            cells[row, column] = Cell(f"{difference:+z.2f}, {p}".replace("-", "−"), mark=mark)
     rows = [[row, *(cells.get((row, column), "") for column in names)] for row in names]
     caption = (
         "Test error of the row minus that of the column, in points of a percentage, with the corrected p. Coloured: "

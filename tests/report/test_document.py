@@ -93,6 +93,19 @@ def test_foreign_texts_are_escaped(tmp_path):
     assert "&lt;script&gt;alert(2)" in html
 
 
+@pytest.mark.parametrize("settings", [3, 12])
+def test_a_matrix_stands_where_settings_are_compared_with_each_other(tmp_path, settings):
+    rates = [0.1 * (k + 1) for k in range(settings)]
+    make_sweep(tmp_path / "s", {"optim.lr": rates, "seed": range(4)}, lambda job: 0.2 + job["seed"] / 1000)
+    report = make([tmp_path])
+    names = {label for comparison in report.comparisons.made for label in comparison.labels}
+    assert len(names) == settings
+    html = document.page(report, figures.draw(report)).html()
+    among_each_other = len(report.comparisons.made) == settings * (settings - 1) // 2
+    assert ("Test error of the row minus" in html) == among_each_other == (settings == 3)
+    assert "−0.00" not in html and (settings != 3 or "+0.00" in html)
+
+
 @pytest.mark.slow
 def test_five_hundred_runs_take_seconds(tmp_path):
     make_sweep(
