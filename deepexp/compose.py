@@ -156,8 +156,10 @@ class _Composer:
     def compose_job(self, overrides: list[str]) -> Composed:
         """The same from the config of a job's options, in which its values are set as Hydra would."""
         kinds = [self._kind(text) for text in overrides]
+        if "other" in kinds:
+            return self.compose(overrides)
         base = self._of_options(tuple(text for text, kind in zip(overrides, kinds, strict=True) if kind == "option"))
-        if base is None or "other" in kinds:
+        if base is None:
             return self.compose(overrides)
         composed = dataclasses.replace(base, config=copy.deepcopy(base.config), overrides=overrides)
         try:

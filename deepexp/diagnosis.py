@@ -112,7 +112,7 @@ def unknown_key(override: Override, config: DictConfig) -> str | None:
         group = override.key_or_group
         hint = f"; an option is chosen as {group}=NAME" if key != group and group in catalogue.groups() else ""
         return f"{key}: there is no such key{_nearest_key(key, config) or _allowed(key, config)}{hint}"
-    except (OmegaConfBaseException, TypeError, ValueError, IndexError) as error:
+    except (OmegaConfBaseException, TypeError, ValueError) as error:
         if whole := _list_above(key, config):
             return f"{key}: {whole} is a list without such an element; set all of it with {whole}=[…]"
         return f"{key}: {override.get_value_string()} does not fit ({first_line(error)})"

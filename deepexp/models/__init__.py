@@ -9,7 +9,7 @@ It can be built on the meta device, raises `ValueError` for arguments that canno
 
     default_freeze       rules of what stands still at first, where the config has none
     pretrained_modules   names of modules whose weights come from elsewhere, so that `init` leaves them alone
-    pretrained_origin    `imagenet`, a path, `random` where they could be had, or None: where those come from
+    pretrained_origin    where they come from: `imagenet`, a path, `random` in their place, or None if nobody asked
     load_pretrained()    puts them in, once the others have begun
     stem_module          name of the module of its first layers, whose output for a picture depends on it alone
     behind_stem(x)       the logits of what that module gives, into which it does not write: model(pictures) is
