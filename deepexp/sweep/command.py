@@ -139,7 +139,7 @@ def _multirun(going_on: Sweep, words: Sequence[str]) -> None:
 
 
 def _show_end(going_on: Sweep, console: Console) -> list[Row]:
-    """The table, on the console and in `table.csv`, and every failure with its reason and log."""
+    """The table, on the console and in `table.csv`, every failure with its reason and log, and what is left to do."""
     rows = going_on.rows()
     if not rows:
         return rows
@@ -154,4 +154,6 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
         console.print(line if number else f"\n{line}", style="" if number else "bold")
     for line in table.failures(rows, short_path(going_on.directory.path)):
         console.print(line, style="bad")
+    if (left := table.unfinished(rows)) is not None:
+        console.print(left)
     return rows

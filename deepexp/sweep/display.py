@@ -21,7 +21,7 @@ class Display:
 
     def __init__(self, console: Console) -> None:
         self._console = console
-        self._total = self._done = self._failed = 0
+        self._total = self._done = self._failed = self._interrupted = 0
         self._running: dict[str, Progress] = {}
         self._began = time.monotonic()
         self._worked = 0.0
@@ -57,9 +57,13 @@ class Display:
             errors = f"{summary['test_errors']:,} of {summary['test_samples']:,}"
             text, style = f"test error {percent(summary['test_error_rate'])} ({errors})", ""
         else:
-            text, style = f"{ending.state}: {printable(str(ending.reason))}", "bad"
+            style = "" if ending.state == "interrupted" else "bad"
+            text = f"{ending.state}: {printable(str(ending.reason))}"
         self._done += summary is not None
-        self._failed += summary is None and not again
+        if ending.state == "interrupted":  # there is nothing wrong with it
+            self._interrupted += not again
+        elif summary is None:
+            self._failed += not again
         more = "; tried again" if again else ""
         count = f"[{self._done + self._failed}/{self._total}]"
         self._console.print(f"{count} {printable(task.name)}: {text}, {duration(ending.seconds)}{more}", style=style)
@@ -82,8 +86,14 @@ class Display:
     def _lines(self, stream: Stream) -> list[str]:
         shares = sum(progress.fraction for progress in self._running.values())
         ended = self._done + self._failed
-        queued = self._total - ended - len(self._running)
-        counts = {"done": self._done, "running": len(self._running), "queued": queued, "failed": self._failed}
+        queued = self._total - ended - self._interrupted - len(self._running)
+        counts = {
+            "done": self._done,
+            "running": len(self._running),
+            "queued": queued,
+            "failed": self._failed,
+            "interrupted": self._interrupted,
+        }
         parts = [", ".join(f"{number} {what}" for what, number in counts.items() if number or what == "done")]
         if self._worked > 0:
             pace = (time.monotonic() - self._began) / self._worked

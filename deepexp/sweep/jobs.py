@@ -182,7 +182,7 @@ class _Watcher:
     def progress(self, task: Task, progress: Progress) -> None:
         self.sweep.display.progress(task, progress)
 
-    def ended(self, task: Task, ending: Ending) -> Task | None:
+    def ended(self, task: Task, ending: Ending, *, stopping: bool) -> Task | None:
         entry = self.sweep.ledger.entries[task.config_hash]
         run_log = task.directory / "run.log"
         shown = None if ending.state == "done" else str(run_log if run_log.exists() else task.log)
@@ -195,7 +195,7 @@ class _Watcher:
         )
         self.sweep.ledger.record(entry)
         summary = read_summary(task.directory) if ending.state == "done" else None
-        again = ending.state != "done" and self.tries[task.config_hash] <= self.config.retries
+        again = ending.state != "done" and not stopping and self.tries[task.config_hash] <= self.config.retries
         self.sweep.display.ended(task, ending, summary, again=again)
         if ending.state == "done":
             return None

@@ -15,7 +15,8 @@ from deepexp.errors import InputError
 from deepexp.rundir import FORMAT
 from deepexp.storage import AppendFile
 
-State = Literal["queued", "running", "done", "failed", "killed"]
+State = Literal["queued", "running", "done", "failed", "killed", "interrupted"]
+"""`interrupted`: it was told to stop, and has saved itself."""
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from typing import Protocol
 from deepexp.interrupt import StopRequest
 from deepexp.sweep import server
 from deepexp.sweep.slots import Slot
-from deepexp.sweep.worker import Ending, Progress, Task, kill_with_children, run_job
+from deepexp.sweep.worker import STOPPED_EARLY, Ending, Progress, Task, kill_with_children, run_job
 
 _POLL_SECONDS = 0.2
 _SERVER_GONE = 255  # what multiprocessing says of a process whose server cannot tell any more
@@ -34,8 +34,8 @@ class Watcher(Protocol):
     def progress(self, task: Task, progress: Progress) -> None:
         """A job says how far it is."""
 
-    def ended(self, task: Task, ending: Ending) -> Task | None:
-        """A try has ended; another one of it may follow."""
+    def ended(self, task: Task, ending: Ending, *, stopping: bool) -> Task | None:
+        """A try has ended; another one of it may follow, unless all are to stop."""
 
     def wants_more(self) -> bool:
         """Whether jobs that wait shall still be started."""
@@ -53,6 +53,8 @@ class _Running:
     began: float = field(default_factory=time.monotonic)
     asked: float | None = None
     """When it was asked to stop."""
+    was_stubborn: bool = False
+    """Whether it did not do so in time."""
     is_late: bool = False
     ending: Ending | None = None
 
@@ -92,8 +94,8 @@ class _Pool:
             for job in list(self.running):
                 self.read(job)
                 if not job.process.is_alive():
-                    again = self.finish(job)
-                    if again is not None and stop.signal_number is None:
+                    again = self.finish(job, stopping=stop.signal_number is not None)
+                    if again is not None:
                         waiting.appendleft(again)
                 else:
                     self.limit(job, stopping=stop.signal_number is not None)
@@ -129,24 +131,25 @@ class _Pool:
         except (EOFError, OSError):  # it is gone, perhaps in the middle of a message
             job.pipe.close()
 
-    def finish(self, job: _Running) -> Task | None:
+    def finish(self, job: _Running, *, stopping: bool) -> Task | None:
         self.read(job)  # what it sent last
         self.running.remove(job)
         self.free.append(job.slot)
         job.process.join()
         seconds = time.monotonic() - job.began
-        ending = job.ending or Ending("killed", _how_it_died(job.process.exitcode))
+        ending = job.ending or _ending_of(job)
         if job.is_late and ending.state != "done":
             limit = self.time_limit or 0.0
             ending = Ending("failed", f"took longer than hydra.launcher.time_limit_minutes={limit / 60:g}")
         job.pipe.close()
-        return self.watcher.ended(job.task, Ending(ending.state, ending.reason, seconds))
+        return self.watcher.ended(job.task, Ending(ending.state, ending.reason, seconds), stopping=stopping)
 
     def limit(self, job: _Running, *, stopping: bool) -> None:
         """Ask a job to stop that is late, or when all are to stop; kill it if it does not."""
         now = time.monotonic()
         if job.asked is not None:
             if now - job.asked > _GRACE_SECONDS:
+                job.was_stubborn = True
                 _kill(job)
             return
         job.is_late = not stopping and self.time_limit is not None and now - job.began > self.time_limit
@@ -167,6 +170,15 @@ class _Pool:
 def _kill(job: _Running) -> None:
     if job.process.pid is not None and job.process.is_alive():
         kill_with_children(job.process.pid)
+
+
+def _ending_of(job: _Running) -> Ending:
+    """What is to be said of a job that has not told itself how it ended."""
+    if job.was_stubborn:
+        return Ending("killed", f"did not stop within {_GRACE_SECONDS:g} s")
+    if job.asked is not None and job.process.exitcode == -signal.SIGTERM:  # it had not even taken to its own handler
+        return Ending("interrupted", STOPPED_EARLY)
+    return Ending("killed", _how_it_died(job.process.exitcode))
 
 
 def _how_it_died(exitcode: int | None) -> str:

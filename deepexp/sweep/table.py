@@ -104,20 +104,35 @@ def lines_over_seeds(rows: Sequence[Row]) -> list[str]:
 
 
 def failures(rows: Sequence[Row], directory: str) -> list[str]:
-    """Every job without a result, why, and where to read more; `directory` is the sweep's."""
-    missing = [row for row in rows if row.state != "done"]
-    if not missing:
+    """Every job that has failed, why, and where to read more; `directory` is the sweep's."""
+    failed = [row for row in rows if row.state in ("failed", "killed")]
+    if not failed:
         return []
-    lines = [f"{len(missing)} of {len(rows)} jobs came to nothing:"]
-    for row in missing:
-        reason = printable(row.reason or "it was not started")
-        lines.append(f"  {printable(row.name)}: {_STATES[row.state].lower()}: {reason}")
+    lines = [f"{len(failed)} of {len(rows)} jobs came to nothing:"]
+    for row in failed:
+        lines.append(f"  {printable(row.name)}: {_STATES[row.state].lower()}: {printable(str(row.reason))}")
         if row.log:
             lines.append(f"    log: {directory}/{printable(row.log)}")
     return lines
 
 
-_STATES = {"queued": "not run", "running": "not finished", "done": "done", "failed": "FAILED", "killed": "KILLED"}
+def unfinished(rows: Sequence[Row]) -> str | None:
+    """How many jobs have neither a result nor failed, and what they are instead."""
+    states = [_STATES[row.state] for row in rows if row.state in ("interrupted", "running", "queued")]
+    if not states:
+        return None
+    counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
+    return f"{len(states)} of {len(rows)} jobs {'is' if len(states) == 1 else 'are'} not finished: {counts}"
+
+
+_STATES = {
+    "queued": "not run",
+    "running": "cut off",
+    "interrupted": "interrupted",
+    "done": "done",
+    "failed": "FAILED",
+    "killed": "KILLED",
+}
 
 
 def _keys(rows: Sequence[Row]) -> list[str]:

@@ -24,6 +24,7 @@ from deepexp.orphans import die_with_parent
 from deepexp.overrides import quote
 from deepexp.sweep.shared_data import SharedSource
 
+STOPPED_EARLY = "stopped before it began to train"
 _PROGRESS_SECONDS = 0.2
 
 
@@ -58,7 +59,7 @@ class Progress:
 class Ending:
     """How a try ended."""
 
-    state: Literal["done", "failed", "killed"]
+    state: Literal["done", "failed", "killed", "interrupted"]
     reason: str | None = None
     seconds: float = 0.0
 
@@ -98,7 +99,7 @@ def _ending_of(task: Task, parent: Connection) -> Ending:
         else:
             train(task.overrides, console, at=task.directory, loaded=loaded)
     except (Interrupted, KeyboardInterrupt) as error:
-        return Ending("killed", str(error) or "stopped before it began to train")
+        return Ending("interrupted", str(error) or STOPPED_EARLY)
     except (InputError, RunFailed) as error:
         return Ending("failed", _show(error))
     except Exception as error:

@@ -42,6 +42,18 @@ def test_piped_there_is_one_line_a_job(capsys: pytest.CaptureFixture[str]) -> No
     assert err == ""
 
 
+def test_an_interrupted_job_has_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("sys.stderr", terminal)
+    screen = Display(Console())
+    draw(screen)
+    screen.ended(task("seed=1"), Ending("interrupted", "stopped after step 3", 5.0), None, again=False)
+    written = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue())
+    assert "[2/4] seed=1: interrupted: stopped after step 3, 5.00 s" in written
+    assert "1 done, 1 queued, 1 failed, 1 interrupted" in written.rpartition("\r")[2]
+
+
 def test_on_a_terminal_each_running_job_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)

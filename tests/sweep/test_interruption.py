@@ -66,7 +66,8 @@ def test_ctrl_c_saves_says_how_to_go_on_and_leaves_nobody(
     assert "Traceback" not in out
     wait_until_gone(folder)
     states = {entry.state for entry in ledger.read(directory / "ledger.jsonl").values()}
-    assert states <= {"killed", "queued", "done"} and "killed" in states
+    assert states <= {"interrupted", "queued", "done"} and "interrupted" in states
+    assert "are not finished: " in out and "came to nothing" not in out and "failed" not in out
     assert_goes_on_to_its_end(sweep, directory)
 
 
@@ -79,7 +80,7 @@ def test_a_second_ctrl_c_ends_it_at_once(started: subprocess.Popen[str], folder:
     assert started.poll() is None
     started.send_signal(signal.SIGINT)
     out, _ = started.communicate(timeout=20)
-    assert started.returncode == 130 and "go on with:" in out
+    assert started.returncode == 130 and "go on with:" in out and "cut off" in out
     wait_until_gone(folder)
 
 

@@ -1,8 +1,10 @@
 import csv
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 from deepexp.sweep import table
+from deepexp.sweep.ledger import State
 from deepexp.sweep.table import Row
 
 
@@ -59,6 +61,15 @@ def test_failures_are_all_told_with_reason_and_log() -> None:
     )
     assert lines[3].endswith("seed=2: failed: diverged, in step 3")
     assert table.failures([row(0.1, seed="0")], "outputs/x") == []
+
+
+def test_what_was_not_finished_has_not_failed() -> None:
+    states: list[State] = ["done", "failed", "interrupted", "queued", "running", "interrupted"]
+    rows = [replace(row(0.1 if state == "done" else None), state=state) for state in states]
+    assert table.failures(rows, "outputs/x")[0] == "1 of 6 jobs came to nothing:"
+    assert table.unfinished(rows) == "4 of 6 jobs are not finished: 2 interrupted, 1 not run, 1 cut off"
+    assert table.unfinished(rows[2:3]) == "1 of 1 jobs is not finished: 1 interrupted"
+    assert table.unfinished(rows[:2]) is None
 
 
 def test_csv_has_all_figures(tmp_path: Path) -> None:
