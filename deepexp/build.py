@@ -99,11 +99,21 @@ def model(
     return made.to(device=device, memory_format=torch.channels_last)
 
 
-def resolve_pretrained(config: TrainConfig) -> None:
-    """Settle `model.pretrained=auto` once, in the config itself, so that what is saved says what was done."""
+def resolve_pretrained(config: TrainConfig, shape: Shape, classes: int) -> None:
+    """Settle `model.pretrained=auto` once, in the config itself, so that what is saved says what was done.
+
+    Raises `InputError` if weights that are asked for outright cannot be had: before a run begins that needs them.
+    """
     arguments = config.model.component.arguments
     if arguments.get("pretrained") == "auto":
         arguments["pretrained"] = pretrained.resolve("auto").choice
+    elif arguments.get("pretrained"):
+        made: Any = model(config, shape, classes, "meta")
+        if hasattr(made, "fetch_pretrained"):
+            try:
+                made.fetch_pretrained()
+            except InputError as error:
+                raise InputError(f"model.{error}") from error
 
 
 def optimizer(

@@ -39,6 +39,10 @@ def refused(capsys, *words: str, status: int = 2) -> str:
         (["device=cuda:7"], ["device: 'cuda:7' is not there", "allowed here: auto, cpu"]),
         (["device=gpu"], ["device: 'gpu' is no device", "auto, cpu"]),
         (["device=cpu", "precision=fp16"], ["precision: fp16 is for CUDA devices"]),
+        (
+            ["model=monster", "data=synthetic", "model.pretrained=none.pt"],
+            ["model.pretrained: none.pt cannot be read (No such file"],
+        ),
         (["data.resize=8"], ["model: ", "8x8", "22x22"]),
         (["optim.lr=-1"], ["optim.lr: -1 is not allowed (Invalid learning rate: -1); its own is 0.001"]),
         (["optim=adamw", "optim.betas=[0.9]"], ["optim.betas: [0.9] is not allowed", "its own is (0.9, 0.999)"]),

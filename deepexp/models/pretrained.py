@@ -60,7 +60,9 @@ def resolve(choice: Choice) -> Resolved:
             )
             return Resolved(False)
         return Resolved(True)
-    if choice is not False:
+    if choice is True:
+        weights_file(ALEXNET_URL)  # with its checksum it can only fit
+    elif choice is not False:
         alexnet_first_layer(choice)
     return Resolved(str(Path(choice).expanduser().absolute()) if isinstance(choice, str) else choice)
 

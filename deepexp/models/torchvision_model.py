@@ -69,6 +69,11 @@ class TorchvisionModel(nn.Module):
         """`imagenet`, or None where its weights were not asked for."""
         return "imagenet" if self.pretrained else None
 
+    def fetch_pretrained(self) -> None:
+        """See to it that the published weights are here; `InputError` if they cannot be had."""
+        if self.pretrained:
+            weights.weights_file(models.get_model_weights(self.name).DEFAULT.url)
+
     def load_pretrained(self) -> None:
         """Put the published weights into every layer of their shape; `InputError` if they cannot be had."""
         if not self.pretrained:

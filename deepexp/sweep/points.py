@@ -15,6 +15,7 @@ from deepexp.compose import Composed, check_swept_keys, composing
 from deepexp.data.loader import mode_that_fits
 from deepexp.data.memory import capacity_bytes
 from deepexp.errors import InputError
+from deepexp.models import pretrained
 from deepexp.schema import TrainConfig
 from deepexp.sweep.directory import Choices, DataMode
 from deepexp.sweep.names import job_names
@@ -53,6 +54,31 @@ class Point:
     """As it was checked: without the choices made for the whole sweep."""
 
 
+@dataclass(frozen=True)
+class _Known:
+    """What was found out about the points so far, and need not be again."""
+
+    plans: dict[str, check.Plan] = field(default_factory=dict)
+    """Points that differ in their seed alone have one together."""
+    models: dict[str, InputError | None] = field(default_factory=dict)
+    """Those of which the pretrained weights were asked for outright, and why these cannot be had."""
+
+    def check_pretrained(self, config: TrainConfig, plan: check.Plan) -> None:
+        """Raise `InputError` if they cannot: the same at once for all points with that model."""
+        component = config.model.component
+        if component.arguments.get("pretrained") == "auto":
+            return  # that is chosen for all jobs together
+        model = json.dumps([component.target, component.arguments], sort_keys=True, default=repr)
+        if model not in self.models:
+            self.models[model] = None
+            try:
+                build.resolve_pretrained(config, plan.shape, len(plan.info.classes))
+            except InputError as error:
+                self.models[model] = error
+        if (refused := self.models[model]) is not None:
+            raise refused
+
+
 def check_points(points: Sequence[Sequence[str]], fixed: Collection[str], *, needs_validation: bool) -> list[Checked]:
     """Compose and check every point; one `InputError` for all problems, each with the points that have it.
 
@@ -62,13 +88,13 @@ def check_points(points: Sequence[Sequence[str]], fixed: Collection[str], *, nee
     names = job_names(varying)
     checked: list[Checked] = []
     problems: dict[str, list[str]] = {}
-    plans: dict[str, check.Plan] = {}
+    known = _Known()
     with composing("train") as compose:
         for words, values, name in zip(points, varying, names, strict=True):
             try:
                 composed = compose(words)
                 checked.append(
-                    _check_point(composed, list(words), values, name, plans, needs_validation=needs_validation)
+                    _check_point(composed, list(words), values, name, known, needs_validation=needs_validation)
                 )
             except InputError as error:
                 for line in str(error).splitlines():
@@ -88,9 +114,7 @@ def choose_pretrained(points: Sequence[Checked]) -> bool | str | None:
     """What `model.pretrained=auto` comes to here and now; None if no point asks."""
     for point in points:
         if point.config.model.component.arguments.get("pretrained") == "auto":
-            build.resolve_pretrained(point.config)
-            choice: bool | str = point.config.model.component.arguments["pretrained"]
-            return choice
+            return pretrained.resolve("auto").choice
     return None
 
 
@@ -113,10 +137,10 @@ def settled(point: Checked, choices: Choices) -> Point:
     words = list(point.words)
     resolved = point.resolved
     if resolved["model"].get("pretrained") == "auto":
-        pretrained = choices.pretrained
-        assert pretrained is not None
-        resolved = {**resolved, "model": {**resolved["model"], "pretrained": pretrained}}
-        value = overrides.quote(pretrained) if isinstance(pretrained, str) else str(pretrained).lower()
+        choice = choices.pretrained
+        assert choice is not None
+        resolved = {**resolved, "model": {**resolved["model"], "pretrained": choice}}
+        value = overrides.quote(choice) if isinstance(choice, str) else str(choice).lower()
         words.append(f"model.pretrained={value}")
     if point.config.threads == "auto":
         words.append(f"threads={choices.threads}")
@@ -137,18 +161,18 @@ def _check_point(
     words: list[str],
     varying: dict[str, str],
     name: str,
-    plans: dict[str, check.Plan],
+    known: _Known,
     *,
     needs_validation: bool,
 ) -> Checked:
-    """`plans`: those made so far, of which points that differ in their seed alone have one together."""
     check_swept_keys(composed, words)
     resolved: Any = OmegaConf.to_container(composed.config, resolve=True)
     if not varying:  # then it is the only one, and its run is named as one alone would be
         name = job_names([{}], str(composed.config.name or composed.choices["model"]))[0]
     but_for_the_seed = config_hash({key: value for key, value in resolved.items() if key != "seed"})
-    config, plan = check.typed_and_planned(resolved, plans.get(but_for_the_seed))
-    plans[but_for_the_seed] = plan
+    config, plan = check.typed_and_planned(resolved, known.plans.get(but_for_the_seed))
+    known.plans[but_for_the_seed] = plan
+    known.check_pretrained(config, plan)
     for key in NOT_OF_THE_RESULT:
         if key in varying:
             raise InputError(f"{key}: cannot be different from job to job")

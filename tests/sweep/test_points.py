@@ -1,4 +1,5 @@
 from dataclasses import replace
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -89,7 +90,23 @@ def test_how_much_the_pictures_take_is_known_beforehand(monkeypatch: pytest.Monk
     assert on_disk.device_bytes == (100 + 144 + 359) * 64 and in_memory.device_bytes == 0
 
 
-def test_the_choice_is_part_of_what_a_job_is_known_by() -> None:
+def test_weights_that_are_asked_for_outright_are_looked_for_once_and_before_any_job(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked = []
+
+    def missing(url: str) -> Path:
+        asked.append(url)
+        raise InputError("pretrained: they are not here")
+
+    monkeypatch.setattr(pretrained, "weights_file", missing)
+    with pytest.raises(InputError, match=r"^all 3 points: model\.pretrained: they are not here\nnothing was started$"):
+        checked(*(["model=monster", "model.pretrained=true", f"optim.lr={lr}"] for lr in (1, 2, 3)))
+    assert asked == [pretrained.ALEXNET_URL]
+
+
+def test_the_choice_is_part_of_what_a_job_is_known_by(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pretrained, "weights_file", lambda url: Path("here"))
     (point,) = checked(["model=monster"])
     random, imagenet = (settled(point, Choices(choice, 1, "resident")) for choice in (False, True))
     assert random.config_hash != imagenet.config_hash
