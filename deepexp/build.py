@@ -26,7 +26,7 @@ from deepexp.data.dataset import Dataset, announced_pictures, assemble
 from deepexp.data.features import FeatureLoader
 from deepexp.data.loader import choose_mode, make_loader
 from deepexp.data.source import DataInfo, Shape, Source, Split
-from deepexp.errors import InputError
+from deepexp.errors import InputError, as_yaml
 from deepexp.frozen_features import arrange
 from deepexp.models import init, pretrained
 from deepexp.optim.capturable import capturable_arguments
@@ -330,10 +330,15 @@ def _check_arguments(group: str, target: Callable[..., Any], component: Componen
             signature.bind(**arguments, **given)
     except TypeError as error:
         raise InputError(f"{group}: {component.target}: {error}") from None
-    hints = _type_hints(target)
+    check_types(group, component)
+
+
+def check_types(group: str, component: Component) -> None:
+    """Raise `InputError` with a line for each argument that is of another type than its target's own annotation."""
+    hints = _type_hints(_target(group, component))
     lines = [
-        f"{group}.{name}: {value!r} is not allowed; {wanted}"
-        for name, value in arguments.items()
+        f"{group}.{name}: {as_yaml(value)} is not allowed; {wanted}"
+        for name, value in component.arguments.items()
         if name in hints and (wanted := refusal(hints[name], value))
     ]
     if lines:

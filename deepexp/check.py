@@ -4,6 +4,7 @@ Objects are made for it where they cost nothing: the model on the meta device (s
 over that, the data source without its data. What comes out is a `Plan`: the numbers that follow from a config.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -44,7 +45,9 @@ def typed_and_planned(config: Any, known: Plan | None = None) -> tuple[TrainConf
     """
     problems = Problems()
     result = schema.typed(config, problems)
-    if result is None:
+    if result is None:  # then there can be no plan, and so much can be said still
+        for group, component in schema.components(config):
+            _Attempt(problems)(group, functools.partial(build.check_types, group, component))
         problems.raise_any()
     assert result is not None
     if known is None:

@@ -4,6 +4,8 @@ The questions are answered with Hydra's own parser, search path and defaults lis
 that is broken `conf_files.py`'s.
 """
 
+import re
+import shlex
 from collections.abc import Iterator
 
 from hydra.core.config_loader import ConfigLoader
@@ -39,8 +41,23 @@ def _unreadable(override: str) -> str:
         return f"{override!r} is not of the form KEY=VALUE{_as_option(override)}"
     if not key.isascii() or not key.replace(".", "").replace("_", "").replace("/", "").isalnum():
         return f"{override!r}: {key!r} cannot be a key; `deepexp train --help` lists the keys"
-    quoted = f'{prefix}{key}="{quote(value)}"'
+    if bracket := _unbalanced(value):
+        return f"{key}: {value} cannot be read as a value: {bracket} (in a shell, quote a word that has blanks)"
+    inner = quote(value)
+    quoted = f'{prefix}{key}="{inner}"' if not set(inner) & set('"$`!\\') else shlex.quote(f"{prefix}{key}={inner}")
     return f"{key}: {value} cannot be read as a value; if it is meant as a text, quote it twice: {quoted}"
+
+
+def _unbalanced(value: str) -> str | None:
+    """What is wrong with the brackets of a list or mapping; those in quotes do not count."""
+    closing = {"[": "]", "{": "}", "(": ")"}
+    opened: list[str] = []
+    for sign in re.sub(r"'[^']*'|\"[^\"]*\"", "", value):
+        if sign in closing:
+            opened.append(sign)
+        elif sign in closing.values() and (not opened or closing[opened.pop()] != sign):
+            return f"nothing is opened that its {sign} closes"
+    return f"its {opened[-1]} is not closed" if opened else None
 
 
 def _as_option(word: str) -> str:

@@ -3,6 +3,8 @@
 They carry the text that the user reads, so it says what is wrong, where, and what to do about it.
 """
 
+from typing import Any
+
 
 class DeepexpError(Exception):
     """Carries the text that the user reads; `shown` once a console has said it."""
@@ -27,3 +29,12 @@ class Interrupted(DeepexpError):
 
     def __reduce__(self) -> tuple[type, tuple[int, str]]:
         return type(self), (self.signal_number, str(self))
+
+
+def as_yaml(value: Any) -> str:
+    """A value in a message: what YAML and the command line call `null`, `true` or `[1, 2]` as it stands there."""
+    if isinstance(value, list | tuple):
+        return f"[{', '.join(map(as_yaml, value))}]"
+    if value is None or isinstance(value, bool):
+        return {None: "null", True: "true", False: "false"}[value]
+    return repr(value)

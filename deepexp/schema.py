@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deepexp.errors import InputError
+from deepexp.errors import InputError, as_yaml
 from deepexp.suggest import did_you_mean
 
 
@@ -185,6 +185,15 @@ def typed(config: Mapping[str, Any], problems: Problems) -> TrainConfig | None:
     return result if len(problems.lines) == before else None
 
 
+def components(config: Mapping[str, Any]) -> Iterator[tuple[str, Component]]:
+    """(key, component) of each open node that names its target, whatever else may be wrong with the config."""
+    for name, cls in typing.get_type_hints(TrainConfig).items():
+        node = config.get(name)
+        closed = [item.name for item in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
+        if "component" in closed and isinstance(node, Mapping) and isinstance(node.get("_target_"), str):
+            yield name, _component({key: value for key, value in node.items() if key not in closed}, "", Problems())
+
+
 def section(cls: type, node: Mapping[str, Any], prefix: str, problems: Problems) -> Any:
     """A closed part of a config as an instance of its dataclass; of no use if something was added to `problems`."""
     return _build(cls, node, prefix, problems)
@@ -275,7 +284,7 @@ def _options(annotation: Any) -> tuple[Any, ...]:
 def _build(cls: type, node: Any, prefix: str, problems: Problems) -> Any:
     """An instance of a config dataclass out of a mapping; problems are added, and then the result is of no use."""
     if not isinstance(node, Mapping):
-        problems.add(f"{prefix.rstrip('.') or 'config'}: {node!r} is not allowed; a mapping is needed")
+        problems.add(f"{prefix.rstrip('.') or 'config'}: {as_yaml(node)} is not allowed; a mapping is needed")
         return None
     hints = typing.get_type_hints(cls)
     known = {item.name: item for item in dataclasses.fields(cls)}
@@ -326,7 +335,7 @@ def _value(annotation: Any, value: Any, path: str, limits: Mapping[str, Any], pr
             ):
                 continue
             return converted
-    problems.add(f"{path}: {value!r} is not allowed; {allowed(annotation, limits)}")
+    problems.add(f"{path}: {as_yaml(value)} is not allowed; {allowed(annotation, limits)}")
     return None
 
 
@@ -334,7 +343,7 @@ def _item(inner: Any, entry: Any, path: str, problems: Problems) -> Any:
     if dataclasses.is_dataclass(inner):
         return _build(typing.cast(type, inner), entry, f"{path}.", problems)
     if not isinstance(entry, Mapping):
-        problems.add(f"{path}: {entry!r} is not allowed; a mapping is needed")
+        problems.add(f"{path}: {as_yaml(entry)} is not allowed; a mapping is needed")
         return {}
     return dict(entry)
 

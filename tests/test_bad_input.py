@@ -45,9 +45,9 @@ def refused(capsys, *words: str, status: int = 2) -> str:
         ),
         (["data.resize=8"], ["model: ", "8x8", "22x22"]),
         (["optim.lr=-1"], ["optim.lr: -1 is not allowed (Invalid learning rate: -1); its own is 0.001"]),
-        (["optim=adamw", "optim.betas=[0.9]"], ["optim.betas: [0.9] is not allowed", "its own is (0.9, 0.999)"]),
-        (["optim=adam", "optim.betas=0.9"], ["optim.betas: 0.9 is not allowed", "its own is (0.9, 0.999)"]),
-        (["optim=nesterov", "optim.momentum=0"], ["optim.nesterov: True is not allowed", "requires a momentum"]),
+        (["optim=adamw", "optim.betas=[0.9]"], ["optim.betas: [0.9] is not allowed", "its own is [0.9, 0.999]"]),
+        (["optim=adam", "optim.betas=0.9"], ["optim.betas: 0.9 is not allowed", "its own is [0.9, 0.999]"]),
+        (["optim=nesterov", "optim.momentum=0"], ["optim.nesterov: true is not allowed", "requires a momentum"]),
         (["optim=momentum", "optim.lr=-1", "optim.momentum=-1"], ["optim: Invalid learning rate: -1"]),
         (["optim.lr=abc"], ["optim.lr: 'abc' is not allowed; a number"]),
         (["optim.groups=[{pattern: fcc.*, lr_mult: 2}]"], ["optim.groups[0]", "fcc.*"]),
@@ -100,6 +100,12 @@ def test_all_mistakes_are_told_together(here, capsys):
     assert len(text.strip().splitlines()) == 3
     text = refused(capsys, "data.resize=8", "optim.lr=-1", "freeze=[{pattern: x, share: 1.0}]", "device=cuda:9")
     assert len(text.strip().splitlines()) >= 3
+    # What other keys have to do with a wrong value cannot be told, but the arguments of every part can be judged.
+    text = refused(capsys, "seed=1.5", "optim.lr=fast", "model.dropout=high", "optim._target_=3")
+    keys = [line.removeprefix("deepexp: ").split(": ")[0] for line in text.strip().splitlines()]
+    assert sorted(keys) == ["model.dropout", "optim._target_", "seed"]
+    text = refused(capsys, "seed=1.5", "optim.lr=fast")
+    assert "seed: 1.5 is not allowed" in text and "optim.lr: 'fast' is not allowed; a number" in text
 
 
 def test_a_data_root_that_is_a_file(here, capsys):

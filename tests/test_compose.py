@@ -165,7 +165,7 @@ WRONG = [
     ("", "'' is not of the form KEY=VALUE"),
     ("=3", "'=3' is not of the form KEY=VALUE"),
     ("ü=3", "'ü=3': 'ü' cannot be a key"),
-    ("epochs=[1", "epochs: [1 cannot be read as a value; if it is meant as a text, quote it twice: epochs="),
+    ("epochs=[1", "epochs: [1 cannot be read as a value: its [ is not closed"),
     ("epochs=1,2", "epochs: 1,2 is several values; deepexp train -m runs them all, or write [a,b] for a list"),
     ("hydra.nope=1", "hydra.nope: there is no such key; hydra has run, "),
     ("hydra/launcher=nope", "hydra/launcher: 'nope' is not allowed; one of basic, deepexp"),

@@ -13,6 +13,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from deepexp.errors import as_yaml
 from deepexp.optim.patterns import first_match
 from deepexp.suggest import did_you_mean
 
@@ -78,7 +79,7 @@ def check_arguments(optimizer: OptimizerFactory) -> None:
         others = {other: given for other, given in arguments.items() if other != name}
         own = defaults.get(name, inspect.Parameter.empty)
         if own is not inspect.Parameter.empty and _refused(functools.partial(cls, **others)) is None:
-            raise ValueError(f"optim.{name}: {value!r} is not allowed ({reason}); its own is {own!r}")
+            raise ValueError(f"optim.{name}: {as_yaml(value)} is not allowed ({reason}); its own is {as_yaml(own)}")
     raise error
 
 
@@ -122,7 +123,7 @@ def _problems(optimizer: OptimizerFactory, rule: Rule, allowed: Sequence[str]) -
         problems.append(": needs a pattern, which is a glob on parameter names")
     lr_mult = rule.get("lr_mult", 1.0)
     if not isinstance(lr_mult, int | float) or not 0 <= lr_mult < math.inf:
-        problems.append(f".lr_mult: {lr_mult!r} is not allowed; a number ≥ 0")
+        problems.append(f".lr_mult: {as_yaml(lr_mult)} is not allowed; a number ≥ 0")
     return problems or _value_problems(optimizer, _options(rule))
 
 
@@ -130,7 +131,7 @@ def _value_problems(optimizer: OptimizerFactory, options: Mapping[str, Any]) -> 
     error = _refused(optimizer, **options)
     if error is None:
         return []
-    given = ", ".join(f"{name}={value!r}" for name, value in options.items())
+    given = ", ".join(f"{name}={as_yaml(value)}" for name, value in options.items())
     return [f": {given} is not allowed ({error})"]
 
 

@@ -30,7 +30,7 @@ def test_no_option_has_the_name_of_a_config_key(kind):
     [
         ("rounds=0", "rounds: 0 is not allowed; a whole number ≥ 1"),
         ("rounds=many", "rounds: 'many' is not allowed"),
-        ("rounds=", "rounds: None is not allowed"),
+        ("rounds=", "rounds: null is not allowed"),
         ("seconds=0", "seconds: 0 is not allowed; a number > 0"),
         ("json=yes please", "json: 'yes please' is not allowed; true or false"),
         ("epoch_rounds=-1", "epoch_rounds: -1 is not allowed; a whole number ≥ 0 or null"),
