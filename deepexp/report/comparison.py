@@ -98,15 +98,17 @@ def compare(groups: Sequence[Group], baseline: Group | None = None) -> Compariso
     with_results = [group for group in groups if group.done]
     pairs, note = _pairs(with_results, baseline)
     samples = _TestSamples()
-    made, not_made = [], []
+    made: list[Comparison] = []
+    refused: dict[tuple[str, str], list[str]] = {}
     for first, second in pairs:
         result = _compare(first, second, samples)
         if isinstance(result, str):
-            not_made.append(f"{first.label} and {second.label} were not compared: {result}")
+            refused.setdefault((first.label, result), []).append(second.label)
         else:
             made.append(result)
     corrected = statistics.holm([comparison.p for comparison in made])
     made = [replace(comparison, corrected_p=p) for comparison, p in zip(made, corrected, strict=True)]
+    not_made = [f"Not compared with {first}: {'; '.join(those)}: {why}" for (first, why), those in refused.items()]
     return Comparisons(made, not_made, note)
 
 
@@ -114,7 +116,7 @@ def find_group(groups: Sequence[Group], wanted: str) -> Group:
     """The group of a label, or of enough of it to tell (`optim.lr=0.1`); `InputError` if that is none or several."""
     words = {part.strip() for part in wanted.split(",")}
     found = [group for group in groups if group.label == wanted] or [
-        group for group in groups if words <= {part.strip() for part in group.label.split(",")}
+        group for group in groups if words <= {part.strip() for part in ",".join(group.settings).split(",")}
     ]
     if len(found) == 1:
         return found[0]

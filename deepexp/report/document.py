@@ -74,8 +74,9 @@ def _counted(runs: Sequence[Run]) -> str:
 
 
 def _summary(made: Page, report: Report) -> None:
-    if report.best:
-        made.paragraph(report.best)
+    for sentence in (report.naming, report.best):
+        if sentence:
+            made.paragraph(sentence)
     lines = [line for note in report.notes for line in note.splitlines()]
     for note in (line for line in lines if not line.startswith(" ")):
         made.note(note, "warning")

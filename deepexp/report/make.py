@@ -33,6 +33,7 @@ def make(paths: Sequence[Path], *, baseline: str | None = None, diff: bool = Fal
         varying=keys,
         constant=variation.constant(runs),
         groups=groups,
+        naming=variation.naming(groups),
         run_table=table.run_table(runs, keys),
         group_table=table.group_table(shown_groups, keys),
         best=table.best(groups),
@@ -44,8 +45,11 @@ def make(paths: Sequence[Path], *, baseline: str | None = None, diff: bool = Fal
 
 
 def _title(runs: Sequence[Run], keys: Sequence[str]) -> str:
-    what = " × ".join(keys) or "seed" if len(runs) > 1 else runs[0].name
-    return f"{what}, {len(runs):,} runs" if len(runs) > 1 else what
+    if len(runs) == 1:
+        return runs[0].name
+    more = len(keys) - variation.MOST_NAMED
+    what = [*keys[: variation.MOST_NAMED], f"{more} more"] if more > 0 else keys
+    return f"{' × '.join(what) or 'seed'}, {len(runs):,} runs"
 
 
 def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Reading) -> list[str]:

@@ -33,6 +33,8 @@ class Report:
     """What is the same in all runs and worth naming."""
     groups: Sequence[Group]
     """Runs that differ in the seed only, in the order of the grid."""
+    naming: str | None
+    """A sentence on what the names of the groups leave out, if they do."""
     run_table: Table
     """A row for each run."""
     group_table: Table | None

@@ -76,7 +76,7 @@ def _constant(report: Report) -> str:
 
 
 def _said(report: Report) -> list[str]:
-    found = [report.best, report.comparisons.note, *report.comparisons.not_made]
+    found = [report.naming, report.best, report.comparisons.note, *report.comparisons.not_made]
     return [sentence for sentence in found if sentence]
 
 

@@ -1,7 +1,8 @@
 """What varies among runs, what is the same in all of them, and which of them differ in nothing but the seed."""
 
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 
 import yaml
 
@@ -22,6 +23,12 @@ NOT_OF_THE_RESULT = frozenset(
 _PRESET = "experiment"
 """The group whose options set keys anywhere, and choose in other groups; an option of another sets its own keys."""
 GROUPS = (_PRESET, "model", "data", "optim", "schedule", "augment")
+MOST_NAMED = 4
+"""So many keys are all named in the label of a group."""
+
+USUAL = "the usual settings"
+"""The group that nothing sets apart."""
+
 _HEADLINE = ("optim.lr", "batch_size", "epochs")
 
 
@@ -30,9 +37,15 @@ class Group:
     """Runs that differ in the seed only."""
 
     label: str
+    """`optim.lr=0.1, batch_size=10`: what varies; where that is much, only what sets this group apart."""
     values: dict[str, object]
     """What varies among the groups, with the values that this one has."""
     runs: list[Run]
+
+    @property
+    def settings(self) -> list[str]:
+        """`optim.lr=0.1` and so on, for all that varies."""
+        return [f"{key}={text(value)}" for key, value in self.values.items()]
 
     @property
     def done(self) -> list[Run]:
@@ -80,10 +93,34 @@ def groups(runs: Sequence[Run]) -> list[Group]:
     found: dict[tuple[str, ...], list[Run]] = {}
     for run in runs:
         found.setdefault(tuple(_identity(value_of(run, key)) for key in keys), []).append(run)
-    return [
+    made = [
         Group(label(members[0], keys), {key: value_of(members[0], key) for key in keys}, members)
         for members in found.values()
     ]
+    return made if len(keys) <= MOST_NAMED else [replace(group, label=_apart(group, usual(made))) for group in made]
+
+
+def usual(groups: Sequence[Group]) -> dict[str, object]:
+    """Of each key that varies, the value that most of the groups have."""
+    found = {}
+    for key in groups[0].values:
+        counts = Counter(_identity(group.values[key]) for group in groups)
+        commonest = counts.most_common(1)[0][0]
+        found[key] = next(group.values[key] for group in groups if _identity(group.values[key]) == commonest)
+    return found
+
+
+def naming(groups: Sequence[Group]) -> str | None:
+    """A sentence on what the labels leave out, if they do."""
+    if not groups or len(groups[0].values) <= MOST_NAMED:
+        return None
+    most = ", ".join(f"{key}={text(value)}" for key, value in usual(groups).items())
+    return f"Settings are named by what sets them apart from the usual ones, which are {most}."
+
+
+def _apart(group: Group, usual: Mapping[str, object]) -> str:
+    own = [key for key, value in group.values.items() if _identity(value) != _identity(usual[key])]
+    return ", ".join(f"{key}={text(group.values[key])}" for key in own) or USUAL
 
 
 def label(run: Run, keys: Sequence[str]) -> str:

@@ -49,6 +49,37 @@ def test_the_same_data_in_another_folder_is_not(tmp_path):
     assert variation.varying(read_runs([tmp_path])) == []
 
 
+def test_settings_that_have_much_apart_are_named_by_what_is_rare(tmp_path):
+    """Each of seven runs changes another key: with all of them in every name, no sentence could be read."""
+    rare = {"optim.lr": 0.5, "batch_size": 7, "ema": 0.9, "accumulate": 3, "label_smoothing": 0.2, "clip_grad_norm": 2}
+    make_run(tmp_path / "first", {"optim.lr": 0.01})
+    for key, value in rare.items():
+        make_run(tmp_path / key, {"optim.lr": 0.01, key: value})
+    make_run(tmp_path / "two", {"optim.lr": 0.5, "batch_size": 7})
+    make_run(tmp_path / "cifar", {"optim.lr": 0.01, "data": "cifar10"})
+    make_run(tmp_path / "cifar, again", {"optim.lr": 0.5, "data": "cifar10"})
+    report = make([tmp_path], baseline="the usual settings")
+    assert {group.label for group in report.groups} == {
+        *("the usual settings", "optim.lr=0.5, batch_size=7", "data=cifar10", "optim.lr=0.5, data=cifar10"),
+        *(f"{key}={value}" for key, value in rare.items()),
+    }
+    assert report.naming is not None and "optim.lr=0.01" in report.naming and "batch_size=100" in report.naming
+    assert (
+        report.naming in list(text.lines(report)) and "optim.lr × " in report.title and " more, 10 runs" in report.title
+    )
+    assert len(report.comparisons.made) == 7
+    (line,) = report.comparisons.not_made
+    assert line.startswith("Not compared with the usual settings: data=cifar10; optim.lr=0.5, data=cifar10: ")
+    whole = make([tmp_path], baseline="batch_size=100, ema=0.9")  # what is usual may be said too
+    assert whole.steps_to is not None and whole.steps_to.baseline == "ema=0.9"
+
+
+def test_few_settings_are_named_in_full(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [0.1, 0.2], "batch_size": [10, 20]}, lambda job: 0.1)
+    report = make([tmp_path])
+    assert report.groups[0].label == "optim.lr=0.1, batch_size=10" and report.naming is None
+
+
 def test_data_that_were_changed_are_not_compared(tmp_path):
     make_run(tmp_path / "a", **data_in("/a", "aa", **{"optim.lr": 0.1}))
     make_run(tmp_path / "b", **data_in("/a", "bb", **{"optim.lr": 0.01}))

@@ -228,5 +228,6 @@ def test_five_hundred_runs_in_a_few_seconds(tmp_path):
     began = time.perf_counter()
     report = make([tmp_path])
     assert len(report.runs) == 500
-    assert len(report.comparisons.made) + len(report.comparisons.not_made) == 49
+    (line,) = report.comparisons.not_made  # one for the nine that differ by the same with every seed
+    assert len(report.comparisons.made) + line.count("; optim.lr=") + 1 == 49
     assert time.perf_counter() - began < 5
