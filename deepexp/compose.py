@@ -6,10 +6,9 @@ Only names are judged here: keys, groups, options, and YAML that cannot be read.
 
 import contextlib
 import copy
-import dataclasses
 import itertools
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from hydra import initialize_config_dir
@@ -38,7 +37,7 @@ class Composed:
     config: DictConfig
     """What the command reads: everything but Hydra's own node. Closed to new keys (struct)."""
     hydra: DictConfig
-    """Hydra's own node, for the record of a run and for sweepers."""
+    """Hydra's own node as the chosen options make it: its sweeper and launcher; not for the values set beside them."""
     choices: dict[str, str | None]
     """The option taken in each group of ours."""
     overrides: list[str]
@@ -48,7 +47,8 @@ class Composed:
 def compose(command: str, overrides: Sequence[str]) -> Composed:
     """The config of one job of a command (`train`: conf/train.yaml and its groups).
 
-    It may be called again and again, inside another Hydra program too, whose state it leaves alone.
+    It may be called again and again, inside another Hydra program too, whose state it leaves alone. What the same
+    options came to is not read again while no file has changed: 10 ms instead of 200.
     Raises `InputError` with one line for each unknown key, group option, override that cannot be read, value that is a
     sweep, interpolation that leads nowhere, and YAML file of the user's that is broken.
     """
@@ -58,13 +58,10 @@ def compose(command: str, overrides: Sequence[str]) -> Composed:
 
 @contextlib.contextmanager
 def composing(command: str) -> Iterator[Callable[[Sequence[str]], Composed]]:
-    """`compose` for the many jobs of a sweep, in a tenth of the time: what the same options come to is read once.
-
-    `Composed.hydra` is that of the options alone, without the record of the values that a job sets.
-    """
+    """`compose` for the many jobs of a sweep: whether files have changed is asked once."""
     with _hydra() as loader:
         composer = _Composer(command, loader)
-        yield lambda overrides: composer.compose_job(_prepared(overrides))
+        yield lambda overrides: composer.compose(_prepared(overrides))
 
 
 def expand_sweep(command: str, overrides: Sequence[str]) -> list[list[str]]:
@@ -127,22 +124,47 @@ def _hydra() -> Iterator[ConfigLoader]:
         compatibility.version_base = outer_base
 
 
+@dataclass(frozen=True)
+class _Findings:
+    """What was found out about words and about sets of options; of use while no file of the config changes."""
+
+    read: dict[str, Override | str] = field(default_factory=dict)
+    groups: dict[str, bool] = field(default_factory=dict)
+    kinds: dict[str, _Kind] = field(default_factory=dict)
+    bases: dict[tuple[str, ...], DictConfig | str] = field(default_factory=dict)
+    beginnings: dict[tuple[str, ...], Composed | None] = field(default_factory=dict)
+    known: dict[tuple[tuple[str, ...], str], str | None] = field(default_factory=dict)
+
+
+_found: dict[str, tuple[conf_files.State, _Findings]] = {}
+"""The latest findings about each command, with the state of the files that they are of."""
+
+_MOST_WORDS = 10_000
+"""Findings about more than these are thrown away, so that a process that composes for days does not grow."""
+
+
+def _findings(command: str, loader: ConfigLoader) -> _Findings:
+    state = conf_files.state(loader)
+    if state is None:
+        return _Findings()
+    before = _found.get(command)
+    if before is None or before[0] != state or len(before[1].read) > _MOST_WORDS:
+        before = _found[command] = state, _Findings()
+    return before[1]
+
+
 class _Composer:
     """One command's config and the questions about it; lives as long as one call of the functions above.
 
-    What was found out about an override or a set of options is kept, for jobs that differ in little.
+    What is found out about an override or a set of options is kept, for jobs and runs that differ in little.
     """
 
     def __init__(self, command: str, loader: ConfigLoader) -> None:
         self.command = command
         self.loader = loader
-        self.read: dict[str, Override | str] = {}
-        self.bases: dict[tuple[str, ...], DictConfig | str] = {}
-        self.beginnings: dict[tuple[str, ...], Composed | None] = {}
-        self.kinds: dict[str, _Kind] = {}
-        self.known: dict[tuple[tuple[str, ...], str], str | None] = {}
+        self.found = _findings(command, loader)
 
-    def compose(self, overrides: list[str]) -> Composed:
+    def compose_whole(self, overrides: list[str]) -> Composed:
         """The config, or one `InputError` for all problems; Hydra itself would stop at the first."""
         try:
             full = self._load(overrides)
@@ -153,22 +175,22 @@ class _Composer:
         _raise_any(self._unresolved(composed))
         return composed
 
-    def compose_job(self, overrides: list[str]) -> Composed:
-        """The same from the config of a job's options, in which its values are set as Hydra would."""
+    def compose(self, overrides: list[str]) -> Composed:
+        """The same from the config of the options, in which the values are set as Hydra would."""
         kinds = [self._kind(text) for text in overrides]
         if "other" in kinds:
-            return self.compose(overrides)
+            return self.compose_whole(overrides)
         base = self._of_options(tuple(text for text, kind in zip(overrides, kinds, strict=True) if kind == "option"))
         if base is None:
-            return self.compose(overrides)
-        composed = dataclasses.replace(base, config=copy.deepcopy(base.config), overrides=overrides)
+            return self.compose_whole(overrides)
+        composed = Composed(copy.deepcopy(base.config), base.hydra, dict(base.choices), overrides)
         try:
             for text in itertools.compress(overrides, (kind == "value" for kind in kinds)):
-                override = self.read[text]
+                override = self.found.read[text]
                 assert isinstance(override, Override)
                 OmegaConf.update(composed.config, override.key_or_group, override.value())
         except (OmegaConfBaseException, TypeError, ValueError):
-            return self.compose(overrides)  # it says what is wrong
+            return self.compose_whole(overrides)  # it says what is wrong
         _raise_any(self._unresolved(composed))
         return composed
 
@@ -186,7 +208,7 @@ class _Composer:
                 found[text] = [complaint]
                 continue
             found[text] = diagnosis.several_values(override)
-            if not diagnosis.chooses(override, self.loader):
+            if not self._chooses(override):
                 values.append(override)
             elif unknown := diagnosis.unknown_options(override, self.loader):
                 found[text] += unknown
@@ -216,43 +238,53 @@ class _Composer:
         return [list(job) for job in itertools.product(*alternatives)]
 
     def _read(self, text: str) -> Override | str:
-        if text not in self.read:
-            self.read[text] = diagnosis.parse(text, self.loader)
-        return self.read[text]
+        if text not in self.found.read:
+            self.found.read[text] = diagnosis.parse(text, self.loader)
+        return self.found.read[text]
 
     def _kind(self, text: str) -> _Kind:
-        if text not in self.kinds:
+        if text not in self.found.kinds:
             override = self._read(text)
             if isinstance(override, str):
-                self.kinds[text] = "other"
-            elif diagnosis.chooses(override, self.loader):
-                self.kinds[text] = "option"
+                self.found.kinds[text] = "other"
+            elif self._chooses(override):
+                self.found.kinds[text] = "option"
             else:
-                self.kinds[text] = "value" if _only_sets(override) else "other"
-        return self.kinds[text]
+                self.found.kinds[text] = "value" if _only_sets(override) else "other"
+        return self.found.kinds[text]
+
+    def _chooses(self, override: Override) -> bool:
+        """Whether an override chooses options of a group; a mapping sets values in one (`optim={lr: 0.1}`)."""
+        key = override.key_or_group
+        if key not in self.found.groups:
+            self.found.groups[key] = diagnosis.is_group(key, self.loader)
+        return self.found.groups[key] and not isinstance(override.value(), dict)
 
     def _of_options(self, options: tuple[str, ...]) -> Composed | None:
         """What jobs with these options begin with, values that are missing included; None if there is no such thing."""
-        if options not in self.beginnings:
+        if options not in self.found.beginnings:
             full = self._base(options)
-            self.beginnings[options] = None if isinstance(full, str) else _split(full, list(options))
-        return self.beginnings[options]
+            base = None if isinstance(full, str) else _split(full.copy(), list(options))
+            if base is not None:
+                OmegaConf.set_readonly(base.hydra, True)  # all who compose these options share it
+            self.found.beginnings[options] = base
+        return self.found.beginnings[options]
 
     def _unknown_key(self, override: Override, base: DictConfig, options: tuple[str, ...]) -> list[str]:
         question = (options, f"{override.get_key_element()} {type(override.value())}")
-        if question not in self.known:
-            self.known[question] = diagnosis.unknown_key(override, base)
-        line = self.known[question]
+        if question not in self.found.known:
+            self.found.known[question] = diagnosis.unknown_key(override, base)
+        line = self.found.known[question]
         return [line] if line else []
 
     def _base(self, options: tuple[str, ...]) -> DictConfig | str:
         """The config of these options before values are set in it, or a line that says why there is none."""
-        if options not in self.bases:
+        if options not in self.found.bases:
             try:
-                self.bases[options] = self._load(options)
+                self.found.bases[options] = self._load(options)
             except InputError as error:
-                self.bases[options] = str(error)
-        return self.bases[options]
+                self.found.bases[options] = str(error)
+        return self.found.bases[options]
 
     def _load(self, overrides: Sequence[str]) -> DictConfig:
         try:

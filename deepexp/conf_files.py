@@ -1,14 +1,17 @@
 """The YAML files behind a config: which line of which file something wrong stands on."""
 
+import contextlib
+import functools
 import os
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import yaml
 from hydra.core.config_loader import ConfigLoader
+from hydra.core.config_store import ConfigStore
 from hydra.core.object_type import ObjectType
 from hydra.errors import HydraException, MissingConfigException
 from hydra.types import RunMode
@@ -45,6 +48,55 @@ def files_of(command: str, overrides: Sequence[str], loader: ConfigLoader) -> li
     listed = loader.compute_defaults_list(command, list(overrides), RunMode.RUN).defaults
     found = [(path_of(str(default.config_path), loader), default.package or "") for default in listed]
     return [ConfFile(path, package) for path, package in found if path is not None]
+
+
+State = tuple[Any, ...]
+"""Equal for two moments between which nothing has changed that a config is composed of."""
+
+
+def state(loader: ConfigLoader) -> State | None:
+    """Which files there are, and when they were last written; None where a config depends on more than them.
+
+    That is where a defaults list of the user's asks a resolver, say `- model: ${oc.env:MODEL}`.
+    """
+    files: list[tuple[str, int, int]] = []
+    for source in loader.get_sources():
+        if source.scheme() == "file":
+            files += _stats(source.path)
+    theirs = paths.user_conf_dir()
+    if theirs is not None and any(_asks_a_resolver(*file) for file in _stats(str(theirs))):
+        return None
+    return tuple(files), _registered(ConfigStore.instance().repo)
+
+
+def _stats(folder: str) -> list[tuple[str, int, int]]:
+    """(path, time of the last change in ns, bytes) of each YAML file below a folder, in order."""
+    found = []
+    seen: set[str] = set()  # a link may lead back up
+    for above, folders, names in os.walk(folder, followlinks=True):
+        if (here := os.path.realpath(above)) in seen:
+            folders.clear()
+            continue
+        seen.add(here)
+        folders.sort()
+        for name in sorted(names):
+            if name.endswith((".yaml", ".yml")):
+                path = os.path.join(above, name)
+                with contextlib.suppress(OSError):  # a link that leads nowhere: it cannot be read either
+                    stat = os.stat(path)
+                    found.append((path, stat.st_mtime_ns, stat.st_size))
+    return found
+
+
+@functools.lru_cache(maxsize=1000)
+def _asks_a_resolver(path: str, _modified: int, _size: int) -> bool:
+    text = Path(path).read_bytes()
+    return re.search(rb"^\s*(?:-|defaults\s*:).*\$\{[^}]*:", text, re.MULTILINE) is not None
+
+
+def _registered(repo: Mapping[str, Any]) -> State:
+    """The configs that programs have put into Hydra's store."""
+    return tuple((name, _registered(it) if isinstance(it, dict) else it) for name, it in sorted(repo.items()))
 
 
 def path_of(name: str, loader: ConfigLoader) -> Path | None:

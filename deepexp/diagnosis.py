@@ -83,11 +83,6 @@ def is_group(key: str, loader: ConfigLoader) -> bool:
     return key in (f"{parent}/{name}".lstrip("/") for name in loader.list_groups(parent))
 
 
-def chooses(override: Override, loader: ConfigLoader) -> bool:
-    """Whether an override chooses options of a group; a mapping sets values in one (`optim={lr: 0.1}`)."""
-    return is_group(override.key_or_group, loader) and not isinstance(override.value(), dict)
-
-
 def unknown_options(override: Override, loader: ConfigLoader) -> list[str]:
     """A line for each option that an override of a group names and that is not there."""
     value = override.value()

@@ -6,14 +6,13 @@ import sys
 import pytest
 from hydra import compose as hydra_compose
 from hydra import initialize_config_dir
-from hydra._internal.config_loader_impl import ConfigLoaderImpl
 from hydra.core.global_hydra import GlobalHydra
 from hydra.version import VersionBase
 from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
 from deepexp import paths
-from deepexp.compose import check_jobs, compose, composing, expand_sweep
+from deepexp.compose import check_jobs, compose, expand_sweep
 from deepexp.errors import InputError
 
 
@@ -329,70 +328,3 @@ class TestSweep:
 
     def test_jobs_that_can_be_composed(self):
         check_jobs("train", expand_sweep("train", ["optim=sgd,adam", "optim.lr=0.1,0.2"]))
-
-    JOBS = (
-        [],
-        ["seed=1"],
-        ["seed=1", "seed=2", "seed=1", "optim=adam", "optim.betas=[0.5,0.9]", "optim.lr=0.3"],
-        ["optim.lr=0.3", "seed=7", "optim=adam"],  # the values may come first
-        ["optim={lr: 0.7, weight_decay: 0.1}", "model.dropout=null"],
-        ["data.root=a b,c", "name='ü (1)'", "data.root=${oc.env:HOME}"],
-        ["experiment=dropout", "scale=quick", "seed=4"],
-        ["+optim.extra=0.9", "optim.extra=0.8", "seed=1"],
-        ["++seed=3", "~augment", "seed=4"],
-        ["hydra.verbose=true", "seed=1"],
-        ["model=mine", "model.classes=3", "seed=1"],
-        ["freeze=[{pattern: features.*, share: 0.5}]"],
-        ["experiment=odd", "mine={width: 3}"],
-    )
-
-    def test_of_many_jobs_each_is_as_it_were_alone(self, tmp_path):
-        write(tmp_path / "conf" / "model" / "mine.yaml", "_target_: torch.nn.Flatten\nclasses: ???\nwidth: 3\n")
-        write(tmp_path / "conf" / "mine" / "one.yaml", "width: 1\n")
-        write(tmp_path / "conf" / "experiment" / "odd.yaml", "# @package _global_\nmine: {width: 2}\n")
-        with composing("train") as compose_job:
-            together = [compose_job(job) for job in self.JOBS * 2]
-        alone = [compose("train", job) for job in self.JOBS] * 2
-        for job, one in zip(together, alone, strict=True):
-            assert OmegaConf.to_yaml(job.config) == OmegaConf.to_yaml(one.config)
-            assert (job.choices, job.overrides) == (one.choices, one.overrides)
-            assert job.hydra.sweeper == one.hydra.sweeper
-            with pytest.raises(ConfigAttributeError):
-                job.config.no_such_key = 1
-
-    WRONG = (
-        ["seed=1", "zzz=1"],
-        ["optim=adma", "seed=1"],
-        ["optim.betas=[0.9,0.9]", "seed=1"],
-        ["seed=1,2"],
-        ["seed"],
-        ["seed=1", "batch_size=${nowhere}", "model=mine"],
-        ["seed={a: 1}", "optim=3", "+seed=1", "optim@here=sgd"],
-        ["model=broken", "seed=2"],
-        ["device='${oc.env:\\'HOME\\'}'"],
-        ["optim.groups=[{pattern: a}]", "optim.groups.foo=1"],
-    )
-
-    def test_of_many_jobs_each_is_told_what_is_wrong_as_if_alone(self, tmp_path):
-        write(tmp_path / "conf" / "model" / "mine.yaml", "_target_: torch.nn.Flatten\nclasses: ???\n")
-        write(tmp_path / "conf" / "model" / "broken.yaml", "_target_: [\n")
-        with composing("train") as compose_job:
-            for job in self.WRONG * 2:
-                with pytest.raises(InputError) as caught:
-                    compose_job(job)
-                assert str(caught.value).splitlines() == complaints(*job)
-
-    def test_what_jobs_have_in_common_is_read_once(self, monkeypatch):
-        read = []
-        original = ConfigLoaderImpl.load_configuration
-        monkeypatch.setattr(
-            ConfigLoaderImpl,
-            "load_configuration",
-            lambda *arguments, **options: read.append(arguments) or original(*arguments, **options),
-        )
-        with composing("train") as compose_job:
-            for optimizer in ("sgd", "adam"):
-                for seed in range(5):
-                    job = compose_job([f"optim={optimizer}", f"seed={seed}", "experiment=dropout", "scale=quick"])
-                    assert (job.config.seed, job.choices["optim"]) == (seed, optimizer)
-        assert len(read) == 2
