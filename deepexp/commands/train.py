@@ -82,7 +82,7 @@ def _resumes_sweep(overrides: Sequence[str]) -> bool:
 
 
 def train(
-    overrides: Sequence[str],
+    overrides: Sequence[str] | Composed,
     console: Console,
     *,
     at: Path | None = None,
@@ -90,14 +90,16 @@ def train(
 ) -> Result | None:
     """Train as the overrides say and return the result; None from a dry run, which has none.
 
+    `overrides`: words, or what they were composed to before.
     `at`: the run directory to make, where a sweep has given it a name. `loaded`: see `build.dataset`.
     Raises `InputError`, `RunFailed` or `Interrupted`; a run that had begun has recorded that in its directory.
     """
-    composed = compose("train", overrides)
+    composed = overrides if isinstance(overrides, Composed) else compose("train", overrides)
+    words = composed.overrides if isinstance(overrides, Composed) else overrides
     if composed.config.resume is not None:
         resuming.check_place(str(composed.config.resume))
         return resume(Path(composed.config.resume).expanduser(), composed, console, loaded)
-    check_swept_keys(composed, overrides)
+    check_swept_keys(composed, words)
     config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
     with console, _session(config):
         if config.dry_run:

@@ -4,7 +4,8 @@ import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
-from deepexp.errors import Interrupted
+from deepexp.compose import compose
+from deepexp.errors import InputError, Interrupted
 from deepexp.sweep import pool, server
 from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, can_go_on, finished, read_summary
 from deepexp.sweep.display import Display
@@ -171,13 +172,17 @@ class _Watcher:
         self.tries: dict[str, int] = {}
         self.has_failed = False
 
-    def started(self, task: Task) -> None:
+    def starting(self, task: Task) -> Task:
         self.tries[task.config_hash] = self.tries.get(task.config_hash, 0) + 1
         entry = self.sweep.ledger.entries[task.config_hash]
         self.sweep.ledger.record(
             replace(entry, state="running", tries=entry.tries + 1, directory=task.directory.name, reason=None, log=None)
         )
         self.sweep.display.started(task)
+        try:
+            return replace(task, composed=compose("train", task.words))
+        except InputError:  # a file has changed since all points were checked: the job says what is wrong
+            return task
 
     def progress(self, task: Task, progress: Progress) -> None:
         self.sweep.display.progress(task, progress)

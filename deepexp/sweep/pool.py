@@ -28,8 +28,8 @@ _GRACE_SECONDS = 30.0  # for a job that was asked to stop to save itself
 class Watcher(Protocol):
     """Is told what happens; an exception in it ends all jobs at once."""
 
-    def started(self, task: Task) -> None:
-        """A process for this try has begun."""
+    def starting(self, task: Task) -> Task:
+        """A process for this try is about to begin; returns what it is given."""
 
     def progress(self, task: Task, progress: Progress) -> None:
         """A job says how far it is."""
@@ -106,10 +106,10 @@ class _Pool:
         ours, theirs = multiprocessing.Pipe()
         environment = {**self.environment, **slot.environment}
         server.start()  # anew, if it was killed
+        task = self.watcher.starting(task)
         process = server.context().Process(
             target=run_job, args=(task, environment, os.getcwd(), theirs), name=task.name, daemon=False
         )
-        self.watcher.started(task)
         process.start()
         theirs.close()
         self.running.append(_Running(task, slot, process, ours))

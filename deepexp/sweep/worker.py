@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Literal
 
 from deepexp.commands.train import train
+from deepexp.compose import Composed
 from deepexp.console import Console, Horizon
 from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.metrics import EpochMetrics
@@ -44,6 +45,13 @@ class Task:
     """How many it is to train, for showing how far it is."""
     data: SharedSource | None = None
     """Its pictures, if other jobs use them too."""
+    composed: Composed | None = None
+    """What its words come to, where the parent has found that out for it."""
+
+    @property
+    def words(self) -> list[str]:
+        """What it is started with, as on a command line."""
+        return [f"resume={quote(str(self.directory))}"] if self.resumes else self.overrides
 
 
 @dataclass(frozen=True)
@@ -94,10 +102,7 @@ def _ending_of(task: Task, parent: Connection) -> Ending:
     console = _JobConsole(parent)
     loaded = {task.data.key: task.data} if task.data is not None else {}
     try:
-        if task.resumes:
-            train([f"resume={quote(str(task.directory))}"], console, loaded=loaded)
-        else:
-            train(task.overrides, console, at=task.directory, loaded=loaded)
+        train(task.composed or task.words, console, at=task.directory, loaded=loaded)
     except (Interrupted, KeyboardInterrupt) as error:
         return Ending("interrupted", str(error) or STOPPED_EARLY)
     except (InputError, RunFailed) as error:

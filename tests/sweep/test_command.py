@@ -15,8 +15,9 @@ from hydra.plugins.sweeper import Sweeper as HydraSweeper
 
 import deepexp
 from deepexp import cli
+from deepexp.compose import Composed
 from deepexp.errors import InputError
-from deepexp.sweep import ledger, pool
+from deepexp.sweep import jobs, ledger, pool
 from deepexp.sweep.command import SweepResult
 
 from .conftest import SMALL, Sweeper
@@ -146,6 +147,25 @@ def test_what_cannot_be_gone_on_with(sweep: Sweeper, folder: Path, content: str 
         (folder / "x" / "sweep.json").write_text(content)
     with pytest.raises(InputError, match=message):
         sweep("resume=x")
+
+
+def test_a_job_is_given_its_config_and_composes_it_itself_only_where_that_fails(
+    sweep: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    composed = []
+
+    def compose(command: str, words: list[str]) -> Composed:
+        composed.append(words)
+        if "seed=1" in words:
+            raise InputError("a file has changed")
+        return original(command, [*words, "name=from the parent"])
+
+    original = jobs.compose
+    monkeypatch.setattr(jobs, "compose", compose)
+    result = sweep(*QUICK, "seed=0,1")
+    assert [row.state for row in result.rows] == ["done", "done"] and len(composed) == 2
+    named = ["from the parent" in (result.directory / f"seed={seed}/.hydra/config.yaml").read_text() for seed in (0, 1)]
+    assert named == [True, False]
 
 
 def test_retries(sweep: Sweeper) -> None:
