@@ -51,6 +51,8 @@ def draw(groups: Sequence[Group], against: Against = "epochs") -> Plot | Missing
             drawn += _draw_group(axis, group, key, factor, against, style, crowded=look.are_many)
         value_axis(axis, drawn, name)
         axis.set_xlim(left=0)
+        if drawn and all(_is_dot(line.get_xdata()) for line in axis.lines):
+            axis.set_xlim(right=2 * max(line.get_xdata()[0] for line in axis.lines))  # not on the edge
     axes[1, 0].set_xlabel(_X_NAMES[against])
     if against != "seconds":
         axes[1, 0].xaxis.get_major_locator().set_params(integer=True)
@@ -88,18 +90,26 @@ def _draw_group(
     train = None if crowded else curve(runs, f"train_{key}", against, factor)
     drawn = []
     if train is not None:
-        axis.plot(train.x, train.mean, **{**style, "marker": ""}, linewidth=_TRAIN_WIDTH)
+        marker = style["marker"] if _is_dot(train.x) else ""
+        axis.plot(train.x, train.mean, **{**style, "marker": marker}, linewidth=_TRAIN_WIDTH, markersize=3)
         drawn += train.mean
     if test is not None:
         marked = style["marker"] if len(test.x) <= _MOST_MARKED and not crowded else ""
-        single = "." if len(test.x) == 1 else marked  # a line of one point cannot be seen
+        marker = (style["marker"] or ".") if _is_dot(test.x) else marked
         width = _CROWDED_WIDTH if crowded and style.get("zorder", 0) < 3 else _TEST_WIDTH
-        axis.plot(test.x, test.mean, **{**style, "marker": single}, linewidth=width, markersize=4.5)
+        size = 6.5 if _is_dot(test.x) else 4.5
+        axis.plot(test.x, test.mean, **{**style, "marker": marker}, linewidth=width, markersize=size)
         drawn += test.mean
         if len(runs) > 1 and not crowded:
-            axis.fill_between(test.x, test.low, test.high, color=style["color"], alpha=0.18, linewidth=0)
+            edge = 12 if _is_dot(test.x) else 0  # one point has no area to be filled
+            axis.fill_between(test.x, test.low, test.high, color=style["color"], alpha=0.18, linewidth=edge)
             drawn += [*test.low, *test.high]
     return drawn
+
+
+def _is_dot(x: Sequence[float]) -> bool:
+    """Whether a curve is one point, of which a line would show nothing."""
+    return len(x) == 1
 
 
 def _runs(group: Group) -> list[Run]:
@@ -135,6 +145,8 @@ def _sentences(shown: Sequence[Group], groups: Sequence[Group], look: Styles) ->
         number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         band = "" if look.are_many else "; the band reaches from the lowest to the highest test figure"
         yield f"Lines are means over {number} runs{band}."
+    if any(len(run.metrics) == 1 for group in shown for run in _runs(group)):
+        yield "A curve of one evaluation is a mark: large for test, small for training."
     if look.sentence:
         yield look.sentence
     yield from _left_out(shown, groups)

@@ -115,7 +115,9 @@ def plain_numbers(*, minor: bool = False) -> "Formatter":
             mantissa = x / 10 ** math.floor(math.log10(x) + 1e-9)
             if minor and (self._decades() > 2.5 or round(mantissa) not in (2, 5)):
                 return ""
-            return f"{x:.3g}" if 1e-4 <= x < 1e6 else f"{x:.0e}".replace("e-0", "e-").replace("e+0", "e")
+            if 1000 <= x < 1e6:
+                return f"{x:,.0f}"
+            return f"{x:.3g}" if 1e-4 <= x < 1000 else f"{x:.0e}".replace("e-0", "e-").replace("e+0", "e")
 
         def _decades(self) -> float:
             assert self.axis is not None

@@ -4,9 +4,10 @@ import itertools
 
 import pytest
 
+from deepexp import plotting
 from deepexp.report import variation
 from deepexp.report.plots import curves
-from deepexp.report.plots.plot import Missing, Plot, shortened_labels
+from deepexp.report.plots.plot import Missing, Plot, shortened_labels, value_axis
 from deepexp.report.runs import read_runs
 
 from ..synthetic import make_run, make_sweep
@@ -108,6 +109,18 @@ def test_a_legend_of_long_names_stays_within_the_picture(tmp_path):
     assert any("\n" in text.get_text() for text in figure.legends[0].get_texts())
 
 
+def test_a_curve_of_one_evaluation_is_a_mark_within_the_picture(tmp_path):
+    make_sweep(tmp_path / "s", {"epochs": [1], "optim.lr": [0.1, 0.2], "seed": [0, 1]}, lambda job: job["optim.lr"])
+    plot = curves.draw(groups(tmp_path))
+    for axis in plot.figure.axes[:2]:
+        assert axis.get_xlim() == (0, 2)
+        assert len(axis.lines) == 4 and all(line.get_marker() in ("o", "s") for line in axis.lines)
+    assert "one evaluation is a mark" in plot.caption
+    make_sweep(tmp_path / "t", {"epochs": [3], "seed": [0, 1]}, lambda job: 0.1)
+    plot = curves.draw(groups(tmp_path / "t"))
+    assert plot.figure.axes[0].get_xlim()[1] > 2.9 and "is a mark" not in plot.caption
+
+
 def test_runs_without_a_result_do_not_pass_silently(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.1, 9.0], "seed": [0, 1]},
                lambda job: NAN if job["optim.lr"] > 1 or job["seed"] else 0.2)  # fmt: skip
@@ -135,3 +148,11 @@ def test_labels_stay_different_when_they_are_shortened():
     assert shortened_labels(["a.x=1, b.x=2", "a.x=2, b.x=1"], 10)[0].startswith("a.x="), "which x is to be seen"
     assert shortened_labels(["optim.lr=0.1"]) == ["optim.lr=0.1"]
     assert shortened_labels(["k" * 60, "l" * 60], 21) == ["k" * 10 + "…" + "k" * 10, "l" * 10 + "…" + "l" * 10]
+
+
+def test_numbers_of_a_log_axis_are_all_written_alike():
+    _, axes = plotting.figure(4.0, 3.0)
+    axis = axes[0, 0]
+    value_axis(axis, [0.5, 20_000.0], "loss")
+    ticks = [axis.yaxis.get_major_formatter()(x) for x in (0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0, 1e6)]
+    assert ticks == ["0.1", "1", "10", "100", "1,000", "10,000", "1e6"]
