@@ -61,8 +61,9 @@ def chosen(runs: Sequence[Run], conditions: Sequence[Condition], options: Sequen
         check_key(condition.key, runs, options)
         value = condition.value.replace("-", " ").replace("_", " ")
         if condition.key == "status" and "*" not in value and not set(value.split(",")) <= set(STATUSES):
-            meant = did_you_mean(value, STATUSES)
-            raise InputError(f"status: there is no {condition.value!r}{meant}; one of {', '.join(STATUSES)}")
+            typed = [status.replace(" ", "-") for status in STATUSES]
+            meant = did_you_mean(condition.value, typed)
+            raise InputError(f"status: there is no {condition.value!r}{meant}; one of {', '.join(typed)}")
     return [run for run in runs if all(condition.holds(run) for condition in conditions)]
 
 

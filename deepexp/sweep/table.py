@@ -79,7 +79,7 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
     columns["test loss"] = [_loss(_figure(row, "test_loss")) for row in rows]
     if any(_figure(row, "pretrained") is not None for row in rows):
         columns["pretrained"] = [str(_figure(row, "pretrained") or "-") for row in rows]
-    columns["time"] = [_time(_figure(row, "total_seconds")) for row in rows]
+    columns["run time"] = [_time(_figure(row, "total_seconds")) for row in rows]
     columns["state"] = [_STATES[row.state] for row in rows]
     yield from Table.of_columns(columns, left={*keys, "pretrained", "state"}).lines()
 
