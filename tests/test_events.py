@@ -1,5 +1,6 @@
 import io
 import math
+import random
 import subprocess
 import sys
 import textwrap
@@ -13,6 +14,7 @@ from tensorboard.compat.proto.event_pb2 import Event
 from tensorboard.compat.proto.graph_pb2 import GraphDef
 from tensorboard.compat.proto.summary_pb2 import Summary
 from tensorboard.plugins.hparams import api_pb2, metadata
+from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import nn
 
 from deepexp import events as events_module
@@ -55,6 +57,13 @@ def test_scalars_are_what_the_library_of_protocol_buffers_makes(step, value):
     points = [Summary.Value(tag=tag, simple_value=number) for tag, number in values.items()]
     event = Event(wall_time=1.7e9, step=step, summary=Summary(value=points))
     assert events_module._scalar_event(values, step, 1.7e9) == event.SerializeToString()
+
+
+@pytest.mark.parametrize("size", [0, 1, 32, 300, 70_000])
+def test_records_are_what_tensorboard_makes(size):
+    content, expected = random.Random(size).randbytes(size), io.BytesIO()
+    RecordWriter(expected).write(content)
+    assert events_module._record(content) == expected.getvalue()
 
 
 def test_nothing_is_written_before_flush(events, tmp_path):
