@@ -5,11 +5,13 @@ only.
 """
 
 import contextlib
+import json
 import multiprocessing
 import os
 import platform
 from collections.abc import Iterator, Sequence
 from multiprocessing.context import ForkServerContext, SpawnContext
+from pathlib import Path
 
 PRELOADED = (
     "deepexp.sweep.in_server",  # has to be the first
@@ -18,7 +20,6 @@ PRELOADED = (
     "hydra.core.plugins",
     "hydra_plugins.deepexp_plugins",
     "tensorboard.compat.tensorflow_stub",
-    "tensorboard.summary.writer.record_writer",
 )
 """What the server imports, so that no job has to: itself, and what is imported late elsewhere."""
 
@@ -53,11 +54,22 @@ def start(words: Sequence[str] = ()) -> None:
 
 
 def _asked_for(words: Sequence[str]) -> list[str]:
+    all_words = [*words, *_words_before(words)]
     return [
         module
         for (key, value), module in _PRELOADED_IF_ASKED_FOR.items()
-        if any(word.startswith(key) and value in word.lower() for word in words)
+        if any(word.startswith(key) and value in word.lower() for word in all_words)
     ]
+
+
+def _words_before(words: Sequence[str]) -> list[str]:
+    """Those of the sweep that is gone on with; none where its file is no such thing, which others will say."""
+    for word in words:
+        if word.startswith("resume="):
+            path = Path(word.removeprefix("resume=").strip("'\"")).expanduser() / "sweep.json"
+            with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
+                return [str(before) for before in json.loads(path.read_bytes())["overrides"]]
+    return []
 
 
 @contextlib.contextmanager

@@ -42,6 +42,16 @@ def test_what_some_jobs_need_is_seen_in_the_words(words, modules):
     assert server._asked_for(words) == modules
 
 
+def test_a_sweep_that_is_gone_on_with_needs_what_it_needed(tmp_path):
+    sweep = tmp_path / "it's"
+    sweep.mkdir()
+    (sweep / "sweep.json").write_text(json.dumps({"overrides": ["model=torchvision", "seed=0,1"]}))
+    assert server._asked_for([f"resume={sweep}"]) == ["deepexp.models.torchvision_model"]
+    for content in ("", "[]", "{}", '{"overrides": 3}'):
+        (sweep / "sweep.json").write_text(content)
+        assert server._asked_for([f"resume={sweep}", "compile=true"]) == ["torch._dynamo.config"]
+
+
 @pytest.mark.skipif(platform.system() != "Linux", reason="jobs are forked from a server on Linux only")
 @pytest.mark.parametrize(
     ("word", "found"),
