@@ -4,6 +4,7 @@ Pure functions of the objects of a run; where the words go is `runlog.py`'s and 
 """
 
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +24,7 @@ from deepexp.rundir import HydraFiles, RunDirectory
 from deepexp.runlog import Description, Summary
 from deepexp.schema import TrainConfig
 from deepexp.trainer import Outcome, Parts
+from deepexp.yaml_file import read_list, read_mapping
 
 Names = dict[str, Any]
 """Group → the option that was chosen in it."""
@@ -82,13 +84,21 @@ def _hparams(config: TrainConfig, names: Names, run: RunDirectory) -> dict[str, 
     values: dict[str, Any] = {name: str(option) for name, option in names.items() if option is not None}
     values |= {"optim.lr": config.optim.component.arguments.get("lr", "")}
     values |= {key: getattr(config, key) for key in ("batch_size", "epochs", "seed")}
-    saved = OmegaConf.load(run.path / ".hydra" / "config.yaml")
-    for override in OmegaConf.load(run.path / ".hydra" / "overrides.yaml"):
+    saved = read_mapping(run.path / ".hydra" / "config.yaml")
+    for override in read_list(run.path / ".hydra" / "overrides.yaml"):
         key = str(override).partition("=")[0].lstrip("+")
-        value = OmegaConf.select(saved, key) if key not in PATH_KEYS else None  # where things lie changes no result
+        value = _at(key, saved) if key not in PATH_KEYS else None  # where things lie changes no result
         if isinstance(value, (bool, int, float, str)):
             values[key] = value
     return {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in values.items()}
+
+
+def _at(key: str, saved: Mapping[str, Any]) -> Any:
+    """The value of a dotted key; None where there is none."""
+    node: Any = saved
+    for part in key.split("."):
+        node = node.get(part) if isinstance(node, Mapping) else None
+    return node
 
 
 def header(config: TrainConfig, plan: Plan, data: Dataset, names: Names, model: nn.Module, run: RunDirectory) -> Header:

@@ -72,7 +72,7 @@ class EventFile:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         encoded = io.BytesIO()
-        picture.save(encoded, format="PNG")
+        picture.save(encoded, format="PNG", compress_level=1)  # half the time of the usual, for a tenth more bytes
         image = Summary.Image(
             height=picture.height,
             width=picture.width,
