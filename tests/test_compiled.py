@@ -16,7 +16,12 @@ from deepexp.trainer import Trainer
 from .same_run import assert_same_run, lines
 from .test_exact_resume import stop_after
 
-SMALL = ["data.subset=230", "batch_size=50", "epochs=3"]  # five updates an epoch, the last of 30 samples
+SMALL = [
+    "data.subset=230",
+    "data.resize=22",
+    "batch_size=50",
+    "epochs=3",
+]  # five updates an epoch, the last of 30 samples
 HAS_COMPILER = any(shutil.which(name) for name in ("g++", "c++", "clang++"))
 
 

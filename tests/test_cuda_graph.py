@@ -25,7 +25,7 @@ from .same_run import assert_same_run, lines
 from .tape import Refusing, Tape
 from .test_exact_resume import stop_after
 
-SMALL = ["data.subset=230", "batch_size=50", "epochs=3", "cuda_graph=true"]
+SMALL = ["data.subset=230", "data.resize=22", "batch_size=50", "epochs=3", "cuda_graph=true"]
 UPDATES, WARM_UP = 4, 3  # of an epoch, of the size that is recorded: a last one has 30 samples
 
 

@@ -16,7 +16,7 @@ from deepexp.trainer import Trainer
 
 from .same_run import assert_same_run
 
-SMALL = ["epochs=3", "data.subset=60", "batch_size=20", "log_every=2", "checkpoint.every_minutes=10"]
+SMALL = ["epochs=3", "data.subset=60", "data.resize=22", "batch_size=20", "log_every=2", "checkpoint.every_minutes=10"]
 STOPPED_AFTER = 5  # of nine updates, three an epoch
 
 MODELS = {

@@ -24,7 +24,8 @@ from .same_run import assert_same_run
 
 CPU = torch.device("cpu")
 SMALL = ["model=monster", "model.pretrained=false", "model.nb_residual_blocks=1", "model.nb_channels=8",
-         "data.subset=230", "batch_size=50", "epochs=5", "freeze=[{pattern: features.*, epochs: 3}]"]  # fmt: skip
+         "data.subset=230", "data.resize=22", "batch_size=50", "epochs=5",
+         "freeze=[{pattern: features.*, epochs: 3}]"]  # fmt: skip
 FROZEN_EPOCHS, BATCHES = 3, 5  # the last of 30 samples
 UPDATES = {50: 4, 30: 1}
 
@@ -74,7 +75,7 @@ def alexnet(tmp_path) -> str:
 def test_a_pretrained_layer_is_kept_for_half_the_epochs_by_habit(run, alexnet):
     words = [*SMALL, f"model.pretrained={alexnet}", "freeze=null", "epochs=4"]
     kept = run(words, folder="kept")
-    assert choice(kept) == "yes, 7.4 MB for 2 epochs"  # 590 samples of 64 maps of 7×7
+    assert choice(kept) == "yes, 2.4 MB for 2 epochs"  # 590 samples of 64 maps of 4×4
     assert "(features) give instead of computing it in each epoch: yes" in (kept.directory / "run.log").read_text()
     assert_same_run(kept.directory, run([*words, "cache_frozen=false"], folder="computed").directory)
 
@@ -258,7 +259,7 @@ def test_a_run_without_the_memory_is_the_same(run, monkeypatch):
     monkeypatch.setattr(frozen_features, "available_bytes", lambda device: 1000)
     monkeypatch.setattr(frozen_features, "available_cores", torch.get_num_threads)
     computed = run(SMALL, folder="computed")
-    assert choice(computed) == "no, 7.4 MB are more than half of the memory for this run, 1.0 kB"
+    assert choice(computed) == "no, 2.4 MB are more than half of the memory for this run, 1.0 kB"
     assert_same_run(kept.directory, computed.directory)
 
 

@@ -17,7 +17,7 @@ from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.step import Step
 from deepexp.trainer import Trainer
 
-SMALL = ["epochs=2", "data.subset=60", "batch_size=20"]
+SMALL = ["epochs=2", "data.subset=60", "data.resize=22", "batch_size=20"]
 
 
 def resume(result, *overrides):
@@ -255,7 +255,14 @@ def test_memory_is_flat_over_thousands_of_steps(tmp_path, monkeypatch):
     if not os.path.exists("/proc/self/statm"):
         pytest.skip("memory is read from /proc")
     monkeypatch.setattr(Trainer, "_save_is_due", noted)
-    words = ["data.subset=1000", "batch_size=1", "epochs=6", "checkpoint.every_minutes=0.0166", "optim.lr=0.001"]
+    words = [
+        "data.subset=1000",
+        "data.resize=22",
+        "batch_size=1",
+        "epochs=6",
+        "checkpoint.every_minutes=0.0166",
+        "optim.lr=0.001",
+    ]
     deepexp.train([*words, "threads=1", "device=cpu", f"output_dir={tmp_path}"], quiet=True)
     assert len(resident) == 12
     after_warm_up = resident[4:]  # two epochs: the second evaluation finds the memory of the first one in pieces

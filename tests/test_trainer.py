@@ -13,7 +13,7 @@ from deepexp import checkpoint, runtime
 from deepexp.data.digits import Digits
 from deepexp.errors import RunFailed
 
-SMALL = ["epochs=2", "data.subset=300", "batch_size=50"]
+SMALL = ["epochs=2", "data.subset=300", "data.resize=22", "batch_size=50"]
 
 
 def step_losses(result) -> list[float]:
@@ -269,7 +269,7 @@ def test_averaged_weights_are_the_ones_that_are_tested(run):
 
 
 def test_a_result_s_model_makes_the_predictions_that_were_saved(run):
-    result = run([*SMALL, "batch_norm=true"])
+    result = run([*SMALL, "data.resize=28", "batch_norm=true"])
     _, test = Digits().load()
     assert not result.model.training
     images = F.interpolate(test.images, size=(28, 28), mode="bilinear", antialias=True)
