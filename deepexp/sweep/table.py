@@ -69,7 +69,10 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def lines(rows: Sequence[Row]) -> Iterator[str]:
-    """The table, its titles first."""
+    """The table, its titles first, of the jobs that were started: hundreds may not have been."""
+    rows = [row for row in rows if row.state != "queued"]
+    if not rows:
+        return
     keys = _keys(rows)
     columns = {key: [row.varying.get(key, "") for row in rows] for key in keys}
     if any(_figure(row, "val_error_rate") is not None for row in rows):
@@ -91,6 +94,7 @@ def lines_over_seeds(rows: Sequence[Row]) -> list[str]:
         if REPEATED in row.varying:
             rest = tuple((key, value) for key, value in row.varying.items() if key != REPEATED)
             groups.setdefault(rest, []).append(row)
+    groups = {rest: group for rest, group in groups.items() if any(row.state != "queued" for row in group)}
     if not any(len(group) > 1 for group in groups.values()):
         return []
     keys = [key for key in _keys(rows) if key != REPEATED]

@@ -177,7 +177,9 @@ def test_stopping_at_a_failure(sweep: Sweeper, capsys: pytest.CaptureFixture[str
     words = ["hydra.launcher.on_failure=stop", "hydra.launcher.jobs=1"]
     result = sweep(*QUICK, *words, "model.trouble=raise,none")
     assert [row.state for row in result.rows] == ["failed", "queued"]
-    assert "1 of 2 jobs is not finished: 1 not run\n" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert "1 of 2 jobs is not finished: 1 not run\n" in out and "model.trouble=none" not in out
+    assert "none,queued" in (result.directory / "table.csv").read_text()
 
 
 def test_a_sweep_at_work_is_left_alone(sweep: Sweeper) -> None:

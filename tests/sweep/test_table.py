@@ -48,6 +48,16 @@ def test_mean_and_sample_deviation_over_seeds() -> None:
     assert "5.00%" in lines[2] and lines[2].endswith("1 of 2")
 
 
+def test_jobs_that_were_not_started_are_counted_and_not_listed() -> None:
+    rows = [
+        row(0.1, a="x", seed="0"),
+        *(replace(row(None, a=a, seed=seed), state="queued") for a, seed in ("x1", "y0", "y1")),
+    ]
+    assert len(list(table.lines(rows))) == 2 and list(table.lines(rows[1:])) == []
+    (_, line) = table.lines_over_seeds(rows)
+    assert line.startswith("x") and line.endswith("1 of 2")
+
+
 def test_no_means_where_the_seed_does_not_vary() -> None:
     assert table.lines_over_seeds([row(0.1, a="x"), row(0.2, a="y")]) == []
     assert table.lines_over_seeds([row(0.1, seed="3")]) == []
