@@ -141,10 +141,10 @@ Digits = tuple[Tensor, Tensor, Tensor, Tensor]
 
 @pytest.fixture(scope="module")
 def digits() -> Digits:
-    """Real digits as the model takes them: 32×32, three channels, normalised; training and test pictures and labels."""
+    """Real digits as the model takes them: 22×22, three channels, normalised; training and test pictures and labels."""
     pictures, labels = load_digits(return_X_y=True)
     x = torch.tensor(pictures, dtype=torch.float32).reshape(-1, 1, 8, 8)
-    x = F.interpolate(x, size=(32, 32), mode="bilinear").expand(-1, 3, -1, -1)
+    x = F.interpolate(x, size=(22, 22), mode="bilinear").expand(-1, 3, -1, -1)
     train, test = train_test_split(range(len(labels)), test_size=0.2, stratify=labels, random_state=0)
     x = (x - x[train].mean()) / x[train].std()
     x, y = x.contiguous(memory_format=torch.channels_last), torch.tensor(labels)
@@ -177,8 +177,8 @@ def test_a_small_one_learns_real_digits(digits: Digits):
 @pytest.mark.slow
 def test_the_whole_one_learns_real_digits(digits: Digits):
     torch.manual_seed(0)
-    model = Monster(shape=(3, 32, 32), classes=10)
+    model = Monster(shape=(3, 22, 22), classes=10)
 
     error_rate = train(model, torch.optim.Adam(model.parameters(), lr=1e-3), digits, epochs=3)
 
-    assert error_rate < 0.15  # 0.07 here and 0.03 with seed 1
+    assert error_rate < 0.15  # 0.04 here, 0.06 and 0.04 with seeds 1 and 2
