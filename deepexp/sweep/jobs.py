@@ -5,7 +5,7 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
 
 from deepexp.compose import compose
-from deepexp.errors import InputError, Interrupted
+from deepexp.errors import Interrupted
 from deepexp.sweep import pool, server
 from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, can_go_on, finished, read_summary
 from deepexp.sweep.display import Display
@@ -181,7 +181,7 @@ class _Watcher:
         self.sweep.display.started(task)
         try:
             return replace(task, composed=compose("train", task.words))
-        except InputError:  # a file has changed since all points were checked: the job says what is wrong
+        except Exception:  # a file has changed since all points were checked: the job, and it alone, fails for that
             return task
 
     def progress(self, task: Task, progress: Progress) -> None:

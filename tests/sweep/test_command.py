@@ -157,7 +157,7 @@ def test_a_job_is_given_its_config_and_composes_it_itself_only_where_that_fails(
     def compose(command: str, words: list[str]) -> Composed:
         composed.append(words)
         if "seed=1" in words:
-            raise InputError("a file has changed")
+            raise OSError("a file is gone")
         return original(command, [*words, "name=from the parent"])
 
     original = jobs.compose
