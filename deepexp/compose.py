@@ -248,7 +248,7 @@ class _Composer:
             if isinstance(override, str):
                 self.found.kinds[text] = "other"
             elif self._chooses(override):
-                self.found.kinds[text] = "option"
+                self.found.kinds[text] = "other" if "${" in text else "option"  # what it says may change
             else:
                 self.found.kinds[text] = "value" if _only_sets(override) else "other"
         return self.found.kinds[text]

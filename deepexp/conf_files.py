@@ -59,18 +59,18 @@ def state(loader: ConfigLoader) -> State | None:
 
     That is where a defaults list of the user's asks a resolver, say `- model: ${oc.env:MODEL}`.
     """
-    files: list[tuple[str, int, int]] = []
+    files: list[tuple[str, int, int, int, int]] = []
     for source in loader.get_sources():
         if source.scheme() == "file":
             files += _stats(source.path)
     theirs = paths.user_conf_dir()
-    if theirs is not None and any(_asks_a_resolver(*file) for file in _stats(str(theirs))):
+    if theirs is not None and any(map(_may_ask_a_resolver, _stats(str(theirs)))):
         return None
     return tuple(files), _registered(ConfigStore.instance().repo)
 
 
-def _stats(folder: str) -> list[tuple[str, int, int]]:
-    """(path, time of the last change in ns, bytes) of each YAML file below a folder, in order."""
+def _stats(folder: str) -> list[tuple[str, int, int, int, int]]:
+    """(path, time of the last write in ns, bytes, time of the last change, number) of each YAML file, in order."""
     found = []
     seen: set[str] = set()  # a link may lead back up
     for above, folders, names in os.walk(folder, followlinks=True):
@@ -84,14 +84,22 @@ def _stats(folder: str) -> list[tuple[str, int, int]]:
                 path = os.path.join(above, name)
                 with contextlib.suppress(OSError):  # a link that leads nowhere: it cannot be read either
                     stat = os.stat(path)
-                    found.append((path, stat.st_mtime_ns, stat.st_size))
+                    found.append((path, stat.st_mtime_ns, stat.st_size, stat.st_ctime_ns, stat.st_ino))
     return found
 
 
+def _may_ask_a_resolver(file: tuple[str, int, int, int, int]) -> bool:
+    """Whether a defaults list could; also where a file cannot be read, which matters only to those who choose it."""
+    try:
+        return _has_defaults_and_a_resolver(file)
+    except OSError:
+        return True
+
+
 @functools.lru_cache(maxsize=1000)
-def _asks_a_resolver(path: str, _modified: int, _size: int) -> bool:
-    text = Path(path).read_bytes()
-    return re.search(rb"^\s*(?:-|defaults\s*:).*\$\{[^}]*:", text, re.MULTILINE) is not None
+def _has_defaults_and_a_resolver(file: tuple[str, int, int, int, int]) -> bool:
+    text = Path(file[0]).read_bytes()
+    return b"defaults" in text and re.search(rb"\$\{[^}]*:", text) is not None
 
 
 def _registered(repo: Mapping[str, Any]) -> State:

@@ -16,6 +16,8 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Literal
 
+from hydra.core.utils import setup_globals
+
 from deepexp.commands.train import train
 from deepexp.compose import Composed
 from deepexp.console import Console, Horizon
@@ -101,6 +103,7 @@ def kill_with_children(job: int) -> None:
 def _ending_of(task: Task, parent: Connection) -> Ending:
     console = _JobConsole(parent)
     loaded = {task.data.key: task.data} if task.data is not None else {}
+    setup_globals()  # Hydra's resolvers, such as `now`: nothing else starts Hydra where a config is handed over
     try:
         train(task.composed or task.words, console, at=task.directory, loaded=loaded)
     except (Interrupted, KeyboardInterrupt) as error:

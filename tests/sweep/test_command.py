@@ -168,6 +168,10 @@ def test_a_job_is_given_its_config_and_composes_it_itself_only_where_that_fails(
     assert named == [True, False]
 
 
+def test_jobs_know_the_resolvers_of_hydra(sweep: Sweeper) -> None:
+    assert sweep(*QUICK, "seed=0,1", "name=x${now:%Y}", quiet=True).failures == []
+
+
 def test_retries(sweep: Sweeper) -> None:
     result = sweep(*QUICK, "model.trouble=once,raise", "hydra.launcher.retries=1", quiet=True)
     assert [(row.state, row.tries) for row in result.rows] == [("done", 2), ("failed", 2)]
