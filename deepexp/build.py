@@ -99,7 +99,7 @@ def model(
     return made.to(device=device, memory_format=torch.channels_last)
 
 
-def resolve_pretrained(config: TrainConfig, shape: Shape, classes: int) -> None:
+def resolve_pretrained(config: TrainConfig) -> None:
     """Settle `model.pretrained=auto` once, in the config itself, so that what is saved says what was done.
 
     Raises `InputError` if weights that are asked for outright cannot be had: before a run begins that needs them.
@@ -107,13 +107,13 @@ def resolve_pretrained(config: TrainConfig, shape: Shape, classes: int) -> None:
     arguments = config.model.component.arguments
     if arguments.get("pretrained") == "auto":
         arguments["pretrained"] = pretrained.resolve("auto").choice
-    elif arguments.get("pretrained"):
-        made: Any = model(config, shape, classes, "meta")
-        if hasattr(made, "fetch_pretrained"):
-            try:
-                made.fetch_pretrained()
-            except InputError as error:
-                raise InputError(f"model.{error}") from error
+        return
+    fetch = getattr(_target("model", config.model.component), "fetch_pretrained", None)
+    if fetch is not None:
+        try:
+            fetch(**arguments)
+        except InputError as error:
+            raise InputError(f"model.{error}") from error
 
 
 def optimizer(

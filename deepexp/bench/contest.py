@@ -75,7 +75,7 @@ def opened(overrides: Sequence[str], against: Sequence[str] | str) -> Iterator[C
     taking_part, left_out = rivals(against)
     composed = compose("train", overrides)
     config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
-    build.resolve_pretrained(config, plan.shape, len(plan.info.classes))
+    build.resolve_pretrained(config)
     ours = dict(os.environ)
     rival = startup.users_environment()
     environments = {OURS: ours, **{name: ours if name == BARE else rival for name in taking_part}, LIMIT: ours}

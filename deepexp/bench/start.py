@@ -121,7 +121,7 @@ def _prepared(overrides: Sequence[str], folder: Path) -> tuple[list[str], Compos
         words = [*words, f"data.cache={quote(str(folder / 'cache'))}"]
         composed = compose("train", words)
     config, plan = _planned(composed)
-    build.resolve_pretrained(config, plan.shape, len(plan.info.classes))
+    build.resolve_pretrained(config)
     return words, composed, config, plan
 
 

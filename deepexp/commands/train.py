@@ -105,7 +105,7 @@ def train(
         if config.dry_run:
             dry_run.show(config, plan, composed, console)
             return None
-        build.resolve_pretrained(config, plan.shape, len(plan.info.classes))
+        build.resolve_pretrained(config)
         data = build.dataset(config, plan, loaded)
         files = describe.hydra_files(composed, config)
         name = config.name or str(composed.choices["model"])

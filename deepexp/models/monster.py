@@ -84,9 +84,13 @@ class Monster(nn.Module):
         """The lecture's habit; a random first layer learns from the beginning."""
         return [{"pattern": f"{module}.*", "share": 0.5} for module in self.pretrained_modules]
 
-    def fetch_pretrained(self) -> None:
-        """See to it that what `load_pretrained` takes is here; `InputError` if it cannot be had or does not fit."""
-        weights.resolve(self.pretrained)
+    @staticmethod
+    def fetch_pretrained(*, pretrained: weights.Choice = False, **_: Any) -> None:
+        """See to it that what `load_pretrained` takes is here; `InputError` if it cannot be had or does not fit.
+
+        Called with the arguments that a model will be made of.
+        """
+        weights.resolve(pretrained)
 
     def load_pretrained(self) -> None:
         """Put the weights of the first layer in; `InputError` if they cannot be had or do not fit."""

@@ -69,10 +69,14 @@ class TorchvisionModel(nn.Module):
         """`imagenet`, or None where its weights were not asked for."""
         return "imagenet" if self.pretrained else None
 
-    def fetch_pretrained(self) -> None:
-        """See to it that the published weights are here; `InputError` if they cannot be had."""
-        if self.pretrained:
-            weights.weights_file(models.get_model_weights(self.name).DEFAULT.url)
+    @staticmethod
+    def fetch_pretrained(*, name: str, pretrained: bool = False, **_: Any) -> None:
+        """See to it that the published weights are here; `InputError` if they cannot be had.
+
+        Called with the arguments that a model will be made of.
+        """
+        if pretrained:
+            weights.weights_file(models.get_model_weights(name).DEFAULT.url)
 
     def load_pretrained(self) -> None:
         """Put the published weights into every layer of their shape; `InputError` if they cannot be had."""

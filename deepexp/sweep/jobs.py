@@ -10,7 +10,15 @@ from deepexp.sweep import pool, server
 from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, can_go_on, finished, read_summary
 from deepexp.sweep.display import Display
 from deepexp.sweep.ledger import Entry, Ledger, read
-from deepexp.sweep.points import Checked, Point, check_points, choose_data_mode, choose_pretrained, settled
+from deepexp.sweep.points import (
+    Checked,
+    Point,
+    check_points,
+    check_pretrained,
+    choose_data_mode,
+    choose_pretrained,
+    settled,
+)
 from deepexp.sweep.settings import LauncherConfig
 from deepexp.sweep.shared_data import SharedData
 from deepexp.sweep.slots import Slot, make_slots, threads_of_a_job
@@ -65,7 +73,10 @@ class Sweep:
             any_gpu=all(point.config.device in ("auto", "cuda", "cpu") for point in checked),
         )
         batch = self._settle(checked, slots)
-        self._data.load(self._without_result(batch))
+        unfinished = self._without_result(batch)
+        entries = read(self.directory.path / LEDGER)
+        check_pretrained([point for point in unfinished if not self._has_checkpoint(entries.get(point.config_hash))])
+        self._data.load(unfinished)
         self._enter(batch)
         self._run(batch, slots, handed.config)
         return [self.row(point) for point in batch]
@@ -107,6 +118,11 @@ class Sweep:
         entries = read(self.directory.path / LEDGER)
         once = {point.config_hash: point for point in batch}
         return [point for name, point in once.items() if name not in entries or not self._is_done(entries[name])]
+
+    def _has_checkpoint(self, entry: Entry | None) -> bool:
+        """Whether its run goes on from one, which has the weights that it began with."""
+        run = self.directory.path / entry.directory if entry and entry.directory else None
+        return run is not None and can_go_on(run) and any((run / "checkpoints").glob("*.pt"))
 
     def _is_done(self, entry: Entry) -> bool:
         """Whether its run came to its end, whatever the entry says."""

@@ -16,7 +16,7 @@ from deepexp.rundir import FORMAT
 from deepexp.storage import AppendFile
 
 State = Literal["queued", "running", "done", "failed", "killed", "interrupted"]
-"""`interrupted`: it was told to stop, and has saved itself."""
+"""`interrupted`: its sweep was told to stop, and it goes on from what it has saved."""
 
 
 @dataclass(frozen=True)

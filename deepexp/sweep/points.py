@@ -54,31 +54,6 @@ class Point:
     """As it was checked: without the choices made for the whole sweep."""
 
 
-@dataclass(frozen=True)
-class _Known:
-    """What was found out about the points so far, and need not be again."""
-
-    plans: dict[str, check.Plan] = field(default_factory=dict)
-    """Points that differ in their seed alone have one together."""
-    models: dict[str, InputError | None] = field(default_factory=dict)
-    """Those of which the pretrained weights were asked for outright, and why these cannot be had."""
-
-    def check_pretrained(self, config: TrainConfig, plan: check.Plan) -> None:
-        """Raise `InputError` if they cannot: the same at once for all points with that model."""
-        component = config.model.component
-        if component.arguments.get("pretrained") == "auto":
-            return  # that is chosen for all jobs together
-        model = json.dumps([component.target, component.arguments], sort_keys=True, default=repr)
-        if model not in self.models:
-            self.models[model] = None
-            try:
-                build.resolve_pretrained(config, plan.shape, len(plan.info.classes))
-            except InputError as error:
-                self.models[model] = error
-        if (refused := self.models[model]) is not None:
-            raise refused
-
-
 def check_points(points: Sequence[Sequence[str]], fixed: Collection[str], *, needs_validation: bool) -> list[Checked]:
     """Compose and check every point; one `InputError` for all problems, each with the points that have it.
 
@@ -88,13 +63,13 @@ def check_points(points: Sequence[Sequence[str]], fixed: Collection[str], *, nee
     names = job_names(varying)
     checked: list[Checked] = []
     problems: dict[str, list[str]] = {}
-    known = _Known()
+    plans: dict[str, check.Plan] = {}
     with composing("train") as compose:
         for words, values, name in zip(points, varying, names, strict=True):
             try:
                 composed = compose(words)
                 checked.append(
-                    _check_point(composed, list(words), values, name, known, needs_validation=needs_validation)
+                    _check_point(composed, list(words), values, name, plans, needs_validation=needs_validation)
                 )
             except InputError as error:
                 for line in str(error).splitlines():
@@ -116,6 +91,27 @@ def choose_pretrained(points: Sequence[Checked]) -> bool | str | None:
         if point.config.model.component.arguments.get("pretrained") == "auto":
             return pretrained.resolve("auto").choice
     return None
+
+
+def check_pretrained(points: Sequence[Point]) -> None:
+    """Look for the weights that are asked for outright, once for each model, before the first of these jobs begins.
+
+    `InputError` for all that cannot be had, with the points that it was for.
+    """
+    models: dict[str, list[Point]] = {}
+    for point in points:
+        component = point.config.model.component
+        if component.arguments.get("pretrained") != "auto":  # that is chosen for all jobs together
+            key = json.dumps([component.target, component.arguments], sort_keys=True, default=repr)
+            models.setdefault(key, []).append(point)
+    problems: dict[str, list[str]] = {}
+    for those in models.values():
+        try:
+            build.resolve_pretrained(those[0].config)
+        except InputError as error:
+            problems.setdefault(str(error), []).extend(point.name for point in those)
+    if problems:
+        raise refusal(problems, len(points))
 
 
 def choose_data_mode(points: Sequence[Checked], slots: Sequence[Slot]) -> DataMode | None:
@@ -161,18 +157,18 @@ def _check_point(
     words: list[str],
     varying: dict[str, str],
     name: str,
-    known: _Known,
+    plans: dict[str, check.Plan],
     *,
     needs_validation: bool,
 ) -> Checked:
+    """`plans`: those made so far, of which points that differ in their seed alone have one together."""
     check_swept_keys(composed, words)
     resolved: Any = OmegaConf.to_container(composed.config, resolve=True)
     if not varying:  # then it is the only one, and its run is named as one alone would be
         name = job_names([{}], str(composed.config.name or composed.choices["model"]))[0]
     but_for_the_seed = config_hash({key: value for key, value in resolved.items() if key != "seed"})
-    config, plan = check.typed_and_planned(resolved, known.plans.get(but_for_the_seed))
-    known.plans[but_for_the_seed] = plan
-    known.check_pretrained(config, plan)
+    config, plan = check.typed_and_planned(resolved, plans.get(but_for_the_seed))
+    plans[but_for_the_seed] = plan
     for key in NOT_OF_THE_RESULT:
         if key in varying:
             raise InputError(f"{key}: cannot be different from job to job")

@@ -18,7 +18,7 @@ from typing import Protocol
 from deepexp.interrupt import StopRequest
 from deepexp.sweep import server
 from deepexp.sweep.slots import Slot
-from deepexp.sweep.worker import STOPPED_EARLY, Ending, Progress, Task, kill_with_children, run_job
+from deepexp.sweep.worker import NOT_TRAINING, Ending, Progress, Task, kill_with_children, run_job
 
 _POLL_SECONDS = 0.2
 _SERVER_GONE = 255  # what multiprocessing says of a process whose server cannot tell any more
@@ -141,6 +141,8 @@ class _Pool:
         if job.is_late and ending.state != "done":
             limit = self.time_limit or 0.0
             ending = Ending("failed", f"took longer than hydra.launcher.time_limit_minutes={limit / 60:g}")
+        elif ending.state == "interrupted" and not stopping:  # somebody else has stopped it, and it alone
+            ending = Ending("killed", ending.reason)
         job.pipe.close()
         return self.watcher.ended(job.task, Ending(ending.state, ending.reason, seconds), stopping=stopping)
 
@@ -176,8 +178,8 @@ def _ending_of(job: _Running) -> Ending:
     """What is to be said of a job that has not told itself how it ended."""
     if job.was_stubborn:
         return Ending("killed", f"did not stop within {_GRACE_SECONDS:g} s")
-    if job.asked is not None and job.process.exitcode == -signal.SIGTERM:  # it had not even taken to its own handler
-        return Ending("interrupted", STOPPED_EARLY)
+    if job.asked is not None and job.process.exitcode == -signal.SIGTERM:  # before or after it holds signals back
+        return Ending("interrupted", NOT_TRAINING)
     return Ending("killed", _how_it_died(job.process.exitcode))
 
 

@@ -27,7 +27,7 @@ from deepexp.orphans import die_with_parent
 from deepexp.overrides import quote
 from deepexp.sweep.shared_data import SharedSource
 
-STOPPED_EARLY = "stopped before it began to train"
+NOT_TRAINING = "stopped while it was not training"
 _PROGRESS_SECONDS = 0.2
 
 
@@ -107,7 +107,7 @@ def _ending_of(task: Task, parent: Connection) -> Ending:
     try:
         train(task.composed or task.words, console, at=task.directory, loaded=loaded)
     except (Interrupted, KeyboardInterrupt) as error:
-        return Ending("interrupted", str(error) or STOPPED_EARLY)
+        return Ending("interrupted", str(error) or NOT_TRAINING)
     except (InputError, RunFailed) as error:
         return Ending("failed", _show(error))
     except Exception as error:

@@ -170,5 +170,5 @@ def test_weights_that_cannot_be_had_are_named(tmp_path: Path, monkeypatch: pytes
     with pytest.raises(InputError, match=r"net-0123abcd\.pth is missing, and downloading it from"):
         build(pretrained=True).load_pretrained()
     with pytest.raises(InputError, match=r"net-0123abcd\.pth is missing"):
-        build(pretrained=True).fetch_pretrained()
-    build(pretrained=False).fetch_pretrained()
+        TorchvisionModel.fetch_pretrained(name=SMALL, pretrained=True, dropout=0.1)
+    TorchvisionModel.fetch_pretrained(name=SMALL, pretrained=False, dropout=0.1)

@@ -34,6 +34,8 @@ MODULE = """
                 raise OverflowError("too much for me")
             if self.trouble == "kill":
                 os.kill(os.getpid(), signal.SIGKILL)
+            if self.trouble == "stop":
+                os.kill(os.getpid(), signal.SIGTERM)
             if self.trouble == "sleep":
                 time.sleep(600)
             if self.trouble == "slow":
@@ -48,7 +50,7 @@ Sweeper = Callable[..., SweepResult]
 
 @pytest.fixture
 def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """The working directory, with `model=troubled model.trouble=raise|kill|diverge|sleep|slow|once|none` in it."""
+    """The working directory, with `model=troubled model.trouble=raise|kill|stop|diverge|sleep|slow|once|none` in it."""
     (tmp_path / "troubled_model.py").write_text(textwrap.dedent(MODULE))
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "troubled.yaml").write_text(

@@ -5,11 +5,13 @@ import json
 import shutil
 import sys
 import types
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper as HydraSweeper
 
@@ -86,10 +88,11 @@ def test_each_failure_costs_its_job_alone(
     sweep: Sweeper, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "_GRACE_SECONDS", 0.5)
-    result = sweep(*QUICK, "hydra.launcher.time_limit_minutes=0.1", "model.trouble=diverge,raise,kill,sleep,none")
-    assert [row.state for row in result.rows] == ["failed", "failed", "killed", "failed", "done"]
-    diverged, raised, killed, late, _ = (row.reason for row in result.rows)
+    result = sweep(*QUICK, "hydra.launcher.time_limit_minutes=0.1", "model.trouble=diverge,raise,kill,stop,sleep,none")
+    assert [row.state for row in result.rows] == ["failed", "failed", "killed", "killed", "failed", "done"]
+    diverged, raised, killed, stopped, late, _ = (row.reason for row in result.rows)
     assert "diverged" in str(diverged) and "OverflowError: too much for me" in str(raised)
+    assert "stopped by a signal after step 1" in str(stopped), "by somebody else than the sweep"
     assert "SIGKILL" in str(killed) and "time_limit_minutes=0.1" in str(late)
     out = capsys.readouterr().out
     for row in result.failures:
@@ -166,6 +169,22 @@ def test_a_job_is_given_its_config_and_composes_it_itself_only_where_that_fails(
     assert [row.state for row in result.rows] == ["done", "done"] and len(composed) == 2
     named = ["from the parent" in (result.directory / f"seed={seed}/.hydra/config.yaml").read_text() for seed in (0, 1)]
     assert named == [True, False]
+
+
+def test_weights_are_asked_for_only_by_jobs_that_begin_with_them(sweep: Sweeper, folder: Path) -> None:
+    torch.save({"features.0.weight": torch.zeros(64, 3, 11, 11), "features.0.bias": torch.zeros(64)}, folder / "w.pt")
+    words = ["model=monster", "model.nb_residual_blocks=1", "model.nb_channels=8", "model.pretrained=w.pt"]
+    result = sweep(*words, "data=synthetic", "seed=0", quiet=True)
+    (folder / "w.pt").unlink()
+    (status,) = result.directory.glob("*/status.json")
+    status.write_text(status.read_text().replace('"done"', '"killed-by-signal"'))
+    written = ledger.Ledger(result.directory / "ledger.jsonl")
+    written.record(*(replace(entry, state="interrupted") for entry in written.entries.values()))
+    written.close()
+    again = sweep(f"resume={result.directory}", quiet=True)
+    assert [(row.state, row.tries) for row in again.rows] == [("done", 2)]
+    with pytest.raises(InputError, match=r"w\.pt cannot be read"):
+        sweep(f"resume={result.directory}", "seed=0,1", quiet=True)
 
 
 def test_jobs_know_the_resolvers_of_hydra(sweep: Sweeper) -> None:

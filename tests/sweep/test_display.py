@@ -15,6 +15,14 @@ def task(name: str) -> Task:
     return Task(name, name, [], Path(name), False, Path("log"), 2)
 
 
+def make_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
+    """Where the standard streams go from now on."""
+    terminal = Terminal()
+    monkeypatch.setattr("sys.stdout", terminal)
+    monkeypatch.setattr("sys.stderr", terminal)
+    return terminal
+
+
 SUMMARY = {"test_errors": 12, "test_samples": 1000, "test_error_rate": 0.012}
 
 
@@ -43,9 +51,7 @@ def test_piped_there_is_one_line_a_job(capsys: pytest.CaptureFixture[str]) -> No
 
 
 def test_an_interrupted_job_has_not_failed(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stdout", terminal)
-    monkeypatch.setattr("sys.stderr", terminal)
+    terminal = make_terminal(monkeypatch)
     screen = Display(Console())
     draw(screen)
     screen.ended(task("seed=1"), Ending("interrupted", "stopped after step 3", 5.0), None, again=False)
@@ -55,9 +61,7 @@ def test_an_interrupted_job_has_not_failed(monkeypatch: pytest.MonkeyPatch) -> N
 
 
 def test_on_a_terminal_each_running_job_has_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stdout", terminal)
-    monkeypatch.setattr("sys.stderr", terminal)
+    terminal = make_terminal(monkeypatch)
     monkeypatch.setattr(display, "_REDRAW_SECONDS", 0.0)
     draw(Display(Console()))
     written = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue())
@@ -69,9 +73,7 @@ def test_on_a_terminal_each_running_job_has_a_bar(monkeypatch: pytest.MonkeyPatc
 
 
 def test_the_bars_are_taken_away_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
-    terminal = Terminal()
-    monkeypatch.setattr("sys.stdout", terminal)
-    monkeypatch.setattr("sys.stderr", terminal)
+    terminal = make_terminal(monkeypatch)
     screen = Display(Console())
     draw(screen)
     screen.end()

@@ -12,7 +12,14 @@ from deepexp.errors import InputError
 from deepexp.models import pretrained
 from deepexp.sweep import points
 from deepexp.sweep.directory import Choices
-from deepexp.sweep.points import check_points, choose_data_mode, choose_pretrained, config_hash, settled
+from deepexp.sweep.points import (
+    check_points,
+    check_pretrained,
+    choose_data_mode,
+    choose_pretrained,
+    config_hash,
+    settled,
+)
 from deepexp.sweep.slots import Slot
 
 
@@ -100,13 +107,15 @@ def test_weights_that_are_asked_for_outright_are_looked_for_once_and_before_any_
         raise InputError("pretrained: they are not here")
 
     monkeypatch.setattr(pretrained, "weights_file", missing)
+    points = checked(*(["model=monster", "model.pretrained=true", f"optim.lr={lr}"] for lr in (1, 2, 3)))
+    batch = [settled(point, Choices(None, 1, "resident")) for point in points]
     with pytest.raises(InputError, match=r"^all 3 points: model\.pretrained: they are not here\nnothing was started$"):
-        checked(*(["model=monster", "model.pretrained=true", f"optim.lr={lr}"] for lr in (1, 2, 3)))
+        check_pretrained(batch)
     assert asked == [pretrained.ALEXNET_URL]
+    check_pretrained([])
 
 
-def test_the_choice_is_part_of_what_a_job_is_known_by(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pretrained, "weights_file", lambda url: Path("here"))
+def test_the_choice_is_part_of_what_a_job_is_known_by() -> None:
     (point,) = checked(["model=monster"])
     random, imagenet = (settled(point, Choices(choice, 1, "resident")) for choice in (False, True))
     assert random.config_hash != imagenet.config_hash
