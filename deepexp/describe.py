@@ -97,7 +97,10 @@ def _at(key: str, saved: Mapping[str, Any]) -> Any:
     """The value of a dotted key; None where there is none."""
     node: Any = saved
     for part in key.split("."):
-        node = node.get(part) if isinstance(node, Mapping) else None
+        if isinstance(node, list):
+            node = node[int(part)] if part.isdigit() and int(part) < len(node) else None
+        else:
+            node = node.get(part) if isinstance(node, Mapping) else None
     return node
 
 

@@ -41,7 +41,7 @@ def _unreadable(override: str) -> str:
         return f"{override!r} is not of the form KEY=VALUE{_as_option(override)}"
     if not key.isascii() or not key.replace(".", "").replace("_", "").replace("/", "").isalnum():
         return f"{override!r}: {key!r} cannot be a key; `deepexp train --help` lists the keys"
-    if bracket := _unbalanced(value):
+    if re.match(r"[\[{]|\w+\(", value) and (bracket := _unbalanced(value)):
         return f"{key}: {value} cannot be read as a value: {bracket} (in a shell, quote a word that has blanks)"
     inner = quote(value)
     quoted = f'{prefix}{key}="{inner}"' if not set(inner) & set('"$`!\\') else shlex.quote(f"{prefix}{key}={inner}")

@@ -32,9 +32,11 @@ class Interrupted(DeepexpError):
 
 
 def as_yaml(value: Any) -> str:
-    """A value in a message: what YAML and the command line call `null`, `true` or `[1, 2]` as it stands there."""
+    """A value in a message: what YAML and the command line call `null`, `true`, `[1, 2]` or `{a: 1}` as there."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(as_yaml, value))}]"
+    if isinstance(value, dict):
+        return f"{{{', '.join(f'{key}: {as_yaml(inner)}' for key, inner in value.items())}}}"
     if value is None or isinstance(value, bool):
         return {None: "null", True: "true", False: "false"}[value]
     return repr(value)

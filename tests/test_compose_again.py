@@ -3,6 +3,8 @@
 import copy
 import os
 import sys
+import time
+from pathlib import Path
 
 import pytest
 from hydra import compose as hydra_compose
@@ -161,13 +163,46 @@ def test_what_a_program_has_stored_is_found(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "defaults", ["\n  - override /optim: ${oc.env:MINE}\n", " [{override /optim: '${oc.env:MINE}'}]\n"]
+    "defaults",
+    [
+        "\n  - override /optim: ${oc.env:MINE}\n",
+        " [{override /optim: '${oc.env:MINE}'}]\n",
+        "\n  -\n    override /optim: ${oc.env:MINE}\n",
+    ],
 )
 def test_defaults_that_ask_the_environment_are_asked_each_time(tmp_path, monkeypatch, defaults):
     write(tmp_path / "conf" / "experiment" / "mine.yaml", f"# @package _global_\ndefaults:{defaults}")
     for optimizer in ("adam", "adagrad"):
         monkeypatch.setenv("MINE", optimizer)
         assert compose("train", ["experiment=mine"]).choices["optim"] == optimizer
+
+
+def test_an_option_that_asks_the_environment_is_asked_for_each_time(monkeypatch):
+    for data in ("mnist", "digits"):
+        monkeypatch.setenv("MINE", data)
+        assert compose("train", ["data=${oc.env:MINE}"]).choices["data"] == data
+
+
+def test_a_file_that_looks_as_old_and_as_long_as_before_is_read_again(tmp_path):
+    mine = tmp_path / "conf" / "optim" / "mine.yaml"
+    for lr in (0.5, 0.7):
+        write(mine, f"_target_: torch.optim.SGD\nlr: {lr}\n")
+        os.utime(mine, (1.7e9, 1.7e9))
+        assert compose("train", ["optim=mine"]).config.optim.lr == lr
+        time.sleep(0.02)
+
+
+def test_a_file_that_cannot_be_read_is_left_to_who_chooses_it(tmp_path, monkeypatch):
+    write(tmp_path / "conf" / "optim" / "mine.yaml", "_target_: torch.optim.SGD\n")
+    read_bytes = Path.read_bytes
+
+    def refused(path):
+        if path.name == "mine.yaml":
+            raise PermissionError(path)
+        return read_bytes(path)
+
+    monkeypatch.setattr(Path, "read_bytes", refused)
+    assert compose("train", ["seed=3"]).config.seed == 3
 
 
 def test_values_that_ask_the_environment_are_asked_each_time(monkeypatch):

@@ -14,7 +14,9 @@ def complaint(word: str) -> str:
     return found
 
 
-@pytest.mark.parametrize("text", ["a=b", 'a"b', "it's", "costs $5 = nothing", "`a`", "a!b=c", "a\\b=c", "x:1=2"])
+@pytest.mark.parametrize(
+    "text", ["a=b", 'a"b', "it's", "costs $5 = nothing", "`a`", "a!b=c", "a\\b=c", "x:1=2", "a:)", "foo)bar"]
+)
 def test_a_text_that_is_quoted_as_we_say_is_read_as_it_stands(text: str) -> None:
     hint = complaint(f"model.x={text}").partition("quote it twice: ")[2]
     (word,) = shlex.split(hint)  # what a shell makes of it
@@ -29,8 +31,9 @@ def test_a_text_that_is_quoted_as_we_say_is_read_as_it_stands(text: str) -> None
         ("[{pattern: x, lr_mult: 2]", "nothing is opened that its ] closes"),
         ("[{pattern: x}", "its [ is not closed"),
         ("[{pattern:", "its { is not closed"),
-        ("1]", "nothing is opened that its ] closes"),
+        ("[1]]", "nothing is opened that its ] closes"),
         ("['[', (]", "nothing is opened that its ] closes"),
+        ("choice(1,2", "its ( is not closed"),
     ],
 )
 def test_brackets_that_do_not_match_are_named(value: str, what: str) -> None:

@@ -60,6 +60,7 @@ def test_a_component_keeps_its_target_and_arguments():
         ("val_fraction", 1, "val_fraction: 1 is not allowed; a number ≥ 0.0 and < 1.0"),
         ("batch_norm", "yes", "batch_norm: 'yes' is not allowed; true or false or null"),
         ("order", "random", "order: 'random' is not allowed; 'shuffled' or 'sequential' or 'with_replacement'"),
+        ("epochs", {"a": [None, "b"]}, "epochs: {a: [null, 'b']} is not allowed; a whole number ≥ 1"),
         ("epochs", None, "epochs: null is not allowed; a whole number ≥ 1"),
         ("data__mode", "stream", "data.mode: 'stream' is not allowed; 'auto' or 'resident' or 'streamed'"),
         ("freeze", "features", "freeze: 'features' is not allowed; a list or null"),
