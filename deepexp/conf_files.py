@@ -54,23 +54,24 @@ State = tuple[Any, ...]
 """Equal for two moments between which nothing has changed that a config is composed of."""
 
 
+_File = tuple[str, int, int, int, int]
+"""Path, time of the last write in ns, bytes, time of the last change in ns, inode."""
+
+
 def state(loader: ConfigLoader) -> State | None:
     """Which files there are, and when they were last written; None where a config depends on more than them.
 
     That is where a defaults list of the user's asks a resolver, say `- model: ${oc.env:MODEL}`.
     """
-    files: list[tuple[str, int, int, int, int]] = []
-    for source in loader.get_sources():
-        if source.scheme() == "file":
-            files += _stats(source.path)
-    theirs = paths.user_conf_dir()
-    if theirs is not None and any(map(_may_ask_a_resolver, _stats(str(theirs)))):
+    files = [file for source in loader.get_sources() if source.scheme() == "file" for file in _stats(source.path)]
+    ours = f"{paths.CONF_DIR}{os.sep}"
+    if any(_may_ask_a_resolver(file) for file in files if not file[0].startswith(ours)):
         return None
     return tuple(files), _registered(ConfigStore.instance().repo)
 
 
-def _stats(folder: str) -> list[tuple[str, int, int, int, int]]:
-    """(path, time of the last write in ns, bytes, time of the last change, number) of each YAML file, in order."""
+def _stats(folder: str) -> list[_File]:
+    """Of each YAML file below a folder, in order."""
     found = []
     seen: set[str] = set()  # a link may lead back up
     for above, folders, names in os.walk(folder, followlinks=True):
@@ -88,7 +89,7 @@ def _stats(folder: str) -> list[tuple[str, int, int, int, int]]:
     return found
 
 
-def _may_ask_a_resolver(file: tuple[str, int, int, int, int]) -> bool:
+def _may_ask_a_resolver(file: _File) -> bool:
     """Whether a defaults list could; also where a file cannot be read, which matters only to those who choose it."""
     try:
         return _has_defaults_and_a_resolver(file)
@@ -97,7 +98,7 @@ def _may_ask_a_resolver(file: tuple[str, int, int, int, int]) -> bool:
 
 
 @functools.lru_cache(maxsize=1000)
-def _has_defaults_and_a_resolver(file: tuple[str, int, int, int, int]) -> bool:
+def _has_defaults_and_a_resolver(file: _File) -> bool:
     text = Path(file[0]).read_bytes()
     return b"defaults" in text and re.search(rb"\$\{[^}]*:", text) is not None
 

@@ -97,7 +97,10 @@ def groups(runs: Sequence[Run]) -> list[Group]:
         Group(label(members[0], keys), {key: value_of(members[0], key) for key in keys}, members)
         for members in found.values()
     ]
-    return made if len(keys) <= MOST_NAMED else [replace(group, label=_apart(group, usual(made))) for group in made]
+    if len(keys) <= MOST_NAMED:
+        return made
+    most = usual(made)
+    return [replace(group, label=_apart(group, most)) for group in made]
 
 
 def usual(groups: Sequence[Group]) -> dict[str, object]:

@@ -61,7 +61,7 @@ class Display:
             text = f"{ending.state}: {printable(str(ending.reason))}"
         self._done += summary is not None
         if ending.state == "interrupted":  # there is nothing wrong with it
-            self._interrupted += not again
+            self._interrupted += 1
         elif summary is None:
             self._failed += not again
         more = "; tried again" if again else ""

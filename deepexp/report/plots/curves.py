@@ -146,9 +146,8 @@ def _sentences(shown: Sequence[Group], groups: Sequence[Group], look: Styles) ->
         band = "" if look.are_many else "; the band reaches from the lowest to the highest test figure"
         yield f"Lines are means over {number} runs{band}."
     if any(len(run.metrics) == 1 for group in shown for run in _runs(group)):
-        yield "A curve of one evaluation is a mark" + (
-            "." if look.are_many else ": large for test, small for training."
-        )
+        sizes = "" if look.are_many else ": large for test, small for training"
+        yield f"A curve of one evaluation is a mark{sizes}."
     if look.sentence:
         yield look.sentence
     yield from _left_out(shown, groups)
