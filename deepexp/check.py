@@ -4,7 +4,6 @@ Objects are made for it where they cost nothing: the model on the meta device (s
 over that, the data source without its data. What comes out is a `Plan`: the numbers that follow from a config.
 """
 
-import functools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
@@ -45,16 +44,30 @@ def typed_and_planned(config: Any, known: Plan | None = None) -> tuple[TrainConf
     """
     problems = Problems()
     result = schema.typed(config, problems)
-    if result is None:  # then there can be no plan, and so much can be said still
-        for group, component in schema.components(config):
-            _Attempt(problems)(group, functools.partial(build.check_types, group, component))
-        problems.raise_any()
+    if result is not None and problems.lines:
+        _check_parts(result, problems)
+    problems.raise_any()
     assert result is not None
     if known is None:
         return result, plan(result)
     schema.check_values(result, problems)
     problems.raise_any()
     return result, known
+
+
+def _check_parts(config: TrainConfig, problems: Problems) -> None:
+    """Add what the parts refuse whatever other values are, since some of those are wrong: there can be no plan."""
+    attempt = _Attempt(problems)
+    looks: dict[str, Callable[[], object]] = {
+        "model": lambda: build.check_types("model", config.model.component),
+        "data": lambda: build.source(config),
+        "optim": lambda: build.check_optimizer(config),
+        "augment": lambda: build.augment(config),
+        "schedule": lambda: build.schedule(config),
+    }
+    for group, look in looks.items():
+        if getattr(config, group).component.target:
+            attempt(group, look)
 
 
 def plan(config: TrainConfig) -> Plan:

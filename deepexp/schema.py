@@ -30,7 +30,7 @@ def key(default: Any, meaning: str, **limits: float) -> Any:
 class Component:
     """An open node: the dotted name in its `_target_`, and the arguments for it."""
 
-    target: str
+    target: str  # empty where it was refused
     arguments: dict[str, Any]
 
 
@@ -179,19 +179,12 @@ class Problems:
 
 
 def typed(config: Mapping[str, Any], problems: Problems) -> TrainConfig | None:
-    """The config as dataclasses, or None after adding what is wrong with single values to `problems`."""
-    before = len(problems.lines)
-    result: TrainConfig = _build(TrainConfig, config, "", problems)
-    return result if len(problems.lines) == before else None
+    """The config as dataclasses, after adding what is wrong with single values to `problems`.
 
-
-def components(config: Mapping[str, Any]) -> Iterator[tuple[str, Component]]:
-    """(key, component) of each open node that names its target, whatever else may be wrong with the config."""
-    for name, cls in typing.get_type_hints(TrainConfig).items():
-        node = config.get(name)
-        closed = [item.name for item in dataclasses.fields(cls)] if dataclasses.is_dataclass(cls) else []
-        if "component" in closed and isinstance(node, Mapping) and isinstance(node.get("_target_"), str):
-            yield name, _component({key: value for key, value in node.items() if key not in closed}, "", Problems())
+    In place of what is wrong stand defaults, so that the rest can be looked at; None where there is none.
+    """
+    result = _build(TrainConfig, config, "", problems)
+    return None if result is _WRONG else typing.cast(TrainConfig, result)
 
 
 def section(cls: type, node: Mapping[str, Any], prefix: str, problems: Problems) -> Any:
@@ -281,11 +274,14 @@ def _options(annotation: Any) -> tuple[Any, ...]:
     return (annotation,)
 
 
+_WRONG: Any = object()  # in place of what was refused
+
+
 def _build(cls: type, node: Any, prefix: str, problems: Problems) -> Any:
-    """An instance of a config dataclass out of a mapping; problems are added, and then the result is of no use."""
+    """An instance of a config dataclass out of a mapping; see `typed`."""
     if not isinstance(node, Mapping):
         problems.add(f"{prefix.rstrip('.') or 'config'}: {as_yaml(node)} is not allowed; a mapping is needed")
-        return None
+        return _WRONG
     hints = typing.get_type_hints(cls)
     known = {item.name: item for item in dataclasses.fields(cls)}
     values: dict[str, Any] = {}
@@ -303,7 +299,8 @@ def _build(cls: type, node: Any, prefix: str, problems: Problems) -> Any:
             values[name] = _value(hints[name], node[name], prefix + name, item.metadata, problems)
         elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
             problems.add(f"{prefix}{name}: is missing")
-    return cls(**values) if all(n in values or _has_default(known[n]) for n in known) else None
+    values = {name: value for name, value in values.items() if value is not _WRONG}
+    return cls(**values) if all(n in values or _has_default(known[n]) for n in known) else _WRONG
 
 
 def _has_default(item: dataclasses.Field[Any]) -> bool:
@@ -314,7 +311,8 @@ def _component(extra: Mapping[str, Any], prefix: str, problems: Problems) -> Com
     target = extra.get("_target_")
     if not isinstance(target, str):
         problems.add(f"{prefix}_target_: the dotted name of a class or function is needed")
-    return Component(str(target), {name: value for name, value in extra.items() if name != "_target_"})
+        target = ""
+    return Component(target, {name: value for name, value in extra.items() if name != "_target_"})
 
 
 def _value(annotation: Any, value: Any, path: str, limits: Mapping[str, Any], problems: Problems) -> Any:
@@ -325,7 +323,8 @@ def _value(annotation: Any, value: Any, path: str, limits: Mapping[str, Any], pr
             if not isinstance(value, Sequence) or isinstance(value, str):
                 continue
             (inner,) = typing.get_args(option)
-            return [_item(inner, entry, f"{path}[{index}]", problems) for index, entry in enumerate(value)]
+            items = [_item(inner, entry, f"{path}[{index}]", problems) for index, entry in enumerate(value)]
+            return _WRONG if any(item is _WRONG for item in items) else items
         matched, converted = _match(option, value)
         if matched:
             if (
@@ -336,7 +335,7 @@ def _value(annotation: Any, value: Any, path: str, limits: Mapping[str, Any], pr
                 continue
             return converted
     problems.add(f"{path}: {as_yaml(value)} is not allowed; {allowed(annotation, limits)}")
-    return None
+    return _WRONG
 
 
 def _item(inner: Any, entry: Any, path: str, problems: Problems) -> Any:
@@ -344,7 +343,7 @@ def _item(inner: Any, entry: Any, path: str, problems: Problems) -> Any:
         return _build(typing.cast(type, inner), entry, f"{path}.", problems)
     if not isinstance(entry, Mapping):
         problems.add(f"{path}: {as_yaml(entry)} is not allowed; a mapping is needed")
-        return {}
+        return _WRONG
     return dict(entry)
 
 

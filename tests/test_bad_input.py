@@ -106,6 +106,26 @@ def test_all_mistakes_are_told_together(here, capsys):
     assert sorted(keys) == ["model.dropout", "optim._target_", "seed"]
     text = refused(capsys, "seed=1.5", "optim.lr=fast")
     assert "seed: 1.5 is not allowed" in text and "optim.lr: 'fast' is not allowed; a number" in text
+    text = refused(capsys, "seed=1.5", "optim.lr=-1", "augment=mixup", "augment.alpha=-1")
+    keys = [line.removeprefix("deepexp: ").split(": ")[0] for line in text.strip().splitlines()]
+    assert sorted(keys) == ["augment", "optim.lr", "seed"]
+
+
+@pytest.mark.parametrize(
+    ("words", "key"),
+    [
+        (["val_fraction=1.5", "early_stop=3"], "val_fraction"),
+        (["batch_size=0", "data.subset=50", "model=resnet"], "batch_size"),
+        (["epochs=0", "schedule.warmup=500"], "epochs"),
+        (["optim.groups=5"], "optim.groups"),
+        (["optim.groups=[5]"], "optim.groups[0]"),
+        (["checkpoint=5"], "checkpoint"),
+        (["data=image_folder", "data.root=nowhere", "data.workers=-1"], "data.workers"),
+    ],
+)
+def test_what_hangs_on_a_wrong_value_is_not_blamed_for_it(here, capsys, words, key):
+    (line,) = refused(capsys, *words).strip().splitlines()
+    assert line.startswith(f"deepexp: {key}: ")
 
 
 def test_a_data_root_that_is_a_file(here, capsys):

@@ -27,7 +27,7 @@ def config(**changes):
 def check(**changes):
     problems = schema.Problems()
     result = schema.typed(config(**changes), problems)
-    if result is not None:
+    if not problems.lines:
         schema.check_values(result, problems)
     return result, problems.lines
 
@@ -71,9 +71,22 @@ def test_a_component_keeps_its_target_and_arguments():
     ],
 )
 def test_a_bad_value_gets_one_line(key, value, line):
-    result, problems = check(**{key: value})
-    assert result is None
+    _, problems = check(**{key: value})
     assert problems == [line]
+
+
+def test_defaults_stand_in_for_what_is_wrong():
+    wrong = {"batch_size": 0, "optim__groups": [3], "freeze": "features", "checkpoint": 3, "model__input__width": "x"}
+    result, problems = check(**wrong, seed=4)
+    usual, _ = check(seed=4)
+    assert len(problems) == len(wrong)
+    assert result == usual
+
+
+def test_a_part_that_is_missing_altogether_has_no_default():
+    result, problems = check(model=3)
+    assert result is None
+    assert problems == ["model: 3 is not allowed; a mapping is needed"]
 
 
 def test_all_problems_are_reported_together():
