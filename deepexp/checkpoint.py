@@ -21,6 +21,8 @@ log = logging.getLogger(__name__)
 
 FORMAT = 1
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
+EARLIER_BEST = "best_earlier.pt"
+"""What was best until a run that ended within an epoch was looked at there: `best.pt` again, if it goes on."""
 _MARK = b"\ndeepexp-sha256:"
 _TRAILER = len(_MARK) + 64 + 1  # mark, digest in hexadecimal, newline
 
@@ -91,6 +93,21 @@ def set_aside(directory: Path) -> None:
         with storage_errors(last):
             last.replace(last.with_name(f"{LAST}.damaged"))
             sync_directory(directory)
+
+
+def put_back_best(directory: Path, *, aside: str) -> None:
+    """Rename `best.pt` to `aside`, and what was best before it to `best.pt`, if it was kept.
+
+    Cut off in between, it can be done again.
+    """
+    best, earlier = directory / BEST, directory / EARLIER_BEST
+    with storage_errors(best):
+        _link(best, directory / aside)
+        if earlier.exists():
+            os.replace(earlier, best)
+        else:
+            best.unlink()
+        sync_directory(directory)
 
 
 def _payload(path: Path) -> bytes:

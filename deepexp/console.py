@@ -151,14 +151,16 @@ class Console:
             self.print(self._epochs.title(), style="bold")
         self.print(self._epochs.line(metrics))
 
-    def finish(self, summary: Summary, directory: Path, logdir: Path) -> None:
-        """What the run came to, and how to look further."""
+    def finish(self, summary: Summary, early: str | None, directory: Path, logdir: Path) -> None:
+        """What the run came to, what ended it before all of its epochs, and how to look further."""
         self._end_progress()
         errors = f"{summary.test_errors:,} of {summary.test_samples:,}"
         result = f"test error {percent(summary.test_error_rate)} ({errors})"
         epochs = f"{summary.epochs} epoch{'' if summary.epochs == 1 else 's'}"
+        if early:
+            epochs = f"{summary.epochs} of {self._horizon.epochs} epochs ({early})"
         if summary.epochs == 0:
-            epochs = amount(summary.steps, "updates")
+            epochs = f"{summary.steps:,} update{'' if summary.steps == 1 else 's'} ({early})"
         took = f"after {epochs}, {duration(summary.total_seconds)}"
         if self.mode == "job":
             self.print(f"{self._prefix}{result} {took}")

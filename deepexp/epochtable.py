@@ -18,7 +18,9 @@ class _Column:
 
 
 def _number(value: float | None) -> str:
-    return "-" if value is None else f"{value:.4f}"
+    if value is None:
+        return "-"
+    return f"{value:.4f}" if value < 1000 else f"{value:.3g}"
 
 
 def _rate(value: float | None) -> str:

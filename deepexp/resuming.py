@@ -171,15 +171,27 @@ def _get(node: Any, name: str) -> Any:
 
 
 def _keep_old_summary(run: RunDirectory) -> None:
-    """Rename `summary.json` to `summary.epoch<N>.json`."""
-    summary = run.path / "summary.json"
-    if summary.exists():
-        epochs = run.read_json("summary.json").get("epochs")
-        if not isinstance(epochs, int):  # it becomes part of a file's name
-            raise InputError(f"{summary} is damaged: epochs is {epochs!r}")
-        with storage_errors(summary):
-            os.replace(summary, run.path / f"summary.epoch{epochs}.json")
-            sync_directory(run.path)
+    """Rename `summary.json` to `summary.epoch<N>.json`, and `predictions.npz` likewise.
+
+    What the run came to twice within one epoch is told apart by the update: `summary.epoch<N>.step<M>.json`.
+    """
+    summary, predictions = run.path / "summary.json", run.path / "predictions.npz"
+    if not summary.exists():
+        return
+    content = run.read_json("summary.json")
+    epochs, steps = content.get("epochs"), content.get("steps")
+    if not isinstance(epochs, int) or not isinstance(steps, int):  # they become part of a file's name
+        raise InputError(f"{summary} is damaged: epochs is {epochs!r}, steps is {steps!r}")
+    numbered = (f"epoch{epochs}.step{steps}.{number}" for number in itertools.count(2))
+    for when in itertools.chain([f"epoch{epochs}", f"epoch{epochs}.step{steps}"], numbered):
+        kept, kept_predictions = run.path / f"summary.{when}.json", run.path / f"predictions.{when}.npz"
+        if not kept.exists() and not kept_predictions.exists():
+            break
+    with storage_errors(summary):
+        if predictions.exists():
+            os.replace(predictions, kept_predictions)
+        os.replace(summary, kept)
+        sync_directory(run.path)
 
 
 def _keep_old_metrics(run: RunDirectory) -> None:
@@ -232,9 +244,18 @@ def _refuse_if_horizon_matters(config_before: TrainConfig, plan_before: Plan, co
 def _refuse_if_past_the_end(path: Path, content: dict[str, Any], config: TrainConfig) -> None:
     progress = content.get("progress")
     done = progress if isinstance(progress, dict) else {}
-    for key, name in (("epochs", "epoch"), ("max_steps", "step")):
-        wanted, trained = getattr(config, key), done.get(name)
-        if not isinstance(trained, int):
-            raise InputError(f"{path}: does not say how far the run had got (progress.{name})")
-        if wanted is not None and wanted < trained:
-            raise InputError(f"{key}: {wanted} is less than the {trained} that are trained already; at least {trained}")
+    epoch, update, step = (_whole_number(path, done, name) for name in ("epoch", "update", "step"))
+    begun = epoch + (update > 0)
+    if config.epochs < begun:
+        raise InputError(f"epochs: {config.epochs} is too few, since epoch {begun} has begun; at least {begun}")
+    if config.max_steps is not None and config.max_steps < step:
+        raise InputError(
+            f"max_steps: {config.max_steps} is less than the {step} that are trained already; at least {step}"
+        )
+
+
+def _whole_number(path: Path, progress: dict[str, Any], name: str) -> int:
+    value = progress.get(name)
+    if not isinstance(value, int):
+        raise InputError(f"{path}: does not say how far the run had got (progress.{name})")
+    return value

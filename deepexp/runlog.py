@@ -142,6 +142,7 @@ class RunLog:
         self,
         summary: Summary,
         *,
+        early: str | None,
         model: nn.Module,
         predicted: Tensor,
         target: Tensor,
@@ -149,7 +150,8 @@ class RunLog:
     ) -> None:
         """The run is done: write what it came to, the summary last.
 
-        `predicted`, `target`: classes of the test samples (samples,), in the data set's order.
+        `early`: the setting that ended it before all of its epochs. `predicted`, `target`: classes of the test samples
+        (samples,), in the data set's order.
         """
         matrix = pictures.confusion_matrix(predicted, target, len(classes))
         picture = pictures.draw_confusion_matrix(matrix, classes)
@@ -159,9 +161,10 @@ class RunLog:
         self._write_predictions(predicted, target, len(classes))
         self.flush(sync=True)
         self._run.write_json("summary.json", dataclasses.asdict(summary))
-        self._run.set_status("done")
-        self._console.finish(summary, self._run.path, self._logdir)
-        log.info("done: %d of %d test samples wrong", summary.test_errors, summary.test_samples)
+        self._run.set_status("done", early)
+        self._console.finish(summary, early, self._run.path, self._logdir)
+        ended = f", ended by {early}" if early else ""
+        log.info("done: %d of %d test samples wrong%s", summary.test_errors, summary.test_samples, ended)
 
     def stopped(self, status: Status, reason: str) -> None:
         """The run has ended before its time, with `status` other than `done`."""

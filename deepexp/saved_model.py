@@ -7,6 +7,7 @@ from torch import nn
 
 from deepexp import build, checkpoint, schema, trust
 from deepexp.errors import InputError
+from deepexp.optim.ema import fill
 from deepexp.resuming import read_yaml
 from deepexp.rundir import RunDirectory
 
@@ -32,11 +33,10 @@ def saved_model(directory: Path) -> nn.Module:
     path, content = checkpoint.load_latest(run.checkpoints)
     channels, height, width = content["shape"]
     model = build.model(config, (channels, height, width), content["classes"], "cpu", load_pretrained=False)
-    weights = dict(content["model"])
-    if content["ema"] is not None:
-        weights.update(content["ema"]["averages"])
     try:
-        model.load_state_dict(weights)
-    except RuntimeError as error:
+        model.load_state_dict(content["model"])
+        if content["ema"] is not None:
+            fill(model, content["ema"]["averages"])
+    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"{path}: does not fit the model of {directory} ({str(error).splitlines()[0]})") from None
     return model.to(memory_format=torch.channels_last).eval()

@@ -8,10 +8,10 @@ import contextlib
 import dataclasses
 import math
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import torch
 from torch import Tensor, nn
@@ -21,7 +21,7 @@ from deepexp.data.augment import Augment
 from deepexp.data.loader import Loader
 from deepexp.data.order import epoch_order
 from deepexp.errors import InputError, Interrupted, RunFailed
-from deepexp.evaluation import Evaluation, Scorer, evaluate
+from deepexp.evaluation import Evaluation, Scorer, Scores, evaluate
 from deepexp.frozen_features import FrozenFeatures
 from deepexp.interrupt import StopRequest
 from deepexp.optim.ema import Ema
@@ -77,13 +77,20 @@ class Outcome:
     progress: Progress
     test: Evaluation
     val: Evaluation | None
-    reason: str  # why it ended, for people
+    early: str | None  # the setting that ended it before all of its epochs
+
+
+class _Stopped(Exception):
+    """A signal asked for the end of the run while a split was being evaluated."""
 
 
 class Trainer:
     """Trains `parts.model` as the config says; `load` puts it where an earlier run had got to."""
 
-    def __init__(self, config: TrainConfig, parts: Parts, total_steps: int, log: RunLog, checkpoints: Path) -> None:
+    def __init__(
+        self, config: TrainConfig, parts: Parts, total_steps: int, log: RunLog, checkpoints: Path, stop: StopRequest
+    ) -> None:
+        """`stop`: looked at after each update and each batch of an evaluation."""
         self.config = config
         self.parts = parts
         self.log = log
@@ -92,7 +99,7 @@ class Trainer:
         self.total_steps = total_steps
         self._device = parts.step.precision.device
         self._readings = Readings()
-        self._stop = StopRequest()
+        self._stop = stop
         self._last: tuple[Evaluation, Evaluation | None] | None = None  # of the present weights
         self._resumed_seconds = 0.0
         self._started = self._saved = time.perf_counter()
@@ -102,16 +109,21 @@ class Trainer:
         self._started = self._saved = time.perf_counter()
         if self.progress.step == 0:
             torch.manual_seed(runtime.derive_seed(self.config.seed, "dropout"))
-        with self._stop:
+        reason = None if self._is_at_end_of_epoch() else self._why_finished()
+        if reason is None:
+            self._put_back_best()
+        while reason is None:
+            self._train_epoch()
+            if self._is_at_end_of_epoch():
+                self._end_epoch()
             reason = self._why_finished()
-            while reason is None:
-                self._train_epoch()
-                if self.progress.update == len(self.parts.updates):
-                    self._end_epoch()
-                reason = self._why_finished()
-            test, val = self._last or self._final_look()
+        test, val = self._last or self._final_look()
         self.progress.elapsed_seconds = self._elapsed()
-        return Outcome(self.progress, test, val, reason)
+        return Outcome(self.progress, test, val, None if self.progress.epoch >= self.config.epochs else reason)
+
+    def _is_at_end_of_epoch(self) -> bool:
+        """Whether all updates of an epoch are made and it is still to be evaluated; a run may be stopped there."""
+        return self.progress.update == len(self.parts.updates)
 
     def _why_finished(self) -> str | None:
         config, progress = self.config, self.progress
@@ -123,7 +135,7 @@ class Trainer:
             return f"max_minutes={config.max_minutes}"
         waited = 0 if progress.best_epoch is None else (progress.val_epoch or 0) - progress.best_epoch
         if config.early_stop is not None and waited >= config.early_stop:
-            return f"no better validation error in {config.early_stop} epochs"
+            return f"early_stop={config.early_stop}"
         return None
 
     def _train_epoch(self) -> None:
@@ -147,7 +159,7 @@ class Trainer:
             if progress.update % self.config.log_every == 0:
                 self._read()
             if self._stop.signal_number is not None:
-                self._save_and_interrupt()
+                self._interrupt()
             if self._save_is_due():
                 self._save()
             if self._out_of_budget():
@@ -198,14 +210,11 @@ class Trainer:
         self._readings = Readings()
 
     def _divergence(self, what: str) -> str:
-        kept = (
-            "the checkpoint before it is kept"
-            if (self.checkpoints / checkpoint.LAST).exists()
-            else "nothing was saved yet"
-        )
+        is_kept = (self.checkpoints / checkpoint.LAST).exists()
+        kept = "the checkpoint before it is kept" if is_kept else "nothing was saved yet"
         rate = self.parts.step.learning_rates.first
         remedy = f"Try a lower optim.lr (it was {rate:g}) or clip_grad_norm"
-        return f"diverged: {what} (epoch {self.progress.epoch + 1}); {kept}. {remedy}"
+        return f"diverged: {what} (epoch {self.progress.present_epoch}); {kept}. {remedy}"
 
     def _end_epoch(self) -> None:
         """Evaluate, log and save what a whole epoch came to."""
@@ -213,21 +222,40 @@ class Trainer:
         progress.epoch, progress.update = progress.epoch + 1, 0
         improved = False
         if progress.epoch % self.config.evaluate_every == 0 or self._why_finished() is not None:
-            _, val = self._look()
+            try:
+                _, val = self._look()
+            except _Stopped:  # as if it had come before the epoch's end: the whole look is for whoever goes on
+                progress.epoch, progress.update = progress.epoch - 1, len(self.parts.updates)
+                self._interrupt()
             improved = val is not None and self._note_validation(val)
         else:
             self.log.epoch(self._metrics(None, None, test_seconds=0.0))
         self._save(is_best=improved)
 
     def _final_look(self) -> tuple[Evaluation, Evaluation | None]:
-        """Evaluate the weights that the run ends with; logged, unless they were when the epoch ended."""
+        """Evaluate the weights that the run ends with; logged, unless they were when the epoch ended.
+
+        They have been saved, without what is learnt here: a longer run would not have looked within an epoch.
+        """
         self._read()  # a run that was cut off after its last save has losses left to read
-        if self.progress.update == 0:
-            return self._evaluate()
-        test, val = self._look()
-        if val is not None and self._note_validation(val):
-            checkpoint.save(self.checkpoints / checkpoint.BEST, self._content())
+        try:
+            test, val = self._evaluate() if self.progress.update == 0 else self._look()
+        except _Stopped:
+            self._interrupt(save=False)
+        if self.progress.update != 0 and val is not None and self._note_validation(val):
+            checkpoint.save(
+                self.checkpoints / checkpoint.BEST,
+                self._content(),
+                keep_previous=self.checkpoints / checkpoint.EARLIER_BEST,
+            )
         return test, val
+
+    def _put_back_best(self) -> None:
+        """Before training goes on: let `best.pt` be what it was before the last look, if that was within an epoch."""
+        if self.progress.step > 0 and (self.checkpoints / checkpoint.BEST).exists():
+            found = Progress(**checkpoint.load(self.checkpoints / checkpoint.BEST)["progress"])
+            if found.update != 0:
+                checkpoint.put_back_best(self.checkpoints, aside=f"best.step{found.step}.pt")
 
     def _look(self) -> tuple[Evaluation, Evaluation | None]:
         """Evaluate the present weights, and log that beside the training figures of the present or last epoch."""
@@ -246,16 +274,29 @@ class Trainer:
         return True
 
     def _evaluate(self) -> tuple[Evaluation, Evaluation | None]:
-        """(test, validation) of the weights as they are, or of their average where there is one."""
+        """(test, validation) of the weights as they are, or of their average where there is one.
+
+        Raises `RunFailed` if a loss is not finite: weights that are can be too large for the sums made of them.
+        """
         parts = self.parts
         with parts.ema.averaged() if parts.ema is not None else contextlib.nullcontext():
             test = self._evaluate_split(parts.test, parts.test_samples)
             val = None if parts.val is None else self._evaluate_split(parts.val, parts.val_samples)
+        for name, found in (("test", test), ("validation", val)):
+            if found is not None and not math.isfinite(found.loss):
+                raise RunFailed(self._divergence(f"the {name} loss is {found.loss} after step {self.progress.step}"))
         return test, val
 
     def _evaluate_split(self, loader: Loader, samples: int) -> Evaluation:
         step = self.parts.step
-        return evaluate(step.model, loader, samples, step.precision, scorer=self.parts.scorer)
+        return evaluate(step.model, loader, samples, step.precision, scorer=self._score)
+
+    def _score(self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[Scores]:
+        """A `Scorer` that a signal ends after the present batch, with `_Stopped`."""
+        for scores in self.parts.scorer(model, loader, order, bounds):
+            if self._stop.signal_number is not None:
+                raise _Stopped
+            yield scores
 
     def _metrics(self, test: Evaluation | None, val: Evaluation | None, test_seconds: float) -> EpochMetrics:
         progress = self.progress
@@ -290,8 +331,9 @@ class Trainer:
         every = self.config.checkpoint.every_minutes
         return every is not None and time.perf_counter() - self._saved >= 60 * every
 
-    def _save_and_interrupt(self) -> None:
-        self._save()
+    def _interrupt(self, *, save: bool = True) -> NoReturn:
+        if save:
+            self._save()
         number = self._stop.signal_number
         assert number is not None
         raise Interrupted(number, f"stopped by a signal after step {self.progress.step}; the run was saved")
@@ -302,7 +344,8 @@ class Trainer:
         `best.pt` goes first: a run that is cut off between the two makes it again, while one that went on from a
         `last.pt` that speaks of a better epoch never would.
         """
-        values = [value for value in self.parts.model.state_dict().values() if value.is_floating_point()]
+        state = self.parts.model.state_dict().values()  # with a module's own extra state, which may be anything
+        values = [value for value in state if isinstance(value, Tensor) and value.is_floating_point()]
         if not torch.stack([value.isfinite().all() for value in values]).all().item():
             raise RunFailed(self._divergence(f"weights are not finite after step {self.progress.step}"))
         self.log.flush(sync=True)

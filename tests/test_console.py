@@ -128,7 +128,7 @@ def whole_run(console, clock, tmp_path):
                         shown = console._out._file.screen()
             console.epoch(metrics(epoch))
         directory = header(tmp_path).directory
-        console.finish(SUMMARY, directory, directory.parent.parent)
+        console.finish(SUMMARY, None, directory, directory.parent.parent)
     return shown
 
 
@@ -161,7 +161,7 @@ def test_the_result_is_not_followed_by_a_bar(terminal, tmp_path):
     console.begin(HORIZON, has_validation=False)
     console.tick(1, 100)
     assert "epoch 1/3" in terminal.screen()[-1]
-    console.finish(SUMMARY, tmp_path, tmp_path)
+    console.finish(SUMMARY, None, tmp_path, tmp_path)
     console.tick(2, 100)
     assert terminal.screen()[-1] == ""
 

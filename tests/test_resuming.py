@@ -40,7 +40,7 @@ def test_what_depends_on_the_horizon_keeps_a_run_from_being_extended(run, option
 
 
 def test_a_run_cannot_be_made_shorter_than_it_is(run):
-    with pytest.raises(InputError, match="epochs: 1 is less than the 2"):
+    with pytest.raises(InputError, match="epochs: 1 is too few, since epoch 2 has begun; at least 2"):
         resume(run(SMALL), "epochs=1")
 
 

@@ -119,7 +119,7 @@ def train(log, epochs):
 
 def finish(log, net):
     predicted, target = torch.tensor([0, 1, 2, 2]), torch.tensor([0, 1, 2, 1])
-    log.finish(SUMMARY, model=net, predicted=predicted, target=target, classes=CLASSES)
+    log.finish(SUMMARY, early=None, model=net, predicted=predicted, target=target, classes=CLASSES)
 
 
 def events_of(path):
@@ -238,7 +238,7 @@ def test_an_epoch_without_evaluation_has_a_curve_but_no_line(run, log):
 def test_predictions_take_the_smallest_integers(run, log, classes, expected):
     predicted = torch.tensor([classes - 1, 0])
     names = [str(index) for index in range(classes)]
-    log.finish(SUMMARY, model=model(), predicted=predicted, target=predicted, classes=names)
+    log.finish(SUMMARY, early=None, model=model(), predicted=predicted, target=predicted, classes=names)
     with np.load(run.path / "predictions.npz") as predictions:
         assert predictions["predicted"].dtype == np.dtype(expected)
         assert predictions["predicted"].tolist() == [classes - 1, 0]

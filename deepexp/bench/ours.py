@@ -23,6 +23,7 @@ from deepexp.bench.contender import EpochResult, synchronise
 from deepexp.bench.operations import breakdown, busy_seconds, profiler
 from deepexp.check import Plan
 from deepexp.console import Console
+from deepexp.interrupt import StopRequest
 from deepexp.rundir import HydraFiles, RunDirectory
 from deepexp.runlog import RunLog
 from deepexp.schema import CheckpointConfig, TrainConfig
@@ -127,7 +128,7 @@ class Ours:
         return self._log.seconds
 
     def _trainer(self) -> Trainer:
-        return Trainer(self._config, self._parts, self._plan.total_steps, self._log, self._checkpoints)
+        return Trainer(self._config, self._parts, self._plan.total_steps, self._log, self._checkpoints, StopRequest())
 
 
 class _TurnOver(Exception):

@@ -43,6 +43,7 @@ from deepexp.data.dataset import Dataset
 from deepexp.data.source import Source
 from deepexp.describe import Names
 from deepexp.errors import DeepexpError, Interrupted, RunFailed
+from deepexp.interrupt import StopRequest
 from deepexp.overrides import split_flags
 from deepexp.result import Result, load_run
 from deepexp.rundir import RunDirectory, Status
@@ -145,11 +146,11 @@ def _run(
     content: dict[str, Any] | None = None,
 ) -> Result:
     """Train in a run directory, from the beginning or from the content of a checkpoint."""
-    with _recorded(run, console) as run_log:
+    with StopRequest() as stop, _recorded(run, console) as run_log:
         model = build.model(config, plan.shape, len(data.classes), plan.device, load_pretrained=content is None)
         mode = build.data_mode(config, plan, data)
         with contextlib.closing(build.parts(config, plan, data, model, mode)) as parts:
-            trainer = Trainer(config, parts, plan.total_steps, run_log, run.checkpoints)
+            trainer = Trainer(config, parts, plan.total_steps, run_log, run.checkpoints, stop)
             if content is None:
                 run.write_json("provenance.json", describe.provenance(plan, data, parts, mode))
                 run_log.cut_back({})  # empty, unless an earlier attempt ended before its first checkpoint
@@ -163,6 +164,7 @@ def _run(
             outcome = trainer.fit()
         run_log.finish(
             describe.summary(config, plan, names, model, outcome),
+            early=outcome.early,
             model=model,
             predicted=outcome.test.predicted,
             target=data.test.labels,

@@ -101,7 +101,10 @@ def alexnet_first_layer(choice: Choice) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path) -> Mapping[str, Any]:
-    """The state dict in a file, on the CPU: the file's content itself, or what a checkpoint of a run has as `model`."""
+    """The state dict in a file, on the CPU: the file's content itself, or the weights in a checkpoint of a run.
+
+    Those are the averaged ones where the run has averaged them, as for whoever tests it.
+    """
     try:
         with path.open("rb") as file:
             content = _load(path, file)
@@ -110,7 +113,9 @@ def read_weights(path: Path) -> Mapping[str, Any]:
     weights = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(weights, dict):
         raise InputError(f"pretrained: {path} holds a {type(content).__name__}; a state dict is needed")
-    return weights
+    ema = content.get("ema") if "model" in content else None
+    averages = ema.get("averages") if isinstance(ema, dict) else None
+    return {**weights, **averages} if isinstance(averages, dict) else weights
 
 
 def _load(path: Path, file: BinaryIO) -> Any:

@@ -24,8 +24,7 @@ class Ema:
             raise ValueError(f"decay: {decay!r} is not allowed; between 0 and 1")
         self._decay = decay
         self._updates = 0
-        self._values: dict[str, Tensor] = dict(model.named_parameters())
-        self._values.update(model.named_buffers())
+        self._values = _values_of(model)
         self._averages = {name: value.detach().clone() for name, value in self._values.items()}
         device = next(iter(self._values.values())).device
         self._share = torch.zeros((), device=device) if recorded else None  # of the present value, 1 − d
@@ -65,11 +64,11 @@ class Ema:
     def averaged(self) -> Iterator[None]:
         """Inside, the model's own tensors hold the averages; afterwards exactly what they held."""
         kept = {name: value.detach().clone() for name, value in self._values.items()}
-        self._fill(self._averages)
+        _fill(self._values, self._averages)
         try:
             yield
         finally:
-            self._fill(kept)
+            _fill(self._values, kept)
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors, which are not copied."""
@@ -81,7 +80,18 @@ class Ema:
         for name, average in self._averages.items():
             average.copy_(state["averages"][name])
 
-    @torch.no_grad()
-    def _fill(self, source: Mapping[str, Tensor]) -> None:
-        for name, value in self._values.items():
-            value.copy_(source[name])
+
+def fill(model: nn.Module, averages: Mapping[str, Tensor]) -> None:
+    """Let the model's own tensors hold the averages of an `Ema` of such a model; `KeyError` if some are missing."""
+    _fill(_values_of(model), averages)
+
+
+def _values_of(model: nn.Module) -> dict[str, Tensor]:
+    """Each parameter and buffer once, by its first name; buffers that no state dict holds are among them."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+@torch.no_grad()
+def _fill(values: Mapping[str, Tensor], source: Mapping[str, Tensor]) -> None:
+    for name, value in values.items():
+        value.copy_(source[name])

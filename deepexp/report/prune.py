@@ -5,6 +5,7 @@ Only runs that are done lose any. What is not done can be gone on with, and keep
 
 import datetime
 import os
+import re
 import stat
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ from deepexp.errors import InputError
 from deepexp.report.runs import DONE, Run
 from deepexp.rundir import RunDirectory
 
-NAMES = (checkpoint.LAST, checkpoint.PREVIOUS, checkpoint.BEST)
+_OURS = re.compile(r"(last|previous|best|best_earlier|best\.step\d+)\.pt")
 """The files that a run makes; what else lies among them is somebody's own."""
 
 
@@ -91,7 +92,7 @@ def _checkpoints(run: Path) -> dict[Path, os.stat_result]:
     folder = run / "checkpoints"
     if folder.is_symlink() or not folder.is_dir():
         return {}
-    found = {path: path.lstat() for path in sorted(folder.iterdir()) if path.name in NAMES}
+    found = {path: path.lstat() for path in sorted(folder.iterdir()) if _OURS.fullmatch(path.name)}
     return {path: status for path, status in found.items() if stat.S_ISREG(status.st_mode)}
 
 

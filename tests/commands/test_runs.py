@@ -121,6 +121,8 @@ def test_old_runs_lose_all_and_others_the_one_before_the_last(outputs, capsys):
     with_checkpoints(outputs / "a", days=40)
     with_checkpoints(outputs / "b", days=20)
     with_checkpoints(outputs / "c", days=20, names=["previous.pt"])  # the only one it has
+    for name in ("best_earlier.pt", "best.step7.pt"):
+        (outputs / "a" / "checkpoints" / name).touch()
     kept = sorted(path.name for path in (outputs / "a").iterdir())
     assert main(["prune=true", "confirm=true"]) == 0
     assert (left(outputs / "a"), left(outputs / "b"), left(outputs / "c")) == (

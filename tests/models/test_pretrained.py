@@ -199,6 +199,16 @@ def test_the_layer_comes_from_a_run_too(tmp_path: Path):
         assert torch.equal(layer["weight"], first_layer()["features.0.weight"])
 
 
+def test_the_layer_of_a_run_is_the_averaged_one_that_it_was_tested_with(tmp_path: Path):
+    averages = {name: value / 2 for name, value in first_layer().items()}
+    content = {"format": 1, "model": first_layer(), "ema": {"updates": 1, "averages": averages}}
+    torch.save(content, tmp_path / "last.pt")
+
+    layer = pretrained.alexnet_first_layer(str(tmp_path / "last.pt"))
+
+    assert torch.equal(layer["weight"], averages["features.0.weight"])
+
+
 def test_the_layer_comes_from_a_run_of_torchvisions_alexnet(tmp_path: Path):
     torch.save({"model": {f"network.{name}": value for name, value in first_layer().items()}}, tmp_path / "last.pt")
 

@@ -1,0 +1,205 @@
+"""How runs end: within an evaluation, at an epoch's last update, before the first one, diverged; and what is kept."""
+
+import functools
+import json
+import os
+import signal
+
+import numpy as np
+import pytest
+import torch
+
+import deepexp
+from deepexp import build, checkpoint, cli, evaluation, trainer
+from deepexp.errors import InputError, Interrupted, RunFailed
+from deepexp.models.mnist_net import MnistNet
+from deepexp.trainer import Trainer
+
+from .same_run import assert_same_run
+from .test_exact_resume import stop_after
+
+SMALL = ["epochs=3", "data.subset=60", "data.resize=22", "batch_size=20", "log_every=2"]  # of three updates an epoch
+
+
+def status(directory):
+    return json.loads((directory / "status.json").read_text())
+
+
+def stopped_in(folder, tmp_path):
+    (path,) = (tmp_path / folder).glob("*/*")
+    return path
+
+
+@pytest.mark.parametrize("batch", [1, 9])  # of those that are scored
+@pytest.mark.parametrize(
+    "words",
+    [
+        ["dropout=0.3", "batch_norm=true"],
+        ["data.mode=streamed", "data.workers=0", "dropout=0.3"],
+        ["ema=0.9", "val_fraction=0.2"],
+        ["optim=momentum", "max_steps=5"],  # the ninth batch is of the last look, within an epoch
+    ],
+    ids=" ".join,
+)
+def test_a_signal_within_an_evaluation_is_obeyed_after_its_batch(run, monkeypatch, tmp_path, words, batch):
+    words = [*SMALL, *words]
+    monkeypatch.setattr(trainer, "evaluate", functools.partial(evaluation.evaluate, batch_size=60))  # of 359: six
+    whole = run(words, folder="whole")
+    score, scored = evaluation.scores_of, []
+
+    def with_signal(*arguments):
+        scored.append(arguments)
+        if len(scored) == batch:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return score(*arguments)
+
+    monkeypatch.setattr(evaluation, "scores_of", with_signal)
+    with pytest.raises(Interrupted, match="the run was saved"):
+        run(words, folder="stopped")
+    assert len(scored) == batch
+    path = stopped_in("stopped", tmp_path)
+    assert deepexp.train([f"resume={path}"], quiet=True) is not None
+    assert_same_run(path, whole.directory)
+
+
+@pytest.mark.parametrize("words", [["max_steps=6"], ["max_steps=6", "val_fraction=0.2"]])
+def test_a_run_stopped_after_its_very_last_update_still_ends_its_epoch(run, monkeypatch, tmp_path, words):
+    whole = run([*SMALL, *words], folder="whole")
+    with monkeypatch.context() as patched, pytest.raises(Interrupted):
+        patched.setattr(Trainer, "_save_is_due", stop_after(5))
+        run([*SMALL, *words, "checkpoint.every_minutes=10"], folder="stopped")
+    path = stopped_in("stopped", tmp_path)
+    result = deepexp.train([f"resume={path}"], quiet=True)
+    assert result.epochs == whole.epochs == 2
+    assert_same_run(path, whole.directory)
+
+
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
+def test_a_signal_before_the_first_update_is_answered_by_a_checkpoint(tmp_path, monkeypatch, capsys, name):
+    model = build.model
+
+    def with_signal(config, shape, classes, device, **options):
+        if device != "meta":
+            os.kill(os.getpid(), getattr(signal, name))
+        return model(config, shape, classes, device, **options)
+
+    monkeypatch.setattr(build, "model", with_signal)
+    assert cli.main(["train", *SMALL, "device=cpu", f"output_dir={tmp_path}"]) == 128 + getattr(signal, name)
+    monkeypatch.undo()
+    path = stopped_in(".", tmp_path)
+    assert status(path)["reason"] == "stopped by a signal after step 1; the run was saved"
+    assert "go on with: deepexp train" in capsys.readouterr().out
+    assert cli.main(["train", f"resume={path}"]) == 0
+
+
+def test_a_signal_after_the_last_update_of_a_run_leaves_it_done(run, monkeypatch):
+    fit = Trainer.fit
+
+    def with_signal(self):
+        outcome = fit(self)
+        os.kill(os.getpid(), signal.SIGTERM)
+        return outcome
+
+    monkeypatch.setattr(Trainer, "fit", with_signal)
+    assert status(run(SMALL).directory)["status"] == "done"
+
+
+def test_a_test_loss_that_is_not_finite_fails_a_run_whose_losses_were(run, tmp_path):
+    with pytest.raises(RunFailed, match=r"the test loss is nan after step 2 \(epoch 2\); .* Try a lower optim\.lr"):
+        run(["data=synthetic", "data.subset=100", "epochs=2", "optim.lr=1e9"])
+    path = stopped_in("outputs", tmp_path)
+    assert status(path)["status"] == "failed"
+    assert not (path / "summary.json").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "early", "shown"),
+    [
+        (["max_steps=5"], "max_steps=5", "after 1 of 3 epochs (max_steps=5), "),
+        (["max_steps=1"], "max_steps=1", "after 1 update (max_steps=1), "),
+        (["max_steps=9"], None, "after 3 epochs, "),
+        (
+            ["epochs=50", "val_fraction=0.2", "early_stop=1", "optim.lr=1e-9"],
+            "early_stop=1",
+            "after 2 of 50 epochs (early_stop=1), ",
+        ),
+    ],
+)
+def test_what_ended_a_run_before_its_last_epoch_is_told(tmp_path, capsys, words, early, shown):
+    assert cli.main(["train", *SMALL, *words, "device=cpu", f"output_dir={tmp_path}"]) == 0
+    path = stopped_in(".", tmp_path)
+    assert shown in capsys.readouterr().out
+    assert status(path)["reason"] == early
+    assert (path / "run.log").read_text().strip().endswith(f"ended by {early}" if early else "samples wrong")
+
+
+def test_a_run_within_an_epoch_cannot_be_shortened_to_the_epochs_before(run):
+    result = run([*SMALL, "max_steps=5"])
+    with pytest.raises(InputError, match="epochs: 1 is too few, since epoch 2 has begun; at least 2"):
+        deepexp.train([f"resume={result.directory}", "epochs=1", "max_steps=null"], quiet=True)
+    with pytest.raises(InputError, match="max_steps: 4 is less than the 5 that are trained already"):
+        deepexp.train([f"resume={result.directory}", "max_steps=4"], quiet=True)
+
+
+def test_what_a_run_came_to_is_kept_each_time_it_is_trained_further(run):
+    result = run([*SMALL, "max_steps=4"])
+    came_to = []
+    for steps in (5, 6, 7):
+        came_to.append((json.loads((result.directory / "summary.json").read_text()), predictions(result.directory)))
+        result = deepexp.train([f"resume={result.directory}", f"max_steps={steps}"], quiet=True)
+    for (summary, predicted), name in zip(came_to, ["epoch1", "epoch1.step5", "epoch2"], strict=True):
+        assert json.loads((result.directory / f"summary.{name}.json").read_text()) == summary
+        assert np.array_equal(predictions(result.directory, name), predicted)
+    assert result.steps == 7
+
+
+def predictions(directory, name=None):
+    return np.load(directory / (f"predictions.{name}.npz" if name else "predictions.npz"))["predicted"]
+
+
+def test_a_look_within_an_epoch_is_forgotten_by_a_run_that_is_trained_further(run):
+    """Also as to what is best: `best.pt` is that of a run which was never shorter, and nothing is lost."""
+    words = [*SMALL, "val_fraction=0.2", "data.subset=300", "optim=adam"]  # of fifteen updates an epoch
+    whole = run(words, folder="whole")
+    cut = run([*words, "max_steps=40"], folder="cut")
+    folder = cut.directory / "checkpoints"
+    assert cut.best_epoch == 3, "the look within the third epoch is to be the best"
+    seen = (folder / "best.pt").read_bytes()
+    assert checkpoint.load(folder / "best_earlier.pt")["progress"]["epoch"] == 2
+    deepexp.train([f"resume={cut.directory}", "max_steps=null"], quiet=True)
+    assert_same_run(cut.directory, whole.directory)
+    assert (folder / "best.step40.pt").read_bytes() == seen
+    assert not (folder / "best_earlier.pt").exists()
+
+
+def test_a_look_within_the_first_epoch_leaves_no_best_to_go_back_to(run):
+    words = [*SMALL, "val_fraction=0.2", "data.subset=300"]
+    cut = run([*words, "max_steps=5"], folder="cut")
+    deepexp.train([f"resume={cut.directory}", "max_steps=null"], quiet=True)
+    assert_same_run(cut.directory, run(words, folder="whole").directory)
+
+
+def test_a_module_may_have_state_that_is_no_tensor(run, monkeypatch):
+    monkeypatch.setattr(MnistNet, "get_extra_state", lambda self: {"seen": 7}, raising=False)
+    monkeypatch.setattr(MnistNet, "set_extra_state", lambda self, state: setattr(self, "seen", state), raising=False)
+    result = run(SMALL)
+    assert result.model.seen == {"seen": 7}
+
+
+class Tied(MnistNet):
+    """With a weight under two names, and a buffer that is in no state dict."""
+
+    def __init__(self, **options):
+        super().__init__(**options)
+        self.fc2_again = self.fc2
+        self.register_buffer("scale", torch.ones(()), persistent=False)
+
+
+def test_averages_of_tied_weights_and_unsaved_buffers_come_back(run, monkeypatch):
+    monkeypatch.setattr("deepexp.models.mnist_net.MnistNet", Tied)
+    result = run([*SMALL, "ema=0.5"])
+    saved = checkpoint.load(result.directory / "checkpoints" / "last.pt")
+    averages = saved["ema"]["averages"]
+    assert "scale" in averages and not torch.equal(averages["fc2.weight"], saved["model"]["fc2.weight"])
+    model = result.model
+    assert torch.equal(model.fc2.weight, averages["fc2.weight"]) and model.fc2_again is model.fc2
