@@ -36,6 +36,8 @@ class Listing:
     classes: tuple[str, ...]
     train: list[PictureFile]
     test: list[PictureFile]
+    split: tuple[float, int] | None = None
+    """`test_fraction` and `split_seed` where the split was made here; None: the folder has one of its own"""
 
     def digest(self, root: Path) -> str:
         """Changes when any file is added, removed, renamed, moved to another class or split, or written to."""
@@ -95,7 +97,7 @@ def _split(root: Path, test_fraction: float, split_seed: int) -> Listing:
         raise InputError(f"data.test_fraction: {test_fraction} of {show(root)}: {error}") from error
     train = [file for index, file in enumerate(files) if index not in chosen]
     test = [file for index, file in enumerate(files) if index in chosen]
-    return Listing(tuple(map(show, names)), train, test)
+    return Listing(tuple(map(show, names)), train, test, (test_fraction, split_seed))
 
 
 def _folders(folder: Path) -> list[str]:

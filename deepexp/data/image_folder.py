@@ -8,11 +8,9 @@ import logging
 from collections.abc import Collection
 from pathlib import Path
 
-import torch
-
 from deepexp.data import picture_cache
 from deepexp.data.decode import channels_and_size
-from deepexp.data.folder_scan import Listing, PictureFile, scan
+from deepexp.data.folder_scan import Listing, scan
 from deepexp.data.source import DataInfo, Shape, Split
 
 log = logging.getLogger(__name__)
@@ -79,12 +77,4 @@ class ImageFolder:
         if untested:
             names = ", ".join(listing.classes[label] for label in sorted(untested)[:8])
             log.warning("%s: %d class(es) have no test pictures (%s)", self._root, len(untested), names)
-        files = picture_cache.open_or_build(self._root, listing, self._shape, self._cache, self._kept_out_of)
-        return (
-            Split.mapped(files["train"], _labels(listing.train)),
-            Split.mapped(files["test"], _labels(listing.test)),
-        )
-
-
-def _labels(files: list[PictureFile]) -> torch.Tensor:
-    return torch.tensor([file.label for file in files])
+        return picture_cache.open_or_build(self._root, listing, self._shape, self._cache, self._kept_out_of)

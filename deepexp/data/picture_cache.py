@@ -2,7 +2,8 @@
 
 A cache folder holds `train.npy`, `test.npy` (samples, height, width, channels; uint8) and `manifest.json` with their
 checksums. Its name is a digest of the list of files, so that a cache never speaks for other files than its own, and it
-gets that name only once it is whole.
+gets that name only once it is whole. Caches of several splits of a folder lie side by side; one that is made replaces
+those of the same split, which are of files as they were before.
 """
 
 import concurrent.futures
@@ -20,13 +21,14 @@ from concurrent.futures.process import BrokenProcessPool
 from pathlib import Path
 
 import numpy as np
+import torch
 from filelock import FileLock, Timeout
 
 from deepexp.console import progress
 from deepexp.data import decode
 from deepexp.data.decode import show
 from deepexp.data.folder_scan import Listing, PictureFile
-from deepexp.data.source import Shape
+from deepexp.data.source import Shape, Split
 from deepexp.errors import InputError, RunFailed
 from deepexp.runtime import available_cores
 
@@ -35,13 +37,17 @@ log = logging.getLogger(__name__)
 _FORMAT = 1
 _CHUNK_BYTES = 1 << 22  # of decoded pixels that one process hands back at a time
 _MAX_CHUNK = 64  # pictures: so that the progress bar moves
+_BUILDING = "building-"  # what the names of folders begin with that are not whole yet
 _SHOWN = 5  # broken pictures that are named
+
+Splits = tuple[Split, Split]
+"""(training, test), memory-mapped"""
 
 
 def open_or_build(
     root: Path, listing: Listing, shape: Shape, where: Path | None, keep_out_of: Collection[str] = ()
-) -> dict[str, Path]:
-    """The `.npy` files of both splits, decoding the pictures if no cache has them.
+) -> Splits:
+    """Both splits in the order of the listing, decoding the pictures if no cache has them.
 
     `where`: the folder for caches; None: beside the data if that can be written to, else the user's cache folder.
     `keep_out_of`: which of `root` and `cache` a stranger may have chosen; a cache there is read, but none is made.
@@ -49,11 +55,11 @@ def open_or_build(
     homes = [where] if where is not None else [_beside(root), _of_user()]
     is_foreign = ("cache" if where is not None else "root") in keep_out_of
     name = f"{root.name[:40] or 'root'}-{_digest(_FORMAT, shape, str(root))[:12]}"
-    content = _digest(listing.digest(root))[:16]
+    cache = _name_of_split(listing) + _digest(listing.digest(root))[:16]
     for home in dict.fromkeys([*homes, _of_user()]):
-        found = _read(home / name / content)
+        found = _read(home / name / cache, listing)
         if found is not None:
-            log.info("decoded pictures are read from %s", show(home / name / content))
+            log.info("decoded pictures are read from %s", show(home / name / cache))
             return found
     writable = [home for home in ([_of_user()] if is_foreign else homes) if _is_writable(home)]
     if not writable:
@@ -63,7 +69,7 @@ def open_or_build(
         )
     home = writable[0]
     try:
-        return _build(home / name, content, listing, shape)
+        return _build(home / name / cache, listing, shape)
     except OSError as error:
         reason = error.strerror or error
         raise InputError(f"{show(home / name)}: decoded pictures cannot be written there ({reason})") from error
@@ -71,6 +77,11 @@ def open_or_build(
 
 def _digest(*parts: object) -> str:
     return hashlib.sha256(json.dumps(parts).encode()).hexdigest()
+
+
+def _name_of_split(listing: Listing) -> str:
+    """What the names of all caches of a split begin with; they have no dash where the folder's own split is taken."""
+    return "" if listing.split is None else f"{_digest(*listing.split)[:8]}-"
 
 
 def _beside(root: Path) -> Path:
@@ -91,36 +102,47 @@ def _is_writable(home: Path) -> bool:
         return False
 
 
-def _read(folder: Path) -> dict[str, Path] | None:
-    """The files of a cache, or None if there is none that is whole."""
-    paths = {split: folder / f"{split}.npy" for split in ("train", "test")}
+def _read(folder: Path, listing: Listing) -> Splits | None:
+    """What a cache holds, or None if there is none that is whole, or it is removed at this moment."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        for path in paths.values():
-            with path.open("rb") as file:
-                if hashlib.file_digest(file, "sha256").hexdigest() != manifest["sha256"][path.name]:
-                    log.warning("%s is damaged; the pictures are decoded again", show(path))
+        for name in ("train.npy", "test.npy"):
+            with (folder / name).open("rb") as file:
+                if hashlib.file_digest(file, "sha256").hexdigest() != manifest["sha256"][name]:
+                    log.warning("%s is damaged; the pictures are decoded again", show(folder / name))
                     return None
+        return _map(folder, listing)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s cannot be used (%s); the pictures are decoded again", show(folder), error)
         return None
-    return paths
 
 
-def _build(folder: Path, content: str, listing: Listing, shape: Shape) -> dict[str, Path]:
-    """Decode into a folder of its own and rename that; of several processes one does it and the others wait."""
-    target = folder / content
+def _map(folder: Path, listing: Listing) -> Splits:
+    return (
+        Split.mapped(folder / "train.npy", _labels(listing.train)),
+        Split.mapped(folder / "test.npy", _labels(listing.test)),
+    )
+
+
+def _labels(files: list[PictureFile]) -> torch.Tensor:
+    return torch.tensor([file.label for file in files])
+
+
+def _build(target: Path, listing: Listing, shape: Shape) -> Splits:
+    """Decode into a folder of its own and rename that; of several processes one does it and the others wait.
+
+    Caches are removed under the lock alone, so what is opened under it cannot be gone.
+    """
+    folder = target.parent
     folder.mkdir(parents=True, exist_ok=True)
     with _lock(folder / "lock"):
-        found = _read(target)
+        found = _read(target, listing)
         if found is not None:
             return found
-        for old in folder.iterdir():  # of files as they were before, or left by a process that was killed
-            if old.is_dir():
-                shutil.rmtree(old, ignore_errors=True)
-        temporary = Path(tempfile.mkdtemp(prefix="building-", dir=folder))
+        _remove_outdated(folder, _name_of_split(listing))
+        temporary = Path(tempfile.mkdtemp(prefix=_BUILDING, dir=folder))
         try:
             log.info("pictures are decoded, once, into %s", show(target))
             _decode_all(temporary, listing, shape)
@@ -128,7 +150,16 @@ def _build(folder: Path, content: str, listing: Listing, shape: Shape) -> dict[s
             temporary.rename(target)
         finally:
             shutil.rmtree(temporary, ignore_errors=True)
-    return {split: target / f"{split}.npy" for split in ("train", "test")}
+        return _map(target, listing)
+
+
+def _remove_outdated(folder: Path, split: str) -> None:
+    """Remove caches of the files of a split as they were before, and what a process that was killed has left."""
+    # Without a name of a split: from when the folder had one of its own, or from a deepexp that did not write it.
+    outdated = {split, "", _BUILDING}
+    for old in folder.iterdir():
+        if old.is_dir() and "".join(old.name.rpartition("-")[:2]) in outdated:
+            shutil.rmtree(old, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -1,12 +1,14 @@
 import concurrent.futures
+import hashlib
 import json
 import logging
 import multiprocessing
 import os
+import shutil
 import time
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 import numpy as np
 import pytest
@@ -95,6 +97,46 @@ def test_caches_of_several_sizes_live_together(picture_root: Path) -> None:
         train, _ = source(picture_root, size=size).load()
     assert train.shape == (3, 3, 5)
     assert len(caches(picture_root.parent / ".deepexp-cache")) == 3
+
+
+def test_caches_of_several_splits_live_together(
+    picture_root: Path, save_picture: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    root, splits = picture_root / "train", [{"split_seed": 0}, {"split_seed": 1}, {"test_fraction": 0.4}]
+    for changes in splits * 2:
+        source(root, **changes).load()
+    assert caplog.text.count("decoded, once") == 3
+    before = caches(picture_root / ".deepexp-cache")
+    save_picture(root / "ant" / "0.png", seed=77)
+    os.utime(root / "ant" / "0.png", ns=(1, 1))
+    source(root, split_seed=1).load()
+    after = caches(picture_root / ".deepexp-cache")
+    assert len(before) == len(after) == 3 and len(set(before) & set(after)) == 2
+
+
+def test_cache_of_a_deepexp_that_named_no_split_goes(picture_root: Path) -> None:
+    source(picture_root / "train").load()
+    (cache,) = caches(picture_root / ".deepexp-cache")
+    cache.rename(cache.with_name("0123456789abcdef"))
+    source(picture_root / "train").load()
+    assert caches(picture_root / ".deepexp-cache") == [cache]
+
+
+def test_cache_that_goes_before_it_is_opened_is_made_again(picture_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = source(picture_root).load()[1].images.clone()
+    (cache,) = caches(picture_root.parent / ".deepexp-cache")
+    digest = hashlib.file_digest
+
+    def last_then_gone(file: BinaryIO, kind: str) -> Any:
+        found = digest(file, kind)
+        if file.name == str(cache / "test.npy"):
+            monkeypatch.undo()
+            shutil.rmtree(cache)
+        return found
+
+    monkeypatch.setattr(hashlib, "file_digest", last_then_gone)
+    assert torch.equal(source(picture_root).load()[1].images, expected)
 
 
 @pytest.mark.parametrize("name", ["train.npy", "test.npy", "manifest.json"])
@@ -189,6 +231,21 @@ def test_two_processes_at_once_decode_once(picture_root: Path, capfd: pytest.Cap
         sums = list(pool.map(_load, [picture_root] * 3))
     assert len(set(sums)) == 1 and len(caches(picture_root.parent)) == 1
     assert capfd.readouterr().err.count("decoding train pictures: 12 pictures\n") == 1
+
+
+def _load_some(task: tuple[Path, int]) -> int:
+    root, first = task
+    return sum(len(source(root, split_seed=(first + step) % 3).load()[0]) for step in range(8))
+
+
+def test_processes_with_other_splits_leave_each_other_their_caches(
+    picture_root: Path, capfd: pytest.CaptureFixture[str]
+) -> None:
+    context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
+    with concurrent.futures.ProcessPoolExecutor(3, context) as pool:
+        samples = list(pool.map(_load_some, [(picture_root / "train", first) for first in range(3)]))
+    assert samples == [80] * 3
+    assert capfd.readouterr().err.count("decoding train pictures: 10 pictures\n") == 3
 
 
 def test_process_that_is_killed_is_told(picture_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
