@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 from torch import nn
 
 from deepexp import provenance as origin
-from deepexp import runtime
+from deepexp import runtime, targets
 from deepexp.check import Plan
 from deepexp.compose import Composed
 from deepexp.console import Header, Horizon
@@ -36,6 +36,10 @@ def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
     assert isinstance(resolved, dict)
     resolved["model"] = {**resolved["model"], **config.model.component.arguments}
     resolved["data"]["root"] = str(Path(config.data.root).expanduser().absolute())
+    cache = resolved["data"].get("cache")
+    # What another source means by that name is its own affair; one that writes means a folder.
+    if isinstance(cache, str) and hasattr(targets.find(config.data.component.target), "keep_out_of"):
+        resolved["data"]["cache"] = str(Path(cache).expanduser().absolute())
     return HydraFiles(
         config=OmegaConf.to_yaml(OmegaConf.create(resolved)),
         overrides=OmegaConf.to_yaml(OmegaConf.create(list(composed.overrides))),

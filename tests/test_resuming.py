@@ -1,6 +1,7 @@
 """What a run may be gone on with, and what is refused, by name; and trouble on the way."""
 
 import errno
+import itertools
 import json
 import multiprocessing
 import os
@@ -10,9 +11,12 @@ import time
 
 import pytest
 import torch
+import yaml
+from PIL import Image
 
 import deepexp
 from deepexp import checkpoint, cli, runtime
+from deepexp.data import picture_cache
 from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.step import Step
 from deepexp.trainer import Trainer
@@ -50,6 +54,27 @@ def test_other_data_are_refused(run):
     path.write_text(json.dumps({**json.loads(path.read_text()), "data_fingerprint": "another"}))
     with pytest.raises(InputError, match="not those that"):
         resume(result, "epochs=3")
+
+
+def test_a_cache_that_was_named_from_another_folder_is_found(run, tmp_path, monkeypatch):
+    for part, name, number in itertools.product(("train", "test"), "ab", range(2)):
+        picture = tmp_path / "pictures" / part / name / f"{number}.png"
+        picture.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", (22, 22), 40 * number).save(picture)
+    monkeypatch.chdir(tmp_path)
+    result = run(["data=image_folder", "data.root=pictures", "data.cache=kept", "epochs=1", "batch_size=4"])
+    monkeypatch.setattr(picture_cache, "_build", lambda *_: pytest.fail("decoded again"))
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    assert len(resume(result, "epochs=2").metrics) == 2
+
+
+def test_a_word_for_a_cache_of_an_own_source_stays_one(run, tmp_path, monkeypatch):
+    source = "from deepexp.data.digits import Digits\n\n\nclass Own(Digits):\n    def __init__(self, cache): ...\n"
+    (tmp_path / "own_digits.py").write_text(source)
+    monkeypatch.chdir(tmp_path)
+    result = run([*SMALL, "data._target_=own_digits.Own", "+data.cache=memory"])
+    assert yaml.safe_load((result.directory / ".hydra" / "config.yaml").read_text())["data"]["cache"] == "memory"
 
 
 def test_a_damaged_checkpoint_is_never_kept_in_place_of_a_good_one(run, monkeypatch):
