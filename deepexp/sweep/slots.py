@@ -21,12 +21,15 @@ def make_slots(config: LauncherConfig, devices: Sequence[torch.device], *, any_g
     """Places for the jobs, of which `devices` are the devices; no more places than jobs.
 
     On a CPU one a core. On CUDA one or `jobs_per_gpu` a GPU, which is then the only one that the job sees; where the
-    jobs name their GPU themselves (`any_gpu` is false), as many, and all see what this process sees.
+    jobs name their GPU themselves (`any_gpu` is false), as many, and all see what this process sees. A Mac's GPU is the
+    only one there and needs no name.
     """
     if any(device.type == "cuda" for device in devices):
         gpus = _visible_gpus() if any_gpu else []
         count = config.jobs_per_gpu * max(len(gpus), 1) if config.jobs == "auto" else config.jobs
         places = [{"CUDA_VISIBLE_DEVICES": gpus[index % len(gpus)]} if gpus else {} for index in range(count)]
+    elif any(device.type == "mps" for device in devices):
+        places = [{} for _ in range(config.jobs_per_gpu if config.jobs == "auto" else config.jobs)]
     else:
         places = [{} for _ in range(runtime.available_cores() if config.jobs == "auto" else config.jobs)]
     return [Slot(environment) for environment in places[: len(devices)]]

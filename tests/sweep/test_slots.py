@@ -41,6 +41,13 @@ def test_jobs_that_name_their_gpu_see_them_all() -> None:
     assert make_slots(LauncherConfig(jobs=2), [GPU] * 9, any_gpu=False) == [Slot({})] * 2
 
 
+@pytest.mark.parametrize(("config", "slots"), [
+    (LauncherConfig(), 1), (LauncherConfig(jobs_per_gpu=3), 3), (LauncherConfig(jobs=2, jobs_per_gpu=3), 2),
+])  # fmt: skip
+def test_jobs_share_the_one_gpu_of_a_mac(config: LauncherConfig, slots: int) -> None:
+    assert make_slots(config, [CPU, *[torch.device("mps")] * 8], any_gpu=True) == [Slot({})] * slots
+
+
 def test_settings_are_checked_together() -> None:
     with pytest.raises(InputError) as caught:
         launcher_config({"jobs": 0, "retries": -1, "on_failure": "panic", "objective": "loss", "job": 1})
