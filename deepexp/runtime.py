@@ -9,13 +9,14 @@ import ctypes
 import functools
 import hashlib
 import logging
+import math
 import os
 import sys
 from collections.abc import Iterator
 
 import torch
 
-from deepexp import waiting
+from deepexp import control_group, waiting
 from deepexp.errors import InputError
 
 log = logging.getLogger(__name__)
@@ -66,10 +67,10 @@ def describe_device(device: torch.device) -> str:
 
 
 def available_cores() -> int:
-    """The cores that this process may use, which can be fewer than the machine has."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1
+    """The cores that this process may use, which can be fewer than the machine has; a part of a core counts as one."""
+    cores = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    quota = control_group.cpu_quota()
+    return cores if quota is None else min(cores, math.ceil(quota))
 
 
 @functools.cache

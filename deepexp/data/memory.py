@@ -5,6 +5,8 @@ from pathlib import Path
 
 import torch
 
+from deepexp import control_group
+
 
 def available_bytes(device: torch.device) -> int | None:
     """Memory that can still be used on a device, within the limits of this process's control group; None: not known."""
@@ -37,18 +39,9 @@ def _of_system() -> int | None:
     return None
 
 
-def _of_control_group(cgroup: Path = Path("/proc/self/cgroup"), root: Path = Path("/sys/fs/cgroup")) -> int | None:
+def _of_control_group(own: Path = control_group.OWN, root: Path = control_group.ROOT) -> int | None:
     """What a container or batch system (cgroup v2) leaves to this process."""
-    try:
-        own = [line[3:] for line in cgroup.read_text(encoding="utf-8").splitlines() if line.startswith("0::")]
-    except OSError:
-        return None
-    found = []
-    for path in own:
-        folder = root / path.lstrip("/")
-        for group in (folder, *folder.parents):
-            if group.is_relative_to(root):
-                found.append(_left_in(group))
+    found = [_left_in(group) for group in control_group.groups("memory", own, root)]
     return min((left for left in found if left is not None), default=None)
 
 
