@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
+from pathlib import PurePath
 
 from deepexp.compose import compose
 from deepexp.errors import Interrupted
@@ -178,6 +179,11 @@ class Sweep:
         )
 
 
+def path_within(path: PurePath, directory: PurePath) -> str:
+    """A path below a directory as it is written down for any system; one from elsewhere as it stands."""
+    return path.relative_to(directory).as_posix() if path.is_relative_to(directory) else str(path)
+
+
 class _Watcher:
     """Writes into the ledger what happens in the pool, and applies the policy for failures."""
 
@@ -206,12 +212,12 @@ class _Watcher:
     def ended(self, task: Task, ending: Ending, *, stopping: bool) -> Task | None:
         entry = self.sweep.ledger.entries[task.config_hash]
         run_log = task.directory / "run.log"
-        shown = None if ending.state == "done" else str(run_log if run_log.exists() else task.log)
+        kept = None if ending.state == "done" else run_log if run_log.exists() else task.log
         entry = replace(
             entry,
             state=ending.state,
             reason=ending.reason,
-            log=shown and shown.removeprefix(f"{self.sweep.directory.path}/"),
+            log=None if kept is None else path_within(kept, self.sweep.directory.path),
             seconds=round(ending.seconds, 3),
         )
         self.sweep.ledger.record(entry)

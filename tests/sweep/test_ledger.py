@@ -1,10 +1,11 @@
 from dataclasses import replace
-from pathlib import Path
+from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 import pytest
 
 from deepexp.errors import InputError
 from deepexp.sweep import ledger
+from deepexp.sweep.jobs import path_within
 from deepexp.sweep.ledger import Entry, Ledger
 
 FIRST = Entry("seed=0", "a" * 16, ["seed=0"], "queued")
@@ -63,3 +64,13 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     path.write_text('{"format": 99}\n')
     with pytest.raises(InputError, match="a newer deepexp wrote it"):
         ledger.read(path)
+
+
+@pytest.mark.parametrize(("path", "directory", "written"), [
+    (PurePosixPath("/out/s/seed=0/run.log"), PurePosixPath("/out/s"), "seed=0/run.log"),
+    (PureWindowsPath(r"C:\out\s\logs\seed=0.log"), PureWindowsPath(r"c:\out\s"), "logs/seed=0.log"),
+    (PurePosixPath("/out/sweep/run.log"), PurePosixPath("/out/s"), "/out/sweep/run.log"),
+    (PureWindowsPath(r"D:\s\run.log"), PureWindowsPath(r"C:\s"), r"D:\s\run.log"),
+])  # fmt: skip
+def test_a_path_in_the_ledger_is_the_same_on_every_system(path: PurePath, directory: PurePath, written: str) -> None:
+    assert path_within(path, directory) == written
