@@ -13,6 +13,9 @@ from pathlib import Path
 
 from deepexp.errors import InputError, RunFailed
 
+# What some network and FUSE file systems answer that cannot sync a directory.
+_CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
+
 # Trouble with the disk itself: then the run has failed, wherever the user told it to write.
 _DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
@@ -41,12 +44,15 @@ def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str = "o
 
 
 def sync_directory(path: Path) -> None:
-    """Make the names in a directory durable, which the fsync of a file in it does not do."""
+    """Make the names in a directory durable, which the fsync of a file in it does not do, where there is a way."""
     if os.name == "nt":  # a directory cannot be opened there, and NTFS journals names itself
         return
     descriptor = os.open(path, os.O_RDONLY)
     try:
         os.fsync(descriptor)
+    except OSError as error:
+        if error.errno not in _CANNOT_SYNC:
+            raise
     finally:
         os.close(descriptor)
 

@@ -1,3 +1,4 @@
+import contextlib
 import errno
 import os
 import re
@@ -7,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deepexp.errors import InputError, RunFailed
-from deepexp.storage import AppendFile, storage_errors, write_atomically
+from deepexp.storage import AppendFile, make_directory, storage_errors, write_atomically
 
 
 def raise_no_space(*args, **kwargs):
@@ -40,6 +41,28 @@ def test_write_atomically_syncs_the_content_before_the_name(tmp_path, monkeypatc
     monkeypatch.setattr(Path, "replace", recorded_replace)
     write_atomically(tmp_path / "summary.json", b"{}")
     assert done == ["fsync file", "replace", "fsync directory"]
+
+
+@pytest.mark.parametrize(("of_directory", "number", "fails"), [
+    (True, errno.EINVAL, False), (True, errno.ENOTSUP, False), (True, errno.EIO, True), (True, errno.ENOSPC, True),
+    (False, errno.EINVAL, True), (False, errno.ENOTSUP, True),
+])  # fmt: skip
+def test_a_file_system_may_be_unable_to_sync_directories_only(tmp_path, monkeypatch, of_directory, number, fails):
+    fsync = os.fsync
+
+    def refuse(descriptor):
+        if stat.S_ISDIR(os.fstat(descriptor).st_mode) == of_directory:
+            raise OSError(number, os.strerror(number))
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", refuse)
+    path = tmp_path / "status.json"
+    with pytest.raises(RunFailed) if fails else contextlib.nullcontext():
+        write_atomically(path, b"{}")
+    if not fails:
+        AppendFile(tmp_path / "log").close()
+        make_directory(tmp_path / "a" / "b")
+        assert path.read_bytes() == b"{}"
 
 
 @pytest.mark.parametrize("call", ["os.fsync", "pathlib.Path.replace"])
