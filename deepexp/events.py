@@ -50,7 +50,11 @@ class EventFile:
         new = directory / f"{_NAME}{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
         self._file = AppendFile(present[0] if present else new)
         self._waiting = io.BytesIO()
-        self._begin_if_empty()
+        try:
+            self._begin_if_empty()
+        except BaseException:
+            self._file.close()
+            raise
 
     @property
     def path(self) -> Path:

@@ -62,10 +62,14 @@ class RunLog:
         self._run = run
         self._console = console
         self._logdir = logdir or run.path.parent.parent
-        self._metrics = AppendFile(run.path / "metrics.jsonl")
-        self._events = EventFile(run.path)
-        # Last, for it changes the loggers, which nobody would put back if another file failed.
-        self._log_file = _LogFile(run.path / "run.log", console)
+        with contextlib.ExitStack() as opened:  # which closes what is open when another file fails
+            self._metrics = AppendFile(run.path / "metrics.jsonl")
+            opened.callback(self._metrics.close)
+            self._events = EventFile(run.path)
+            opened.callback(self._events.close)
+            # Last, for it changes the loggers, which nobody would put back if another file failed.
+            self._log_file = _LogFile(run.path / "run.log", console)
+            opened.pop_all()
 
     def start(self, header: Header, horizon: Horizon, *, has_validation: bool) -> None:
         """Say what is being trained, or gone on with, and start the progress bar."""

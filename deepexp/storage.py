@@ -101,8 +101,12 @@ class AppendFile:
         with storage_errors(path):
             is_new = not path.exists()
             self._descriptor = os.open(path, flags, 0o666)
-            if is_new:
-                sync_directory(path.parent)
+            try:
+                if is_new:
+                    sync_directory(path.parent)
+            except OSError:
+                self.close()
+                raise
 
     def write(self, data: bytes) -> None:
         """Append all of `data` or nothing: what a full disk has torn is taken back."""

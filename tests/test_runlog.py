@@ -15,6 +15,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from torch import nn
 
+from deepexp import storage
 from deepexp.console import Console, Header, Horizon
 from deepexp.errors import RunFailed
 from deepexp.rundir import HydraFiles, RunDirectory
@@ -314,6 +315,33 @@ def test_a_full_disk_ends_the_run_and_says_where(run, log, monkeypatch, name):
     lines = (run.path / "metrics.jsonl").read_text().splitlines()
     assert json.loads(lines[0])["epoch"] == 1
     assert curves_of(run.path)["train/loss"][:3] == [(step, pytest.approx(1 / step)) for step in (1, 2, 3)]
+
+
+@pytest.mark.parametrize(("module", "call", "name"), [
+    (os, "open", "metrics.jsonl"), (os, "open", "events.out.tfevents"), (os, "open", "run.log"),
+    (storage, "sync_directory", "metrics.jsonl"), (storage, "sync_directory", "run.log"),
+    (os, "write", "events.out.tfevents"),
+])  # fmt: skip
+def test_a_file_that_cannot_be_opened_leaves_no_other_open(run, monkeypatch, module, call, name):
+    fds = Path("/proc/self/fd")
+    if not fds.exists():
+        pytest.skip("only Linux tells which file a descriptor belongs to")
+
+    def opened():
+        return sorted(os.readlink(fd) for fd in fds.iterdir() if fd.is_symlink() and str(run.path) in os.readlink(fd))
+
+    real, before = getattr(module, call), opened()
+
+    def refuse(what, *rest):
+        if any(name in path for path in ([str(what)] if call == "open" else opened())):
+            raise OSError(errno.EACCES, os.strerror(errno.EACCES))
+        return real(what, *rest)
+
+    monkeypatch.setattr(module, call, refuse)
+    with pytest.raises(RunFailed, match=rf"{name}.*Permission denied"):
+        RunLog(run, Console("quiet"))
+    monkeypatch.undo()
+    assert opened() == before
 
 
 def test_a_warning_of_python_is_shown_in_one_line(run, capsys):
