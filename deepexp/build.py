@@ -19,7 +19,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
-from deepexp import cuda_graph, own_data, own_model, targets
+from deepexp import cuda_graph, own_data, own_model, runtime, targets
 from deepexp.compiled import AsWritten, Compiled
 from deepexp.data.augment import Nothing
 from deepexp.data.dataset import Dataset, announced_pictures, assemble
@@ -90,7 +90,7 @@ def model(
             made = _instantiate("model", config.model.component, **given)
         own_model.check(made, config.model.component.target, shape, classes)
         return made
-    with torch.random.fork_rng():
+    with runtime.forked_random(torch.device(device)):
         torch.manual_seed(config.seed)
         made = _instantiate("model", config.model.component, **given)
         init.initialise(made, config.init)

@@ -7,7 +7,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from deepexp import build
+from deepexp import build, runtime
 from deepexp.check import Plan
 from deepexp.compose import Composed
 from deepexp.console import Console
@@ -85,7 +85,7 @@ def _bytes_kept_for_backward(model: nn.Module, images: Tensor) -> int:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
-    with torch.random.fork_rng(), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+    with runtime.forked_random(images.device), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
         output = model(images)  # alive until here, so that no memory is counted for two tensors
         del output
     return sum(kept.values())

@@ -12,7 +12,7 @@ import logging
 import math
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import torch
 
@@ -106,7 +106,7 @@ def tune_malloc() -> bool:
 
 
 @contextlib.contextmanager
-def session(*, threads: int | str, deterministic: bool, tf32: bool) -> Iterator[None]:
+def session(device: torch.device, *, threads: int | str, deterministic: bool, tf32: bool) -> Iterator[None]:
     """Set the process up for one run; threads, numeric modes and the global generators are put back afterwards."""
     before_threads = default_threads() and torch.get_num_threads()
     before_deterministic = torch.get_deterministic_debug_mode()
@@ -125,7 +125,7 @@ def session(*, threads: int | str, deterministic: bool, tf32: bool) -> Iterator[
     torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = not deterministic
     try:
-        with torch.random.fork_rng(), waiting.considerate(torch.get_num_threads(), available_cores()):
+        with forked_random(device), waiting.considerate(torch.get_num_threads(), available_cores()):
             yield
     finally:
         torch.set_num_threads(before_threads)
@@ -139,6 +139,20 @@ def _set_deterministic(mode: int) -> None:
     """0: any algorithms, 1: warn of one that is not deterministic, 2: refuse it (torch's "debug mode")."""
     if mode != torch.get_deterministic_debug_mode():  # the call imports torch's compiler, for seconds
         torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
+
+
+def forked_random(device: torch.device) -> contextlib.AbstractContextManager[None]:
+    """Put the global generators back afterwards: those of the CPU, of `device`, and of GPUs that are in use already.
+
+    Those are seeded by `torch.manual_seed` too. By itself, torch would begin to use all CUDA devices, and warn of that
+    where there are several.
+    """
+    if torch.backends.mps.is_available():
+        return torch.random.fork_rng([torch.device("mps")], device_type="mps")
+    gpus: Sequence[int | torch.device] = [device] if device.type == "cuda" else []
+    if torch.cuda.is_initialized():
+        gpus = range(torch.cuda.device_count())
+    return torch.random.fork_rng(gpus, device_type="cuda")
 
 
 def random_state(device: torch.device) -> dict[str, torch.Tensor]:

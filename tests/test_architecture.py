@@ -190,3 +190,9 @@ def test_every_argument_of_a_target_is_listed(path):
     left_out = LEFT_OUT if group == "optim" else set()
     assert written >= arguments - PASSED_BY_BUILD[group] - left_out
     assert written <= arguments - PASSED_BY_BUILD[group]
+
+
+def test_random_numbers_are_forked_for_devices_that_are_named():
+    """Else torch begins to use every GPU, and warns of it where there are several."""
+    unnamed = [name for name, path in MODULES.items() if "fork_rng()" in path.read_text(encoding="utf-8")]
+    assert not unnamed

@@ -298,7 +298,7 @@ def test_deterministic_algorithms_in_a_session_and_afterwards(mode, asked):
     """One that only warns (1) would not keep what `deterministic=true` promises."""
     torch.set_deterministic_debug_mode(mode)
     try:
-        with runtime.session(threads=1, deterministic=asked, tf32=False):
+        with runtime.session(torch.device("cpu"), threads=1, deterministic=asked, tf32=False):
             assert torch.get_deterministic_debug_mode() == (2 if asked else 0)
         assert torch.get_deterministic_debug_mode() == mode
     finally:

@@ -9,6 +9,7 @@ import threading
 import time
 
 import pytest
+import torch
 
 from deepexp import runtime, startup, waiting
 
@@ -122,7 +123,7 @@ def test_a_session_notices_that_others_work(monkeypatch, caplog):
         subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * runtime.available_cores())
     ]
     try:
-        session = runtime.session(threads=2, deterministic=False, tf32=False)
+        session = runtime.session(torch.device("cpu"), threads=2, deterministic=False, tf32=False)
         with caplog.at_level(logging.INFO), session:
             deadline = time.monotonic() + 30
             while "openmp guests" not in {thread.name for thread in threading.enumerate()}:

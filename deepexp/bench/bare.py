@@ -29,9 +29,8 @@ def opened(config: TrainConfig, plan: Plan) -> Iterator["Bare"]:
     missing = next(_more_than_plain(config, plan), None)
     if missing is not None:
         raise Unsuited(f"it has no {missing}")
-    session = runtime.session(
-        threads=config.threads, deterministic=config.deterministic, tf32=config.precision == "tf32"
-    )
+    tf32 = config.precision == "tf32"
+    session = runtime.session(plan.device, threads=config.threads, deterministic=config.deterministic, tf32=tf32)
     with session:
         yield Bare(config, plan)
 

@@ -78,7 +78,8 @@ def _taps(module: nn.Conv2d, size: int, outputs: int, axis: int) -> int:
 @contextlib.contextmanager
 def opened(config: TrainConfig, plan: Plan) -> Iterator["Limit"]:
     """The model, ready to be taken apart, in a process set up as for a run."""
-    with runtime.session(threads=config.threads, deterministic=False, tf32=config.precision == "tf32"):
+    tf32 = config.precision == "tf32"
+    with runtime.session(plan.device, threads=config.threads, deterministic=False, tf32=tf32):
         yield Limit(config, plan)
 
 

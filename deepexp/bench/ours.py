@@ -35,9 +35,8 @@ _LEAD = 2  # updates before the clock starts: the order is drawn and memory allo
 @contextlib.contextmanager
 def opened(config: TrainConfig, plan: Plan) -> Iterator["Ours"]:
     """The trainer, ready to start, in a process set up as for a run."""
-    session = runtime.session(
-        threads=config.threads, deterministic=config.deterministic, tf32=config.precision == "tf32"
-    )
+    tf32 = config.precision == "tf32"
+    session = runtime.session(plan.device, threads=config.threads, deterministic=config.deterministic, tf32=tf32)
     with session, tempfile.TemporaryDirectory(prefix="deepexp-bench-") as folder:
         run = RunDirectory.create(folder, "bench", HydraFiles("", "", ""))
         log = _Stopwatch(run, Console("quiet"), plan.device)

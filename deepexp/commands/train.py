@@ -102,7 +102,7 @@ def train(
         return resume(Path(composed.config.resume).expanduser(), composed, console, loaded)
     check_swept_keys(composed, words)
     config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
-    with console, _session(config):
+    with console, _session(config, plan):
         if config.dry_run:
             dry_run.show(config, plan, composed, console)
             return None
@@ -125,7 +125,7 @@ def resume(directory: Path, composed: Composed, console: Console, loaded: Mappin
             return load_run(directory)
         resumed = resuming.resume(run, composed)
         config, plan = resumed.config, resumed.plan
-        with console, _session(config):
+        with console, _session(config, plan):
             data = build.dataset(config, plan, loaded)
             content = resuming.last_checkpoint(run, resumed)
             if content is not None:
@@ -173,8 +173,9 @@ def _run(
     return load_run(run.path)
 
 
-def _session(config: TrainConfig) -> contextlib.AbstractContextManager[None]:
-    return runtime.session(threads=config.threads, deterministic=config.deterministic, tf32=config.precision == "tf32")
+def _session(config: TrainConfig, plan: Plan) -> contextlib.AbstractContextManager[None]:
+    tf32 = config.precision == "tf32"
+    return runtime.session(plan.device, threads=config.threads, deterministic=config.deterministic, tf32=tf32)
 
 
 @contextlib.contextmanager

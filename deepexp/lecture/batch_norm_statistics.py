@@ -123,7 +123,7 @@ def fold_error(layer: nn.BatchNorm1d, x: Tensor, seed: int) -> float:
     """The largest difference between linear → normalisation and one linear layer that does both."""
     # ── At test the layer is y = a x + c with a = γ/√(v + ε) and c = β − a m. After a linear layer w x + b that is
     # ── again one linear layer, with the rows of w multiplied by a, and the bias a b + c: normalising costs nothing.
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         linear, folded = nn.Linear(3, 3).double(), nn.Linear(3, 3).double()
         a = layer.weight / torch.sqrt(_statistic(layer.running_var) + EPS)

@@ -89,7 +89,7 @@ def modes(p: float, seed: int) -> dict[str, float]:
     """How much two looks at one sample differ, relative to the output, in training and in test mode of a network."""
     # ── A module cannot know what it is used for. `model.train()` and `model.eval()` set a flag in every module below,
     # ── and dropout asks it. Whoever forgets eval() tests a network with holes in it.
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = MnistNet(shape=(1, 28, 28), classes=10, dropout=p)
         x = torch.randn(1, 1, 28, 28)

@@ -110,7 +110,7 @@ def formula(scheme: Scheme) -> str:
 
 def measure(scheme: Scheme, activation: Activation, depth: int, width: int, seed: int, samples: int = 512) -> Variances:
     """Forward and backward once through a net of square layers, and what the formulas say of it."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         layers = nn.Sequential(*(nn.Linear(width, width) for _ in range(depth))).double()
         initialise(layers, scheme)

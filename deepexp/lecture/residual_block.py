@@ -72,7 +72,7 @@ def parameters(depth: int) -> int:
 
 def follow(depth: int, seed: int, **options: Any) -> Tensor:
     """The cosine between input and output of each block that keeps the size, untrained, on a batch of noise."""
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = ResNet(shape=(3, 32, 32), classes=10, depth=depth, **options).train()
         x = torch.randn(8, 3, 32, 32)
@@ -92,7 +92,7 @@ def identity_error(seed: int) -> float:
     # ── relu(x + f(x)) with f = 0 is relu(x), and x is the output of a rectifier already. A stack of such blocks passes
     # ── on what it gets, however deep it is, and so does the gradient on its way back: it is the sum, not the product,
     # ── of what the shortcut and the convolutions let through.
-    with torch.random.fork_rng(), torch.no_grad():
+    with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         block = ResidualBlock(4, 4)
         block.start_as_identity()

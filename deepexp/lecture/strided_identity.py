@@ -29,7 +29,7 @@ def demonstrate(*, seed: int = 0) -> Demonstration:
     padded = pad(x)
     # ── More channels come from nothing (zeros, no parameters) or from a linear map of the old ones that is the same at
     # ── every place, which is what a 1×1 convolution is.
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         conv = nn.Conv2d(2, 4, kernel_size=1, stride=2, bias=False, dtype=torch.float64)
     projected = conv(x).detach()

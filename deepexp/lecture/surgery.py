@@ -66,7 +66,7 @@ PARTS = ("features", "converter", "blocks", "fc")
 
 def build(choice: pretrained.Choice, blocks: int, seed: int) -> Monster:
     """The network, with the first layer from where the choice says."""
-    with torch.random.fork_rng():
+    with torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
         model = Monster(shape=(3, 32, 32), classes=10, nb_residual_blocks=blocks, pretrained=choice)
     model.load_pretrained()

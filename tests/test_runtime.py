@@ -1,0 +1,84 @@
+import warnings
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+
+import deepexp
+from deepexp import runtime
+
+SMALL = ("epochs=1", "data.subset=60", "data.resize=22", "batch_size=20")
+Generators = dict[int, torch.Tensor]
+
+
+@pytest.fixture
+def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Generators]:
+    """Makes two GPUs, of which nothing is there but the state of their generators."""
+
+    def make(*, in_use: bool) -> Generators:
+        states = {index: torch.tensor([index]) for index in range(2)}
+        monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+        monkeypatch.setattr(torch.cuda, "is_initialized", lambda: in_use)
+        monkeypatch.setattr(torch.cuda, "get_rng_state", lambda gpu: states[getattr(gpu, "index", gpu)])
+        monkeypatch.setattr(
+            torch.cuda, "set_rng_state", lambda state, gpu: states.update({getattr(gpu, "index", gpu): state})
+        )
+        return states
+
+    return make
+
+
+def session(device: torch.device):  # type: ignore[no-untyped-def]
+    return runtime.session(device, threads=1, deterministic=False, tf32=False)
+
+
+@pytest.mark.parametrize("option", ["dropout=0.5", "dry_run=true"])
+def test_a_run_on_the_cpu_touches_no_gpu(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, option: str) -> None:
+    monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
+    monkeypatch.setattr(torch.cuda, "_lazy_init", lambda: pytest.fail("CUDA is initialised"))
+    monkeypatch.setattr(torch.random, "_fork_rng_warned_already", False)
+    with warnings.catch_warnings():
+        warnings.filterwarnings("error", message=".*available devices")
+        deepexp.train([*SMALL, "threads=1", "device=cpu", f"output_dir={tmp_path}", option], quiet=True)
+
+
+@pytest.mark.parametrize(("device", "in_use", "changed"), [
+    (torch.device("cuda", 0), False, {1}),  # the run has no business there
+    (torch.device("cuda", 1), False, {0}),
+    (torch.device("cpu"), False, {0, 1}),
+    (torch.device("cuda", 0), True, set()),
+    (torch.device("cpu"), True, set()),
+], ids=str)  # fmt: skip
+def test_generators_are_put_back(
+    gpus: Callable[..., Generators], device: torch.device, in_use: bool, changed: set[int]
+) -> None:
+    states, before = gpus(in_use=in_use), torch.get_rng_state()
+    with session(device):
+        torch.rand(3)
+        states.update({index: torch.tensor([7]) for index in states})
+    assert {index for index, state in states.items() if state.item() == 7} == changed
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+@pytest.mark.parametrize("device", ["mps", "cpu"])
+def test_the_generator_of_a_mac_is_put_back(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+    put_back = []
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
+    monkeypatch.setattr(torch.mps, "get_rng_state", lambda device: torch.tensor([1]))
+    monkeypatch.setattr(torch.mps, "set_rng_state", lambda state, device: put_back.append(state.item()))
+    with session(torch.device(device)):
+        assert not put_back
+    assert put_back == [1]
+
+
+@pytest.mark.gpu
+def test_the_generator_of_a_gpu_is_put_back() -> None:
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    device = torch.device("cuda", 0)
+    before = torch.cuda.get_rng_state(device)
+    with session(device):
+        torch.manual_seed(3)
+        torch.rand(3, device=device)
+    assert torch.equal(torch.cuda.get_rng_state(device), before)
