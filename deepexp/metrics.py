@@ -4,6 +4,7 @@ The fields, in their order, are the keys in `metrics.jsonl` and `summary.json`. 
 losses are means over samples, times are in seconds.
 """
 
+from collections.abc import Collection
 from dataclasses import dataclass
 
 
@@ -52,3 +53,16 @@ class Summary:
     precision: str
     pretrained: str | None  # `imagenet`, a path, `random`, or null
     parameters: int
+
+
+_AS_IN_CONFIG = ("model", "data", "optim", "seed", "precision")
+"""Fields of `Summary` that only repeat what was set."""
+
+
+def titles(figures: Collection[str], settings: Collection[str]) -> dict[str, str]:
+    """Figure → the title of its column in a table that has a column for each of `settings`.
+
+    A figure with the name of a setting is called `epochs_done`, or has no column if it only repeats the setting.
+    """
+    beside = [name for name in figures if name not in settings or name not in _AS_IN_CONFIG]
+    return {name: f"{name}_done" if name in settings else name for name in beside}

@@ -7,7 +7,7 @@ import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
-from deepexp.metrics import Summary
+from deepexp.metrics import Summary, titles
 from deepexp.report.comparison import best_by_validation
 from deepexp.report.runs import DONE, FAILED, Run
 from deepexp.report.statistics import wilson_interval
@@ -16,8 +16,10 @@ from deepexp.text_table import Table
 from deepexp.units import duration, mean_percent, percent
 
 VALIDATION, TEST, INTERVAL = "val error", "test error", "95% interval"
-EXPENDABLE = ("parameters", "precision", "device", "test loss", "steps", "samples/s", "epochs", "train time", INTERVAL)
-"""Columns of the tables that a narrow terminal does without, the first ones first."""
+_EXPENDABLE = (
+    *("parameters", "precision", "device", "test loss", "steps", "samples/s", "epochs", "epochs done", "train time"),
+    INTERVAL,
+)
 
 _FIGURES = [field.name for field in dataclasses.fields(Summary) if field.name not in ("status", "seed")]
 
@@ -38,6 +40,11 @@ def ordered_groups(groups: Sequence[Group]) -> list[Group]:
     if best_by_validation(groups) is None:
         return sorted(groups, key=lambda group: not group.done)
     return sorted(groups, key=lambda group: _mean_or_last(group.by_seed("val_error_rate")))
+
+
+def expendable(keys: Sequence[str]) -> list[str]:
+    """Columns of the tables that a narrow terminal does without, the first ones first: none of `keys`, which vary."""
+    return [title for title in _EXPENDABLE if title not in keys]
 
 
 def run_table(runs: Sequence[Run], keys: Sequence[str]) -> Table:
@@ -64,10 +71,11 @@ def run_table(runs: Sequence[Run], keys: Sequence[str]) -> Table:
         "precision": str,
         "pretrained": str,
     }
-    for title, form in shown.items():
-        values = [_shown(run, title) for run in runs]
-        if _has_column(title, values):
-            columns[title] = ["-" if value is None else form(value) for value in values]
+    for name, title in titles(shown, keys).items():
+        values = [_shown(run, name) for run in runs]
+        settings = [value_of(run, name) for run in runs] if name in keys else []
+        if _has_column(name, values, settings):
+            columns[title.replace("_", " ")] = ["-" if value is None else shown[name](value) for value in values]
     columns["status"] = [run.status.upper() if run.status == FAILED else run.status for run in runs]
     return Table.of_columns(columns, left, caption="Runs")
 
@@ -114,13 +122,13 @@ def csv_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
     """Every run with every figure in full; nothing stands where there is none."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    varied = [key for key in keys if key not in _FIGURES]
+    named = titles(_FIGURES, keys)
     writer.writerow(
-        ["run", *varied, SEED, "status", *_FIGURES, "test_error_low", "test_error_high", "directory", "reason"]
+        ["run", *keys, SEED, "status", *named.values(), "test_error_low", "test_error_high", "directory", "reason"]
     )
     for run in runs:
-        figures = [_figure(run, name) for name in _FIGURES]
-        values = [text(value_of(run, key)) for key in varied]
+        figures = [_figure(run, name) for name in named]
+        values = [text(value_of(run, key)) for key in keys]
         row = [run.name, *values, run.seed, run.status, *figures, *(_interval(run) or ("", "")), run.path, run.reason]
         writer.writerow(["" if value is None else value for value in row])
     return buffer.getvalue()
@@ -145,8 +153,11 @@ def _shown(run: Run, title: str) -> Any:
     return _figure(run, names.get(title, title.replace(" ", "_")))
 
 
-def _has_column(title: str, values: Sequence[Any]) -> bool:
+def _has_column(title: str, values: Sequence[Any], settings: Sequence[object]) -> bool:
+    """Whether the values of a figure are worth a column; `settings`: those of the varied key of the same name."""
     known = [value for value in values if value is not None]
+    if settings and all(value in (None, setting) for value, setting in zip(values, settings, strict=True)):
+        return False
     if title in ("parameters", "device", "precision"):
         return len(set(known)) > 1
     return bool(known) or title == TEST

@@ -1,11 +1,11 @@
 """A report as text: for the terminal, and as `table.md`."""
 
 import textwrap
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 from deepexp.report.diff import Difference
 from deepexp.report.model import Report
-from deepexp.report.table import EXPENDABLE
+from deepexp.report.table import expendable
 from deepexp.report.variation import text
 from deepexp.text_table import Table, escape_markdown
 
@@ -21,7 +21,7 @@ def lines(report: Report, columns: int | None = None) -> Iterator[str]:
     yield from _wrapped(_constant(report), columns)
     for table in _tables(report):
         yield ""
-        yield from _table(table, columns)
+        yield from _table(table, columns, expendable(report.varying))
     for paragraph in _said(report):
         yield ""
         yield from _wrapped(paragraph, columns)
@@ -80,11 +80,11 @@ def _said(report: Report) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def _table(table: Table, columns: int | None) -> Iterator[str]:
-    """Its lines; a narrow terminal gets fewer columns, and a long table is cut."""
+def _table(table: Table, columns: int | None, can_go: Sequence[str]) -> Iterator[str]:
+    """Its lines; a narrow terminal gets fewer of the columns that can go, and a long table is cut."""
     dropped: list[str] = []
     if columns is not None:
-        table, dropped = table.fitted(columns, EXPENDABLE)
+        table, dropped = table.fitted(columns, can_go)
     shown = list(table.lines())
     yield from shown[: LONGEST + 1]
     if len(shown) > LONGEST + 1:

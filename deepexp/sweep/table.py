@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepexp.metrics import titles
 from deepexp.storage import write_atomically
 from deepexp.sweep.ledger import State
 from deepexp.sweep.shapes import REPEATED
@@ -60,10 +61,11 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     keys = _keys(rows)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
-    writer.writerow([*keys, "status", *_FIGURES, "tries", "directory", "reason"])
+    named = titles(_FIGURES, keys)
+    writer.writerow([*keys, "status", *named.values(), "tries", "directory", "reason"])
     for row in rows:
         values = [row.varying.get(key, "") for key in keys]
-        figures = ["" if (value := _figure(row, name)) is None else value for name in _FIGURES]
+        figures = ["" if (value := _figure(row, name)) is None else value for name in named]
         writer.writerow([*values, row.state, *figures, row.tries, row.directory or "", row.reason or ""])
     write_atomically(path, buffer.getvalue().encode(errors="backslashreplace"))
 

@@ -234,6 +234,34 @@ def test_the_csv_has_every_figure_in_full(tmp_path):
     assert interval == pytest.approx(proportion_confint(10, 300, method="wilson"), abs=1e-12)
 
 
+def test_what_varies_is_shown_as_it_was_set_beside_figures_of_the_same_name(tmp_path):
+    """Runs that were stopped after one epoch, or have failed, are told apart by the epochs that they were to have."""
+    grid = {"optim": ["sgd", "adam"], "epochs": [1, 2], "precision": ["fp32", "bf16"]}
+    nan = float("nan")
+    make_sweep(tmp_path / "s", grid, lambda job: nan if job["optim"] == "adam" else 0.1, summary={"epochs": 1})
+    report = make([tmp_path])
+    asked = [(optim, epochs, precision) for optim in grid["optim"] for epochs in "12" for precision in ["fp32", "bf16"]]
+    header = report.run_table.header
+    shown = [dict(zip(header, row, strict=True)) for row in report.run_table.rows]
+    assert len(set(header)) == len(header)
+    assert [(row["optim"], row["epochs"], row["precision"]) for row in shown] == asked
+    assert [row["epochs done"] for row in shown] == ["1"] * 4 + ["-"] * 4
+    narrow = next(line for line in text.lines(report, 20) if line.startswith("optim  "))
+    assert narrow.split()[:3] == ["optim", "epochs", "precision"] and "done" not in narrow
+    header, *rows = csv.reader(io.StringIO(csv_text(report.runs, report.varying)))
+    assert len(set(header)) == len(header)
+    saved = [dict(zip(header, row, strict=True)) for row in rows]
+    assert [(row["optim"], row["epochs"], row["precision"]) for row in saved] == asked
+    assert [row["epochs_done"] for row in saved] == ["1"] * 4 + [""] * 4
+
+
+def test_epochs_that_were_all_made_have_one_column(tmp_path):
+    make_sweep(tmp_path / "s", {"epochs": [1, 2, 3]}, lambda job: float("nan") if job["epochs"] == 2 else 0.1)
+    table = make([tmp_path]).run_table
+    assert [row[0] for row in table.rows] == ["1", "3", "2"] and table.header[0] == "epochs"
+    assert "epochs done" not in table.header
+
+
 def test_an_earlier_report_is_replaced_and_nothing_else(tmp_path):
     target = tmp_path / "report"
     folder.write(target, [tmp_path], lambda place: [(place / name).write_text("1") for name in ("a.txt", "b.txt")])

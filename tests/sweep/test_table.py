@@ -90,3 +90,14 @@ def test_csv_has_all_figures(tmp_path: Path) -> None:
     assert (
         second["test_error_rate"] == "" and second["reason"] == "diverged, in step 3" and second["status"] == "failed"
     )
+
+
+def test_a_figure_with_the_name_of_a_setting_has_a_column_of_its_own(tmp_path: Path) -> None:
+    stopped = row(0.25, epochs="2")
+    rows = [replace(stopped, summary={**(stopped.summary or {}), "epochs": 1}), row(None, epochs="3")]
+    table.write_csv(tmp_path / "table.csv", rows)
+    with (tmp_path / "table.csv").open(newline="") as file:
+        header, *lines = csv.reader(file)
+    assert len(set(header)) == len(header)
+    assert [dict(zip(header, line, strict=True))["epochs"] for line in lines] == ["2", "3"]
+    assert [dict(zip(header, line, strict=True))["epochs_done"] for line in lines] == ["1", ""]
