@@ -95,6 +95,8 @@ class Comparisons:
 
 def compare(groups: Sequence[Group], baseline: Group | None = None) -> Comparisons:
     """Test the groups against each other; against `baseline` alone where one is given or they are many."""
+    if baseline is not None and not baseline.done:
+        return Comparisons(not_made=[f"Nothing is compared with the baseline, {baseline.label}: it has no result."])
     with_results = [group for group in groups if group.done]
     pairs, note = _pairs(with_results, baseline)
     samples = _TestSamples()

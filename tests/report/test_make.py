@@ -9,7 +9,7 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from deepexp.errors import InputError
-from deepexp.report import folder, text, variation
+from deepexp.report import document, figures, folder, text, variation
 from deepexp.report.make import make
 from deepexp.report.runs import read_runs
 from deepexp.report.table import csv_text, ordered
@@ -196,6 +196,19 @@ def test_failed_runs_are_shown_with_the_reason(tmp_path):
     assert shown.count("FAILED") == 2
     assert "optim.lr=10,seed=0: failed: the loss is nan at step 20" in shown
     assert "0 of 2" in shown
+
+
+@pytest.mark.parametrize(("key", "baseline"), [("epochs", "optim=adam, epochs=1"), ("seed", "optim=adam")])
+def test_with_a_baseline_without_a_result_nothing_is_compared(tmp_path, key, baseline):
+    """Not even the two runs of the one group that has results."""
+    grid = {"optim": ["sgd", "adam"], key: [1, 2]}
+    make_sweep(tmp_path / "s", grid, lambda job: float("nan") if job["optim"] == "adam" else job[key] / 10)
+    report = make([tmp_path], baseline=baseline)
+    note = f"Nothing is compared with the baseline, {baseline}: it has no result."
+    assert not report.comparisons.made and report.comparisons.not_made == [note]
+    assert note in list(text.lines(report)) and note in text.markdown(report).replace("\\", "")
+    html = document.page(report, figures.draw(report)).html()
+    assert html.count(note) == 1
 
 
 def test_steps_until_the_baselines_best(tmp_path):
