@@ -93,17 +93,16 @@ class Comparisons:
         return [*found, *(limit for test, limit in limits.items() if test in used)]
 
 
-def compare(groups: Sequence[Group], baseline: Group | None = None) -> Comparisons:
+def compare(groups: Sequence[Group], predictions: "Predictions", baseline: Group | None = None) -> Comparisons:
     """Test the groups against each other; against `baseline` alone where one is given or they are many."""
     if baseline is not None and not baseline.done:
         return Comparisons(not_made=[f"Nothing is compared with the baseline, {baseline.label}: it has no result."])
     with_results = [group for group in groups if group.done]
     pairs, note = _pairs(with_results, baseline)
-    samples = _TestSamples()
     made: list[Comparison] = []
     refused: dict[tuple[str, str], list[str]] = {}
     for first, second in pairs:
-        result = _compare(first, second, samples)
+        result = _compare(first, second, predictions)
         if isinstance(result, str):
             refused.setdefault((first.label, result), []).append(second.label)
         else:
@@ -161,20 +160,25 @@ def _single_runs(group: Group) -> list[Group]:
     return [Group(run.name, {}, [run]) for run in group.done] if len(group.done) == 2 else []
 
 
-def _compare(first: Group, second: Group, samples: "_TestSamples") -> Comparison | str:
+def _compare(first: Group, second: Group, predictions: "Predictions") -> Comparison | str:
     """The test, or why there is none."""
-    seeds = sorted(set(map(str, first.by_seed("test_error_rate"))) & set(map(str, second.by_seed("test_error_rate"))))
-    runs = [(_of_seed(first, seed), _of_seed(second, seed)) for seed in seeds] or [(first.done[0], second.done[0])]
-    for pair in runs:
-        if reason := samples.why_not_same(*pair):
-            return reason
+    if reason := predictions.why_not_comparable(first, second):
+        return reason
+    seeds, runs = _pairs_of_runs(first, second)
     if len(seeds) > 1:
         return _paired_t(first, second, seeds)
     # A group of one run is known by its label; in a larger one it has to be said which run it is.
     labels = [
         group.label if len(group.done) == 1 else run.name for group, run in zip((first, second), runs[0], strict=True)
     ]
-    return _mcnemar((labels[0], labels[1]), *(samples.wrong(run) for run in runs[0]))
+    return _mcnemar((labels[0], labels[1]), *(predictions.wrong(run) for run in runs[0]))
+
+
+def _pairs_of_runs(first: Group, second: Group) -> tuple[list[str], list[tuple[Run, Run]]]:
+    """(the seeds that both have, the runs of each such seed); without such a seed, a run of each."""
+    seeds = sorted(set(map(str, first.by_seed("test_error_rate"))) & set(map(str, second.by_seed("test_error_rate"))))
+    runs = [(_of_seed(first, seed), _of_seed(second, seed)) for seed in seeds]
+    return seeds, runs or [(first.done[0], second.done[0])]
 
 
 def _of_seed(group: Group, seed: str) -> Run:
@@ -221,7 +225,7 @@ def _data_settings(run: Run) -> dict[str, object]:
     return chosen | {key: run.config.get(key) for key in (*keys, "seed", "val_fraction")}
 
 
-class _TestSamples:
+class Predictions:
     """Predictions, each read once, and whether two runs were tested on the same samples."""
 
     def __init__(self) -> None:
@@ -232,7 +236,12 @@ class _TestSamples:
         found = self._predictions(run)
         return found[0] != found[1] if isinstance(found, tuple) else None
 
-    def why_not_same(self, first: Run, second: Run) -> str | None:
+    def why_not_comparable(self, first: Group, second: Group) -> str | None:
+        """Why two groups that have results cannot be compared; None if their runs were tested on the same samples."""
+        reasons = (self._why_not_same(*pair) for pair in _pairs_of_runs(first, second)[1])
+        return next((reason for reason in reasons if reason is not None), None)
+
+    def _why_not_same(self, first: Run, second: Run) -> str | None:
         """Why two runs cannot be compared; None if as far as can be known they were tested on the same samples."""
         kinds = first.choices.get("data"), second.choices.get("data")
         if kinds[0] != kinds[1]:

@@ -24,6 +24,7 @@ def make(paths: Sequence[Path], *, baseline: str | None = None, diff: bool = Fal
     runs, keys = reading.runs, variation.varying(reading.runs)
     groups = variation.groups(runs)
     chosen = None if baseline is None else comparison.find_group(groups, baseline)
+    predictions = comparison.Predictions()
     runs, shown_groups = table.ordered(runs), table.ordered_groups(groups)
     return Report(
         title=_title(runs, keys),
@@ -37,8 +38,8 @@ def make(paths: Sequence[Path], *, baseline: str | None = None, diff: bool = Fal
         run_table=table.run_table(runs, keys),
         group_table=table.group_table(shown_groups, keys),
         best=table.best(groups),
-        comparisons=comparison.compare(groups, chosen),
-        steps_to=None if chosen is None else steps_to(groups, chosen),
+        comparisons=comparison.compare(groups, predictions, chosen),
+        steps_to=None if chosen is None else steps_to(groups, chosen, predictions),
         difference=difference(*reading.runs) if diff else None,
         notes=_notes(runs, groups, reading),
     )

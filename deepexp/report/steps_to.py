@@ -1,7 +1,7 @@
 """How soon each group gets to where a baseline ends: the form of figure 3 of Ioffe and Szegedy (2015).
 
 Accuracies here are the best of all evaluations on the test set, as there: they compare speeds, and are no estimates of
-the error on new pictures.
+the error on new pictures. Runs that have not come to a result count for nothing here.
 """
 
 import statistics
@@ -9,6 +9,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
+from deepexp.report.comparison import Predictions
 from deepexp.report.runs import Run
 from deepexp.report.variation import Group
 from deepexp.text_table import Table
@@ -40,6 +41,8 @@ class StepsTo:
     accuracy: float
     """The best of the baseline, the mean over its runs; a run's own aim is that of the baseline's run of its seed."""
     rows: Sequence[Reach]
+    left_out: Sequence[str] = ()
+    """Why groups with results are not in the table, a sentence each."""
 
     def table(self) -> Table:
         """As shown; `-` where the baseline's best is never reached."""
@@ -53,27 +56,39 @@ class StepsTo:
         }
         caption = (
             f"Until the best test accuracy of {self.baseline} ({percent(self.accuracy)}) is first reached, seen at the "
-            "evaluations; medians over the runs that get there. Best accuracy: of all evaluations, on the test set."
+            "evaluations; medians over the runs that get there, of those with a result. Best accuracy: of all "
+            "evaluations, on the test set."
         )
+        caption = " ".join([caption, *self.left_out])
         return Table.of_columns(columns, left={""}, caption=caption)
 
 
-def steps_to(groups: Sequence[Group], baseline: Group) -> StepsTo | None:
-    """How soon each group reaches the best of `baseline`; None if that was never evaluated."""
+def steps_to(groups: Sequence[Group], baseline: Group, predictions: Predictions) -> StepsTo | None:
+    """How soon each group reaches the best of `baseline`; None if that has no result, or was never evaluated."""
     bests: dict[object, list[float]] = {}
-    for run in baseline.runs:
+    for run in baseline.done:
         if (best := _best(run)) is not None:
             bests.setdefault(run.seed, []).append(best)
     if not bests:
         return None
     by_seed = {seed: statistics.fmean(values) for seed, values in bests.items()}
     aim = statistics.fmean(by_seed.values())
-    rows = [row for group in groups if (row := _reach(group, by_seed, aim)) is not None]
-    return StepsTo(baseline.label, aim, rows)
+    rows: list[Reach] = []
+    left_out: dict[str, list[str]] = {}
+    for group in groups:
+        if (row := _reach(group, by_seed, aim)) is None:
+            continue
+        why = None if group is baseline else predictions.why_not_comparable(baseline, group)
+        if why is None:
+            rows.append(row)
+        else:
+            left_out.setdefault(why, []).append(group.label)
+    sentences = [f"Left out: {'; '.join(labels)}: {why}." for why, labels in left_out.items()]
+    return StepsTo(baseline.label, aim, rows, sentences)
 
 
 def _reach(group: Group, by_seed: Mapping[object, float], aim: float) -> Reach | None:
-    runs = [(run, best) for run in group.runs if (best := _best(run)) is not None]
+    runs = [(run, best) for run in group.done if (best := _best(run)) is not None]
     if not runs:
         return None
     first = [line for run, _ in runs if (line := _first_at(run, by_seed.get(run.seed, aim))) is not None]

@@ -220,6 +220,27 @@ def test_steps_until_the_baselines_best(tmp_path):
     assert figures == [(42, 3, 0.8), (28, 2, 0.9), (None, None, 0.2)]
 
 
+def test_steps_are_counted_of_results_on_the_baselines_data_alone(tmp_path):
+    make_sweep(
+        tmp_path / "s",
+        {"optim.lr": [0.1, 0.2, 9], "seed": [0, 1]},
+        lambda job: float("nan") if job["optim.lr"] == 9 or (job["optim.lr"], job["seed"]) == (0.2, 1) else 0.1,
+        rates=[0.5, 0.1],
+    )
+    make_run(tmp_path / "other", {"data": "mnist", "optim.lr": 0.1}, rates=[0.4, 0.05])
+    make_run(tmp_path / "fewer", {"batch_size": 7, "optim.lr": 0.1}, rates=[0.4, 0.05], samples=100)
+    for path, label in ((tmp_path / "s", "optim.lr=0.1"), (tmp_path, "data=digits, optim.lr=0.1, batch_size=100")):
+        report = make([path], baseline=label)
+        reached = {row.label: (row.reached, row.runs) for row in report.steps_to.rows}
+        assert list(reached.values()) == [(2, 2), (1, 1)], "the others have failed, or were tested on other samples"
+        assert "of those with a result" in report.steps_to.table().caption
+    caption = report.steps_to.table().caption
+    fewer, other = (group.label for group in report.groups if "=7" in group.label or "=mnist" in group.label)
+    assert f"Left out: {other}: they were tested on different data, digits and mnist." in caption
+    assert f"Left out: {fewer}: they were not tested on the same samples" in caption
+    assert make([tmp_path / "s"], baseline="optim.lr=9").steps_to is None
+
+
 def test_what_differs_between_two_runs(tmp_path):
     git = {"git": {"commit": "abc", "diff": "+a = 1\n"}, "versions": synthetic.VERSIONS | {"torch": "2.0"}}
     make_run(tmp_path / "a", {"optim.lr": 0.1})

@@ -7,6 +7,7 @@ from sklearn.metrics import confusion_matrix
 from deepexp import load_run
 from deepexp.pictures import first_filters
 from deepexp.report import variation
+from deepexp.report.comparison import Predictions
 from deepexp.report.plots import confusion, filters, steps_to
 from deepexp.report.plots.plot import Missing, Plot
 from deepexp.report.runs import read_runs
@@ -102,7 +103,7 @@ def test_steps_are_written_beside_their_bars_and_what_is_never_reached_is_said(t
     make_run(tmp_path / "c", {"batch_norm": False, "epochs": 3}, rates=[0.5, 0.5, 0.4])
     found = variation.groups(read_runs([tmp_path]))
     baseline = next(group for group in found if group.values["batch_norm"] is None)
-    plot = steps_to.draw(find_steps_to(found, baseline))
+    plot = steps_to.draw(find_steps_to(found, baseline, Predictions()))
     left, right = plot.figure.axes
     assert sorted(text.get_text() for text in left.texts) == ["28", "42", "never reached"]
     assert sorted(text.get_text() for text in right.texts) == ["60.00", "80.00", "90.00"]
