@@ -77,17 +77,27 @@ def _summary(made: Page, report: Report) -> None:
     for sentence in (report.naming, report.best):
         if sentence:
             made.paragraph(sentence)
-    lines = [line for note in report.notes for line in note.splitlines()]
-    for note in (line for line in lines if not line.startswith(" ")):
+    for note, counted in _notes(report.notes):
         made.note(note, "warning")
-        if note.endswith(":"):  # what it counts follows, a line each
-            made.bullets([line.strip() for line in lines if line.startswith(" ")])
+        if counted:
+            made.bullets(counted)
     made.heading("Results")
     if report.group_table is not None:
         _table(made, report.group_table)
     rows = [_row(run, row) for run, row in zip(report.runs, report.run_table.rows, strict=True)]
     _table(made, report.run_table, rows)
     made.paragraph("The same with every figure in full: table.csv. A click on the head of a column sorts by it.")
+
+
+def _notes(notes: Sequence[str]) -> list[tuple[str, list[str]]]:
+    """Each note, with the indented lines that follow it, which are what it counts."""
+    found: list[tuple[str, list[str]]] = []
+    for line in (line for note in notes for line in note.splitlines()):
+        if found and line.startswith(" "):
+            found[-1][1].append(line.strip())
+        else:
+            found.append((line, []))
+    return found
 
 
 def _row(run: Run, texts: Sequence[str]) -> list[str | Cell]:

@@ -57,9 +57,11 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
     notes = [f"Damaged and left out: {line}" for line in reading.damaged]
     missing = table.failures(runs)
     if missing:
-        notes += [f"{len(missing):,} of {len(runs):,} runs have no result:", *(f"  {line}" for line in missing)]
+        have = "has" if len(missing) == 1 else "have"
+        notes += [f"{len(missing):,} of {len(runs):,} runs {have} no result:", *(f"  {line}" for line in missing)]
     if reading.not_started:
-        notes += [f"{len(reading.not_started):,} jobs have no run:", *(f"  {line}" for line in reading.not_started)]
+        jobs = "1 job has" if len(reading.not_started) == 1 else f"{len(reading.not_started):,} jobs have"
+        notes += [f"{jobs} no run:", *(f"  {line}" for line in reading.not_started)]
     short = [group.label for group in groups if group.done and len(group.done) < len(group.runs)]
     if short:
         notes.append(f"Means are over the seeds that came to a result, not all of them, for {'; '.join(short)}.")

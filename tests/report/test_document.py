@@ -1,5 +1,6 @@
 """`report.html`: every section from real directories, one file, whole, and quick over many runs."""
 
+import json
 import re
 import time
 
@@ -81,6 +82,23 @@ def test_the_page_of_two_runs_says_what_differs(tmp_path):
     html = document.page(report, figures.draw(report)).html()
     assert "What differs between a and b" in headings(html)
     assert "other" in html
+
+
+def test_each_list_of_notes_holds_what_its_own_note_counts(tmp_path):
+    path = make_sweep(tmp_path / "s", {"optim.lr": [0.1, 9], "seed": [0, 1]},
+                      lambda job: NAN if job["optim.lr"] == 9 else 0.1)  # fmt: skip
+    ledger = path / "ledger.jsonl"
+    first, *others = ledger.read_text().splitlines()
+    waiting = json.loads(first) | {"job": "seed=2", "config_hash": "2" * 16, "state": "queued", "directory": None}
+    ledger.write_text("\n".join([first, *others, json.dumps(waiting)]) + "\n")
+    report = make([path])
+    html = document.page(report, figures.draw(report)).html()
+    lists = re.findall(r"<ul>.*?</ul>", html.partition("<h2")[0], re.DOTALL)
+    assert [re.findall(r"<li>(.*?)</li>", found, re.DOTALL) for found in lists if "<li>" in found] == [
+        [f"optim.lr=9,seed={seed}: failed: the loss is nan at step 20" for seed in (0, 1)],
+        ["seed=2: it was not started"],
+    ]
+    assert "2 of 4 runs have no result:" in html and "1 job has no run:" in html
 
 
 def test_foreign_texts_are_escaped(tmp_path):
