@@ -100,14 +100,6 @@ class Reading:
     """A line for each job of the sweeps in the paths that has no directory yet."""
 
 
-def read_runs(paths: Sequence[Path]) -> list[Run]:
-    """The runs of `read`; a warning names each that is damaged."""
-    reading = read(paths)
-    for line in reading.damaged:
-        log.warning("%s; left out", line)
-    return reading.runs
-
-
 def read(paths: Sequence[Path]) -> Reading:
     """Every run in `paths`: run directories, sweeps, or any folders above them; links below them are not followed.
 

@@ -11,7 +11,7 @@ from statsmodels.stats.proportion import proportion_confint
 from deepexp.errors import InputError
 from deepexp.report import document, figures, folder, text, variation
 from deepexp.report.make import make
-from deepexp.report.runs import read_runs
+from deepexp.report.runs import read
 from deepexp.report.table import csv_text, ordered
 
 spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).with_name("synthetic.py"))
@@ -22,7 +22,7 @@ make_run, make_sweep = synthetic.make_run, synthetic.make_sweep
 
 def test_what_follows_from_a_choice_is_not_said_to_vary(tmp_path):
     make_sweep(tmp_path / "s", {"optim": ["sgd", "adam"], "seed": [0, 1]}, lambda job: 0.1)
-    runs = read_runs([tmp_path])
+    runs = read([tmp_path]).runs
     assert variation.varying(runs) == ["optim"]
     assert [(group.label, len(group.runs)) for group in variation.groups(runs)] == [("optim=sgd", 2), ("optim=adam", 2)]
 
@@ -46,7 +46,7 @@ def test_the_same_data_in_another_folder_is_not(tmp_path):
     for name, root, seed, fingerprint in [("a", "/a", 0, "s0"), ("b", "/a", 1, "s1"), ("c", "/b", 1, "s1")]:
         make_run(tmp_path / name, **data_in(root, fingerprint, seed=seed))
     make_run(tmp_path / "d", {"data.root": "/c", "seed": 3}, status="failed", provenance={"data_fingerprint": None})
-    assert variation.varying(read_runs([tmp_path])) == []
+    assert variation.varying(read([tmp_path]).runs) == []
 
 
 def test_settings_that_have_much_apart_are_named_by_what_is_rare(tmp_path):
@@ -103,19 +103,19 @@ def test_what_was_set_beside_a_choice_varies(tmp_path):
     make_sweep(
         tmp_path / "s", {"batch_size": [10, 100], "optim": ["sgd", "adam"], "optim.lr": [0.1, 0.01]}, lambda job: 0.1
     )
-    assert variation.varying(read_runs([tmp_path])) == ["batch_size", "optim", "optim.lr"]
+    assert variation.varying(read([tmp_path]).runs) == ["batch_size", "optim", "optim.lr"]
 
 
 def test_where_a_run_is_done_does_not_vary(tmp_path):
     make_run(tmp_path / "a", {"device": "cpu", "threads": 1, "name": "x", "data.root": "/a"})
     make_run(tmp_path / "b", {"device": "cuda", "threads": 2, "name": "y", "data.root": "/b"})
-    assert variation.varying(read_runs([tmp_path])) == []
+    assert variation.varying(read([tmp_path]).runs) == []
 
 
 def test_a_key_that_repeats_another_is_left_out(tmp_path):
     for value in (0.1, 0.5):
         make_run(tmp_path / str(value), {"dropout": value, "model.dropout": value})
-    assert variation.varying(read_runs([tmp_path])) == ["dropout"]
+    assert variation.varying(read([tmp_path]).runs) == ["dropout"]
 
 
 def test_groups_over_seeds_and_their_sentences(tmp_path):
@@ -179,13 +179,13 @@ def test_many_groups_are_compared_with_one(tmp_path):
 def test_the_order_is_that_of_validation_or_of_the_grid(tmp_path):
     for name, test, val in (("a", 0.1, 0.3), ("b", 0.3, 0.1), ("c", 0.2, 0.2)):
         make_run(tmp_path / name, {"optim.lr": test}, error_rate=test, val_error_rate=val)
-    runs = read_runs([tmp_path])
+    runs = read([tmp_path]).runs
     assert [run.name for run in ordered(runs)] == ["b", "c", "a"]
     assert make([tmp_path]).best.startswith(
         "Lowest validation error: optim.lr=0.3 with 10.00%; its test error is 30.00%"
     )
     make_run(tmp_path / "d", {"optim.lr": 0.01}, error_rate=0.01)
-    assert [run.name for run in ordered(read_runs([tmp_path]))] == ["a", "b", "c", "d"]
+    assert [run.name for run in ordered(read([tmp_path]).runs)] == ["a", "b", "c", "d"]
 
 
 def test_failed_runs_are_shown_with_the_reason(tmp_path):

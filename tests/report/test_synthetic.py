@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import yaml
 
-from deepexp.report.runs import read_runs
+from deepexp.report.runs import read
 from deepexp.sweep.ledger import Entry
 
 from .synthetic import make_run, make_sweep
@@ -62,7 +62,7 @@ def test_a_sweep_is_read_as_one(tmp_path):
         {"optim.lr": [0.1, 10.0], "seed": [0, 1]},
         lambda job: float("nan") if job["optim.lr"] > 1 else 0.2,
     )
-    runs = read_runs([tmp_path])
+    runs = read([tmp_path]).runs
     assert [(run.config["optim.lr"], run.seed, run.status) for run in runs] == [
         (0.1, 0, "done"), (0.1, 1, "done"), (10.0, 0, "failed"), (10.0, 1, "failed"),
     ]  # fmt: skip

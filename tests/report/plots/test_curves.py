@@ -8,7 +8,7 @@ from deepexp import plotting
 from deepexp.report import variation
 from deepexp.report.plots import curves
 from deepexp.report.plots.plot import Missing, Plot, shortened_labels, value_axis
-from deepexp.report.runs import read_runs
+from deepexp.report.runs import read
 
 from ..synthetic import make_run, make_sweep
 
@@ -16,7 +16,7 @@ NAN = float("nan")
 
 
 def groups(path):
-    return variation.groups(read_runs([path]))
+    return variation.groups(read([path]).runs)
 
 
 def lines(plot, row):

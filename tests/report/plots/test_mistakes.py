@@ -10,7 +10,7 @@ from deepexp.report import document
 from deepexp.report.make import make
 from deepexp.report.plots import mistakes
 from deepexp.report.plots.plot import Missing, Plot
-from deepexp.report.runs import read_runs
+from deepexp.report.runs import read
 from deepexp.retest import Retest, retest
 
 from ..synthetic import make_run
@@ -23,7 +23,7 @@ def directory(run):
 
 def test_a_retest_gives_the_predictions_of_the_run(directory):
     found = retest(directory)
-    predicted, target = read_runs([directory])[0].predictions()
+    predicted, target = read([directory]).runs[0].predictions()
     assert np.array_equal(found.target.numpy(), target)
     assert (found.probabilities.argmax(1).numpy() == predicted).mean() > 0.99
     assert found.images.shape == (359, 1, 28, 28)
@@ -36,7 +36,7 @@ def test_the_surest_of_the_wrong_come_first():
 
 
 def test_they_are_drawn_with_what_they_were_taken_for(directory):
-    run = read_runs([directory])[0]
+    run = read([directory]).runs[0]
     plot = mistakes.draw(run)
     assert isinstance(plot, Plot)
     predicted, target = run.predictions()
@@ -51,7 +51,7 @@ def test_code_from_elsewhere_is_not_run(directory, tmp_path):
     config = directory / ".hydra" / "config.yaml"
     text = config.read_text()
     config.write_text(text.replace("deepexp.data.digits.Digits", "os.system"))
-    found = mistakes.draw(read_runs([directory])[0])
+    found = mistakes.draw(read([directory]).runs[0])
     assert isinstance(found, Missing)
     assert "os.system" in found.reason
 
@@ -59,7 +59,7 @@ def test_code_from_elsewhere_is_not_run(directory, tmp_path):
 def test_other_data_than_the_run_had_are_refused(directory):
     path = directory / "provenance.json"
     path.write_text(re.sub('"data_fingerprint": "[0-9a-f]+"', '"data_fingerprint": "00"', path.read_text()))
-    assert "not those that the run was made on" in mistakes.draw(read_runs([directory])[0]).reason
+    assert "not those that the run was made on" in mistakes.draw(read([directory]).runs[0]).reason
 
 
 def test_where_the_model_cannot_be_run_the_page_has_the_numbers_and_says_why(tmp_path):

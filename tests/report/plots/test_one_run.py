@@ -10,7 +10,7 @@ from deepexp.report import variation
 from deepexp.report.comparison import Predictions
 from deepexp.report.plots import confusion, filters, steps_to
 from deepexp.report.plots.plot import Missing, Plot
-from deepexp.report.runs import read_runs
+from deepexp.report.runs import read
 from deepexp.report.steps_to import steps_to as find_steps_to
 
 from ..synthetic import make_run
@@ -18,7 +18,7 @@ from ..synthetic import make_run
 
 @pytest.fixture
 def made(tmp_path):
-    return read_runs([make_run(tmp_path / "a", error_rate=0.2, samples=300)])[0]
+    return read([make_run(tmp_path / "a", error_rate=0.2, samples=300)]).runs[0]
 
 
 def test_a_confusion_matrix_is_that_of_scikit_learn(made):
@@ -43,7 +43,7 @@ def test_the_most_frequent_confusions_come_first_and_name_their_classes():
 
 
 def test_a_hundred_classes_are_a_picture_without_numbers(tmp_path):
-    run = read_runs([make_run(tmp_path / "a", error_rate=0.5, samples=1000, classes=100)])[0]
+    run = read([make_run(tmp_path / "a", error_rate=0.5, samples=1000, classes=100)]).runs[0]
     axis = confusion.draw(run, "confusion_1").figure.axes[0]
     assert axis.images[0].get_array().shape == (100, 100)
     assert not axis.texts
@@ -51,15 +51,15 @@ def test_a_hundred_classes_are_a_picture_without_numbers(tmp_path):
 
 def test_what_is_missing_or_damaged_is_said(tmp_path):
     path = make_run(tmp_path / "a", predictions=False)
-    assert "no predictions.npz" in confusion.draw(read_runs([path])[0], "c").reason
+    assert "no predictions.npz" in confusion.draw(read([path]).runs[0], "c").reason
     np.savez(path / "predictions.npz", predicted=np.array([-1, 2]), target=np.array([1, 2]))
-    assert "damaged" in confusion.draw(read_runs([path])[0], "c").reason
-    assert "no checkpoint" in filters.draw(read_runs([path])[0]).reason
+    assert "damaged" in confusion.draw(read([path]).runs[0], "c").reason
+    assert "no checkpoint" in filters.draw(read([path]).runs[0]).reason
 
 
 def test_filters_are_those_of_the_checkpoint_on_one_symmetric_range(run):
     directory = run(["data.subset=100", "epochs=1"]).directory
-    plot = filters.draw(read_runs([directory])[0])
+    plot = filters.draw(read([directory]).runs[0])
     assert isinstance(plot, Plot)
     shown = plot.figure.axes[0].images[0]
     weight = first_filters(load_run(directory).model).detach().numpy()  # (32, 1, 5, 5)
@@ -101,7 +101,7 @@ def test_steps_are_written_beside_their_bars_and_what_is_never_reached_is_said(t
     make_run(tmp_path / "a", {"batch_norm": None, "epochs": 3}, rates=[0.5, 0.3, 0.2])
     make_run(tmp_path / "b", {"batch_norm": True, "epochs": 3}, rates=[0.5, 0.15, 0.1])
     make_run(tmp_path / "c", {"batch_norm": False, "epochs": 3}, rates=[0.5, 0.5, 0.4])
-    found = variation.groups(read_runs([tmp_path]))
+    found = variation.groups(read([tmp_path]).runs)
     baseline = next(group for group in found if group.values["batch_norm"] is None)
     plot = steps_to.draw(find_steps_to(found, baseline, Predictions()))
     left, right = plot.figure.axes

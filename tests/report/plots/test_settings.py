@@ -6,15 +6,15 @@ import pytest
 from deepexp.report import variation
 from deepexp.report.plots import heat_map, learning_rate, parallel_coordinates
 from deepexp.report.plots.plot import Missing
-from deepexp.report.runs import read_runs
+from deepexp.report.runs import read
 
 from ..synthetic import make_run, make_sweep
 
 NAN = float("nan")
 
 
-def read(path):
-    runs = read_runs([path])
+def groups_and_keys(path):
+    runs = read([path]).runs
     return variation.groups(runs), variation.varying(runs)
 
 
@@ -25,7 +25,7 @@ def texts(plot):
 def test_a_heat_map_has_the_mean_of_each_cell(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.2, 0.1], "batch_size": [10, 20], "seed": [0, 1]},
                lambda job: job["optim.lr"] + job["batch_size"] / 100 + job["seed"] / 10)  # fmt: skip
-    found, keys = read(tmp_path)
+    found, keys = groups_and_keys(tmp_path)
     cells = heat_map.tabulate(found, tuple(keys))
     assert (cells.rows, cells.columns) == ([0.1, 0.2], [10, 20])
     assert cells.mean == pytest.approx(np.array([[25, 35], [35, 45]]))
@@ -37,7 +37,7 @@ def test_a_heat_map_has_the_mean_of_each_cell(tmp_path):
 def test_what_stands_in_a_cell_is_no_higher_than_it(tmp_path, rows):
     make_sweep(tmp_path / "s", {"optim.lr": [k / 100 for k in range(rows)], "batch_size": [10, 20], "seed": [0, 1]},
                lambda job: 0.1 + job["seed"] / 10)  # fmt: skip
-    plot = heat_map.draw(*read(tmp_path))
+    plot = heat_map.draw(*groups_and_keys(tmp_path))
     plot.figure.draw_without_rendering()
     axis = plot.figure.axes[0]
     high = axis.get_window_extent().height / rows
@@ -54,7 +54,7 @@ def test_a_heat_map_of_a_random_search_is_no_higher_than_one_with_words():
 def test_cells_that_were_not_run_are_hatched_and_those_that_failed_crossed(tmp_path):
     for lr, size, status in ((0.1, 10, "done"), (0.1, 20, "done"), (0.2, 10, "failed")):
         make_run(tmp_path / f"{lr},{size}", {"optim.lr": lr, "batch_size": size}, status=status)
-    plot = heat_map.draw(*read(tmp_path))
+    plot = heat_map.draw(*groups_and_keys(tmp_path))
     assert texts(plot).count("×") == 1
     assert [patch.get_hatch() for patch in plot.figure.axes[0].patches] == ["", "////"]
     assert "not run" in plot.caption
@@ -63,8 +63,8 @@ def test_cells_that_were_not_run_are_hatched_and_those_that_failed_crossed(tmp_p
 
 def test_a_heat_map_is_over_two_keys(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.1, 0.2]}, lambda job: 0.1)
-    assert isinstance(heat_map.draw(*read(tmp_path)), Missing)
-    assert isinstance(parallel_coordinates.draw(*read(tmp_path)), Missing)
+    assert isinstance(heat_map.draw(*groups_and_keys(tmp_path)), Missing)
+    assert isinstance(parallel_coordinates.draw(*groups_and_keys(tmp_path)), Missing)
 
 
 @pytest.fixture
@@ -73,7 +73,7 @@ def three_keys(tmp_path):
         return NAN if (job["optim.lr"], job["batch_size"]) == (0.1, 10) else job["batch_size"] / 100
 
     make_sweep(tmp_path / "s", {"optim.lr": [0.001, 0.1], "batch_size": [10, 20], "init": ["default", "xavier"]}, rate)
-    return read(tmp_path)
+    return groups_and_keys(tmp_path)
 
 
 def test_parallel_coordinates_have_a_line_for_each_group(three_keys):
@@ -98,7 +98,7 @@ def test_a_scale_is_logarithmic_where_the_values_ask_for_it():
 def test_the_learning_rate_has_a_point_for_each_seed_and_marks_failures_at_the_top(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.001, 0.01, 10.0], "seed": [0, 1, 2]},
                lambda job: NAN if job["optim.lr"] > 1 else 0.2 + 0.1 * job["seed"])  # fmt: skip
-    plot = learning_rate.draw(*read(tmp_path))
+    plot = learning_rate.draw(*groups_and_keys(tmp_path))
     axis = plot.figure.axes[0]
     assert axis.get_xscale() == "log"
     line, *points = axis.lines
@@ -111,10 +111,10 @@ def test_the_learning_rate_has_a_point_for_each_seed_and_marks_failures_at_the_t
 
 def test_the_learning_rate_has_a_series_for_each_other_value(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.01, 0.1], "batch_size": [10, 20]}, lambda job: 0.2)
-    plot = learning_rate.draw(*read(tmp_path))
+    plot = learning_rate.draw(*groups_and_keys(tmp_path))
     assert [text.get_text() for text in plot.figure.legends[0].get_texts()] == ["batch_size=10", "batch_size=20"]
 
 
 def test_without_a_learning_rate_that_varies_it_says_so(tmp_path):
     make_sweep(tmp_path / "s", {"optim": ["sgd", "adam"]}, lambda job: 0.2)
-    assert "does not vary" in learning_rate.draw(*read(tmp_path)).reason
+    assert "does not vary" in learning_rate.draw(*groups_and_keys(tmp_path)).reason
