@@ -21,10 +21,11 @@ class Result:
     """One mapping an evaluation, as in `metrics.jsonl`."""
 
     def __getattr__(self, name: str) -> Any:
+        summary = self.__dict__.get("summary", {})  # copy and pickle ask before there is one
         try:
-            return self.__dict__["summary"][name]
+            return summary[name]
         except KeyError:
-            raise AttributeError(f"a result has no {name!r}; its summary has {', '.join(self.summary)}") from None
+            raise AttributeError(f"a result has no {name!r}; its summary has {', '.join(summary)}") from None
 
     @property
     def model(self) -> "nn.Module":

@@ -1,11 +1,15 @@
 """`deepexp.train` from Python: what it takes, and that runs do not get into each other's way."""
 
+import copy
+import pickle
 import threading
+from pathlib import Path
 
 import pytest
 
 import deepexp
 from deepexp.errors import InputError
+from deepexp.result import Result
 
 SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
 
@@ -41,3 +45,15 @@ def test_runs_of_several_threads_come_one_after_the_other(tmp_path):
     for seed in range(3):
         train(seed, "alone")
         assert errors["together", seed] == errors["alone", seed]
+
+
+@pytest.mark.parametrize(
+    "copied",
+    [copy.copy, copy.deepcopy, lambda result: pickle.loads(pickle.dumps(result))],
+    ids=["copy", "deep", "pickle"],
+)
+def test_a_result_can_be_copied_and_sent_to_another_process(copied):
+    result = Result(Path("a"), {"test_error_rate": 0.25}, [{"epoch": 1}])
+    assert copied(result) == result and copied(result).test_error_rate == 0.25
+    with pytest.raises(AttributeError, match="a result has no 'loss'; its summary has test_error_rate"):
+        copied(result).loss  # noqa: B018
