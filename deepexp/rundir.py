@@ -7,6 +7,7 @@ What the run measures is in `runlog.py`; how it came about, in `provenance.py`.
 import contextlib
 import dataclasses
 import datetime
+import errno
 import json
 import math
 import os
@@ -149,6 +150,10 @@ class RunDirectory:
             return True
         except PermissionError:  # another user's run, which only its status tells about
             return self.read_json("status.json").get("status") == "running"
+        except OSError as error:
+            if error.errno == errno.EROFS:  # where nobody can write, nobody is at work
+                return False
+            raise
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Replace the file `name` durably by `content` with `format` before it."""

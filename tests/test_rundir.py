@@ -191,6 +191,15 @@ def test_a_living_run_is_not_shared(run):
     other.unlock()
 
 
+def test_on_a_read_only_file_system_nobody_is_at_work(run, monkeypatch):
+    def refuse(*args, **kwargs):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    run.unlock()
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    assert not run.is_alive()
+
+
 def test_the_lock_dies_with_its_process_but_not_with_its_workers(tmp_path):
     """A worker that outlives a killed run by seconds must not keep it from being gone on with."""
     code = """
