@@ -3,10 +3,11 @@
 import logging
 from collections.abc import Collection, Sequence
 from dataclasses import dataclass, replace
-from pathlib import PurePath
+from pathlib import Path, PurePath
+from typing import Any
 
 from deepexp.compose import compose
-from deepexp.errors import Interrupted
+from deepexp.errors import InputError, Interrupted
 from deepexp.sweep import pool, server
 from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, can_go_on, finished, read_summary
 from deepexp.sweep.display import Display
@@ -87,10 +88,13 @@ class Sweep:
         return [self.row(point) for point in self.points]
 
     def row(self, point: Point) -> Row:
-        """What a point came to."""
+        """What a point came to; one whose result cannot be read has failed, whatever the ledger says."""
         entry = self.ledger.entries[point.config_hash]
-        run = self.directory.path / entry.directory if entry.directory else None
-        summary = read_summary(run) if run and entry.state == "done" else None
+        summary = None
+        if entry.directory and entry.state == "done":
+            summary, trouble = _result(self.directory.path / entry.directory)
+            if trouble is not None:
+                entry = replace(entry, state="failed", reason=trouble)
         return Row(
             point.name, point.varying, entry.state, summary, entry.reason, entry.log, entry.directory, entry.tries
         )
@@ -184,6 +188,16 @@ def path_within(path: PurePath, directory: PurePath) -> str:
     return path.relative_to(directory).as_posix() if path.is_relative_to(directory) else str(path)
 
 
+def _result(run: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """(what a finished run came to, why that cannot be told); one of the two is None."""
+    try:
+        return read_summary(run), None
+    except InputError as error:
+        return None, (
+            f"its result cannot be read: {error}; put that back, or remove the job's directory and go on with the sweep"
+        )
+
+
 class _Watcher:
     """Writes into the ledger what happens in the pool, and applies the policy for failures."""
 
@@ -221,9 +235,10 @@ class _Watcher:
             seconds=round(ending.seconds, 3),
         )
         self.sweep.ledger.record(entry)
-        summary = read_summary(task.directory) if ending.state == "done" else None
+        summary, trouble = _result(task.directory) if ending.state == "done" else (None, None)
         again = ending.state != "done" and not stopping and self.tries[task.config_hash] <= self.config.retries
-        self.sweep.display.ended(task, ending, summary, again=again)
+        shown_ending = ending if trouble is None else replace(ending, state="failed", reason=trouble)
+        self.sweep.display.ended(task, shown_ending, summary, again=again)
         if ending.state == "done":
             return None
         if again:

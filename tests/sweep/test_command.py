@@ -196,6 +196,36 @@ def test_retries(sweep: Sweeper) -> None:
     assert [(row.state, row.tries) for row in result.rows] == [("done", 2), ("failed", 2)]
 
 
+def test_a_job_whose_result_is_gone_has_a_row_that_says_so(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+    result = sweep(*QUICK, "seed=0,1", quiet=True)
+    (result.directory / "seed=0" / "summary.json").unlink()
+    again = sweep(f"resume={result.directory}")
+    assert [(row.state, row.summary is None) for row in again.rows] == [("failed", True), ("done", False)]
+    out = capsys.readouterr().out
+    why = f"its result cannot be read: {result.directory}/seed=0/summary.json is missing; put that back, or remove"
+    assert "1 of 2 jobs came to nothing:" in out and f"  seed=0: failed: {why}" in out
+    with (result.directory / "table.csv").open(newline="") as file:
+        first, second = csv.DictReader(file)
+    assert first["status"] == "failed" and why in first["reason"] and first["test_errors"] == ""
+    assert second["status"] == "done" and second["test_errors"] != ""
+    shutil.rmtree(result.directory / "seed=0")
+    assert sweep(f"resume={result.directory}", quiet=True).failures == [], "which is what the reason says to do"
+
+
+def test_a_result_that_is_gone_when_its_job_has_ended_does_not_end_the_sweep(
+    sweep: Sweeper, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def read_summary(run: Path) -> dict[str, Any]:
+        if run.name == "seed=0":
+            raise InputError("it is gone")
+        return original(run)
+
+    original = jobs.read_summary
+    monkeypatch.setattr(jobs, "read_summary", read_summary)
+    assert [row.state for row in sweep(*QUICK, "seed=0,1").rows] == ["failed", "done"]
+    assert "seed=0: failed: its result cannot be read: it is gone" in capsys.readouterr().out
+
+
 def test_stopping_at_a_failure(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["hydra.launcher.on_failure=stop", "hydra.launcher.jobs=1"]
     result = sweep(*QUICK, *words, "model.trouble=raise,none")
