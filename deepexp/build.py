@@ -8,6 +8,7 @@ import dataclasses
 import inspect
 import json
 import math
+import os
 import typing
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -49,14 +50,14 @@ def source(config: TrainConfig) -> Source:
     """The data source; it has loaded nothing yet. One of the user's own is guarded (`own_data.py`)."""
     given: dict[str, Any] = {}
     if "root" in inspect.signature(_target("data", config.data.component)).parameters:
-        given["root"] = Path(config.data.root).expanduser()
+        given["root"] = Path(os.path.expanduser(config.data.root))
     return own_data.guarded(_instantiate("data", config.data.component, **given))
 
 
 def source_key(config: TrainConfig) -> str:
     """What two configs have in common if their sources give the same pictures, in a text."""
     component = config.data.component
-    root = str(Path(config.data.root).expanduser().absolute())
+    root = str(Path(os.path.expanduser(config.data.root)).absolute())
     return json.dumps([component.target, component.arguments, root], sort_keys=True, default=repr)
 
 
@@ -301,6 +302,8 @@ def freeze_rules(config: TrainConfig, model: nn.Module) -> list[dict[str, Any]]:
 
 
 def _target(group: str, component: Component) -> Callable[..., Any]:
+    if not component.target:
+        raise InputError(f"{group}._target_: was refused")
     try:
         return targets.find(component.target)
     except ImportError as error:
@@ -316,7 +319,8 @@ def _instantiate(group: str, component: Component, **given: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, (ValueError, InputError)):
             raise InputError(f"{group}: {cause}") from error
-        raise InputError(f"{group}: {component.target} failed: {_first_line(cause or error)}") from error
+        reason = _first_line(cause) if cause else _first_sentence(error)
+        raise InputError(f"{group}: {component.target} failed: {reason}") from error
 
 
 def _check_arguments(group: str, target: Callable[..., Any], component: Component, given: dict[str, Any]) -> None:
@@ -357,6 +361,11 @@ def _under(key: str, error: Exception) -> str:
     """The lines of an error, each beginning with the key that it is about."""
     lines = str(error).splitlines() if isinstance(error, ValueError) else [_first_line(error)]
     return "\n".join(line if line.startswith(key) else f"{key}: {line}" for line in lines)
+
+
+def _first_sentence(error: BaseException) -> str:
+    """Of a text that is broken into lines."""
+    return " ".join(str(error).split()).partition(". ")[0]
 
 
 def _first_line(error: BaseException) -> str:

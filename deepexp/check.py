@@ -4,7 +4,9 @@ Objects are made for it where they cost nothing: the model on the meta device (s
 over that, the data source without its data. What comes out is a `Plan`: the numbers that follow from a config.
 """
 
-from collections.abc import Callable, Sequence
+import dataclasses
+import re
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -44,8 +46,8 @@ def typed_and_planned(config: Any, known: Plan | None = None) -> tuple[TrainConf
     """
     problems = Problems()
     result = schema.typed(config, problems)
-    if result is not None and problems.lines:
-        _check_parts(result, problems)
+    if problems.lines:
+        problems.lines += problems_beside(config, [_key_of(line) for line in problems.lines])
     problems.raise_any()
     assert result is not None
     if known is None:
@@ -55,19 +57,47 @@ def typed_and_planned(config: Any, known: Plan | None = None) -> tuple[TrainConf
     return result, known
 
 
-def _check_parts(config: TrainConfig, problems: Problems) -> None:
-    """Add what the parts refuse whatever other values are, since some of those are wrong: there can be no plan."""
-    attempt = _Attempt(problems)
-    looks: dict[str, Callable[[], object]] = {
-        "model": lambda: build.check_types("model", config.model.component),
-        "data": lambda: build.source(config),
-        "optim": lambda: build.check_optimizer(config),
-        "augment": lambda: build.augment(config),
-        "schedule": lambda: build.schedule(config),
-    }
-    for group, look in looks.items():
-        if getattr(config, group).component.target:
-            attempt(group, look)
+_SIZES = {"model", "data", "experiment", "scale", "data.subset", "data.replicate", "val_fraction"}
+_LENGTHS = {"batch_size", "drop_last", "accumulate", "epochs", "max_steps", *_SIZES}
+
+
+def problems_beside(config: Any, wrong: Collection[str]) -> list[str]:
+    """Lines for what else is wrong with a config whose values of the keys in `wrong` are refused, or left out of it.
+
+    Defaults stand in their place; what speaks of them, or hangs on them, is not told.
+    """
+    problems = Problems()
+    result = schema.typed(config, problems)
+    lines = [line for line in problems.lines if _key_of(line) not in wrong]
+    if result is not None:
+        wrong = {*wrong, *map(_key_of, problems.lines)}
+        try:
+            plan(result)
+        except InputError as error:
+            lines += [line for line in str(error).splitlines() if not _hangs_on(line, wrong)]
+    return lines
+
+
+def _hangs_on(line: str, wrong: Collection[str]) -> bool:
+    """Whether a line about a config is, or may be, about the values that stand for wrong ones.
+
+    Keys that there are not may have been meant for any.
+    """
+    known = {item.name for item in dataclasses.fields(TrainConfig)}
+    if any(key.partition(".")[0] not in known for key in wrong):
+        wrong = {*wrong, *_LENGTHS}
+    return (
+        _key_of(line) in wrong
+        or any(re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", line) for key in wrong)
+        or (line.startswith("schedule:") and not _LENGTHS.isdisjoint(wrong))
+        or ("samples" in line and not _SIZES.isdisjoint(wrong))
+    )
+
+
+def _key_of(line: str) -> str:
+    """The key that a line begins with: `freeze` of `freeze[0].patern: …`."""
+    found = re.match(r"[\w.]+", line)
+    return found[0] if found else line
 
 
 def plan(config: TrainConfig) -> Plan:

@@ -64,6 +64,17 @@ def composing(command: str) -> Iterator[Callable[[Sequence[str]], Composed]]:
         yield lambda overrides: composer.compose(_prepared(overrides))
 
 
+def without_mistakes(command: str, overrides: Sequence[str]) -> tuple[Composed | None, list[str]]:
+    """What can be composed of overrides that `compose` refuses, if anything, and the keys that are left out of it."""
+    with _hydra() as loader:
+        composer = _Composer(command, loader)
+        found, _ = composer.judged(_prepared(overrides))
+        try:
+            return composer.compose([text for text in found if not found[text]]), _keys(found)
+        except InputError:
+            return None, _keys(found)
+
+
 def expand_sweep(command: str, overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each job of a grid: every combination of the swept values, the last one varying fastest.
 
@@ -196,6 +207,11 @@ class _Composer:
 
     def problems(self, overrides: list[str]) -> list[str]:
         """A line for each override of one job that cannot be used, and for a file that cannot be read."""
+        found, unread = self.judged(overrides)
+        return [*(line for text in overrides for line in found[text]), *unread]
+
+    def judged(self, overrides: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+        """(override → what is wrong with it, what is wrong with files)."""
         found: dict[str, list[str]] = {}
         values: list[Override] = []
         options: list[str] = []
@@ -218,8 +234,7 @@ class _Composer:
         if not isinstance(base, str):
             for override in values:
                 found[str(override.input_line)] += self._unknown_key(override, base, tuple(options))
-        lines = [line for text in overrides for line in found[text]]
-        return [*lines, base] if isinstance(base, str) else lines
+        return found, [base] if isinstance(base, str) else []
 
     def expand(self, overrides: list[str]) -> list[list[str]]:
         """Every combination of the values of swept overrides."""
@@ -322,6 +337,11 @@ class _Composer:
         set_here = tuple(f"{key}." for _, key, _ in map(split, composed.overrides) if key not in composed.choices)
         places = {key: "" if f"{key}.".startswith(set_here) else conf_files.place_of(key, files) for key in found}
         return [f"{places[key]}{key}: {problem}" for key, problem in found.items()]
+
+
+def _keys(found: dict[str, list[str]]) -> list[str]:
+    """The keys of overrides with which something is wrong."""
+    return [split(text)[1] for text, lines in found.items() if lines]
 
 
 def _split(full: DictConfig, overrides: list[str]) -> Composed:

@@ -35,11 +35,11 @@ def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
     resolved = OmegaConf.to_container(composed.config, resolve=True)
     assert isinstance(resolved, dict)
     resolved["model"] = {**resolved["model"], **config.model.component.arguments}
-    resolved["data"]["root"] = str(Path(config.data.root).expanduser().absolute())
+    resolved["data"]["root"] = str(Path(os.path.expanduser(config.data.root)).absolute())
     cache = resolved["data"].get("cache")
     # What another source means by that name is its own affair; one that writes means a folder.
     if isinstance(cache, str) and hasattr(targets.find(config.data.component.target), "keep_out_of"):
-        resolved["data"]["cache"] = str(Path(cache).expanduser().absolute())
+        resolved["data"]["cache"] = str(Path(os.path.expanduser(cache)).absolute())
     return HydraFiles(
         config=OmegaConf.to_yaml(OmegaConf.create(resolved)),
         overrides=OmegaConf.to_yaml(OmegaConf.create(list(composed.overrides))),

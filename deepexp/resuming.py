@@ -222,7 +222,7 @@ def _changes(composed: Composed) -> dict[str, Any]:
 def _foreign_places(config: TrainConfig, composed: Composed, changes: dict[str, Any]) -> set[str]:
     """Those of `data.root` and `data.cache` that the saved config names and the user does not, be it by default."""
     foreign = {"cache"}
-    own = Path(composed.config.data.root).expanduser().absolute()
+    own = Path(os.path.expanduser(composed.config.data.root)).absolute()
     if "data.root" not in changes and Path(config.data.root).absolute() != own:
         foreign.add("root")
     return foreign

@@ -39,7 +39,7 @@ def make_unique_directory(output_dir: str | Path, name: str) -> Path:
     """
     if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
         raise InputError(f"name={name!r} must be the name of one folder, without a slash")
-    parent = Path(output_dir).expanduser() / name
+    parent = Path(os.path.expanduser(output_dir)) / name
     with storage_errors(parent, chosen_by_user=True):
         for _ in range(_ATTEMPTS):
             stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
@@ -108,7 +108,7 @@ class RunDirectory:
     @classmethod
     def open(cls, path: str | Path) -> "RunDirectory":
         """The run in `path`, not locked; `InputError` says what is wrong if that is no run."""
-        path = Path(path).expanduser()
+        path = Path(os.path.expanduser(path))
         try:
             problem = _why_no_run(path)
         except OSError as error:
@@ -249,7 +249,7 @@ def _why_no_run(path: Path) -> str | None:
     if not path.exists():
         return "there is nothing of that name"
     if not path.is_dir():
-        return f"it is a file; did you mean {_enclosing_run(path) or path.parent}?"
+        return f"it is a file{_meant(path) or '; a run is a folder'}"
     if any((path / name).exists() for name in _SWEEP_FILES):
         return "it is a sweep, whose runs are the folders in it"
     missing = [name for name in _REQUIRED if not (path / name).is_file()]
@@ -257,14 +257,12 @@ def _why_no_run(path: Path) -> str | None:
         return None
     if [entry.name for entry in path.iterdir()] == [".lock"]:
         return "nothing had begun in it when it was cut off; give the command again that was to"
-    enclosing = _enclosing_run(path)
-    hint = f"; did you mean {enclosing}?" if enclosing else ""
-    return f"it has no {' and no '.join(missing)}{hint}"
+    return f"it has no {' and no '.join(missing)}{_meant(path)}"
 
 
-def _enclosing_run(path: Path) -> Path | None:
-    """The run that `path` lies in, if it does."""
+def _meant(path: Path) -> str:
+    """The run that `path` lies in, if it does, as a question."""
     for folder in path.absolute().parents:
         if all((folder / name).is_file() for name in _REQUIRED):
-            return folder
-    return None
+            return f"; did you mean {folder}?"
+    return ""

@@ -199,6 +199,8 @@ def check_values(config: TrainConfig, problems: Problems) -> None:
             problems.add(f"freeze[{index}]: needs either share or epochs beside its pattern")
         if not rule.pattern:
             problems.add(f"freeze[{index}]: needs a pattern (a glob on parameter names)")
+    if not config.output_dir.strip():
+        problems.add("output_dir: is empty; give a folder, or leave it out")
     if config.early_stop is not None and config.val_fraction == 0:
         problems.add("early_stop: needs validation data; set val_fraction, for example val_fraction=0.1")
     if config.batch_size == "full" and config.accumulate > 1:

@@ -44,9 +44,9 @@ def refused(capsys, *words: str, status: int = 2) -> str:
             ["model.pretrained: none.pt cannot be read (No such file"],
         ),
         (["data.resize=8"], ["model: ", "8x8", "22x22"]),
-        (["optim.lr=-1"], ["optim.lr: -1 is not allowed (Invalid learning rate: -1); its own is 0.001"]),
-        (["optim=adamw", "optim.betas=[0.9]"], ["optim.betas: [0.9] is not allowed", "its own is [0.9, 0.999]"]),
-        (["optim=adam", "optim.betas=0.9"], ["optim.betas: 0.9 is not allowed", "its own is [0.9, 0.999]"]),
+        (["optim.lr=-1"], ["optim.lr: -1 is not allowed (Invalid learning rate: -1); SGD's default is 0.001"]),
+        (["optim=adamw", "optim.betas=[0.9]"], ["optim.betas: [0.9] is not allowed", "default is [0.9, 0.999]"]),
+        (["optim=adam", "optim.betas=0.9"], ["optim.betas: 0.9 is not allowed", "default is [0.9, 0.999]"]),
         (["optim=nesterov", "optim.momentum=0"], ["optim.nesterov: true is not allowed", "requires a momentum"]),
         (["optim=momentum", "optim.lr=-1", "optim.momentum=-1"], ["optim: Invalid learning rate: -1"]),
         (["optim.lr=abc"], ["optim.lr: 'abc' is not allowed; a number"]),
@@ -75,6 +75,9 @@ def refused(capsys, *words: str, status: int = 2) -> str:
         (["-m", "resume="], ["resume: is empty; give the directory"]),
         (["freeze=[{pattern: '*'}]"], ["freeze[0]: needs either share or epochs"]),
         (["early_stop=3"], ["early_stop: needs validation data"]),
+        (["output_dir="], ["output_dir: is empty; give a folder"]),
+        (["resume=~nosuchuser/x"], ["~nosuchuser/x is not a run: there is nothing of that name"]),
+        (["data=mnist", "data.download=false", "data.root=~nosuchuser/x"], ["~nosuchuser/x"]),
         (["augment=mixup", "augment.alpha=-1"], ["augment: alpha", "-1"]),
         (["freeze=[{pattern: '*', share: 1.0}]"], ["freeze: every parameter is frozen"]),
         (["batch_size=1", "batch_norm=true"], ["batch_size: 1 leaves batch normalisation"]),
@@ -102,13 +105,19 @@ def test_all_mistakes_are_told_together(here, capsys):
     assert len(text.strip().splitlines()) >= 3
     # What other keys have to do with a wrong value cannot be told, but the arguments of every part can be judged.
     text = refused(capsys, "seed=1.5", "optim.lr=fast", "model.dropout=high", "optim._target_=3")
-    keys = [line.removeprefix("deepexp: ").split(": ")[0] for line in text.strip().splitlines()]
-    assert sorted(keys) == ["model.dropout", "optim._target_", "seed"]
+    assert keys_in(text) == ["model.dropout", "optim._target_", "seed"]
     text = refused(capsys, "seed=1.5", "optim.lr=fast")
     assert "seed: 1.5 is not allowed" in text and "optim.lr: 'fast' is not allowed; a number" in text
     text = refused(capsys, "seed=1.5", "optim.lr=-1", "augment=mixup", "augment.alpha=-1")
-    keys = [line.removeprefix("deepexp: ").split(": ")[0] for line in text.strip().splitlines()]
-    assert sorted(keys) == ["augment", "optim.lr", "seed"]
+    assert keys_in(text) == ["augment", "optim.lr", "seed"]
+    text = refused(capsys, "data=synthetic", "data.subset=60", "ema=1", "device=tpu", "early_stop=2")
+    assert keys_in(text) == ["batch_size", "device", "early_stop", "ema"]
+    text = refused(capsys, "optm=adam", "optim.foo=3", "ema=1", "device=tpu", "freeze=[{pattern: x, share: 1.0}]")
+    assert keys_in(text) == ["device", "ema", "freeze[0].pattern", "optim.foo", "optm"]
+
+
+def keys_in(text: str) -> list[str]:
+    return sorted(line.removeprefix("deepexp: ").split(": ")[0] for line in text.strip().splitlines())
 
 
 @pytest.mark.parametrize(
@@ -120,12 +129,27 @@ def test_all_mistakes_are_told_together(here, capsys):
         (["optim.groups=5"], "optim.groups"),
         (["optim.groups=[5]"], "optim.groups[0]"),
         (["checkpoint=5"], "checkpoint"),
-        (["data=image_folder", "data.root=nowhere", "data.workers=-1"], "data.workers"),
+        (["data=mnits", "batch_size=5000"], "data"),
+        (["data.subset=-1", "batch_size=5000"], "data.subset"),
+        (["model=monstre", "data.resize=8"], "model"),
+        (["epohcs=3", "schedule.warmup=500"], "epohcs"),
     ],
 )
 def test_what_hangs_on_a_wrong_value_is_not_blamed_for_it(here, capsys, words, key):
     (line,) = refused(capsys, *words).strip().splitlines()
     assert line.startswith(f"deepexp: {key}: ")
+
+
+def test_a_reason_of_several_lines_is_told_to_its_first_full_stop(here, capsys):
+    (here / "conf" / "optim").mkdir(parents=True)
+    (here / "conf" / "optim" / "evil.yaml").write_text("# x\n_target_: os.system\n_partial_: true\ncommand: ls\n")
+    text = refused(capsys, "data=synthetic", "optim=evil")
+    assert "it allows config data to control executable behavior or belongs to an execution-capable" in text
+
+
+def test_a_folder_may_begin_with_the_sign_of_a_home(run, here):
+    result = run(["data=synthetic", "data.subset=60", "batch_size=60", "epochs=1", "output_dir=~nosuchuser/x"])
+    assert result.directory.is_relative_to(here / "~nosuchuser" / "x")
 
 
 def test_a_data_root_that_is_a_file(here, capsys):

@@ -138,7 +138,7 @@ def test_open_says_what_is_missing(tmp_path, run):
     expected = {
         tmp_path / "nowhere": "nothing of that name",
         tmp_path / "loop": "nothing of that name",
-        tmp_path / "file": f"is a file; did you mean {tmp_path}",
+        tmp_path / "file": "is a file; a run is a folder",
         tmp_path / "folder": r"no \.hydra/config\.yaml and no status\.json",
         tmp_path / "sweep": "is a sweep",
         run.checkpoints: f"did you mean {run.path}",

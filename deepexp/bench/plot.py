@@ -1,5 +1,6 @@
 """A benchmark as a picture: horizontal bars of seconds, and the parts of one."""
 
+import os
 import statistics
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -52,7 +53,7 @@ class Stack:
 
 def check_path(path: str) -> Path:
     """The file to be written; `InputError` if it has another ending, or there is no such folder to write it to."""
-    file = Path(path).expanduser()
+    file = Path(os.path.expanduser(path))
     if file.suffix not in ENDINGS:
         meant = did_you_mean(file.suffix, ENDINGS)
         raise InputError(f"plot: {path} is not allowed{meant}; a file that ends in {' or '.join(ENDINGS)}")

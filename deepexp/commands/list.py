@@ -40,7 +40,8 @@ def main(argv: Sequence[str]) -> int:
 def _rows(options: Sequence[Option], *, with_scales: bool) -> Iterator[tuple[str, str, str]]:
     """(mark, name, text) of each option and, below a preset, of its scales."""
     for option in options:
-        mark = "*" if option.name == catalogue.defaults().get(option.group) else " "
+        is_default = option.name == catalogue.defaults().get(option.group) and not option.hidden
+        mark = "*" if is_default else " "
         origin = "./conf  " if option.mine else ""
         text = "hidden: deepexp has an option of this name; rename it" if option.hidden else option.summary
         yield mark, option.name, f"{origin}{text}"

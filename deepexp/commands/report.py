@@ -21,6 +21,7 @@ t test over these, single runs by an exact McNemar test on the test samples; p v
 tests (Holm). Rows are ordered by validation error where all runs have one (val_fraction), and never by test error.
 """
 
+import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -73,7 +74,7 @@ def _write(report: Report, directory: Path, *, with_mistakes: bool) -> None:
 
 def _path(word: str) -> Path:
     """A run's name has `=` in it, so a word is an option that is not known only if there is nothing of that name."""
-    path = Path(word).expanduser()
+    path = Path(os.path.expanduser(word))
     name, equals, _ = word.partition("=")
     if equals and "/" not in word and not path.exists():
         names = list(Options.__dataclass_fields__)

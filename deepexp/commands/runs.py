@@ -20,6 +20,7 @@ checkpoints keeps its results, but can be trained no further, and its model cann
 
 import datetime
 import json
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -94,7 +95,7 @@ def _sorted_out(words: Sequence[str], names: Sequence[str]) -> tuple[list[Path],
     """(paths, conditions); a run's name has `=` in it, so what is there is a path."""
     paths, conditions = [], []
     for word in words:
-        path = Path(word).expanduser()
+        path = Path(os.path.expanduser(word))
         condition = None if path.exists() else listing.parse_condition(word)
         if condition is not None:
             conditions.append(condition)

@@ -29,6 +29,7 @@ with -m:
 
 import contextlib
 import logging
+import os
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -37,12 +38,12 @@ from omegaconf import OmegaConf
 
 from deepexp import build, check, describe, dry_run, resuming, runtime
 from deepexp.check import Plan
-from deepexp.compose import Composed, check_swept_keys, compose
+from deepexp.compose import Composed, check_swept_keys, compose, without_mistakes
 from deepexp.console import Console
 from deepexp.data.dataset import Dataset
 from deepexp.data.source import Source
 from deepexp.describe import Names
-from deepexp.errors import DeepexpError, Interrupted, RunFailed
+from deepexp.errors import DeepexpError, InputError, Interrupted, RunFailed
 from deepexp.interrupt import StopRequest
 from deepexp.overrides import split_flags
 from deepexp.result import Result, load_run
@@ -95,11 +96,11 @@ def train(
     `at`: the run directory to make, where a sweep has given it a name. `loaded`: see `build.dataset`.
     Raises `InputError`, `RunFailed` or `Interrupted`; a run that had begun has recorded that in its directory.
     """
-    composed = overrides if isinstance(overrides, Composed) else compose("train", overrides)
+    composed = overrides if isinstance(overrides, Composed) else _composed(overrides)
     words = composed.overrides if isinstance(overrides, Composed) else overrides
     if composed.config.resume is not None:
         resuming.check_place(str(composed.config.resume))
-        return resume(Path(composed.config.resume).expanduser(), composed, console, loaded)
+        return resume(Path(os.path.expanduser(composed.config.resume)), composed, console, loaded)
     check_swept_keys(composed, words)
     config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
     with console, _session(config, plan):
@@ -112,6 +113,18 @@ def train(
         name = config.name or str(composed.choices["model"])
         run = RunDirectory.create_at(at, files) if at else RunDirectory.create(config.output_dir, name, files)
         return _run(config, plan, data, composed.choices, run, console)
+
+
+def _composed(words: Sequence[str]) -> Composed:
+    """The config; one `InputError` for all that is wrong with words, and with the values of the others."""
+    try:
+        return compose("train", words)
+    except InputError as error:
+        rest, wrong = without_mistakes("train", words)
+        if rest is None:
+            raise
+        lines = [str(error), *check.problems_beside(OmegaConf.to_container(rest.config, resolve=True), wrong)]
+        raise InputError("\n".join(lines)) from error
 
 
 def resume(directory: Path, composed: Composed, console: Console, loaded: Mapping[str, Source] | None = None) -> Result:

@@ -5,6 +5,7 @@ They are decoded once, all to one size, into a cache that later runs memory-map 
 
 import functools
 import logging
+import os
 from collections.abc import Collection
 from pathlib import Path
 
@@ -47,7 +48,7 @@ class ImageFolder:
         self._channels = channels
         self._test_fraction = test_fraction
         self._split_seed = split_seed
-        self._cache = None if cache is None else Path(cache).expanduser().absolute()
+        self._cache = None if cache is None else Path(os.path.expanduser(cache)).absolute()
         self._kept_out_of: Collection[str] = ()
 
     def keep_out_of(self, places: Collection[str]) -> None:

@@ -3,6 +3,7 @@
 import functools
 import inspect
 import operator
+import os
 import types
 import typing
 from collections.abc import Callable, Mapping, Sequence
@@ -49,7 +50,7 @@ def parse(words: Sequence[str], function: Callable[..., Any], extra: Sequence[st
 
 def folder(given: dict[str, Any], default: Path) -> Path:
     """The folder that `to=` names, taken out of what was given."""
-    return Path(given.pop("to", default)).expanduser()
+    return Path(os.path.expanduser(given.pop("to", default)))
 
 
 def _value(text: str, hint: Any) -> Any:

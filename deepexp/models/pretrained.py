@@ -9,6 +9,7 @@ import functools
 import hashlib
 import http.client
 import logging
+import os
 import re
 import socket
 import sys
@@ -64,7 +65,7 @@ def resolve(choice: Choice) -> Resolved:
         weights_file(ALEXNET_URL)  # with its checksum it can only fit
     elif choice is not False:
         alexnet_first_layer(choice)
-    return Resolved(str(Path(choice).expanduser().absolute()) if isinstance(choice, str) else choice)
+    return Resolved(str(Path(os.path.expanduser(choice)).absolute()) if isinstance(choice, str) else choice)
 
 
 def origin(choice: Choice) -> str:
@@ -80,7 +81,7 @@ def alexnet_first_layer(choice: Choice) -> dict[str, Tensor]:
     True takes torchvision's ImageNet weights; a path, the state dict of torchvision's AlexNet in a file, or a
     checkpoint or run directory of a model that has this layer. Raises `InputError` if they cannot be had or do not fit.
     """
-    path = weights_file(ALEXNET_URL) if choice is True else _file_at(Path(str(choice)).expanduser())
+    path = weights_file(ALEXNET_URL) if choice is True else _file_at(Path(os.path.expanduser(str(choice))))
     weights = read_weights(path)
     prefix = "features.0" if "features.0.weight" in weights else "network.features.0"
     layer: dict[str, Tensor] = {}

@@ -73,13 +73,16 @@ def check_arguments(optimizer: OptimizerFactory) -> None:
     if error is None:
         return
     cls: OptimizerFactory = getattr(optimizer, "func", optimizer)
+    cls_name = getattr(cls, "__name__", str(cls))
     defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
     reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
     for name, value in arguments.items():
         others = {other: given for other, given in arguments.items() if other != name}
         own = defaults.get(name, inspect.Parameter.empty)
         if own is not inspect.Parameter.empty and _refused(functools.partial(cls, **others)) is None:
-            raise ValueError(f"optim.{name}: {as_yaml(value)} is not allowed ({reason}); its own is {as_yaml(own)}")
+            raise ValueError(
+                f"optim.{name}: {as_yaml(value)} is not allowed ({reason}); {cls_name}'s default is {as_yaml(own)}"
+            )
     raise error
 
 

@@ -25,7 +25,7 @@ def choose(paths: Sequence[Path], to: str | None) -> Path:
     That is `report`, or `report-2` and so on where a report on other paths, or something else, has that name.
     """
     if to is not None:
-        return Path(to).expanduser().absolute()
+        return Path(os.path.expanduser(to)).absolute()
     absolute = sorted({str(path.resolve()) for path in paths})
     common = Path(os.path.commonpath(absolute))
     return next(folder for folder in _candidates(common) if _is_free_or_ours(folder, absolute))

@@ -4,6 +4,7 @@ The points come from Hydra's own multirun, so that every sweeper there is can be
 """
 
 import logging
+import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -93,7 +94,7 @@ def resumed(words: Sequence[str]) -> Path | None:
     value = OverridesParser.create().parse_override(found[-1]).value() if found else None
     if value is not None:
         resuming.check_place(str(value))
-    return Path(str(value)).expanduser() if value else None
+    return Path(os.path.expanduser(str(value))) if value else None
 
 
 def resumes_sweep(words: Sequence[str]) -> bool:

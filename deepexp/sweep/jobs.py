@@ -69,10 +69,13 @@ class Sweep:
         needs_validation = handed.needs_objective and handed.config.objective == "val_error_rate"
         server.start()  # it gets ready while the points are checked
         checked = check_points(points, handed.fixed, needs_validation=needs_validation)
+        once = list({repr(point.config): point for point in checked}.values())
+        if len(once) < len(checked):
+            log.warning("%d of %d points are the same as others, and run once", len(checked) - len(once), len(checked))
         slots = make_slots(
             handed.config,
-            [point.device for point in checked],
-            any_gpu=all(point.config.device in ("auto", "cuda", "cpu") for point in checked),
+            [point.device for point in once],
+            any_gpu=all(point.config.device in ("auto", "cuda", "cpu") for point in once),
         )
         batch = self._settle(checked, slots)
         unfinished = self._without_result(batch)

@@ -66,7 +66,7 @@ def _words_before(words: Sequence[str]) -> list[str]:
     """Those of the sweep that is gone on with; none where its file is no such thing, which others will say."""
     for word in words:
         if word.startswith("resume="):
-            path = Path(word.removeprefix("resume=").strip("'\"")).expanduser() / "sweep.json"
+            path = Path(os.path.expanduser(word.removeprefix("resume=").strip("'\""))) / "sweep.json"
             with contextlib.suppress(OSError, ValueError, KeyError, TypeError):
                 return [str(before) for before in json.loads(path.read_bytes())["overrides"]]
     return []

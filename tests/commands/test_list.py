@@ -42,6 +42,7 @@ def test_where_an_option_comes_from(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "conf" / "optim" / "mine.yaml", "# Something of my own\nlr: 1\n")
     write(tmp_path / "conf" / "optim" / "adam.yaml", "# Not taken\nlr: 1\n")
+    write(tmp_path / "conf" / "optim" / "sgd.yaml", "# Not taken, nor by default\nlr: 1\n")
     write(tmp_path / "conf" / "experiment" / "try.yaml", "# @package _global_\n# A try\nepochs: 1\n")
     write(tmp_path / "conf" / "nginx" / "sites.yaml", "# Not deepexp's at all\n")
     main([])
@@ -49,6 +50,7 @@ def test_where_an_option_comes_from(capsys, tmp_path, monkeypatch):
     assert [line.split() for line in lines if "./conf " in line] == [
         ["adam", "./conf", "hidden:", "deepexp", "has", "an", "option", "of", "this", "name;", "rename", "it"],
         ["mine", "./conf", "Something", "of", "my", "own"],
+        ["sgd", "./conf", "hidden:", "deepexp", "has", "an", "option", "of", "this", "name;", "rename", "it"],
         ["try", "./conf", "A", "try"],
     ]
     assert lines[-1] == f"./conf: {tmp_path / 'conf'}"
