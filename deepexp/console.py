@@ -24,7 +24,7 @@ from deepexp.metrics import EpochMetrics, Summary
 from deepexp.terminal import StatusLine, Stream, line_with_bar, printable
 from deepexp.units import amount, clock, duration, percent
 
-Mode = Literal["auto", "plain", "job", "quiet"]
+Mode = Literal["auto", "plain", "quiet"]
 
 _REDRAW_SECONDS = 0.1
 _WIDE = 100  # columns, from where on words need not be saved
@@ -68,13 +68,11 @@ class Horizon:
 class Console:
     """Shows one run. As a context it also shows the warnings of deepexp's loggers.
 
-    `mode`: `auto` as described above; `plain` without colours and bars; `job`: one line for the
-    whole run, as among the many of a sweep; `quiet`: nothing. `prefix` begins the lines of a job.
+    `mode`: `auto` as described above; `plain` without colours and bars, as a sweep's job has it; `quiet`: nothing.
     """
 
-    def __init__(self, mode: Mode = "auto", prefix: str = "") -> None:
+    def __init__(self, mode: Mode = "auto") -> None:
         self.mode = mode
-        self._prefix = f"{printable(prefix)}: " if prefix else ""
         self._out, self._err = Stream(sys.stdout), Stream(sys.stderr)
         if mode != "auto":
             for stream in (self._out, self._err):
@@ -115,7 +113,7 @@ class Console:
 
     def header(self, header: Header) -> None:
         """Say what is being trained."""
-        if self.mode in ("job", "quiet"):
+        if self.mode == "quiet":
             return
         rows = {name: printable(value) for name, value in header.rows().items()}
         if self._out.is_terminal:
@@ -127,7 +125,7 @@ class Console:
     def begin(self, horizon: Horizon, *, has_validation: bool) -> None:
         """Start the progress bar, and choose the columns of the epochs' lines."""
         self._horizon = horizon
-        if self.mode in ("job", "quiet"):
+        if self.mode == "quiet":
             return
         self._epochs = EpochTable(horizon.epochs, self._out.width, has_validation=has_validation)
         self._next_progress = 0.0
@@ -162,9 +160,6 @@ class Console:
         if summary.epochs == 0:
             epochs = f"{summary.steps:,} update{'' if summary.steps == 1 else 's'} ({early})"
         took = f"after {epochs}, {duration(summary.total_seconds)}"
-        if self.mode == "job":
-            self.print(f"{self._prefix}{result} {took}")
-            return
         self.print(f"done: {result} {took}", style="good")
         self.print(f"run directory: {short_path(directory)}")
         self.print(f"curves and pictures: tensorboard --logdir {shlex.quote(short_path(logdir))}")
@@ -172,8 +167,8 @@ class Console:
     def stopped(self, reason: str, directory: Path, *, can_go_on: bool) -> None:
         """Why a run ended before its time, and the command that goes on with it, if any."""
         self._end_progress()
-        self.print(f"{self._prefix}{printable(reason)}", style="bad")
-        if self.mode != "job" and can_go_on:
+        self.print(printable(reason), style="bad")
+        if can_go_on:
             resume = shlex.quote(f"resume={short_path(directory)}")
             self.print(f"go on with: deepexp train {resume}")
 
@@ -188,7 +183,7 @@ class Console:
             return
         self._status.hide()
         lines = "\n".join(printable(line) for line in text.splitlines())
-        self._err.write(self._err.styled(f"{self._prefix}warning: {lines}", "warning") + "\n")
+        self._err.write(self._err.styled(f"warning: {lines}", "warning") + "\n")
         self._status.show()
 
     def status(self, lines: Callable[[Stream], Sequence[str]]) -> None:
@@ -286,7 +281,7 @@ def progress(description: str, total: int | None, unit: str) -> Iterator[Progres
     """
     console = _current.get() or Console()
     shown = Progress(description, total, unit, console._err, console._status)
-    if console.mode in ("job", "quiet"):
+    if console.mode == "quiet":
         yield shown
         return
     shown.announce()

@@ -220,13 +220,6 @@ def test_quiet_is_silent(terminal, clock, tmp_path):
     assert terminal.getvalue() == ""
 
 
-def test_one_job_of_many_has_one_line(files, clock, tmp_path):
-    whole_run(Console("job", prefix="optim.lr=0.1"), clock, tmp_path)
-    out, err = (file.getvalue() for file in files)
-    assert out == "optim.lr=0.1: test error 2.50% (9 of 360) after 3 epochs, 7.50 s\n"
-    assert err == "optim.lr=0.1: warning: something\nof two lines\n"
-
-
 def test_the_bar_is_drawn_ten_times_a_second_however_fast_the_steps(terminal, clock):
     console = Console()
     console.begin(Horizon(1, 10_000, 10_000), has_validation=False)
