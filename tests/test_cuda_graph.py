@@ -26,6 +26,7 @@ from .tape import Refusing, Tape
 from .test_exact_resume import stop_after
 
 SMALL = ["data.subset=230", "data.resize=22", "batch_size=50", "epochs=3", "cuda_graph=true"]
+SMALL_MONSTER = ["model=monster", "model.pretrained=false", "model.nb_residual_blocks=1", "model.nb_channels=8"]
 UPDATES, WARM_UP = 4, 3  # of an epoch, of the size that is recorded: a last one has 30 samples
 
 
@@ -45,8 +46,8 @@ CASES = {
     "augmented": ["augment=crop_flip_cutout"],
     "mixed": ["augment=mixup"],
     "smoothed, summed": ["label_smoothing=0.1", "loss_reduction=sum", "optim.lr=0.001"],
-    "bf16": ["precision=bf16", "data.resize=22"],  # small, since not every CPU has bf16
-    "resnet": ["model=resnet", "model.depth=8"],
+    "bf16": [*SMALL_MONSTER, "freeze=[]", "precision=bf16"],  # few maps, since not every CPU has bf16
+    "resnet": ["model=resnet", "model.depth=8", "model.width=4"],
 }
 
 
@@ -60,7 +61,7 @@ def test_a_run_is_the_same_bit_for_bit(run, graph, words):
     assert_same_run(recorded.directory, run([*SMALL, *words], folder="usual").directory)
 
 
-FROZEN = ["model=monster", "model.pretrained=false", "model.nb_residual_blocks=1", "model.nb_channels=8", "epochs=5"]
+FROZEN = [*SMALL_MONSTER, "epochs=5"]
 
 
 @pytest.mark.parametrize("keep", ["cache_frozen=true", "cache_frozen=false"])
@@ -81,7 +82,7 @@ def test_a_thawing_layer_makes_a_new_recording(run, graph, keep, optim):
     "words",
     [
         [],
-        ["precision=bf16", "data.resize=22"],
+        [*SMALL_MONSTER, "freeze=[]", "precision=bf16"],
         ["batch_norm=true", "dropout=0.3"],
         ["ema=0.9", "val_fraction=0.1"],
         ["evaluate_every=2"],
@@ -245,6 +246,7 @@ CUDA_CASES = {
     **CASES,
     **{f"optim={name}": [f"optim={name}"] for name in ("adagrad", "adadelta", "adamax", "nadam", "muon")},
     "tf32": ["precision=tf32"],
+    "bf16, mnist_net": ["precision=bf16"],
     "compiled": ["compile=true"],
     "fp16": ["precision=fp16", "optim=adam"],
     "thawing": [*FROZEN, "freeze=[{pattern: features.*, epochs: 3}]", "optim=momentum", "optim.lr=0.01"],
