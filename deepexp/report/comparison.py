@@ -225,6 +225,17 @@ def _data_settings(run: Run) -> dict[str, object]:
     return chosen | {key: run.config.get(key) for key in (*keys, "seed", "val_fraction")}
 
 
+_OF_TRAINING = {f"data.{name}" for name in ("root", "mode", "workers", "resize", "normalise", "subset", "replicate")}
+"""Settings that every data set has: none of them chooses test samples."""
+
+
+def _own_settings_that_differ(first: Run, second: Run) -> list[str]:
+    """Settings of the data source itself that two runs do not share (which pictures it splits off, or generates)."""
+    settings = [_data_settings(run) for run in (first, second)]
+    keys = sorted(key for key in {*settings[0], *settings[1]} if key.startswith("data.") and key not in _OF_TRAINING)
+    return [key for key in keys if settings[0].get(key) != settings[1].get(key)]
+
+
 class Predictions:
     """Predictions, each read once, and whether two runs were tested on the same samples."""
 
@@ -254,6 +265,8 @@ class Predictions:
             )
         if len(fingerprints - {None}) > 1 and _data_settings(first) == _data_settings(second):
             return "their data were changed between the two (the fingerprints in provenance.json differ)"
+        if len(fingerprints - {None}) > 1 and (keys := _own_settings_that_differ(first, second)):
+            return f"{', '.join(keys)} differs, so that their test samples are not known to be the same"
         return next(self._differences(first, second), None)
 
     def _differences(self, first: Run, second: Run) -> Iterator[str]:

@@ -80,6 +80,14 @@ def test_few_settings_are_named_in_full(tmp_path):
     assert report.groups[0].label == "optim.lr=0.1, batch_size=10" and report.naming is None
 
 
+def test_other_pictures_of_the_same_classes_are_not_compared(tmp_path):
+    """Splits that are drawn by class have the same true classes in the same order."""
+    for name, seed, fingerprint in [("a", 0, "s0"), ("b", 1, "s1")]:
+        make_run(tmp_path / name, {"data.split_seed": seed}, provenance={"data_fingerprint": fingerprint})
+    comparisons = make([tmp_path / "a", tmp_path / "b"]).comparisons
+    assert not comparisons.made and "data.split_seed differs" in comparisons.not_made[0]
+
+
 def test_data_that_were_changed_are_not_compared(tmp_path):
     make_run(tmp_path / "a", **data_in("/a", "aa", **{"optim.lr": 0.1}))
     make_run(tmp_path / "b", **data_in("/a", "bb", **{"optim.lr": 0.01}))
