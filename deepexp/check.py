@@ -87,8 +87,7 @@ def _hangs_on(line: str, wrong: Collection[str]) -> bool:
     if any(key.partition(".")[0] not in known for key in wrong):
         wrong = {*wrong, *_LENGTHS}
     return (
-        _key_of(line) in wrong
-        or any(re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", line) for key in wrong)
+        any(re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", line) for key in wrong)
         or (line.startswith("schedule:") and not _LENGTHS.isdisjoint(wrong))
         or ("samples" in line and not _SIZES.isdisjoint(wrong))
     )

@@ -48,17 +48,21 @@ class Compiled:
         self._works = True
         self._model: nn.Module | None = None
         self._compiled: Callable[[Tensor], Tensor] | None = None
-        self._moving: list[bool] = []  # which parameters want gradients, as what is compiled takes it
+        self._parameters: list[nn.Parameter] = []
+        self._moving: list[bool] = []  # which of them want gradients, as what is compiled takes it
 
     def __call__(self, model: nn.Module, images: Tensor) -> Tensor:
         """See `Forward`; the first call of a model compiles it, and so does what changes what it has to compute."""
         if not self._works or len(images) != self._batch_size:
             return cast(Tensor, model(images))
-        moving = [parameter.requires_grad for parameter in model.parameters()]
-        if self._compiled is None or self._model is not model or moving != self._moving:
-            if self._model is model:  # torch 2.11 would go on with passes that leave thawed weights without gradients
-                torch.compiler.reset()
-            self._model, self._compiled, self._moving = model, compiled(model), moving
+        if self._model is not model:
+            self._model, self._parameters, self._compiled = model, list(model.parameters()), None
+        moving = [parameter.requires_grad for parameter in self._parameters]
+        if self._compiled is not None and moving != self._moving:
+            torch.compiler.reset()  # torch 2.11 would go on with passes that leave thawed weights without gradients
+            self._compiled = None
+        if self._compiled is None:
+            self._compiled, self._moving = compiled(model), moving
         try:
             return self._compiled(images)
         except torch._dynamo.exc.TorchDynamoException as error:
