@@ -8,6 +8,7 @@ import datetime
 import itertools
 import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -20,6 +21,7 @@ from deepexp.check import Plan
 from deepexp.compose import Composed
 from deepexp.data.source import WritingSource
 from deepexp.errors import InputError
+from deepexp.overrides import split
 from deepexp.rundir import RunDirectory
 from deepexp.schema import TrainConfig
 from deepexp.storage import storage_errors, sync_directory, write_atomically
@@ -28,7 +30,7 @@ from deepexp.yaml_file import read_mapping
 log = logging.getLogger(__name__)
 
 MAY_CHANGE = ("epochs", "max_steps", "max_minutes", "checkpoint.every_minutes", "early_stop", "data.root")
-_GROUPS = {"model", "data", "optim", "schedule", "augment"}
+GROUPS = {"model", "data", "optim", "schedule", "augment"}
 
 
 @dataclass(frozen=True)
@@ -160,8 +162,8 @@ def _names(run: RunDirectory) -> dict[str, Any]:
     """The names of the options that were chosen."""
     runtime = read_yaml(run, "hydra").get("runtime")
     names = runtime.get("choices") if isinstance(runtime, dict) else None
-    if not isinstance(names, dict) or not names.keys() >= _GROUPS:
-        groups = ", ".join(sorted(_GROUPS))
+    if not isinstance(names, dict) or not names.keys() >= GROUPS:
+        groups = ", ".join(sorted(GROUPS))
         raise InputError(f"{run.path / '.hydra' / 'hydra.yaml'}: runtime.choices must name the options of {groups}")
     return {group: None if name is None else str(name) for group, name in names.items()}
 
@@ -209,14 +211,19 @@ def _keep_old_metrics(run: RunDirectory) -> None:
 
 def _changes(composed: Composed) -> dict[str, Any]:
     """The keys that are to change, with their values; `InputError` names those that must not."""
-    keys = [override.partition("=")[0].lstrip("+~") for override in composed.overrides]
+    keys = [split(override)[1] for override in composed.overrides]
+    check_changes(keys)
+    return {key: OmegaConf.select(composed.config, key) for key in keys if key in MAY_CHANGE}
+
+
+def check_changes(keys: Sequence[str]) -> None:
+    """`InputError` naming those of the keys that must stay as they were when the run began."""
     refused = [key for key in keys if key not in (*MAY_CHANGE, "resume", "output_dir")]
     if refused:
         raise InputError(
             f"{', '.join(refused)}: cannot be changed when a run is resumed (what was trained would not be what the "
             f"config says); may change: {', '.join(MAY_CHANGE)}"
         )
-    return {key: OmegaConf.select(composed.config, key) for key in keys if key in MAY_CHANGE}
 
 
 def _foreign_places(config: TrainConfig, composed: Composed, changes: dict[str, Any]) -> set[str]:

@@ -125,7 +125,7 @@ def line_with_bar(stream: Stream, fraction: float | None, parts: Sequence[str]) 
 
     With a `fraction` of None (the end is not known), the parts alone.
     """
-    room = stream.width - 1  # a full line would make some terminals begin a new one
+    room = stream.width - 3  # a full line would make some terminals begin a new one, as would the ^C behind it
     least = 0 if fraction is None else 12  # the number, and a bar worth looking at
     shown = list(parts)
     while shown and least + sum(len(part) + 2 for part in shown) > room:

@@ -34,6 +34,12 @@ def test_changes_are_refused_by_name(run, change):
         resume(run(SMALL), change)
 
 
+@pytest.mark.parametrize("change", ["optim.betas=[0.8,0.9]", "model.pretrained=false", "data.split_seed=1"])
+def test_a_key_that_the_usual_part_has_not_is_refused_as_the_run_s_own(run, change):
+    with pytest.raises(InputError, match=rf"^{change.split('=')[0]}: cannot be changed when a run is resumed"):
+        resume(run([*SMALL, "optim=adam"]), change)
+
+
 @pytest.mark.parametrize(
     ("options", "reason"),
     [(["schedule=cosine"], "schedule"), (["freeze=[{pattern: conv1.*, share: 0.5}]"], "freeze in epochs")],

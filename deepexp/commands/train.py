@@ -45,7 +45,7 @@ from deepexp.data.source import Source
 from deepexp.describe import Names
 from deepexp.errors import DeepexpError, InputError, Interrupted, RunFailed
 from deepexp.interrupt import StopRequest
-from deepexp.overrides import split_flags
+from deepexp.overrides import split, split_flags
 from deepexp.result import Result, load_run
 from deepexp.rundir import RunDirectory, Status
 from deepexp.runlog import RunLog
@@ -120,6 +120,9 @@ def _composed(words: Sequence[str]) -> Composed:
     try:
         return compose("train", words)
     except InputError as error:
+        keys = [split(word)[1] for word in words]
+        if "resume" in keys:  # a part of the run may have keys that the usual one has not: they are known, and kept
+            resuming.check_changes([key for key in keys if key.partition(".")[0] in resuming.GROUPS])
         rest, wrong = without_mistakes("train", words)
         if rest is None:
             raise

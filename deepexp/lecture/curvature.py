@@ -52,8 +52,14 @@ def descend(curvature: float, lr: float, steps: int) -> np.ndarray:
 
 
 def measured(points: np.ndarray) -> float:
-    """How much nearer the last step came, as a factor; 0 where the minimum was met before."""
-    return abs(points[-1] / points[-2]) if points[-2] else 0.0
+    """How much nearer the last step came, as a factor; 0 where the minimum was met.
+
+    Of the last step, that is, between numbers that float64 holds in full: after thousands there are others.
+    """
+    held = points[np.isfinite(points) & (np.abs(points) >= np.finfo(np.float64).tiny)]
+    if points[-1] == 0 and len(held) < 2:
+        return 0.0
+    return float(abs(held[-1] / held[-2]))
 
 
 def _behaviour(product: float) -> str:

@@ -41,6 +41,8 @@ def parse(words: Sequence[str], function: Callable[..., Any], extra: Sequence[st
             wanted = _refusal(hints[name], value)
             if wanted is None and name == "seed" and not 0 <= value <= _LARGEST_SEED:
                 wanted = f"0 to {_LARGEST_SEED}"
+            if wanted is None and name == "lr" and isinstance(value, float | int) and value <= 0:
+                wanted = "a number above 0"
             if wanted:
                 problems.append(f"{name}: {text} is not allowed; {wanted}")
     if problems:

@@ -101,12 +101,12 @@ def _notes(notes: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _row(run: Run, texts: Sequence[str]) -> list[str | Cell]:
-    """A row of the table of runs, in which those without a result are seen at once."""
+    """A row of the table of runs, in which those without a result are seen at once; why, stands among the notes."""
     mark = _MARKS.get(run.status, "bad")
     if not mark:
         return list(texts)
     cells: list[str | Cell] = [Cell(shown, mark="muted") for shown in texts[:-1]]
-    return [*cells, Cell(texts[-1] + (f": {run.reason}" if run.reason else ""), mark=mark)]
+    return [*cells, Cell(texts[-1], mark=mark)]
 
 
 def _comparisons(made: Page, found: Comparisons) -> None:

@@ -157,4 +157,9 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
         console.print(line, style="bad")
     if (left := table.unfinished(rows)) is not None:
         console.print(left)
+    others = len(going_on.ledger.entries) - len(rows)
+    if others > 0:
+        path = short_path(going_on.directory.path)
+        which = f"{others} other job{'' if others == 1 else 's'}, not asked for any longer, left as before"
+        console.print(f"{which}: deepexp report {shlex.quote(path)}")
     return rows

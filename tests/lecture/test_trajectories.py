@@ -5,6 +5,7 @@ import pytest
 import torch
 from PIL import Image
 
+from deepexp.cli import main
 from deepexp.errors import InputError
 from deepexp.lecture import curvature, trajectories
 from deepexp.lecture.surfaces import SURFACES
@@ -98,3 +99,18 @@ def test_what_is_refused(given, message):
 def test_a_step_on_a_parabola_multiplies_by_one_minus_the_product():
     facts = curvature.demonstrate(lr=0.1, curvatures=[1, 5, 25]).facts
     assert facts == pytest.approx({"factor_1": 0.9, "factor_5": 0.5, "factor_25": 1.5})
+
+
+@pytest.mark.parametrize("steps", [10, 10_000])
+def test_the_factor_of_a_step_is_measured_where_numbers_are_held_in_full(steps):
+    """0.9, 1.1 and 0 for ηλ of 0.1, 2.1 and 1; after thousands of steps there are denormal and infinite ones."""
+    for curvature_, factor in [(1, 0.9), (21, 1.1), (10, 0.0)]:
+        points = curvature.descend(curvature_, 0.1, steps)
+        assert curvature.measured(points) == pytest.approx(factor, rel=1e-9)
+
+
+@pytest.mark.parametrize("name", ["curvature", "update_rules", "parameter_groups"])
+@pytest.mark.parametrize("lr", ["0", "-0.1"])
+def test_a_rate_is_above_zero(capsys, name, lr):
+    assert main(["lecture", name, f"lr={lr}"]) == 2
+    assert capsys.readouterr().err == f"deepexp: lr: {lr} is not allowed; a number above 0\n"

@@ -134,10 +134,13 @@ def test_a_run_that_was_removed_is_run_again(sweep: Sweeper) -> None:
     assert [row.tries for row in second.rows] == [1, 2] and second.failures == []
 
 
-def test_points_that_are_added_are_run_and_what_changed_is_a_new_job(sweep: Sweeper) -> None:
+def test_points_that_are_added_are_run_and_what_changed_is_a_new_job(
+    sweep: Sweeper, capsys: pytest.CaptureFixture[str]
+) -> None:
     first = sweep(*QUICK, "seed=0,1", quiet=True)
-    second = sweep(f"resume={first.directory}", "seed=1,2", quiet=True)
+    second = sweep(f"resume={first.directory}", "seed=1,2")
     assert [row.name for row in second.rows] == ["seed=1", "seed=2"] and second.failures == []
+    assert "1 other job, not asked for any longer, left as before: deepexp report" in capsys.readouterr().out
     third = sweep(f"resume={first.directory}", "epochs=2", "seed=2", quiet=True)
     assert third.rows[0].summary is not None and third.rows[0].summary["epochs"] == 2
     assert {entry.tries for entry in ledger_of(third).values()} == {1}
