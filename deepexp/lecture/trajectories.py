@@ -207,7 +207,7 @@ def _visible(points: np.ndarray, surface: Surface) -> np.ndarray:
     left, right, bottom, top = surface.box
     reach = 3 * max(right - left, top - bottom)
     outside = np.abs(points).max(axis=1) > reach
-    return points[: int(outside.argmax())] if outside.any() else points
+    return points[: int(np.argmax(outside))] if outside.any() else points
 
 
 def _animated(surfaces: Mapping[str, Surface], walks: Mapping[str, Sequence[Walk]]) -> bytes:

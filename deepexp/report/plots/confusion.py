@@ -40,8 +40,8 @@ def matrix(run: Run, classes: int | None = None) -> np.ndarray | None:
     if found is None or not len(found[0]):
         return None
     predicted, target = (array.astype(np.int64) for array in found)
-    seen = int(max(predicted.max(), target.max())) + 1
-    if min(predicted.min(), target.min()) < 0 or seen > 10_000:
+    seen = int(max(np.max(predicted), np.max(target))) + 1
+    if min(np.min(predicted), np.min(target)) < 0 or seen > 10_000:
         raise InputError(f"{run.path / 'predictions.npz'} is damaged: it holds classes that cannot be")
     size = max(classes or 0, seen)
     return np.bincount(target * size + predicted, minlength=size * size).reshape(size, size)
