@@ -29,7 +29,10 @@ from deepexp.yaml_file import read_mapping
 
 log = logging.getLogger(__name__)
 
-MAY_CHANGE = ("epochs", "max_steps", "max_minutes", "checkpoint.every_minutes", "early_stop", "data.root")
+HOW = frozenset({"data.mode", "data.workers", "data.cache", "data.download", "log_every", "checkpoint.every_minutes"})
+"""Keys that say how a run is done; they change nothing of what it comes to."""
+
+MAY_CHANGE = ("epochs", "max_steps", "max_minutes", "early_stop", "data.root", *sorted(HOW))
 GROUPS = {"model", "data", "optim", "schedule", "augment"}
 
 
@@ -58,17 +61,18 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
     """
     saved = read_yaml(run, "config")
     trust.check_targets(saved)
-    changes = _changes(composed)
+    asked = _asked(composed)
+    changes = _different(asked, saved)
     config_before, plan_before = check.typed_and_planned(saved)
-    if "data.root" in changes and "cache" in config_before.data.component.arguments:
-        changes["data.cache"] = None  # it was for other pictures
+    if "data.root" in asked and "cache" in config_before.data.component.arguments:
+        changes.setdefault("data.cache", asked.get("data.cache"))  # the saved one may be for other pictures
     changed = OmegaConf.create(saved)
     for key, value in changes.items():
         OmegaConf.update(changed, key, value)
     config, plan = check.typed_and_planned(OmegaConf.to_container(changed))
     _refuse_if_horizon_matters(config_before, plan_before, config, plan)
     if isinstance(plan.source, WritingSource):
-        plan.source.keep_out_of(_foreign_places(config, composed, changes))
+        plan.source.keep_out_of(_foreign_places(config, composed, asked))
     return Resumed(config, plan, _names(run), OmegaConf.to_yaml(changed) if changes else None)
 
 
@@ -88,7 +92,10 @@ def begin(run: RunDirectory, resumed: Resumed, *, anew: bool) -> None:
 
 def is_complete(run: RunDirectory, composed: Composed) -> bool:
     """Whether the run has ended by itself and nothing is asked of it beyond that."""
-    return run.read_json("status.json").get("status") == "done" and not _changes(composed)
+    asked = _asked(composed)
+    if run.read_json("status.json").get("status") != "done":
+        return False
+    return _different(asked, read_yaml(run, "config")).keys() <= HOW
 
 
 def last_checkpoint(run: RunDirectory, resumed: Resumed) -> dict[str, Any] | None:
@@ -209,11 +216,17 @@ def _keep_old_metrics(run: RunDirectory) -> None:
     log.warning("what it had measured is kept in %s", kept)
 
 
-def _changes(composed: Composed) -> dict[str, Any]:
-    """The keys that are to change, with their values; `InputError` names those that must not."""
+def _asked(composed: Composed) -> dict[str, Any]:
+    """The keys that are given anew, with their values; `InputError` names those that must not change."""
     keys = [split(override)[1] for override in composed.overrides]
     check_changes(keys)
     return {key: OmegaConf.select(composed.config, key) for key in keys if key in MAY_CHANGE}
+
+
+def _different(asked: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """Those that the saved config has otherwise."""
+    before = OmegaConf.create(saved)
+    return {key: value for key, value in asked.items() if OmegaConf.select(before, key) != value}
 
 
 def check_changes(keys: Sequence[str]) -> None:
@@ -226,11 +239,11 @@ def check_changes(keys: Sequence[str]) -> None:
         )
 
 
-def _foreign_places(config: TrainConfig, composed: Composed, changes: dict[str, Any]) -> set[str]:
+def _foreign_places(config: TrainConfig, composed: Composed, asked: dict[str, Any]) -> set[str]:
     """Those of `data.root` and `data.cache` that the saved config names and the user does not, be it by default."""
-    foreign = {"cache"}
+    foreign = set() if "data.cache" in asked else {"cache"}
     own = Path(os.path.expanduser(composed.config.data.root)).absolute()
-    if "data.root" not in changes and Path(config.data.root).absolute() != own:
+    if "data.root" not in asked and Path(config.data.root).absolute() != own:
         foreign.add("root")
     return foreign
 

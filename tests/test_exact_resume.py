@@ -8,6 +8,7 @@ import json
 import signal
 
 import pytest
+import yaml
 
 import deepexp
 from deepexp import paths
@@ -58,18 +59,40 @@ CASES = {
 
 
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES.keys())
-def test_a_run_that_was_stopped_comes_to_the_same_end(run, monkeypatch, words):
+def test_a_run_that_was_stopped_comes_to_the_same_end(run, monkeypatch, tmp_path, words):
     whole = run([*SMALL, *words], folder="whole")
-    monkeypatch.setattr(Trainer, "_save_is_due", stop_after(STOPPED_AFTER))
-    with pytest.raises(Interrupted, match="the run was saved"):
-        run([*SMALL, *words], folder="stopped")
-    monkeypatch.undo()
-    (stopped,) = (whole.directory.parents[2] / "stopped").glob("*/*")
+    stopped = stop_run(run, monkeypatch, tmp_path, words)
     last = json.loads((stopped / "status.json").read_text())
     made = STOPPED_AFTER + ("batch_size=full" not in words)  # of one update an epoch: an evaluation comes next
     assert last["status"] == "killed-by-signal" and f"after step {made};" in last["reason"]
     assert deepexp.train([f"resume={stopped}"], quiet=True) is not None
     assert_same_run(stopped, whole.directory)
+
+
+RESIDENT, STREAMED = ["data.mode=resident"], ["data.mode=streamed", "data.workers=1"]
+
+
+@pytest.mark.parametrize(
+    ("before", "after"), [(RESIDENT, STREAMED), (STREAMED, RESIDENT)], ids=["streamed", "resident"]
+)
+def test_how_a_run_is_done_may_change_on_the_way(run, monkeypatch, tmp_path, before, after):
+    words = ["augment=crop_flip", "dropout=0.2"]
+    whole = run([*SMALL, *words, *before], folder="whole")
+    stopped = stop_run(run, monkeypatch, tmp_path, [*words, *before])
+    assert deepexp.train([f"resume={stopped}", *after, "checkpoint.every_minutes=9"], quiet=True) is not None
+    assert_same_run(stopped, whole.directory)
+    saved = yaml.safe_load((stopped / ".hydra" / "config.yaml").read_text())
+    assert [f"data.mode={saved['data']['mode']}", saved["checkpoint"]["every_minutes"]] == [after[0], 9]
+
+
+def stop_run(run, monkeypatch, folder, words):
+    """The directory of a run with these words that a signal has stopped in the middle of an epoch."""
+    monkeypatch.setattr(Trainer, "_save_is_due", stop_after(STOPPED_AFTER))
+    with pytest.raises(Interrupted, match="the run was saved"):
+        run([*SMALL, *words], folder="stopped")
+    monkeypatch.undo()
+    (stopped,) = (folder / "stopped").glob("*/*")
+    return stopped
 
 
 def stop_after(steps: int):

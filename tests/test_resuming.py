@@ -54,6 +54,15 @@ def test_a_run_cannot_be_made_shorter_than_it_is(run):
         resume(run(SMALL), "epochs=1")
 
 
+@pytest.mark.parametrize("same", ["epochs=2", "log_every=7", "data.mode=streamed", "early_stop=null"])
+def test_a_finished_run_of_which_nothing_more_is_asked_stays_as_it_is(run, same, monkeypatch):
+    result = run(SMALL)
+    monkeypatch.setattr(Trainer, "fit", lambda *_: pytest.fail("trained"))
+    before = {path: path.stat().st_mtime_ns for path in result.directory.rglob("*")}
+    assert resume(result, same).test_errors == result.test_errors
+    assert {path: path.stat().st_mtime_ns for path in result.directory.rglob("*")} == before
+
+
 def test_other_data_are_refused(run):
     result = run(SMALL)
     path = result.directory / "provenance.json"

@@ -1,7 +1,7 @@
 """The jobs of a sweep: which points are run, skipped or gone on with, and what is written down about each."""
 
 import logging
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
@@ -119,7 +119,9 @@ class Sweep:
             choices.data_mode = choose_data_mode(checked, slots)
         if self._ledger is not None:
             self.directory.save()
-        return [settled(point, choices) for point in checked]
+        entries = read(self.directory.path / LEDGER)
+        points = [settled(point, choices) for point in checked]
+        return [_as_entered(point, entries) for point in points]
 
     def _without_result(self, batch: Sequence[Point]) -> list[Point]:
         """The points that will be run, once each; nothing is written."""
@@ -184,6 +186,12 @@ class Sweep:
             epochs=point.config.epochs,
             data=self._data.of(point.config),
         )
+
+
+def _as_entered(point: Point, entries: Mapping[str, Entry]) -> Point:
+    """The point under the hash by which the ledger knows it."""
+    is_former = point.config_hash not in entries and point.former_hash in entries
+    return replace(point, config_hash=point.former_hash) if is_former else point
 
 
 def path_within(path: PurePath, directory: PurePath) -> str:

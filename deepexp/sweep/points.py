@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from deepexp import build, check, overrides
+from deepexp import build, check, overrides, resuming
 from deepexp.compose import Composed, check_swept_keys, composing
 from deepexp.data.loader import mode_that_fits
 from deepexp.data.memory import capacity_bytes
@@ -50,6 +50,8 @@ class Point:
     varying: dict[str, str]
     overrides: list[str]
     config_hash: str
+    former_hash: str
+    """What it was known by while `data.workers` and the like made another job of it."""
     config: TrainConfig = field(repr=False)
     """As it was checked: without the choices made for the whole sweep."""
 
@@ -142,7 +144,9 @@ def settled(point: Checked, choices: Choices) -> Point:
         words.append(f"threads={choices.threads}")
     if point.config.data.mode == "auto":
         words.append(f"data.mode={choices.data_mode}")  # the batches are the same, so the hash is
-    return Point(point.name, point.varying, words, config_hash(resolved), point.config)
+    how = resuming.HOW - point.varying.keys()
+    known_by, formerly = config_hash(_without(resolved, how)), config_hash(resolved)
+    return Point(point.name, point.varying, words, known_by, formerly, point.config)
 
 
 def config_hash(resolved: Mapping[str, Any]) -> str:
@@ -150,6 +154,17 @@ def config_hash(resolved: Mapping[str, Any]) -> str:
     kept = {key: value for key, value in resolved.items() if key not in NOT_OF_THE_RESULT}
     text = json.dumps(kept, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+def _without(resolved: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
+    """A nested mapping without some keys, `log_every` or `data.workers`."""
+    kept = {}
+    for name, value in resolved.items():
+        if name in keys:
+            continue
+        inner = [key.removeprefix(f"{name}.") for key in keys if key.startswith(f"{name}.")]
+        kept[name] = _without(value, inner) if inner else value
+    return kept
 
 
 def _check_point(

@@ -24,7 +24,8 @@ from deepexp.console import Console, Horizon
 from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.metrics import EpochMetrics
 from deepexp.orphans import die_with_parent
-from deepexp.overrides import quote
+from deepexp.overrides import quote, split
+from deepexp.resuming import HOW
 from deepexp.sweep.shared_data import SharedSource
 
 NOT_TRAINING = "stopped while it was not training"
@@ -52,8 +53,10 @@ class Task:
 
     @property
     def words(self) -> list[str]:
-        """What it is started with, as on a command line."""
-        return [f"resume={quote(str(self.directory))}"] if self.resumes else self.overrides
+        """What it is started with, as on a command line; a run that goes on is told what may be done otherwise."""
+        if not self.resumes:
+            return self.overrides
+        return [f"resume={quote(str(self.directory))}", *(word for word in self.overrides if split(word)[1] in HOW)]
 
 
 @dataclass(frozen=True)

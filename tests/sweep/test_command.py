@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+import yaml
 from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper as HydraSweeper
 
@@ -19,7 +20,7 @@ import deepexp
 from deepexp import cli
 from deepexp.compose import Composed
 from deepexp.errors import InputError
-from deepexp.sweep import jobs, ledger, pool
+from deepexp.sweep import jobs, ledger, points, pool
 from deepexp.sweep.command import SweepResult
 
 from .conftest import SMALL, Sweeper
@@ -144,6 +145,26 @@ def test_points_that_are_added_are_run_and_what_changed_is_a_new_job(
     third = sweep(f"resume={first.directory}", "epochs=2", "seed=2", quiet=True)
     assert third.rows[0].summary is not None and third.rows[0].summary["epochs"] == 2
     assert {entry.tries for entry in ledger_of(third).values()} == {1}
+
+
+def test_a_sweep_may_go_on_in_another_way(sweep: Sweeper) -> None:
+    """What is finished stays so, and what goes on is told."""
+    first = sweep(*QUICK, "model.trouble=none,once", quiet=True)
+    assert [row.state for row in first.rows] == ["done", "failed"]
+    second = sweep(f"resume={first.directory}", "data.mode=streamed", "data.workers=0", "log_every=3", quiet=True)
+    assert [(row.state, row.tries) for row in second.rows] == [("done", 1), ("done", 2)]
+    configs = [yaml.safe_load((first.directory / row.name / ".hydra/config.yaml").read_text()) for row in second.rows]
+    assert [config["data"]["mode"] for config in configs] == ["resident", "streamed"]
+
+
+def test_a_job_is_known_by_the_hash_that_an_older_deepexp_gave_it(
+    sweep: Sweeper, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with monkeypatch.context() as older:
+        older.setattr(points, "_without", lambda resolved, _: resolved)
+        first = sweep(*QUICK, "seed=0,1", quiet=True)
+    second = sweep(f"resume={first.directory}", "seed=0,1,2", quiet=True)
+    assert [row.tries for row in second.rows] == [1, 1, 1] and len(ledger_of(second)) == 3
 
 
 def test_the_command_line_begins_and_goes_on_and_tells_by_its_exit_status(folder: Path) -> None:

@@ -154,3 +154,17 @@ def test_a_search_needs_validation_data() -> None:
     with pytest.raises(InputError, match=r"val_fraction=0\.1.*objective=test_error_rate"):
         checked(["seed=0"], needs_validation=True)
     assert len(checked(["val_fraction=0.1"], needs_validation=True)) == 1
+
+
+def test_a_job_is_known_however_it_is_done_unless_that_varies() -> None:
+    usual, other, varying, seed = checked(
+        ["seed=1"],
+        ["seed=1", "data.workers=2", "data.mode=streamed", "log_every=9", "checkpoint.every_minutes=3"],
+        ["seed=1", "data.workers=2"],
+        ["seed=2"],
+    )
+    fixed = [replace(point, varying={}) for point in (usual, other, seed)]
+    usual, other, seed, varying = (settled(point, Choices(None, 1, "resident")) for point in (*fixed, varying))
+    assert usual.config_hash == other.config_hash
+    assert usual.former_hash != other.former_hash
+    assert len({usual.config_hash, varying.config_hash, seed.config_hash}) == 3
