@@ -35,11 +35,14 @@ class Comparison:
     labels: tuple[str, str]
     rates: tuple[float, float]
     interval: tuple[float, float] | None
-    """Of the second rate minus the first, 95 %; None for McNemar."""
+    """Of the second rate minus the first, 95 %; None for McNemar, and where the two are the same with each seed."""
     alone_wrong: tuple[int, int] | None
     """McNemar: the test samples on which only the first and only the second is wrong."""
     size: int
     """Seeds or test samples."""
+    seeds: int
+    """Of a paired t test, those of all runs in the two groups, also of runs without a result or a partner; of
+    McNemar's, those of the group that has more."""
     p: float
     corrected_p: float
     """After Holm, over all tests of the report."""
@@ -65,14 +68,24 @@ class Comparison:
     def _how(self, swap: bool) -> str:
         if self.alone_wrong is not None:
             first, second = self.alone_wrong[::-1] if swap else self.alone_wrong
-            return f"alone wrong on {first:,} and {second:,} of the same {self.size:,} test samples, exact McNemar test"
-        assert self.interval is not None
+            of_many = " (no two seeds have a result in both)" if self.seeds > 1 else ""
+            return (
+                f"alone wrong on {first:,} and {second:,} of the same {self.size:,} test samples, "
+                f"exact McNemar test{of_many}"
+            )
+        if self.interval is None:
+            return f"the same with each of {self._over_seeds()}"
         low, high = (-self.interval[1], -self.interval[0]) if swap else self.interval
         difference = abs(self.rates[1] - self.rates[0])
         return (
             f"mean difference {100 * difference:.2f} points (95% interval {100 * low:.2f} to {100 * high:.2f}), "
-            f"paired t over {self.size} seeds"
+            f"paired t over {self._over_seeds()}"
         )
+
+    def _over_seeds(self) -> str:
+        if self.size == self.seeds:
+            return f"{self.size} seeds"
+        return f"{self.size} of {self.seeds} seeds, those with a result in both"
 
 
 @dataclass(frozen=True)
@@ -167,11 +180,21 @@ def _compare(first: Group, second: Group, predictions: "Predictions") -> Compari
     seeds, runs = _pairs_of_runs(first, second)
     if len(seeds) > 1:
         return _paired_t(first, second, seeds)
-    # A group of one run is known by its label; in a larger one it has to be said which run it is.
-    labels = [
-        group.label if len(group.done) == 1 else run.name for group, run in zip((first, second), runs[0], strict=True)
-    ]
-    return _mcnemar((labels[0], labels[1]), *(predictions.wrong(run) for run in runs[0]))
+    labels = [_named(group, run) for group, run in zip((first, second), runs[0], strict=True)]
+    wrong = [predictions.wrong(run) for run in runs[0]]
+    return _mcnemar((labels[0], labels[1]), wrong[0], wrong[1], max(_seeds(first.runs), _seeds(second.runs)))
+
+
+def _named(group: Group, run: Run) -> str:
+    """A group of one run is known by its label; in a larger one it has to be said which run it is."""
+    if len(group.done) == 1:
+        return group.label
+    is_only = sum(other.seed == run.seed for other in group.done) == 1
+    return f"{group.label}, seed={run.seed}" if is_only else f"{group.label}, {run.name}"
+
+
+def _seeds(runs: Sequence[Run]) -> int:
+    return len({str(run.seed) for run in runs})
 
 
 def _pairs_of_runs(first: Group, second: Group) -> tuple[list[str], list[tuple[Run, Run]]]:
@@ -191,8 +214,9 @@ def _paired_t(first: Group, second: Group, seeds: Sequence[str]) -> Comparison |
     if result is None:
         return f"their difference is the same with each of {len(seeds)} seeds, of which a t test can make nothing"
     means = sum(rates[0]) / len(seeds), sum(rates[1]) / len(seeds)
-    interval = (result.low, result.high)
-    return Comparison(PAIRED_T, (first.label, second.label), means, interval, None, result.pairs, result.p, result.p)
+    interval = None if result.low == result.high else (result.low, result.high)
+    labels, asked = (first.label, second.label), _seeds([*first.runs, *second.runs])
+    return Comparison(PAIRED_T, labels, means, interval, None, result.pairs, asked, result.p, result.p)
 
 
 def _rates(group: Group, seeds: Sequence[str]) -> list[float]:
@@ -200,14 +224,16 @@ def _rates(group: Group, seeds: Sequence[str]) -> list[float]:
     return [by_seed[seed] for seed in seeds]
 
 
-def _mcnemar(labels: tuple[str, str], first: np.ndarray | None, second: np.ndarray | None) -> Comparison | str:
+def _mcnemar(
+    labels: tuple[str, str], first: np.ndarray | None, second: np.ndarray | None, seeds: int
+) -> Comparison | str:
     """`first`, `second`: (samples,) bool, whether each was taken for something else."""
     if first is None or second is None:
         return "there is one run of each, and one of them has no predictions.npz to compare sample by sample"
     alone = int((first & ~second).sum()), int((second & ~first).sum())
     p = statistics.mcnemar(*alone)
     rates = float(first.mean()), float(second.mean())
-    return Comparison(MCNEMAR, labels, rates, None, alone, len(first), p, p)
+    return Comparison(MCNEMAR, labels, rates, None, alone, len(first), seeds, p, p)
 
 
 def _mean(values: Mapping[object, float]) -> float:

@@ -3,6 +3,7 @@
 import csv
 import dataclasses
 import io
+import math
 import statistics
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ _EXPENDABLE = (
     *("parameters", "precision", "device", "test loss", "steps", "samples/s", "epochs", "epochs done", "train time"),
     INTERVAL,
 )
+_MOST_EQUALS = 4  # groups named beside the best one
 
 _FIGURES = [field.name for field in dataclasses.fields(Summary) if field.name not in ("status", "seed")]
 
@@ -107,15 +109,30 @@ def best(groups: Sequence[Group]) -> str | None:
     chosen = best_by_validation(done)
     if chosen is not None:
         validation, test = (_rate(chosen, name) for name in ("val_error_rate", "test_error_rate"))
-        return f"Lowest validation error: {chosen.label} with {validation}; its test error is {test}."
+        equals = _as_low(done, chosen, "val_error_rate")
+        return f"Lowest validation error: {chosen.label} with {validation}{equals}; its test error is {test}."
     if len({(group.done[0].choices.get("data"), group.done[0].summary["test_samples"]) for group in done
             if group.done[0].summary}) > 1:  # fmt: skip
         return None
     chosen = min(done, key=lambda group: _mean_or_last(group.by_seed("test_error_rate")))
+    found = f"{_rate(chosen, 'test_error_rate')}{_as_low(done, chosen, 'test_error_rate')}"
     return (
-        f"Lowest test error: {chosen.label} with {_rate(chosen, 'test_error_rate')}. This was chosen on the test "
-        "figures themselves, so it looks better than it is on new pictures; val_fraction holds out some to choose by."
+        f"Lowest test error: {chosen.label} with {found}. This was chosen on the test figures themselves, so it looks "
+        "better than it is on new pictures; val_fraction holds out some to choose by."
     )
+
+
+def _as_low(groups: Sequence[Group], chosen: Group, figure: str) -> str:
+    """Which other groups have the same mean as the chosen one, in words; empty if there are none."""
+    lowest = _mean_or_last(chosen.by_seed(figure))
+    equals = [
+        group.label
+        for group in groups
+        if group is not chosen and math.isclose(_mean_or_last(group.by_seed(figure)), lowest, abs_tol=1e-9)
+    ]
+    if len(equals) > _MOST_EQUALS:
+        equals = [*equals[:_MOST_EQUALS], f"{len(equals) - _MOST_EQUALS:,} more"]
+    return f" (as low: {'; '.join(equals)})" if equals else ""
 
 
 def csv_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
@@ -177,8 +194,8 @@ def _spread(group: Group, figure: str) -> str:
 
 
 def _rate(group: Group, figure: str) -> str:
-    seeds = len(group.by_seed(figure))
-    return f"{_spread(group, figure)} ({seeds} seeds)" if seeds > 1 else _spread(group, figure)
+    seeds = _seeds(group)
+    return _spread(group, figure) if seeds == "1" else f"{_spread(group, figure)} ({seeds} seeds)"
 
 
 def _seeds(group: Group) -> str:

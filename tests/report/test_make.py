@@ -145,6 +145,51 @@ def test_groups_over_seeds_and_their_sentences(tmp_path):
     assert "chosen on the test figures themselves" in report.best
 
 
+def test_a_mean_over_some_of_the_seeds_says_so_wherever_it_stands(tmp_path):
+    nan = float("nan")
+    rates = {0.1: [0.05, 0.06, nan, nan], 0.01: [0.1, 0.105, 0.11, 0.12]}
+    make_sweep(
+        tmp_path / "s", {"optim.lr": [0.1, 0.01], "seed": [0, 1, 2, 3]}, lambda job: rates[job["optim.lr"]][job["seed"]]
+    )
+    report = make([tmp_path])
+    sentence = report.comparisons.sentences()[0]
+    assert "5.50% against 10.25%" in sentence, "10.875% is the mean of all four"
+    assert "paired t over 2 of 4 seeds, those with a result in both, p = 0.033" in sentence
+    assert "optim.lr=0.1 with 5.50 ± 0.71% (2 of 4 seeds)" in report.best
+
+
+def test_that_the_same_came_out_with_each_seed_is_no_interval(tmp_path):
+    make_sweep(
+        tmp_path / "s", {"clip_grad_norm": [9, 99], "seed": [0, 1, 2]}, lambda job: [0.1, 0.12, 0.11][job["seed"]]
+    )
+    sentence = make([tmp_path]).comparisons.sentences()[0]
+    assert sentence.endswith("11.00% against 11.00%, the same with each of 3 seeds, p = 1.000")
+
+
+@pytest.mark.parametrize("figure", ["test", "validation"])
+def test_whatever_is_as_good_as_the_best_is_named_beside_it(tmp_path, figure):
+    def best_with(lr, rate):
+        validation = rate if figure == "validation" else None
+        make_run(tmp_path / str(lr), {"optim.lr": lr}, rates=[0.9, rate], val_error_rate=validation)
+        return make([tmp_path]).best
+
+    best_with(0.01, 0.1)
+    assert f"Lowest {figure} error: optim.lr=0.01 with 10.00% (as low: optim.lr=0.1)" in best_with(0.1, 0.1)
+    best = best_with(1, 0.05)
+    assert f"Lowest {figure} error: optim.lr=1 with 5.00%" in best and "as low" not in best
+
+
+def test_of_groups_without_common_seeds_it_is_said_which_runs_were_compared(tmp_path):
+    for lr, seeds in [(0.1, (0, 1)), (0.01, (2, 3))]:
+        for seed in seeds:
+            make_run(tmp_path / f"run-{seed}", {"optim.lr": lr, "seed": seed}, error_rate=lr)
+    sentence = make([tmp_path]).comparisons.sentences()[0]
+    assert sentence.startswith(
+        "The run of optim.lr=0.01, seed=2 makes fewer test errors than that of optim.lr=0.1, seed=0"
+    )
+    assert "exact McNemar test (no two seeds have a result in both), p < 0.001" in sentence
+
+
 def test_one_run_each_speaks_of_the_two_nets_alone(tmp_path):
     make_run(tmp_path / "a", {"optim.lr": 0.1}, error_rate=0.05)
     make_run(tmp_path / "b", {"optim.lr": 0.01}, error_rate=0.1, alone_wrong=[199])
