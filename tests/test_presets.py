@@ -161,12 +161,20 @@ def test_a_larger_rate_with_batch_norm_is_there_sooner_than_the_baseline(tmp_pat
 
 
 @pytest.mark.slow
-def test_depth_hurts_the_plain_network_far_more_than_the_residual_one(tmp_path):
+def test_depth_hurts_the_plain_network_and_not_the_residual_one(tmp_path):
     runs = quick("plain_vs_residual", tmp_path)
     error = {key: found.metrics[-1]["train_error_rate"] for key, found in runs.items()}
-    plain, residual = (error[kind, "44"] - error[kind, "8"] for kind in ("none", "pad"))
-    assert plain > 0.3
-    assert residual < 0.5 * plain
+    plain, residual = (error[kind, "26"] - error[kind, "8"] for kind in ("none", "pad"))
+    assert plain > 0.05
+    assert residual < 0.02
+
+
+@pytest.mark.slow
+def test_too_much_momentum_is_worse_again(tmp_path):
+    runs = quick("momentum", tmp_path)
+    losses = [runs[(momentum,)].metrics[-1]["train_loss"] for momentum in ("0.9", "0.5", "0.0")]
+    assert losses == sorted(losses)
+    assert runs[("0.99",)].metrics[-1]["train_loss"] > 1.2 * losses[0]
 
 
 @pytest.mark.slow
