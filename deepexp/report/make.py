@@ -70,6 +70,6 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
         notes.append(f"Runs with the same seed count as one, by their mean, for {'; '.join(repeated)}.")
     if any(run.summary and run.summary["pretrained"] == "random" for run in runs if run.status == DONE):
         notes.append(
-            "pretrained: random: the first layer, for which there are ImageNet's weights, was trained from scratch."
+            "pretrained: random: the first layer, for which there are ImageNet's weights, began with random ones."
         )
     return notes

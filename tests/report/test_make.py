@@ -349,6 +349,11 @@ def test_epochs_that_were_all_made_have_one_column(tmp_path):
     assert "epochs done" not in table.header
 
 
+def test_of_a_random_first_layer_it_is_not_said_that_it_was_trained(tmp_path):
+    make_run(tmp_path / "a", {"freeze": [{"pattern": "features.*", "share": 1.0}]}, summary={"pretrained": "random"})
+    assert any("began with random ones" in note for note in make([tmp_path]).notes)
+
+
 def test_an_earlier_report_is_replaced_and_nothing_else(tmp_path):
     target = tmp_path / "report"
     folder.write(target, [tmp_path], lambda place: [(place / name).write_text("1") for name in ("a.txt", "b.txt")])
