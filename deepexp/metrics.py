@@ -15,7 +15,7 @@ class EpochMetrics:
     epoch: int  # from 1
     step: int  # updates made in all
     train_loss: float
-    train_error_rate: float | None
+    train_error_rate: float | None  # mixed pictures count as of the class with the larger share
     test_loss: float | None
     test_errors: int | None
     test_error_rate: float | None

@@ -35,6 +35,13 @@ class Batch:
     def __len__(self) -> int:
         return self.labels.shape[0]
 
+    @property
+    def main_labels(self) -> Tensor:
+        """(batch,), of mixed pictures the label with the larger share."""
+        if self.share is None or self.partner_labels is None:
+            return self.labels
+        return torch.where(self.share < 0.5, self.partner_labels, self.labels)
+
     def pieces(self, size: int) -> Iterator["Batch"]:
         """The batch itself, or parts of at most `size` samples."""
         if len(self) <= size:
@@ -98,7 +105,10 @@ class Objective:
 
 @dataclass(frozen=True)
 class Update:
-    """What one update came to, on the device: the mean loss before it, and the training samples it had wrong."""
+    """What one update came to, on the device: the mean loss before it, and the training samples it had wrong.
+
+    A mixed picture is wrong if it is taken for another class than that with the larger share in it.
+    """
 
     loss: Tensor
     errors: Tensor
@@ -217,7 +227,7 @@ class Step:
                     objective = self.objective(logits, piece, samples)
                 self.scaler.scale(objective).backward()
                 losses.append(objective.detach())
-                errors.append((logits.detach().argmax(1) != piece.labels).sum())
+                errors.append((logits.detach().argmax(1) != piece.main_labels).sum())
         loss = losses[0] if len(losses) == 1 else torch.stack(losses).sum()
         error_count = errors[0] if len(errors) == 1 else torch.stack(errors).sum()
         return Update(self.objective.per_sample(loss, samples), error_count)

@@ -75,6 +75,15 @@ def test_sum_at_eta_is_mean_at_eta_times_batch_size():
     torch.testing.assert_close(moved[0], moved[1], rtol=1e-4, atol=1e-6)
 
 
+def test_a_mixed_picture_is_wrong_if_it_is_not_taken_for_what_it_mostly_is():
+    model, step = make()
+    own = samples(3)
+    predicted = model(own.images).argmax(1)
+    shares = torch.tensor([0.4, 0.4, 0.6])  # of the own label; the partner's is the one that is predicted
+    mixed = Batch(own.images, (predicted + 1) % 4, predicted, shares)
+    assert step([mixed], 3).errors.item() == 1
+
+
 def test_mixed_labels_weigh_as_the_mixture_does():
     batch = samples(8)
     partner, share = batch.labels.roll(3), torch.linspace(0, 1, 8)
