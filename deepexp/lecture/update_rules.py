@@ -98,7 +98,8 @@ def _draw(lengths: Mapping[str, Tensor], rates: Mapping[str, float]) -> "Figure"
             steps, (length[:, 0] / rates[name]).tolist(), **style, markevery=(index % 5, 5), markersize=4, label=name
         )
     panel.axhline(10, color=plotting.GREY, linewidth=0.8, linestyle="--")
-    panel.text(32, 11, "1 / (1 − γ) at γ = 0.9", color=plotting.GREY, fontsize=9)
+    across = panel.get_yaxis_transform()  # a share of the width, however many steps there are
+    panel.text(0.98, 10.5, "1 / (1 − γ) at γ = 0.9", color=plotting.GREY, fontsize=9, transform=across, ha="right")
     panel.set(yscale="log", ylim=(None, 18), xlabel="step", ylabel="length of the step / η")
     figure.legend(loc="outside right upper")
     return figure

@@ -108,6 +108,15 @@ def test_who_notices_that_the_loss_was_multiplied():
     assert facts["sgd/first_0"] == pytest.approx(100 * facts["sgd/first_1"], rel=1e-12)
 
 
+@pytest.mark.parametrize("steps", [1, 10])
+def test_the_picture_of_few_steps_has_its_label_inside(steps):
+    picture = update_rules.demonstrate(optim=["sgd", "momentum"], steps=steps).pictures[0].figure
+    (panel,) = picture.axes
+    picture.draw_without_rendering()
+    (label,) = panel.texts
+    assert panel.get_window_extent().contains(*label.get_window_extent().get_points().mean(0))
+
+
 def test_lbfgs_has_no_step_on_a_plane():
     with pytest.raises(InputError, match="leave it out"):
         update_rules.demonstrate(optim=["sgd", "lbfgs"])
