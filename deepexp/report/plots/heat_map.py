@@ -51,6 +51,8 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
     caption = "Mean test error in percent over the seeds, and the standard deviation (±)."
     if np.isnan(cells.spread).all():
         caption = "Test error in percent."
+    if any(0 < len(group.done) < len(group.runs) for group in groups):
+        caption += " Runs without a result are left out."
     if (~cells.was_run).any():
         caption += " Hatched: not run."
     if (cells.was_run & np.isnan(cells.mean)).any():

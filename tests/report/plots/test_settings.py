@@ -61,6 +61,12 @@ def test_cells_that_were_not_run_are_hatched_and_those_that_failed_crossed(tmp_p
     assert "without a result" in plot.caption
 
 
+def test_a_cell_of_which_some_runs_failed_is_not_silent_about_them(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [0.2, 0.1], "batch_size": [10, 20], "seed": [0, 1]},
+               lambda job: NAN if job == {"optim.lr": 0.1, "batch_size": 10, "seed": 1} else 0.1)  # fmt: skip
+    assert "Runs without a result are left out" in heat_map.draw(*groups_and_keys(tmp_path)).caption
+
+
 def test_a_heat_map_is_over_two_keys(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.1, 0.2]}, lambda job: 0.1)
     assert isinstance(heat_map.draw(*groups_and_keys(tmp_path)), Missing)
