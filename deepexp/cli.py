@@ -5,6 +5,7 @@ read without importing it (see `help_text.py`).
 """
 
 import importlib
+import io
 import os
 import signal
 import sys
@@ -25,6 +26,7 @@ SIGPIPE = 13  # not in the signal module of every system
 def main(argv: Sequence[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 1 failed, 2 not understood, 128 + n ended by signal n."""
     startup.prepare()
+    _prepare_streams()
     late_dynamo.install()
     words = list(sys.argv[1:] if argv is None else argv)
     try:
@@ -45,6 +47,21 @@ def main(argv: Sequence[str] | None = None) -> int:
         return 128 + SIGPIPE
     except Exception as error:
         return _complain(f"{_reason(error)} (HYDRA_FULL_ERROR=1 shows where)", FAILURE)
+
+
+def _prepare_streams() -> None:
+    """Open those that are closed on nothing, and let a character that the terminal lacks be shown by its number.
+
+    Else the next files to be opened would get the numbers of standard output and error, and what is printed.
+    """
+    for name in ("stdin", "stdout", "stderr"):
+        stream = getattr(sys, name)
+        if stream is None:  # what Python makes of `>&-`
+            stream = open(os.devnull, "r" if name == "stdin" else "w")  # noqa: SIM115 - the lowest free number: its own
+            os.set_inheritable(stream.fileno(), True)
+            setattr(sys, name, stream)
+        if name != "stdin" and isinstance(stream, io.TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")
 
 
 def _dispatch(words: list[str]) -> int:

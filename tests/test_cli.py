@@ -1,5 +1,6 @@
 import ast
 import importlib.util
+import json
 import os
 import signal
 import subprocess
@@ -169,6 +170,24 @@ def test_a_reader_that_has_gone():
     process.stderr.close()
     assert process.wait() == 141
     assert err == b""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="descriptors are closed in another way")
+def test_closed_streams_are_nothing_to_stumble_over(tmp_path):
+    """What is opened next must not get their numbers either: a run's file would have in it what is printed."""
+    small = "epochs=1 data.subset=40 batch_size=20 threads=1 device=cpu output_dir=closed"
+    command = f'"{sys.executable}" -m deepexp train {small} <&- >&- 2>&-'
+    assert subprocess.run(command, shell=True, cwd=tmp_path).returncode == 0
+    (run,) = tmp_path.glob("closed/*/*")
+    assert json.loads((run / "status.json").read_text())["status"] == "done"
+    for path in run.rglob("*"):
+        assert path.is_dir() or b"curves and pictures: " not in path.read_bytes()
+
+
+def test_characters_that_the_output_lacks_do_not_end_a_command():
+    run = call("train", "--help", PYTHONIOENCODING="ascii")
+    assert (run.returncode, run.stderr) == (0, "")
+    assert "[KEY=VALUE \\u2026]" in run.stdout
 
 
 def test_users_never_see_a_traceback_for_their_own_mistake():
