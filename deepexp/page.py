@@ -117,7 +117,7 @@ class Page:
 
     def write(self, path: Path) -> None:
         """Replace the file `path` by the page; raises `RunFailed` when the disk refuses."""
-        write_atomically(path, self.html().encode())
+        write_atomically(path, self.html().encode(errors="backslashreplace"))
 
     def _add(self, markup: str, *, is_figure: bool = False) -> "Page":
         self._parts.append(_Part(markup, is_figure))

@@ -3,6 +3,7 @@
 Nothing in them is evaluated, whoever wrote them.
 """
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -12,6 +13,9 @@ from deepexp.errors import InputError
 
 # The parser in C is seven times as fast, which matters for the runs of a large sweep.
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
+
+# What an undecodable file name leaves in a path, as PyYAML writes it; the parser in C refuses to read it.
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]")
 
 
 def read_mapping(path: Path) -> dict[str, Any]:
@@ -43,9 +47,10 @@ def _read(path: Path) -> Any:
         raise InputError(f"{path} is {'no file' if path.exists() else 'missing'}")
     try:
         text = path.read_text(encoding="utf-8")
-        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, SAFE_LOADER)):
+        loader = yaml.SafeLoader if _SURROGATE.search(text) else SAFE_LOADER
+        if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
             raise ValueError("it has an alias, which deepexp never writes")  # a few of them stand for a huge text
-        return yaml.load(text, SAFE_LOADER)
+        return yaml.load(text, loader)
     except Exception as error:  # beside its own errors, PyYAML lets through those of the conversions that it tries
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason})") from None

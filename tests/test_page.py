@@ -139,3 +139,8 @@ def test_it_is_written_as_utf8(tmp_path):
     content = (tmp_path / "page.html").read_bytes().decode()
     assert re.search('<meta charset="utf-8">', content)
     assert "größer – 1 × 2" in content
+
+
+def test_a_file_name_that_is_no_utf_8_is_shown_by_its_number(tmp_path):
+    Page("runs").paragraph("outputs/\udcff").write(tmp_path / "page.html")
+    assert "outputs/\\udcff" in (tmp_path / "page.html").read_bytes().decode()
