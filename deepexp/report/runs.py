@@ -278,8 +278,12 @@ def _check_types(where: str, content: Any, kind: type) -> None:
     if isinstance(content.get("format"), int) and content["format"] > FORMAT:
         raise InputError(f"{where} has format {content['format']}: it was written by a newer deepexp")
     for name, allowed in _field_types(kind).items():
-        if not isinstance(content.get(name), allowed) or isinstance(content[name], bool):
-            raise InputError(f"{where} is damaged: {name} is {content.get(name)!r}")
+        if name not in content:
+            raise InputError(f"{where} is damaged: {name} is missing")
+        value = content[name]
+        is_finite = not isinstance(value, float) or math.isfinite(value)
+        if not isinstance(value, allowed) or isinstance(value, bool) or not is_finite:
+            raise InputError(f"{where} is damaged: {name} is {value!r}")
 
 
 def _field_types(kind: type) -> dict[str, tuple[type, ...]]:

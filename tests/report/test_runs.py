@@ -138,6 +138,23 @@ def more_errors_than_samples(run):
     (run / "summary.json").write_text(json.dumps(content | {"test_errors": 10**6}))
 
 
+def an_infinite_rate(run):
+    content = json.loads((run / "summary.json").read_text())
+    (run / "summary.json").write_text(json.dumps(content | {"val_error_rate": float("inf")}))
+
+
+def a_figure_less(run):
+    content = json.loads((run / "summary.json").read_text())
+    del content["val_error_rate"]
+    (run / "summary.json").write_text(json.dumps(content))
+
+
+def a_figure_less_in_a_line(run):
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    del lines[0]["samples_per_second"]
+    (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+
+
 def no_summary(run):
     (run / "summary.json").unlink()
 
@@ -166,6 +183,9 @@ DAMAGES = [
     damage_status,
     damage_summary,
     more_errors_than_samples,
+    an_infinite_rate,
+    a_figure_less,
+    a_figure_less_in_a_line,
     no_summary,
     damage_metrics,
     damage_config,
