@@ -9,7 +9,7 @@ import json
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from deepexp.errors import InputError
 from deepexp.rundir import FORMAT
@@ -81,6 +81,20 @@ def _entries(path: Path, content: bytes) -> Iterator[Entry]:
             values: dict[str, Any] = json.loads(line)
             if values["format"] > FORMAT:
                 raise InputError(f"{path}:{number}: has format {values['format']}; a newer deepexp wrote it")
-            yield Entry(**{name: value for name, value in values.items() if name in fields})
+            entry = Entry(**{name: value for name, value in values.items() if name in fields})
+            if not _is_possible(entry):
+                raise ValueError
+            yield entry
         except (ValueError, TypeError, KeyError):
             raise InputError(f"{path}:{number}: is damaged; remove that line to go on without it") from None
+
+
+def _is_possible(entry: Entry) -> bool:
+    """Whether the values are of the types that `record` writes."""
+    return (
+        all(isinstance(text, str) for text in (entry.job, entry.config_hash))
+        and entry.state in get_args(State)
+        and isinstance(entry.tries, int)
+        and isinstance(entry.seconds, (int, float))
+        and all(isinstance(text, (type(None), str)) for text in (entry.directory, entry.reason, entry.log))
+    )

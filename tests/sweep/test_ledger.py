@@ -1,4 +1,5 @@
-from dataclasses import replace
+import json
+from dataclasses import asdict, replace
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 import pytest
@@ -57,6 +58,14 @@ def test_damage_elsewhere_is_named(tmp_path: Path, line: str) -> None:
     path.write_text(line + "\n")
     with pytest.raises(InputError, match=r"ledger\.jsonl:1: is damaged"):
         Ledger(path)
+
+
+@pytest.mark.parametrize("change", [{"job": 5}, {"config_hash": [1]}, {"directory": {}}, {"state": "bogus"}])
+def test_an_entry_of_other_types_is_damage(tmp_path: Path, change: dict[str, object]) -> None:
+    path = tmp_path / "ledger.jsonl"
+    path.write_text(json.dumps({"format": 1, **asdict(FIRST), **change}) + "\n")
+    with pytest.raises(InputError, match=r"ledger\.jsonl:1: is damaged; remove that line"):
+        ledger.read(path)
 
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
