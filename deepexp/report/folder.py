@@ -3,6 +3,7 @@
 `report.json` in it lists the files that a report wrote; these alone are replaced or removed by the next one.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -11,9 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
-from deepexp.errors import InputError
+from deepexp.errors import InputError, RunFailed
 from deepexp.paths import shown
 from deepexp.rundir import FORMAT
+from deepexp.storage import storage_errors
 
 NAME = "report"
 _OURS = "report.json"
@@ -39,15 +41,30 @@ def write(directory: Path, paths: Sequence[Path], fill: Callable[[Path], object]
     """
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        staging = Path(tempfile.mkdtemp(prefix=".report-", dir=directory))
         try:
-            fill(staging)
-            return _put(staging, directory, paths)
-        finally:
-            shutil.rmtree(staging, ignore_errors=True)
+            return _filled(directory, paths, fill)
+        except BaseException:
+            with contextlib.suppress(OSError):  # an empty folder would keep the next report from its name
+                directory.rmdir()
+            raise
     except OSError as error:
         reason = error.strerror or str(error)
         raise InputError(f"cannot write {shown(directory)}: {reason}; choose another place with to=DIR") from error
+
+
+def _filled(directory: Path, paths: Sequence[Path], fill: Callable[[Path], object]) -> list[Path]:
+    staging = Path(tempfile.mkdtemp(prefix=".report-", dir=directory))
+    try:
+        with storage_errors(directory, option="to"):
+            try:
+                fill(staging)
+            except RunFailed as error:
+                if isinstance(error.__cause__, OSError):  # its text is of a folder that the user never named
+                    raise error.__cause__ from None
+                raise
+        return _put(staging, directory, paths)
+    finally:
+        shutil.rmtree(staging, ignore_errors=True)
 
 
 def _put(staging: Path, directory: Path, paths: Sequence[Path]) -> list[Path]:

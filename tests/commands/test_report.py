@@ -1,10 +1,12 @@
+import errno
 import importlib.util
+import os
 from pathlib import Path
 
 import pytest
 
 from deepexp.commands.report import main
-from deepexp.errors import InputError
+from deepexp.errors import InputError, RunFailed
 
 spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).parents[1] / "report" / "synthetic.py")
 synthetic = importlib.util.module_from_spec(spec)
@@ -62,3 +64,16 @@ def test_a_foreign_file_stays(sweep, tmp_path):
         main([str(sweep), f"to={target}"])
     assert [path.name for path in target.iterdir()] == ["table.csv"]
     assert (target / "table.csv").read_text() == "mine"
+
+
+def test_a_full_disk_leaves_the_name_free_and_the_message_has_the_option(sweep, monkeypatch):
+    def full(descriptor):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr("deepexp.storage.os.fsync", full)
+    with pytest.raises(RunFailed, match=r"cannot write \S*report: No space .* make room there, or .*with to=DIR"):
+        main([str(sweep)])
+    assert not (sweep / "report").exists()
+    monkeypatch.undo()
+    assert main([str(sweep)]) == 0
+    assert (sweep / "report" / "report.html").is_file()
