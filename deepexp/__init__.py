@@ -8,7 +8,7 @@ Nothing heavy is imported before it is used, so that the command line can show i
 """
 
 import threading
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -25,7 +25,7 @@ _ONE_RUN_AT_A_TIME = threading.RLock()
 """Threads, numeric modes and random numbers are those of the whole process."""
 
 
-def train(overrides: Sequence[str] = (), *, quiet: bool = False) -> "Result | None":
+def train(overrides: Iterable[str] = (), *, quiet: bool = False) -> "Result | None":
     """Run one experiment, as `deepexp train` does with the same words; None from a dry run, which has no result.
 
     It may be called again and again in one process; calls from several threads wait for each other. For a sweep there
@@ -33,9 +33,8 @@ def train(overrides: Sequence[str] = (), *, quiet: bool = False) -> "Result | No
     Raises `InputError` (what was given cannot be used; a line for each problem), `RunFailed` (the run ended badly; its
     directory says how) or `Interrupted` (a signal ended it after it was saved).
     """
-    if isinstance(overrides, str) or not all(isinstance(word, str) for word in overrides):
-        raise InputError(f"overrides: {overrides!r} is not allowed; a list of words, as ['model=resnet', 'epochs=3']")
-    flags = [word for word in overrides if word.startswith("-")]
+    words = _words(overrides)
+    flags = [word for word in words if word.startswith("-")]
     if flags:
         raise InputError(f"{flags[0]}: flags are for the command line; here a sweep is a loop over deepexp.train")
     startup.prepare()
@@ -43,7 +42,16 @@ def train(overrides: Sequence[str] = (), *, quiet: bool = False) -> "Result | No
     from deepexp.console import Console
 
     with _ONE_RUN_AT_A_TIME:
-        return run_experiment(overrides, Console("quiet" if quiet else "auto"))
+        return run_experiment(words, Console("quiet" if quiet else "auto"))
+
+
+def _words(overrides: Iterable[str]) -> list[str]:
+    """Kept as a list, since an iterator gives its words once."""
+    has_order = isinstance(overrides, Iterable) and not isinstance(overrides, str | bytes | Mapping | Set)
+    words = list(overrides) if has_order else []
+    if not has_order or not all(isinstance(word, str) for word in words):
+        raise InputError(f"overrides: {overrides!r} is not allowed; a list of words, as ['model=resnet', 'epochs=3']")
+    return words
 
 
 def load_run(directory: str | Path) -> "Result":

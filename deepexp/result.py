@@ -1,11 +1,13 @@
 """What a run came to, for Python: read from the files of its directory, so that it is the same now and next year."""
 
 import json
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepexp.errors import InputError
+from deepexp.units import percent
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,12 +37,13 @@ class Result:
         return saved_model(self.directory)
 
     def __repr__(self) -> str:
-        rate = 100 * self.summary["test_error_rate"]
-        return f"Result({str(self.directory)!r}, test error {rate:.2f} %)"
+        return f"Result({str(self.directory)!r}, test error {percent(self.summary['test_error_rate'])})"
 
 
 def load_run(directory: str | Path) -> Result:
     """The result of a run directory; `InputError` if it is none, or the run has not finished."""
+    if not isinstance(directory, str | os.PathLike):
+        raise InputError(f"directory: {directory!r} is not allowed; the path of a run directory")
     directory = Path(directory)
     summary = directory / "summary.json"
     if not summary.exists():

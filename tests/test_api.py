@@ -19,6 +19,10 @@ SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
     [
         ("model=resnet", "overrides: 'model=resnet' is not allowed; a list of words"),
         ([1], r"overrides: \[1\] is not allowed; a list of words"),
+        (None, "overrides: None is not allowed; a list of words"),
+        (3, "overrides: 3 is not allowed; a list of words"),
+        ({"epochs": "1"}, "overrides: {'epochs': '1'} is not allowed; a list of words"),
+        ({"epochs=1"}, "overrides: {'epochs=1'} is not allowed; a list of words"),
         (["-m", "seed=0,1"], "-m: flags are for the command line; here a sweep is a loop over deepexp.train"),
         (["seed=0,1"], "seed: 0,1 is several values; deepexp train -m runs them all"),
     ],
@@ -27,6 +31,22 @@ def test_what_is_no_list_of_overrides_is_told(words, expected):
     with pytest.raises(InputError, match=expected) as caught:
         deepexp.train(words)
     assert len(str(caught.value).splitlines()) == 1
+
+
+def test_the_words_of_an_iterator_are_all_taken(tmp_path):
+    words = [*SMALL, "model=mnist_net", "seed=7", "batch_size=50", f"output_dir={tmp_path}"]
+    result = deepexp.train(iter(words), quiet=True)
+    assert (result.seed, result.epochs, result.steps, result.directory.parents[1]) == (7, 1, 2, tmp_path)
+
+
+@pytest.mark.parametrize("directory", [None, 3, b"runs", ["runs"]])
+def test_what_is_no_path_of_a_run_is_told(directory):
+    with pytest.raises(InputError, match="is not allowed; the path of a run directory"):
+        deepexp.load_run(directory)
+
+
+def test_a_result_shows_its_directory_and_test_error():
+    assert repr(Result(Path("a"), {"test_error_rate": 0.8273}, [])) == "Result('a', test error 82.73%)"
 
 
 def test_runs_of_several_threads_come_one_after_the_other(tmp_path):
