@@ -107,7 +107,10 @@ def tune_malloc() -> bool:
 
 @contextlib.contextmanager
 def session(device: torch.device, *, threads: int | str, deterministic: bool, tf32: bool) -> Iterator[None]:
-    """Set the process up for one run; threads, numeric modes and the global generators are put back afterwards."""
+    """Set the process up for one run; threads, numeric modes and the global generators are put back afterwards.
+
+    What the caller has chosen for tensors of its own (autocast, no_grad, a default dtype or device) stays outside.
+    """
     before_threads = default_threads() and torch.get_num_threads()
     before_deterministic = torch.get_deterministic_debug_mode()
     before_precision = torch.get_float32_matmul_precision()
@@ -125,7 +128,11 @@ def session(device: torch.device, *, threads: int | str, deterministic: bool, tf
     torch.backends.cudnn.allow_tf32 = tf32
     torch.backends.cudnn.benchmark = not deterministic
     try:
-        with forked_random(device), waiting.considerate(torch.get_num_threads(), available_cores()):
+        with (
+            _plain_modes(device),
+            forked_random(device),
+            waiting.considerate(torch.get_num_threads(), available_cores()),
+        ):
             yield
     finally:
         torch.set_num_threads(before_threads)
@@ -133,6 +140,23 @@ def session(device: torch.device, *, threads: int | str, deterministic: bool, tf
         torch.set_float32_matmul_precision(before_precision)
         torch.backends.cudnn.allow_tf32 = before_cudnn_tf32
         torch.backends.cudnn.benchmark = before_benchmark
+
+
+@contextlib.contextmanager
+def _plain_modes(device: torch.device) -> Iterator[None]:
+    """Gradients, no autocast, new tensors float32 on the CPU: as in a process that has set nothing."""
+    before_dtype = torch.get_default_dtype()
+    with contextlib.ExitStack() as modes:
+        modes.callback(torch.set_default_dtype, before_dtype)
+        torch.set_default_dtype(torch.float32)
+        modes.enter_context(torch.inference_mode(False))
+        modes.enter_context(torch.enable_grad())
+        for kind in {"cpu", device.type}:
+            if torch.is_autocast_enabled(kind):
+                modes.enter_context(torch.autocast(kind, enabled=False))
+        if torch.get_default_device().type != "cpu":  # else nothing is entered: torch would be slower in it
+            modes.enter_context(torch.device("cpu"))
+        yield
 
 
 def _set_deterministic(mode: int) -> None:

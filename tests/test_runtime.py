@@ -1,5 +1,6 @@
+import contextlib
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -41,6 +42,35 @@ def test_a_run_on_the_cpu_touches_no_gpu(tmp_path: Path, monkeypatch: pytest.Mon
     with warnings.catch_warnings():
         warnings.filterwarnings("error", message=".*available devices")
         deepexp.train([*SMALL, "threads=1", "device=cpu", f"output_dir={tmp_path}", option], quiet=True)
+
+
+@contextlib.contextmanager
+def default_dtype(dtype: torch.dtype) -> Iterator[None]:
+    before = torch.get_default_dtype()
+    torch.set_default_dtype(dtype)
+    try:
+        yield
+        assert torch.get_default_dtype() == dtype
+    finally:
+        torch.set_default_dtype(before)
+
+
+@pytest.mark.parametrize("mode", [
+    lambda: torch.autocast("cpu", dtype=torch.bfloat16),
+    torch.no_grad,
+    torch.inference_mode,
+    lambda: default_dtype(torch.float64),
+    lambda: torch.device("meta"),
+], ids=["autocast", "no_grad", "inference_mode", "default_dtype", "default_device"])  # fmt: skip
+def test_what_the_caller_has_set_for_itself_changes_no_figure(
+    tmp_path: Path, mode: Callable[[], contextlib.AbstractContextManager[object]]
+) -> None:
+    words = [*SMALL, "threads=1", "device=cpu", f"output_dir={tmp_path}"]
+    alone = deepexp.train(words, quiet=True)
+    with mode():
+        inside = deepexp.train(words, quiet=True)
+    assert alone is not None and inside is not None
+    assert (inside.test_loss, inside.metrics[-1]["train_loss"]) == (alone.test_loss, alone.metrics[-1]["train_loss"])
 
 
 @pytest.mark.parametrize(("device", "in_use", "changed"), [
