@@ -31,7 +31,7 @@ def train(overrides: Iterable[str] = (), *, quiet: bool = False) -> "Result | No
     It may be called again and again in one process; calls from several threads wait for each other. For a sweep there
     is `deepexp train -m` or, here, a loop. `quiet`: print nothing.
     Raises `InputError` (what was given cannot be used; a line for each problem), `RunFailed` (the run ended badly; its
-    directory says how) or `Interrupted` (a signal ended it after it was saved).
+    directory, `error.directory`, says how) or `Interrupted` (a signal ended it after it was saved, there).
     """
     words = _words(overrides)
     flags = [word for word in words if word.startswith("-")]

@@ -3,13 +3,23 @@
 They carry the text that the user reads, so it says what is wrong, where, and what to do about it.
 """
 
+from pathlib import Path
 from typing import Any
 
 
 class DeepexpError(Exception):
-    """Carries the text that the user reads; `shown` once a console has said it."""
+    """Carries the text that the user reads; `shown` once a console has said it.
+
+    `directory`: of the run that ended so; None if none had begun.
+    """
 
     shown = False
+    directory: Path | None = None
+
+    def ended(self, directory: Path) -> None:
+        """Name the run that ended so, in a traceback too: nothing else does where a run shows nothing."""
+        self.directory = directory
+        self.add_note(f"run directory: {directory}")
 
 
 class InputError(DeepexpError):

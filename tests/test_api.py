@@ -3,12 +3,13 @@
 import copy
 import pickle
 import threading
+import traceback
 from pathlib import Path
 
 import pytest
 
 import deepexp
-from deepexp.errors import InputError
+from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.result import Result
 
 SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
@@ -43,6 +44,19 @@ def test_the_words_of_an_iterator_are_all_taken(tmp_path):
 def test_what_is_no_path_of_a_run_is_told(directory):
     with pytest.raises(InputError, match="is not allowed; the path of a run directory"):
         deepexp.load_run(directory)
+
+
+@pytest.mark.parametrize("raised", [RunFailed("diverged"), Interrupted(2, "stopped"), ValueError("a bug")], ids=repr)
+def test_an_error_names_the_run_that_it_ended(tmp_path, monkeypatch, raised):
+    def fit(trainer):
+        raise raised
+
+    monkeypatch.setattr("deepexp.trainer.Trainer.fit", fit)
+    with pytest.raises((RunFailed, Interrupted)) as caught:
+        deepexp.train([*SMALL, f"output_dir={tmp_path}"], quiet=True)
+    error = caught.value
+    assert (error.directory / "status.json").is_file() and error.directory.parents[1] == tmp_path
+    assert f"run directory: {error.directory}" in traceback.format_exception(error)[-1]
 
 
 def test_a_result_shows_its_directory_and_test_error():

@@ -214,6 +214,7 @@ def _recorded(run: RunDirectory, console: Console) -> Iterator[RunLog]:
     except DeepexpError as error:
         stopped("killed-by-signal" if isinstance(error, Interrupted) else "failed", str(error))
         error.shown = run_log is not None
+        error.ended(run.path)
         raise
     except Exception as error:
         log.info("traceback", exc_info=True)
@@ -221,6 +222,7 @@ def _recorded(run: RunDirectory, console: Console) -> Iterator[RunLog]:
         stopped("failed", f"{reason} (the traceback is in {run.path / 'run.log'})")
         failed = RunFailed(reason)
         failed.shown = run_log is not None
+        failed.ended(run.path)
         raise failed from error
     finally:
         try:
