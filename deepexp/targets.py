@@ -2,6 +2,7 @@
 
 import logging
 import sys
+import sysconfig
 import traceback
 from collections.abc import Callable
 from importlib.machinery import PathFinder
@@ -81,5 +82,6 @@ def kind(found: object) -> str:
 
 
 def _is_the_users(file: Path) -> bool:
-    others = {"importlib", "site-packages", "dist-packages"}
-    return file.suffix == ".py" and not others & set(file.parts) and not file.is_relative_to(paths.PACKAGE_DIR)
+    if file.suffix != ".py" or {"site-packages", "dist-packages"} & set(file.parts):
+        return False
+    return not any(file.is_relative_to(place) for place in (paths.PACKAGE_DIR, sysconfig.get_path("stdlib")))

@@ -13,6 +13,7 @@ MODULES = {
     "their_missing.py": "import math\nimport no_such_module\n",
     "their_typo.py": "class Net\n",
     "their_error.py": "def f():\n    return 1 / 0\n\nf()\n",
+    "their_json.py": "import json\njson.loads('x')\n",
     "their_package/__init__.py": "",
     "their_package/net.py": "import no_such_module\n",
 }
@@ -44,6 +45,7 @@ def test_what_lies_beside_conf_is_found(here):
         ("their_package.net.Net", "their_package/net.py:1: ModuleNotFoundError: No module named 'no_such_module'"),
         ("their_typo.Net", "their_typo.py:1: SyntaxError: expected ':'"),
         ("their_error.Net", "their_error.py:2: ZeroDivisionError: division by zero"),
+        ("their_json.Net", "their_json.py:2: JSONDecodeError: Expecting value: line 1 column 1 (char 0)"),
     ],
 )
 def test_what_keeps_it_is_told_in_one_line(here, caplog, name, reason):
