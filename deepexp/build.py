@@ -87,9 +87,10 @@ def model(
         if getattr(config, flag) is not None and flag not in arguments:
             raise InputError(f"{flag}: model {config.model.component.target} has no place for it; leave {flag}=null")
     if torch.device(device).type == "meta":
-        with torch.device("meta"):
-            made = _instantiate("model", config.model.component, **given)
-        own_model.check(made, config.model.component.target, shape, classes)
+        made = _made_on_meta(config.model.component, given)
+        is_judged = _runs_on_cpu(config) and config.precision == "fp32"  # as it is tried
+        make_real = (lambda: _made_on_cpu(config.model.component, given)) if is_judged else None
+        own_model.check(made, config.model.component.target, shape, classes, make_real)
         return made
     with runtime.forked_random(torch.device(device)):
         torch.manual_seed(config.seed)
@@ -98,6 +99,32 @@ def model(
     if load_pretrained and hasattr(made, "load_pretrained"):
         made.load_pretrained()
     return made.to(device=device, memory_format=torch.channels_last)
+
+
+def _made_on_meta(component: Component, given: dict[str, Any]) -> nn.Module:
+    """A model without numbers; one of the user's own that needs some to be made is made of them and loses them."""
+    try:
+        with torch.device("meta"):
+            return _instantiate("model", component, **given)
+    except InputError:
+        if component.target.startswith("deepexp."):
+            raise
+    made = _made_on_cpu(component, given)
+    return made.to("meta") if isinstance(made, nn.Module) else made
+
+
+def _made_on_cpu(component: Component, given: dict[str, Any]) -> Any:
+    """A model to try, as it is in a run but for its numbers; the global generators are put back."""
+    with runtime.forked_random(torch.device("cpu")):
+        made = _instantiate("model", component, **given)
+    return made.to(memory_format=torch.channels_last) if isinstance(made, nn.Module) else made
+
+
+def _runs_on_cpu(config: TrainConfig) -> bool:
+    try:
+        return runtime.choose_device(config.device).type == "cpu"
+    except InputError:  # which is told as a problem of its own
+        return False
 
 
 def resolve_pretrained(config: TrainConfig) -> None:

@@ -5,6 +5,7 @@ import pytest
 from deepexp import cli
 
 MODULE = """
+import numpy
 import torch
 from torch import nn
 
@@ -37,6 +38,53 @@ class Wide(Net):
     def __init__(self, *, shape, classes):
         super().__init__(shape=shape, classes=classes + 3)
 
+class Narrow(Net):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape=(1, 1, 1), classes=classes)
+
+class TwoInputs(Net):
+    def forward(self, x, y):
+        return super().forward(x)
+
+class Auxiliary(Net):
+    def forward(self, x):
+        return (super().forward(x), x) if self.training else super().forward(x)
+
+class Counts(Net):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape=shape, classes=classes)
+        self.rates = [rate.item() for rate in torch.linspace(0, 0.1, 3)]
+
+class GivenWeights(Net):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape=shape, classes=classes)
+        self.fc.weight.data = torch.from_numpy(numpy.zeros((classes, 784), numpy.float32))
+
+class Groups(Net):
+    def forward(self, x):
+        if self.training and len(x) % 4:
+            raise ValueError("in groups of four")
+        return super().forward(x)
+
+class Lazy(nn.Module):
+    def __init__(self, *, shape, classes):
+        super().__init__()
+        self.fc = nn.LazyLinear(classes)
+
+    def forward(self, x):
+        return self.fc(x.flatten(1))
+
+class LazyButCalled(Lazy):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape=shape, classes=classes)
+        self(torch.zeros(1, *shape))
+
+class Fails(Net):
+    def forward(self, x):
+        if len(x) > 2:
+            raise ValueError("too many")
+        return super().forward(x)
+
 class Bare(nn.Module):
     def __init__(self, *, shape, classes):
         super().__init__()
@@ -45,6 +93,7 @@ class NoModule:
     def __init__(self, *, shape, classes):
         pass
 """
+NAMES = [line.split()[1].partition("(")[0].rstrip(":") for line in MODULE.splitlines() if line.startswith("class")]
 SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
 
 
@@ -52,14 +101,14 @@ SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
 def here(tmp_path, monkeypatch):
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "their_model.py").write_text(MODULE)
-    for name in ("Net", "Looks", "Pair", "Nothing", "Predicts", "Wide", "Bare", "NoModule"):
+    for name in NAMES:
         yaml = f"_target_: their_model.{name}\ninput: {{channels: 1, height: 28, width: 28}}\n"
         (tmp_path / "conf" / "model" / f"{name}.yaml").write_text(yaml)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["Net", "Looks"])
+@pytest.mark.parametrize("name", ["Net", "Looks", "Counts", "GivenWeights", "Groups", "LazyButCalled"])
 def test_one_that_gives_logits_is_trained(here, name):
     assert cli.main(["train", f"model={name}", *SMALL]) == 0
 
@@ -71,6 +120,10 @@ def test_one_that_gives_logits_is_trained(here, name):
         ("Nothing", "gives None for two pictures"),
         ("Predicts", "gives torch.int64 of shape (2,) for two pictures"),
         ("Wide", "gives torch.float32 of shape (2, 13) for two pictures; a float tensor of shape (2, 10)"),
+        ("Narrow", r"their_model.Narrow fails for two pictures of 1×28×28: their_model.py:12: RuntimeError: mat1 and"),
+        ("TwoInputs", "fails for two pictures of 1×28×28: TypeError: TwoInputs.forward() missing 1 required"),
+        ("Auxiliary", "gives a tuple for two pictures in training mode; a float tensor of shape (2, 10) is needed"),
+        ("Lazy", "model._target_: their_model.Lazy has a lazy layer (fc.weight), whose size is open; set its size, or"),
         ("Bare", "model._target_: their_model.Bare has no parameters, so there is nothing to train"),
         ("NoModule", "model._target_: their_model.NoModule gives a NoModule, and a torch.nn.Module is needed"),
     ],
@@ -79,3 +132,16 @@ def test_what_is_none_is_refused_in_one_line(here, capsys, name, expected):
     assert cli.main(["train", f"model={name}", *SMALL]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line and not (here / "outputs").exists()
+
+
+def test_what_is_not_tried_is_not_judged(here):
+    """On another device, or in another arithmetic, a model may do what it cannot do where it is tried."""
+    words = ["model=Narrow", *SMALL, "dry_run=true"]
+    assert cli.main(["train", *words]) == 2
+    assert cli.main(["train", *words, "precision=bf16"]) == 1
+
+
+def test_a_failure_in_it_names_the_place(here, capsys):
+    assert cli.main(["train", "model=Fails", *SMALL]) == 1
+    place = next(number for number, line in enumerate(MODULE.splitlines(), 1) if "too many" in line)
+    assert f"their_model.py:{place}: ValueError: too many" in "".join(capsys.readouterr())

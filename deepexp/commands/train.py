@@ -36,7 +36,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from deepexp import build, check, describe, dry_run, resuming, runtime
+from deepexp import build, check, describe, dry_run, resuming, runtime, targets
 from deepexp.check import Plan
 from deepexp.compose import Composed, check_swept_keys, compose, without_mistakes
 from deepexp.console import Console
@@ -218,7 +218,7 @@ def _recorded(run: RunDirectory, console: Console) -> Iterator[RunLog]:
         raise
     except Exception as error:
         log.info("traceback", exc_info=True)
-        reason = OUT_OF_MEMORY if is_out_of_memory(error) else f"{type(error).__name__}: {error}".splitlines()[0]
+        reason = OUT_OF_MEMORY if is_out_of_memory(error) else targets.told(error)
         stopped("failed", f"{reason} (the traceback is in {run.path / 'run.log'})")
         failed = RunFailed(reason)
         failed.shown = run_log is not None
