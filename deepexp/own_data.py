@@ -1,5 +1,7 @@
 """A data source of the user's own may do anything: what is asked of it, and a line for what is not as it should be."""
 
+import dataclasses
+import numbers
 from collections.abc import Callable, Collection
 from typing import Any
 
@@ -30,7 +32,14 @@ class _Guarded:
         wrong = _wrong_in(info)
         if wrong:
             raise InputError(f"data: {self._name}.info: {wrong}")
-        return info
+        channels, height, width = map(int, info.shape)
+        return dataclasses.replace(
+            info,
+            shape=(channels, height, width),
+            classes=tuple(info.classes),
+            train_samples=int(info.train_samples),
+            test_samples=int(info.test_samples),
+        )
 
     def load(self) -> tuple[Split, Split]:
         """See `Source`."""
@@ -74,4 +83,4 @@ def _wrong_in(info: DataInfo) -> str | None:
 
 
 def _is_count(value: object) -> bool:
-    return isinstance(value, int) and value >= 1
+    return isinstance(value, numbers.Integral) and int(value) >= 1  # NumPy's too

@@ -8,6 +8,7 @@ from deepexp import cli, own_data
 from deepexp.data.source import WritingSource
 
 MODULE = """
+import numpy
 import torch
 from deepexp.data.source import DataInfo, Split
 
@@ -20,6 +21,34 @@ class Good:
 
     def split(self, samples):
         return Split.of(torch.zeros(samples, 1, 28, 28, dtype=torch.uint8), torch.arange(samples) % 2)
+
+class Lists(Good):
+    def info(self):
+        return DataInfo([1, 28, 28], ["a", "b"], 40, 10)
+
+class Counted(Good):
+    def info(self):
+        return DataInfo(tuple(numpy.array([1, 28, 28])), ("a", "b"), numpy.int64(40), numpy.int64(10))
+
+class RowsOutside(Good):
+    def split(self, samples):
+        split = super().split(samples)
+        return Split(split.images, split.labels, torch.arange(samples) + 1)
+
+class RowsBefore(Good):
+    def split(self, samples):
+        split = super().split(samples)
+        return Split(split.images, split.labels, torch.arange(samples) - 1)
+
+class RowsFloat(Good):
+    def split(self, samples):
+        split = super().split(samples)
+        return Split(split.images, split.labels, torch.arange(samples).float())
+
+class Elsewhere(Good):
+    def split(self, samples):
+        split = super().split(samples)
+        return Split(split.images.to("meta"), split.labels)
 
 class NoInfo(Good):
     def info(self):
@@ -74,8 +103,9 @@ def train(name, *words):
     return cli.main(["train", f"data={name}", "batch_size=10", "epochs=1", "threads=1", "device=cpu", *words])
 
 
-def test_a_good_one_is_trained_on(here):
-    assert train("Good") == 0
+@pytest.mark.parametrize("name", ["Good", "Lists", "Counted"])
+def test_a_good_one_is_trained_on(here, name):
+    assert train(name) == 0
 
 
 @pytest.mark.parametrize(
@@ -85,11 +115,15 @@ def test_a_good_one_is_trained_on(here):
         ("NoNames", "data: their_data.NoNames.info: classes: 2 is not allowed; the names of the classes"),
         ("NoChannels", "data: their_data.NoChannels.info: shape: (28, 28) is not allowed; (channels, height, width)"),
         ("Empty", "data: their_data.Empty.info: train_samples: 0 is not allowed; a whole number of at least 1"),
-        ("Breaks", "data: their_data.Breaks.info failed: their_data.py:33: OSError: no such server"),
+        ("Breaks", "data: their_data.Breaks.info failed: their_data.py:62: OSError: no such server"),
         ("OneSplit", "data: their_data.OneSplit.load gives a Split, and two Splits are needed: training, test"),
         ("ThreeSplits", "data: their_data.ThreeSplits.load gives 3 things, and two Splits are needed"),
+        ("RowsOutside", "training data: rows from 1 to 40; of 40 pictures 0 to 39 are there"),
+        ("RowsBefore", "training data: rows from -1 to 38; of 40 pictures 0 to 39 are there"),
+        ("RowsFloat", "training data: rows torch.float32 (40,); needed is int64 (samples,)"),
+        ("Elsewhere", "training data: pictures on meta, labels on cpu; needed are both on the CPU"),
         ("Tensors", "training data: the source gives a Tensor"),
-        ("Flat", "data: their_data.Flat.load failed: their_data.py:49: RuntimeError: "),
+        ("Flat", "data: their_data.Flat.load failed: their_data.py:78: RuntimeError: "),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(here, capsys, name, expected):

@@ -129,6 +129,13 @@ def _checked(split: Split, name: str, info: DataInfo) -> Split:
             f"{name} data: pictures {images.dtype} {tuple(images.shape)}, labels {labels.dtype} {tuple(labels.shape)}; "
             f"needed are uint8 (samples, channels, height, width) and int64 (samples,)"
         )
+    if images.device.type != "cpu" or labels.device.type != "cpu":
+        raise InputError(
+            f"{name} data: pictures on {images.device}, labels on {labels.device}; "
+            "needed are both on the CPU (they are copied to where the model is)"
+        )
+    if split.rows is not None:
+        _check_rows(split.rows, len(images), name)
     expected = info.train_samples if name == "training" else info.test_samples
     pictures = len(images) if split.rows is None else len(split.rows)
     if split.shape != info.shape or not pictures == len(labels) == expected or expected == 0:
@@ -144,6 +151,15 @@ def _checked(split: Split, name: str, info: DataInfo) -> Split:
     if not images.permute(0, 2, 3, 1).is_contiguous():
         images = Split.of(images, labels).images
     return Split(images, labels, split.rows, split.file)
+
+
+def _check_rows(rows: Tensor, pictures: int, name: str) -> None:
+    if rows.dtype != torch.int64 or rows.dim() != 1:
+        raise InputError(f"{name} data: rows {rows.dtype} {tuple(rows.shape)}; needed is int64 (samples,)")
+    if len(rows) and not 0 <= rows.min() <= rows.max() < pictures:
+        raise InputError(
+            f"{name} data: rows from {rows.min()} to {rows.max()}; of {pictures} pictures 0 to {pictures - 1} are there"
+        )
 
 
 def _types(split: object) -> str:
