@@ -20,7 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
-from deepexp import cuda_graph, own_data, own_model, runtime, targets
+from deepexp import cuda_graph, own_data, own_model, own_parts, runtime, targets
 from deepexp.compiled import AsWritten, Compiled
 from deepexp.data.augment import Nothing
 from deepexp.data.dataset import Dataset, announced_pictures, assemble
@@ -88,8 +88,7 @@ def model(
             raise InputError(f"{flag}: model {config.model.component.target} has no place for it; leave {flag}=null")
     if torch.device(device).type == "meta":
         made = _made_on_meta(config.model.component, given)
-        is_judged = _runs_on_cpu(config) and config.precision == "fp32"  # as it is tried
-        make_real = (lambda: _made_on_cpu(config.model.component, given)) if is_judged else None
+        make_real = (lambda: _made_on_cpu(config.model.component, given)) if _runs_as_tried(config) else None
         own_model.check(made, config.model.component.target, shape, classes, make_real)
         return made
     with runtime.forked_random(torch.device(device)):
@@ -120,9 +119,9 @@ def _made_on_cpu(component: Component, given: dict[str, Any]) -> Any:
     return made.to(memory_format=torch.channels_last) if isinstance(made, nn.Module) else made
 
 
-def _runs_on_cpu(config: TrainConfig) -> bool:
+def _runs_as_tried(config: TrainConfig) -> bool:
     try:
-        return runtime.choose_device(config.device).type == "cpu"
+        return config.precision == "fp32" and runtime.choose_device(config.device).type == "cpu"
     except InputError:  # which is told as a problem of its own
         return False
 
@@ -341,13 +340,15 @@ def _instantiate(group: str, component: Component, **given: Any) -> Any:
     target = _target(group, component)
     _check_arguments(group, target, component, given)
     try:
-        return instantiate({"_target_": component.target, "_convert_": "all", **component.arguments}, **given)
+        made = instantiate({"_target_": component.target, "_convert_": "all", **component.arguments}, **given)
     except InstantiationException as error:
         cause = error.__cause__
         if isinstance(cause, (ValueError, InputError)):
             raise InputError(f"{group}: {cause}") from error
         reason = _first_line(cause) if cause else _first_sentence(error)
         raise InputError(f"{group}: {component.target} failed: {reason}") from error
+    own_parts.check_methods(group, made, component.target)
+    return made
 
 
 def _check_arguments(group: str, target: Callable[..., Any], component: Component, given: dict[str, Any]) -> None:

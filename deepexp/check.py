@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from deepexp import build, cuda_graph, runtime, schema
+from deepexp import build, cuda_graph, own_parts, runtime, schema
 from deepexp.data.dataset import training_samples
 from deepexp.data.order import batch_bounds
 from deepexp.data.source import DataInfo, Source
@@ -124,7 +124,7 @@ def plan(config: TrainConfig) -> Plan:
     schedule = attempt("schedule", lambda: build.schedule(config))
     total_steps = steps_of_run(config, len(updates))
     if schedule is not None and total_steps:
-        attempt("schedule", lambda: schedule.check(total_steps))
+        attempt("schedule", lambda: own_parts.check_schedule(schedule, total_steps))
     _check_combinations(config, device, model, samples, problems)
     problems.raise_any()
     assert device is not None and source is not None and info is not None and shape is not None and samples is not None

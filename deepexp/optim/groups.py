@@ -88,10 +88,12 @@ def check_arguments(optimizer: OptimizerFactory) -> None:
 
 def _refused(optimizer: OptimizerFactory, **options: Any) -> Exception | None:
     try:
-        optimizer([_probe()], **options)
+        made: object = optimizer([_probe()], **options)
     except Exception as error:  # what an optimizer makes of wrong arguments is its own affair
         return error
-    return None
+    if isinstance(made, torch.optim.Optimizer):
+        return None
+    return ValueError(f"what it makes is no torch.optim.Optimizer, but a {type(made).__name__}")
 
 
 def refusals(optimizer: OptimizerFactory, rules: Sequence[Rule], precision: str) -> list[str]:

@@ -1,0 +1,94 @@
+"""A schedule, augmentation or optimizer of the user's own that is none is refused before anything is written."""
+
+import pytest
+
+from deepexp import cli
+
+MODULE = """
+import torch
+
+class Good:
+    def __call__(self, step, total_steps):
+        return 1.0 if step < 5 else 0.5
+
+    def depends_on_horizon(self):
+        return False
+
+    def check(self, total_steps):
+        pass
+
+class NoHorizon:
+    def __call__(self, step, total_steps):
+        return 1.0
+
+    def check(self, total_steps):
+        pass
+
+class NotANumber(Good):
+    def __call__(self, step, total_steps):
+        return float("nan")
+
+class Negative(Good):
+    def __call__(self, step, total_steps):
+        return -1
+
+class Tensor(Good):
+    def __call__(self, step, total_steps):
+        return torch.tensor(0.5)
+
+class OneArgument(Good):
+    def __call__(self, step):
+        return 1.0
+
+class Breaks(Good):
+    def __call__(self, step, total_steps):
+        return 1 / 0
+
+class Draws:
+    def draw(self, samples, shape, generator):
+        return {}
+
+class NoOptimizer:
+    def __init__(self, params, lr):
+        pass
+"""
+SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
+SCHEDULES = ("Good", "NoHorizon", "NotANumber", "Negative", "Tensor", "OneArgument", "Breaks")
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    (tmp_path / "their_parts.py").write_text(MODULE)
+    options = {f"schedule/{name}": name for name in SCHEDULES} | {"augment/Draws": "Draws"}
+    options["optim/NoOptimizer"] = "NoOptimizer\n_partial_: true\nlr: 0.1"
+    for option, target in options.items():
+        path = tmp_path / "conf" / f"{option}.yaml"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"_target_: their_parts.{target}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def test_a_good_schedule_is_trained_with_and_gone_on_with(here):
+    assert cli.main(["train", "schedule=Good", *SMALL]) == 0
+    (run,) = (here / "outputs" / "mnist_net").iterdir()
+    assert cli.main(["train", f"resume={run}", "epochs=2"]) == 0
+
+
+@pytest.mark.parametrize(
+    ("word", "expected"),
+    [
+        ("schedule=NoHorizon", "schedule._target_: their_parts.NoHorizon gives a NoHorizon without depends_on_horizon"),
+        ("schedule=NotANumber", "schedule: NotANumber gives nan for the first update; a number ≥ 0 is needed, which"),
+        ("schedule=Negative", "schedule: Negative gives -1 for the first update"),
+        ("schedule=Tensor", "schedule: Tensor gives tensor(0.5000) for the first update"),
+        ("schedule=OneArgument", "schedule: OneArgument fails: TypeError: OneArgument.__call__() takes 2 positional"),
+        ("schedule=Breaks", "schedule: Breaks fails: their_parts.py:39: ZeroDivisionError: division by zero"),
+        ("augment=Draws", "augment._target_: their_parts.Draws gives a Draws without apply"),
+        ("optim=NoOptimizer", "optim: what it makes is no torch.optim.Optimizer, but a NoOptimizer"),
+    ],
+)
+def test_what_is_none_is_refused_in_one_line(here, capsys, word, expected):
+    assert cli.main(["train", word, *SMALL]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert expected in line and not (here / "outputs").exists()
