@@ -82,18 +82,18 @@ def model(
 ) -> nn.Module:
     """The model with its initial weights, which depend on the seed alone; on the meta device, without any."""
     given: dict[str, Any] = {"shape": shape, "classes": classes}
-    arguments = config.model.component.arguments
+    component = config.model.component
     for flag in ("dropout", "batch_norm"):
-        if getattr(config, flag) is not None and flag not in arguments:
-            raise InputError(f"{flag}: model {config.model.component.target} has no place for it; leave {flag}=null")
+        if getattr(config, flag) is not None and flag not in component.arguments:
+            raise InputError(f"{flag}: model {component.target} has no place for it; leave {flag}=null")
     if torch.device(device).type == "meta":
-        made = _made_on_meta(config.model.component, given)
-        make_real = (lambda: _made_on_cpu(config.model.component, given)) if _runs_as_tried(config) else None
-        own_model.check(made, config.model.component.target, shape, classes, make_real)
+        made = _made_on_meta(component, given)
+        make_real = (lambda: _made_on_cpu(component, given)) if _runs_as_tried(config) else None
+        own_model.check(made, component.target, shape, classes, make_real)
         return made
     with runtime.forked_random(torch.device(device)):
         torch.manual_seed(config.seed)
-        made = _instantiate("model", config.model.component, **given)
+        made = _instantiate("model", component, **given)
         init.initialise(made, config.init)
     if load_pretrained and hasattr(made, "load_pretrained"):
         made.load_pretrained()
@@ -345,7 +345,7 @@ def _instantiate(group: str, component: Component, **given: Any) -> Any:
         cause = error.__cause__
         if isinstance(cause, (ValueError, InputError)):
             raise InputError(f"{group}: {cause}") from error
-        reason = _first_line(cause) if cause else _first_sentence(error)
+        reason = _first_line(cause) if cause else " ".join(str(error).split()).partition(". ")[0]
         raise InputError(f"{group}: {component.target} failed: {reason}") from error
     own_parts.check_methods(group, made, component.target)
     return made
@@ -355,13 +355,14 @@ def _check_arguments(group: str, target: Callable[..., Any], component: Componen
     """A typo in an argument, or a value of another type than the target's own annotation, is told by its key."""
     arguments = {name: value for name, value in component.arguments.items() if not name.startswith("_")}
     signature = inspect.signature(target)
+    for name in arguments.keys() & given.keys():
+        raise InputError(f"{group}.{name}: is what deepexp gives to {component.target}; leave it out of its YAML")
+    bind = signature.bind_partial if component.arguments.get("_partial_") else signature.bind
     try:
-        if component.arguments.get("_partial_"):
-            signature.bind_partial(**arguments, **given)
-        else:
-            signature.bind(**arguments, **given)
+        bind(**arguments, **given)
     except TypeError as error:
-        raise InputError(f"{group}: {component.target}: {error}") from None
+        more = f" (deepexp gives it {' and '.join(given)})" if given else ""
+        raise InputError(f"{group}: {component.target}: {error}{more}") from None
     check_types(group, component)
 
 
@@ -389,11 +390,6 @@ def _under(key: str, error: Exception) -> str:
     """The lines of an error, each beginning with the key that it is about."""
     lines = str(error).splitlines() if isinstance(error, ValueError) else [_first_line(error)]
     return "\n".join(line if line.startswith(key) else f"{key}: {line}" for line in lines)
-
-
-def _first_sentence(error: BaseException) -> str:
-    """Of a text that is broken into lines."""
-    return " ".join(str(error).split()).partition(". ")[0]
 
 
 def _first_line(error: BaseException) -> str:

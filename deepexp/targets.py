@@ -25,6 +25,8 @@ def find(name: str) -> Callable[..., Any]:
         raise ImportError(_reason(name, error.__cause__ or error)) from error
     finally:
         hydras.disabled = was_disabled
+    if not callable(found):
+        raise ImportError(f"it is {kind(found)}, and a class or function is needed")
     changed = _changed(name)
     if changed:
         raise ImportError(changed)
@@ -77,8 +79,9 @@ def told(error: BaseException) -> str:
 
 
 def kind(found: object) -> str:
-    """`a tuple`, `None`: what something is that was to be something else."""
-    return "None" if found is None else f"a {type(found).__name__}"
+    """`a tuple`, `an int`, `None`: what something is that was to be something else."""
+    name = type(found).__name__
+    return "None" if found is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
 def _is_the_users(file: Path) -> bool:

@@ -46,6 +46,10 @@ class TwoInputs(Net):
     def forward(self, x, y):
         return super().forward(x)
 
+class NoShape(Net):
+    def __init__(self, *, classes):
+        super().__init__(shape=(1, 28, 28), classes=classes)
+
 class Auxiliary(Net):
     def forward(self, x):
         return (super().forward(x), x) if self.training else super().forward(x)
@@ -123,6 +127,7 @@ def test_one_that_gives_logits_is_trained(here, name):
         ("Narrow", r"their_model.Narrow fails for two pictures of 1×28×28: their_model.py:12: RuntimeError: mat1 and"),
         ("TwoInputs", "fails for two pictures of 1×28×28: TypeError: TwoInputs.forward() missing 1 required"),
         ("Auxiliary", "gives a tuple for two pictures in training mode; a float tensor of shape (2, 10) is needed"),
+        ("NoShape", "NoShape: got an unexpected keyword argument 'shape' (deepexp gives it shape and classes)"),
         ("Lazy", "model._target_: their_model.Lazy has a lazy layer (fc.weight), whose size is open; set its size, or"),
         ("Bare", "model._target_: their_model.Bare has no parameters, so there is nothing to train"),
         ("NoModule", "model._target_: their_model.NoModule gives a NoModule, and a torch.nn.Module is needed"),
@@ -145,3 +150,12 @@ def test_a_failure_in_it_names_the_place(here, capsys):
     assert cli.main(["train", "model=Fails", *SMALL]) == 1
     place = next(number for number, line in enumerate(MODULE.splitlines(), 1) if "too many" in line)
     assert f"their_model.py:{place}: ValueError: too many" in "".join(capsys.readouterr())
+
+
+def test_what_deepexp_gives_is_not_for_its_yaml(here, capsys):
+    with (here / "conf" / "model" / "Net.yaml").open("a") as file:
+        file.write("classes: 10\n")
+    assert cli.main(["train", "model=Net", *SMALL]) == 2
+    assert capsys.readouterr().err == (
+        "deepexp: model.classes: is what deepexp gives to their_model.Net; leave it out of its YAML\n"
+    )

@@ -44,6 +44,8 @@ def test_what_lies_beside_conf_is_found(here):
         ("their_missing.Net", "their_missing.py:2: ModuleNotFoundError: No module named 'no_such_module'"),
         ("their_package.net.Net", "their_package/net.py:1: ModuleNotFoundError: No module named 'no_such_module'"),
         ("their_typo.Net", "their_typo.py:1: SyntaxError: expected ':'"),
+        ("their_fine", "it is a module, and a class or function is needed"),
+        ("their_fine.Net.kind", "it is an int, and a class or function is needed"),
         ("their_error.Net", "their_error.py:2: ZeroDivisionError: division by zero"),
         ("their_json.Net", "their_json.py:2: JSONDecodeError: Expecting value: line 1 column 1 (char 0)"),
     ],

@@ -98,7 +98,7 @@ def _check_name(name: str) -> None:
     names = models.list_models(module=models)
     if name not in names:
         raise ValueError(
-            f"name: {name!r} is no image classifier of torchvision{did_you_mean(name, names)}; "
+            f"name: {name!r} is no image classifier of torchvision{did_you_mean(str(name), names)}; "
             f"the {len(names)} that there are: https://docs.pytorch.org/vision/stable/models.html#classification"
         )
 

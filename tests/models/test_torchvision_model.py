@@ -94,6 +94,7 @@ def test_dropout_goes_where_the_network_has_it():
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        ({"name": 18}, r"^name: 18 is no image classifier of torchvision"),
         ({"name": "resnt18"}, r"^name: 'resnt18' is no .*did you mean 'resnet18'"),
         ({"name": "fcn_resnet50"}, r"^name: 'fcn_resnet50' is no image classifier"),
         ({"name": "alexnet"}, r"^shape: pictures of 32x32 do not fit alexnet .*it takes 64, 96, .*data\.resize"),
