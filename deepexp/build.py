@@ -38,6 +38,7 @@ from deepexp.optim.groups import check_arguments, check_group_options, parameter
 from deepexp.schema import Component, TrainConfig, refusal
 from deepexp.step import Objective, Precision, Step
 from deepexp.trainer import Parts
+from deepexp.units import counted
 from deepexp.updates import EagerUpdates
 
 if TYPE_CHECKING:
@@ -71,7 +72,7 @@ def input_shape(config: TrainConfig, info: DataInfo) -> Shape:
         height, width = wanted.height or height, wanted.width or width
     if wanted.channels not in (None, channels) and channels != 1:
         raise InputError(
-            f"model: takes {wanted.channels} channel(s), and the pictures have {channels}; "
+            f"model: takes {counted(wanted.channels, 'channel')}, and the pictures have {channels}; "
             f"choose another model or other data (only one channel can be repeated)"
         )
     return wanted.channels or channels, height, width

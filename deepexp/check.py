@@ -20,6 +20,7 @@ from deepexp.data.source import DataInfo, Source
 from deepexp.errors import InputError
 from deepexp.optim.freeze import FreezePlan
 from deepexp.schema import Problems, TrainConfig
+from deepexp.units import counted
 
 T = TypeVar("T")
 
@@ -89,7 +90,7 @@ def _hangs_on(line: str, wrong: Collection[str]) -> bool:
     return (
         any(re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", line) for key in wrong)
         or (line.startswith("schedule:") and not _LENGTHS.isdisjoint(wrong))
-        or ("samples" in line and not _SIZES.isdisjoint(wrong))
+        or ("sample" in line and not _SIZES.isdisjoint(wrong))
     )
 
 
@@ -190,7 +191,8 @@ def _check_combinations(
     """Add what does not go together although each part is allowed."""
     if samples is not None and config.batch_size != "full" and config.batch_size > samples:
         problems.add(
-            f"batch_size: {config.batch_size} is more than the {samples} training samples; at most {samples}, or full"
+            f"batch_size: {config.batch_size} is more than the {counted(samples, 'training sample')}; "
+            f"at most {samples}, or full"
         )
     if config.precision in ("tf32", "fp16") and device is not None and device.type != "cuda":
         problems.add(
@@ -200,7 +202,8 @@ def _check_combinations(
         problems.add(f"cuda_graph: true is for CUDA devices, and this run is on {device.type}; use auto or false")
     if samples and config.batch_size != "full" and config.batch_size <= samples < config.accumulate * config.batch_size:
         together = config.accumulate * config.batch_size
-        problems.add(f"accumulate: an update of {together} samples is more than the {samples} training samples")
+        there = counted(samples, "training sample")
+        problems.add(f"accumulate: an update of {together:,} samples is more than the {there}")
     if config.batch_size == 1 and model is not None and any(isinstance(m, nn.BatchNorm1d) for m in model.modules()):
         problems.add("batch_size: 1 leaves batch normalisation of a linear layer nothing to compare; at least 2")
     if uses_batch_norm(model):

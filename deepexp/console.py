@@ -22,7 +22,7 @@ from typing import Literal
 from deepexp.epochtable import EpochTable
 from deepexp.metrics import EpochMetrics, Summary
 from deepexp.terminal import StatusLine, Stream, line_with_bar, printable
-from deepexp.units import amount, clock, duration, percent
+from deepexp.units import amount, clock, counted, duration, percent
 
 Mode = Literal["auto", "plain", "quiet"]
 
@@ -154,11 +154,11 @@ class Console:
         self._end_progress()
         errors = f"{summary.test_errors:,} of {summary.test_samples:,}"
         result = f"test error {percent(summary.test_error_rate)} ({errors})"
-        epochs = f"{summary.epochs} epoch{'' if summary.epochs == 1 else 's'}"
+        epochs = counted(summary.epochs, "epoch")
         if early:
-            epochs = f"{summary.epochs} of {self._horizon.epochs} epochs ({early})"
+            epochs = f"{summary.epochs} of {counted(self._horizon.epochs, 'epoch')} ({early})"
         if summary.epochs == 0:
-            epochs = f"{summary.steps:,} update{'' if summary.steps == 1 else 's'} ({early})"
+            epochs = f"{counted(summary.steps, 'update')} ({early})"
         took = f"after {epochs}, {duration(summary.total_seconds)}"
         self.print(f"done: {result} {took}", style="good")
         self.print(f"run directory: {short_path(directory)}")

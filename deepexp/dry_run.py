@@ -14,6 +14,7 @@ from deepexp.console import Console
 from deepexp.schema import TrainConfig
 from deepexp.step import Batch
 from deepexp.trainer import Parts
+from deepexp.units import counted
 
 
 def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) -> None:
@@ -39,9 +40,10 @@ def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) 
     for line in _memory_table(model, parts, data.train.images, kept):
         console.print(line)
     console.print("")
-    console.print(f"{len(plan.updates):,} updates an epoch, {plan.total_steps:,} in all")
+    console.print(f"{counted(len(plan.updates), 'update')} an epoch, {plan.total_steps:,} in all")
     console.print(
-        f"one batch of {len(labels)}: loss {loss:.4f}, {errors} errors, {1000 * seconds:.1f} ms (the first is slow)"
+        f"one batch of {len(labels)}: loss {loss:.4f}, {counted(errors, 'error')}, "
+        f"{1000 * seconds:.1f} ms (the first is slow)"
     )
     console.print("dry run: nothing was trained or written")
     parts.close()

@@ -18,7 +18,7 @@ from deepexp.data.memory import available_bytes
 from deepexp.optim.freeze import FreezePlan
 from deepexp.runtime import available_cores
 from deepexp.step import Precision, Step
-from deepexp.units import amount
+from deepexp.units import amount, counted
 
 log = logging.getLogger(__name__)
 
@@ -83,7 +83,7 @@ def arrange(
     share = _share_of_memory(step.precision.device)
     if reason is None and share is not None and needed > share / 2:
         reason = f"{amount(needed, 'B')} are more than half of the memory for this run, {amount(share, 'B')}"
-    choice = f"yes, {amount(needed, 'B')} for {frozen} epochs" if reason is None else f"no, {reason}"
+    choice = f"yes, {amount(needed, 'B')} for {counted(frozen, 'epoch')}" if reason is None else f"no, {reason}"
     log.info("keep what the frozen layers (%s) give instead of computing it in each epoch: %s", name, choice)
     return FrozenFeatures(step, loaders, frozen if reason is None else 0, choice)
 

@@ -18,6 +18,7 @@ import torch
 
 from deepexp import control_group, waiting
 from deepexp.errors import InputError
+from deepexp.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -48,7 +49,7 @@ def choose_device(name: str) -> torch.device:
     if device.type == "cuda":
         index = device.index or 0
         if index >= cuda_devices:
-            found = f"{cuda_devices} CUDA device(s)" if cuda_devices else "no CUDA device"
+            found = counted(cuda_devices, "CUDA device") if cuda_devices else "no CUDA device"
             raise InputError(f"device: {name!r} is not there ({found}); allowed here: {', '.join(allowed)}")
         return torch.device("cuda", index)
     if device.type == "cpu" or (device.type == "mps" and has_mps):
@@ -61,8 +62,7 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cuda":
         return f"{device} ({torch.cuda.get_device_name(device)})"
     if device.type == "cpu":
-        threads = torch.get_num_threads()
-        return f"cpu ({threads} thread{'s' if threads != 1 else ''})"
+        return f"cpu ({counted(torch.get_num_threads(), 'thread')})"
     return str(device)
 
 

@@ -41,6 +41,12 @@ def amount(number: float, unit: str = "") -> str:
     return f"{number:.0f} B"
 
 
+def counted(number: int, thing: str) -> str:
+    """`1 run`, `1,438 samples`, `2 classes`: so many of a thing, which is named in the singular."""
+    ending = "" if number == 1 else "es" if thing.endswith("s") else "s"
+    return f"{number:,} {thing}{ending}"
+
+
 def age(seconds: float) -> str:
     """`40 s`, `5 min`, `3 h`, `12 d`: how long ago something was, in the largest unit of which there are two."""
     for size, unit in ((86_400, "d"), (3_600, "h"), (60, "min")):

@@ -49,7 +49,7 @@ def test_the_modules_are_found():
 # Whatever a room may know of deepexp; nothing of it imports back.
 MAY_KNOW = {
     "models": ["models", "errors", "suggest", "console", "storage"],
-    "data": ["data", "control_group", "errors", "suggest", "console", "orphans", "runtime", "storage"],
+    "data": ["data", "control_group", "errors", "suggest", "console", "orphans", "runtime", "storage", "units"],
     "optim": ["optim", "errors", "suggest"],
     "schema": ["errors", "suggest"],
     "errors": [],
@@ -66,7 +66,7 @@ MAY_KNOW = {
     ],
     "compiled": [],
     "step": ["compiled", "data", "errors", "models", "optim", "runtime", "schema"],
-    "runtime": ["control_group", "errors", "waiting"],
+    "runtime": ["control_group", "errors", "units", "waiting"],
     "control_group": [],
     "waiting": ["startup"],
     "startup": [],

@@ -1,6 +1,6 @@
 import pytest
 
-from deepexp.units import amount, clock, duration, percent
+from deepexp.units import amount, clock, counted, duration, percent
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,20 @@ from deepexp.units import amount, clock, duration, percent
 )
 def test_duration(seconds, text):
     assert duration(seconds) == text
+
+
+@pytest.mark.parametrize(
+    ("number", "thing", "text"),
+    [
+        (0, "run", "0 runs"),
+        (1, "run", "1 run"),
+        (1438, "training sample", "1,438 training samples"),
+        (1, "class", "1 class"),
+        (2, "class", "2 classes"),
+    ],
+)
+def test_counted(number, thing, text):
+    assert counted(number, thing) == text
 
 
 def test_clock():

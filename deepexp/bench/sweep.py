@@ -26,6 +26,7 @@ from deepexp.console import Progress, progress
 from deepexp.errors import InputError, RunFailed
 from deepexp.overrides import quote, quote_paths
 from deepexp.text_table import Table
+from deepexp.units import counted
 
 FORMAT = 1
 SWEEP = "deepexp train -m"
@@ -63,8 +64,8 @@ class Report:
 
     def lines(self) -> Iterator[str]:
         """For people: a row for each way."""
-        yield f"{self.runs} runs: {' '.join(self.overrides)}"
-        yield f"{os.cpu_count()} cores, torch {provenance.versions()['torch']}"
+        yield f"{counted(self.runs, 'run')}: {' '.join(self.overrides)}"
+        yield f"{counted(os.cpu_count() or 1, 'core')}, torch {provenance.versions()['torch']}"
         yield ""
         header = ("", "wall time", "a run", "sweep / this", "rounds")
         yield from Table(header, list(self._rows()), numeric=frozenset(range(1, len(header)))).lines()
@@ -75,7 +76,7 @@ class Report:
         """The wall time of every way."""
         bars = [Bar(SWEEP, self.figures[SWEEP])]
         bars += [Bar(way, self.figures[way], self._ratio(way)) for way in self._others()]
-        return [Chart(f"wall time of {self.runs} runs", bars)]
+        return [Chart(f"wall time of {counted(self.runs, 'run')}", bars)]
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
         for way, seconds in self.figures.items():

@@ -38,6 +38,7 @@ from deepexp.schema import key
 from deepexp.storage import write_atomically
 from deepexp.suggest import did_you_mean
 from deepexp.terminal import Stream
+from deepexp.units import counted
 
 
 @dataclass
@@ -62,7 +63,9 @@ def main(argv: Sequence[str]) -> int:
     out = Stream(sys.stdout, is_everything=True)
     out.write("\n".join(text.lines(report, out.width if out.is_terminal else None)) + "\n\n")
     pictures = sum(path.suffix in (".png", ".svg") for path in written)
-    out.write(f"report: {shown(directory / 'report.html')} (with table.csv, table.md and {pictures} pictures)\n")
+    out.write(
+        f"report: {shown(directory / 'report.html')} (with table.csv, table.md and {counted(pictures, 'picture')})\n"
+    )
     return 0
 
 

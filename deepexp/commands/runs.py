@@ -36,7 +36,7 @@ from deepexp.schema import key
 from deepexp.suggest import did_you_mean
 from deepexp.terminal import Stream, printable
 from deepexp.text_table import Table
-from deepexp.units import age, amount, percent
+from deepexp.units import age, amount, counted, percent
 
 DEFAULT = Path("outputs")
 OLD = "30d"
@@ -174,7 +174,7 @@ def _prune(plan: Sequence[prune.Pruning], older_than: str, *, confirmed: bool) -
             freed += pruning.frees_bytes
         except (InputError, OSError) as error:
             problems.append(f"{shown(pruning.run.path.absolute())}: its checkpoints were not removed: {error}")
-    print(f"removed from {len(plan) - len(problems):,} of {len(plan):,} runs: {amount(freed, 'B')}")
+    print(f"removed from {len(plan) - len(problems):,} of {counted(len(plan), 'run')}: {amount(freed, 'B')}")
     if problems:
         raise RunFailed("\n".join(problems))
     return 0
@@ -191,7 +191,7 @@ def _plan_lines(plan: Sequence[prune.Pruning], older_than: str) -> Iterator[str]
     old = sum(pruning.is_all for pruning in plan)
     if old:
         yield f"{old:,} of them ended more than {older_than} ago and would keep none: no model to load or go on from"
-    yield f"{len(plan):,} runs, {amount(sum(pruning.frees_bytes for pruning in plan), 'B')} in all"
+    yield f"{counted(len(plan), 'run')}, {amount(sum(pruning.frees_bytes for pruning in plan), 'B')} in all"
 
 
 def _asked() -> bool:

@@ -18,6 +18,7 @@ from deepexp.data.source import DataInfo, Shape, Source, Split
 from deepexp.data.stratified import stratified_choice
 from deepexp.errors import InputError
 from deepexp.runtime import derive_seed
+from deepexp.units import counted
 
 Normalise = Literal["channel", "scalar", "none"]
 
@@ -52,7 +53,9 @@ def training_samples(info: DataInfo, subset: int | None, replicate: int, val_fra
     """
     left = info.train_samples - _validation_samples(info.train_samples, val_fraction)
     if subset is not None and subset > left:
-        raise InputError(f"data.subset: {subset} is more than the {left} training samples; at most {left}, or null")
+        raise InputError(
+            f"data.subset: {subset} is more than the {counted(left, 'training sample')}; at most {left}, or null"
+        )
     return (left if subset is None else subset) * replicate
 
 
@@ -102,7 +105,7 @@ def _validation_samples(samples: int, val_fraction: float) -> int:
         return 0
     count = round(samples * val_fraction)
     if not 0 < count < samples:
-        share = f"{val_fraction} of {samples} samples"
+        share = f"{val_fraction} of {counted(samples, 'sample')}"
         raise InputError(f"val_fraction: {share} is {count}; at least 1, and not all, are needed")
     return count
 
@@ -140,7 +143,7 @@ def _checked(split: Split, name: str, info: DataInfo) -> Split:
     pictures = len(images) if split.rows is None else len(split.rows)
     if split.shape != info.shape or not pictures == len(labels) == expected or expected == 0:
         raise InputError(
-            f"{name} data: {pictures} pictures of shape {split.shape} with {len(labels)} labels; "
+            f"{name} data: {counted(pictures, 'picture')} of shape {split.shape} with {counted(len(labels), 'label')}; "
             f"announced were {expected} of shape {info.shape} (at least one)"
         )
     if labels.min() < 0 or labels.max() >= len(info.classes):
@@ -158,7 +161,8 @@ def _check_rows(rows: Tensor, pictures: int, name: str) -> None:
         raise InputError(f"{name} data: rows {rows.dtype} {tuple(rows.shape)}; needed is int64 (samples,)")
     if len(rows) and not 0 <= rows.min() <= rows.max() < pictures:
         raise InputError(
-            f"{name} data: rows from {rows.min()} to {rows.max()}; of {pictures} pictures 0 to {pictures - 1} are there"
+            f"{name} data: rows from {rows.min()} to {rows.max()}; "
+            f"of {counted(pictures, 'picture')} 0 to {pictures - 1} are there"
         )
 
 
@@ -173,7 +177,7 @@ def _check_classes(train: Split, test: Split, info: DataInfo) -> None:
     untrained = ((trained == 0) & (tested > 0)).nonzero().flatten().tolist()
     if untrained:
         names = ", ".join(info.classes[label] for label in untrained[:8])
-        raise InputError(f"test data: {len(untrained)} class(es) have no training samples ({names})")
+        raise InputError(f"test data: no training samples of {counted(len(untrained), 'class')} ({names})")
 
 
 def _chunks(split: Split) -> Iterator[np.ndarray]:

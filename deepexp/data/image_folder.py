@@ -13,6 +13,7 @@ from deepexp.data import picture_cache
 from deepexp.data.decode import channels_and_size
 from deepexp.data.folder_scan import Listing, scan
 from deepexp.data.source import DataInfo, Shape, Split
+from deepexp.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -77,5 +78,5 @@ class ImageFolder:
         untested = set(range(len(listing.classes))) - {file.label for file in listing.test}
         if untested:
             names = ", ".join(listing.classes[label] for label in sorted(untested)[:8])
-            log.warning("%s: %d class(es) have no test pictures (%s)", self._root, len(untested), names)
+            log.warning("%s: no test pictures of %s (%s)", self._root, counted(len(untested), "class"), names)
         return picture_cache.open_or_build(self._root, listing, self._shape, self._cache, self._kept_out_of)

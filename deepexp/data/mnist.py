@@ -19,6 +19,7 @@ import torch
 from deepexp.data.download import check_download, check_root, fetch
 from deepexp.data.source import DataInfo, Split
 from deepexp.errors import InputError
+from deepexp.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -103,7 +104,10 @@ class IdxSource:
         images_path, images = self._read(f"{part}-images-idx3-ubyte", dimensions=3)
         labels_path, labels = self._read(f"{part}-labels-idx1-ubyte", dimensions=1)
         if len(images) != len(labels):
-            raise InputError(f"{labels_path}: {len(labels)} labels, and {images_path} has {len(images)} pictures")
+            raise InputError(
+                f"{labels_path}: {counted(len(labels), 'label')}, "
+                f"and {images_path} has {counted(len(images), 'picture')}"
+            )
         classes = len(self._published.classes)
         if labels.max() >= classes:
             raise InputError(f"{labels_path}: holds the label {labels.max()}; 0 to {classes - 1} are allowed")
@@ -159,7 +163,7 @@ def _parse(path: Path, content: np.ndarray, dimensions: int) -> np.ndarray:
 
 def _header(path: Path, start: bytes, dimensions: int) -> tuple[int, ...]:
     if len(start) < 4 + 4 * dimensions or start[:4] != bytes([0, 0, 8, dimensions]):
-        raise InputError(_damaged(path, f"it does not begin as an IDX file of {dimensions} dimension(s) does"))
+        raise InputError(_damaged(path, f"it does not begin as an IDX file of {counted(dimensions, 'dimension')} does"))
     shape = struct.unpack(f">{dimensions}I", start[4:])
     if min(shape) == 0:
         raise InputError(_damaged(path, f"its header promises an empty array {shape}"))

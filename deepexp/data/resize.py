@@ -7,6 +7,7 @@ from torch.nn import functional as F
 from deepexp.data.memory import available_bytes
 from deepexp.data.source import Shape, Split
 from deepexp.errors import InputError
+from deepexp.units import counted
 
 _CHUNK_BYTES = 1 << 24
 
@@ -21,7 +22,8 @@ def fit(split: Split, shape: Shape) -> Split:
     channels, height, width = shape
     if channels != split.shape[0] and split.shape[0] != 1:
         raise InputError(
-            f"the model takes {channels} channel(s), the data have {split.shape[0]}; only a single one can be repeated"
+            f"the model takes {counted(channels, 'channel')}, the data have {split.shape[0]}; "
+            "only a single one can be repeated"
         )
     pictures = len(split)
     _check_memory(pictures, shape)
@@ -45,6 +47,7 @@ def _check_memory(pictures: int, shape: Shape) -> None:
     available = available_bytes(torch.device("cpu"))
     if available is not None and needed > available:
         raise InputError(
-            f"{pictures} pictures resized to {height}×{width} need {needed / 1e9:.1f} GB and {available / 1e9:.1f} GB "
-            f"are available; take fewer (data.subset), or a smaller size (data.resize; data.size of an image folder)"
+            f"{counted(pictures, 'picture')} resized to {height}×{width} need {needed / 1e9:.1f} GB "
+            f"and {available / 1e9:.1f} GB are available; "
+            f"take fewer (data.subset), or a smaller size (data.resize; data.size of an image folder)"
         )

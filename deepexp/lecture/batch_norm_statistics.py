@@ -11,6 +11,7 @@ from torch import Tensor, nn
 
 from deepexp import plotting
 from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
+from deepexp.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -72,7 +73,7 @@ def demonstrate(
         text="In training each column is brought to the mean β and the deviation γ by the statistics of the batch, so "
         "that a sample's output depends on its company. At test the running averages stand in their place, and the "
         "layer is a fixed scaling of each column.",
-        tables=(table(header, rows, f"{samples:,} samples"), table(("check", "value"), checks, "In float64")),
+        tables=(table(header, rows, counted(samples, "sample")), table(("check", "value"), checks, "In float64")),
         pictures=(
             Picture(
                 "batch_norm_statistics",

@@ -15,6 +15,7 @@ from deepexp.data.digits import Digits
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
 from deepexp.models.blocks import check_dropout
 from deepexp.models.mnist_net import MnistNet
+from deepexp.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -42,7 +43,7 @@ def demonstrate(
         text="Each look at a sample gets a mask of its own. What is kept is multiplied by 1/(1−p), so that the mean is "
         "that without dropout; a single value scatters around it, the more the larger p. Two looks at one sample "
         f"differ by {switched['training']:.0%} in training mode and by {switched['test']:.0%} in test mode.",
-        tables=(table(header, rows, f"Over {draws:,} masks"),),
+        tables=(table(header, rows, f"Over {counted(draws, 'mask')}"),),
         pictures=(
             Picture(
                 "dropout_mask",

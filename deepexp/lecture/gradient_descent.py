@@ -16,7 +16,7 @@ from deepexp.data.digits import Digits
 from deepexp.data.order import Order, batch_bounds, epoch_order
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
 from deepexp.text_table import Table
-from deepexp.units import percent
+from deepexp.units import counted, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -64,9 +64,9 @@ def demonstrate(
     }
     return Demonstration(
         title="From gradient descent to mini-batches",
-        text=f"After as many looks at the data ({epochs} epochs), mini-batches have made more updates than all samples "
-        "at once and are further down. A single sample gives the noisiest direction, so that its loss jumps. After as "
-        "many updates a larger batch is no worse, but each of its updates costs more.",
+        text=f"After as many looks at the data ({counted(epochs, 'epoch')}), mini-batches have made more updates than "
+        "all samples at once and are further down. A single sample gives the noisiest direction, so that its loss "
+        "jumps. After as many updates a larger batch is no worse, but each of its updates costs more.",
         tables=(
             table(("batch", "updates", "training loss", "training errors"), rows, f"Learning rate {lr:g}"),
             _equivalences(facts),

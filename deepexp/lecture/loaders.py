@@ -15,6 +15,7 @@ from deepexp.data.order import batch_bounds, epoch_order
 from deepexp.data.resident import ResidentLoader
 from deepexp.data.streamed import StreamedLoader
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
+from deepexp.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -54,10 +55,10 @@ def demonstrate(
     slowest = min(speeds, key=lambda name: speeds[name])
     return Demonstration(
         title="Data that fit in memory, and data that do not",
-        text=f"For {len(data.train):,} samples of 1×28×28 in batches of {batch_size:,} on {where}, what lies on the "
-        f"device comes {speeds['resident'] / speeds[slowest]:.1f} times as fast as from “{slowest}”. All give the same "
-        "batches for the same seed, so that the choice is one of memory and not of results.",
-        tables=(table(header, rows, f"Loading alone, medians of {epochs} epochs in turns"),),
+        text=f"For {counted(len(data.train), 'sample')} of 1×28×28 in batches of {batch_size:,} on {where}, what lies "
+        f"on the device comes {speeds['resident'] / speeds[slowest]:.1f} times as fast as from “{slowest}”. All give "
+        "the same batches for the same seed, so that the choice is one of memory and not of results.",
+        tables=(table(header, rows, f"Loading alone, medians of {counted(epochs, 'epoch')} in turns"),),
         pictures=(Picture("loaders", _draw(speeds), "Samples that each loader gives a second."),),
         facts={
             "same_batches": float(all(same.values())),

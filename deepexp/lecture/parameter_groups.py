@@ -10,6 +10,7 @@ from deepexp import build, plotting
 from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
 from deepexp.lecture.optimizers import config_of
 from deepexp.optim.groups import parameter_groups
+from deepexp.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -43,8 +44,10 @@ def demonstrate(*, lr: float = 0.05, steps: int = 3, seed: int = 0) -> Demonstra
         text="Each group moves by its own rule: the convolutions a tenth as far as the linear weights, the biases "
         "without momentum. A pattern that takes no parameter is an error and not a rule without effect: "
         f"“{unmatched(model)}”",
-        tables=(table(header, rows, f"{steps} steps under a gradient of 1 everywhere, {RULES}"),),
-        pictures=(Picture("parameter_groups", _draw(moved), f"How far each parameter moved in {steps} steps."),),
+        tables=(table(header, rows, f"{counted(steps, 'step')} under a gradient of 1 everywhere, {RULES}"),),
+        pictures=(
+            Picture("parameter_groups", _draw(moved), f"How far each parameter moved in {counted(steps, 'step')}."),
+        ),
         facts=facts,
     )
 

@@ -46,7 +46,7 @@ class TorchvisionModel(nn.Module):
         if not isinstance(pretrained, bool):
             raise ValueError(f"pretrained: {pretrained!r} is neither true nor false, the choices of model=torchvision")
         if shape[0] != 3:
-            raise ValueError(f"shape: pictures of {shape[0]} channel(s) do not fit {name}, which takes 3")
+            raise ValueError(f"shape: {name} takes 3 channels, and the pictures have {shape[0]}")
         self.name = name
         self.pretrained = pretrained
 

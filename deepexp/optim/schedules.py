@@ -202,6 +202,6 @@ def _check_number(name: str, value: float, minimum: float = 0) -> None:
 def _check_fit(warmup: int | float, total_steps: int) -> None:
     if _steps(warmup, total_steps) > total_steps:
         raise ValueError(
-            f"warmup: {warmup} updates are more than the run's {total_steps};"
+            f"warmup: {warmup} is more than all updates of the run, {total_steps:,};"
             " take fewer, or a share of the run such as 0.1"
         )

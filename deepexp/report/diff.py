@@ -8,6 +8,7 @@ from typing import Any
 from deepexp.report.runs import Run
 from deepexp.report.variation import text
 from deepexp.text_table import Table
+from deepexp.units import counted
 
 _CODE_LINES = 200
 _MISSING = "-"
@@ -83,7 +84,9 @@ def _code(run: Run) -> dict[str, Any]:
     changes = git.get("diff")
     return {
         "commit": git.get("commit") or "none: not in a git checkout",
-        "uncommitted changes": f"{len(changes.splitlines())} lines" if isinstance(changes, str) and changes else "none",
+        "uncommitted changes": counted(len(changes.splitlines()), "line")
+        if isinstance(changes, str) and changes
+        else "none",
     }
 
 
@@ -104,4 +107,4 @@ def _code_lines(first: Run, second: Run) -> Iterator[str]:
     lines = list(difflib.unified_diff(diffs[0], diffs[1], first.name, second.name, lineterm="", n=1))
     yield from lines[:_CODE_LINES]
     if len(lines) > _CODE_LINES:
-        yield f"… and {len(lines) - _CODE_LINES:,} more lines"
+        yield f"… and {counted(len(lines) - _CODE_LINES, 'more line')}"

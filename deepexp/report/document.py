@@ -16,6 +16,7 @@ from deepexp.report.plots.plot import Missing, Plot
 from deepexp.report.runs import DONE, FAILED, INTERRUPTED, RUNNING, STATUSES, Run
 from deepexp.report.variation import text
 from deepexp.text_table import Table
+from deepexp.units import counted
 
 _SMALLEST_MATRIX = 3  # comparisons from which on a matrix is easier to read than sentences
 _MOST_IN_MATRIX = 12  # groups
@@ -70,17 +71,17 @@ def _counted(runs: Sequence[Run]) -> str:
     """`16 runs: 15 done, 1 failed`."""
     numbers = [(sum(run.status == status for run in runs), status) for status in STATUSES]
     states = ", ".join(f"{number:,} {status}" for number, status in numbers if number)
-    return f"{len(runs):,} run{'s' if len(runs) > 1 else ''}: {states}"
+    return f"{counted(len(runs), 'run')}: {states}"
 
 
 def _summary(made: Page, report: Report) -> None:
     for sentence in (report.naming, report.best):
         if sentence:
             made.paragraph(sentence)
-    for note, counted in _notes(report.notes):
+    for note, listed in _notes(report.notes):
         made.note(note, "warning")
-        if counted:
-            made.bullets(counted)
+        if listed:
+            made.bullets(listed)
     made.heading("Results")
     if report.group_table is not None:
         _table(made, report.group_table)
@@ -202,7 +203,7 @@ def _provenance(made: Page, runs: Sequence[Run]) -> None:
             counts = values.setdefault(name, {})
             counts[value] = counts.get(value, 0) + 1
     rows = [
-        [name, value if counts == {value: len(runs)} else f"{value} ({number:,} of {len(runs):,} runs)"]
+        [name, value if counts == {value: len(runs)} else f"{value} ({number:,} of {counted(len(runs), 'run')})"]
         for name, counts in values.items()
         for value, number in counts.items()
     ]

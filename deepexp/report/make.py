@@ -9,6 +9,7 @@ from deepexp.report.diff import difference
 from deepexp.report.model import Report
 from deepexp.report.runs import DONE, Reading, Run, read
 from deepexp.report.steps_to import steps_to
+from deepexp.units import counted
 
 
 def make(paths: Sequence[Path], *, baseline: str | None = None, diff: bool = False) -> Report:
@@ -50,7 +51,7 @@ def _title(runs: Sequence[Run], keys: Sequence[str]) -> str:
         return runs[0].name
     more = len(keys) - variation.MOST_NAMED
     what = [*keys[: variation.MOST_NAMED], f"{more} more"] if more > 0 else keys
-    return f"{' × '.join(what) or 'seed'}, {len(runs):,} runs"
+    return f"{' × '.join(what) or 'seed'}, {counted(len(runs), 'run')}"
 
 
 def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Reading) -> list[str]:
@@ -58,10 +59,16 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
     missing = table.failures(runs)
     if missing:
         have = "has" if len(missing) == 1 else "have"
-        notes += [f"{len(missing):,} of {len(runs):,} runs {have} no result:", *(f"  {line}" for line in missing)]
+        notes += [
+            f"{len(missing):,} of {counted(len(runs), 'run')} {have} no result:",
+            *(f"  {line}" for line in missing),
+        ]
     if reading.not_started:
-        jobs = "1 job has" if len(reading.not_started) == 1 else f"{len(reading.not_started):,} jobs have"
-        notes += [f"{jobs} no run:", *(f"  {line}" for line in reading.not_started)]
+        have = "has" if len(reading.not_started) == 1 else "have"
+        notes += [
+            f"{counted(len(reading.not_started), 'job')} {have} no run:",
+            *(f"  {line}" for line in reading.not_started),
+        ]
     short = [group.label for group in groups if group.done and len(group.done) < len(group.runs)]
     if short:
         notes.append(f"Means are over the seeds that came to a result, not all of them, for {'; '.join(short)}.")

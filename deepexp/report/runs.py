@@ -25,6 +25,7 @@ from deepexp.metrics import EpochMetrics, Summary
 from deepexp.rundir import FORMAT, RunDirectory
 from deepexp.sweep.ledger import Entry
 from deepexp.sweep.ledger import read as read_ledger
+from deepexp.units import counted
 from deepexp.yaml_file import read_list, read_mapping
 
 log = logging.getLogger(__name__)
@@ -265,10 +266,13 @@ def _check_summary(path: Path, summary: Mapping[str, Any]) -> None:
     _check_types(str(path), summary, Summary)
     errors, samples = summary["test_errors"], summary["test_samples"]
     if not 0 <= errors <= samples or samples == 0:
-        raise InputError(f"{path} is damaged: {errors} test errors of {samples} samples")
+        raise InputError(f"{path} is damaged: {counted(errors, 'test error')} of {counted(samples, 'sample')}")
     rate = summary["test_error_rate"]
     if rate is None or not math.isclose(rate, errors / samples, abs_tol=1e-6):
-        raise InputError(f"{path} is damaged: test_error_rate is {rate}, with {errors} errors of {samples} samples")
+        raise InputError(
+            f"{path} is damaged: test_error_rate is {rate}, "
+            f"with {counted(errors, 'error')} of {counted(samples, 'sample')}"
+        )
 
 
 def _check_types(where: str, content: Any, kind: type) -> None:

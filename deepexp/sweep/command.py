@@ -24,6 +24,7 @@ from deepexp.sweep.foreign import check_sweep
 from deepexp.sweep.jobs import Sweep
 from deepexp.sweep.launcher import JobFailed
 from deepexp.sweep.table import Row
+from deepexp.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -160,6 +161,6 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
     others = len(going_on.ledger.entries) - len(rows)
     if others > 0:
         path = short_path(going_on.directory.path)
-        which = f"{others} other job{'' if others == 1 else 's'}, not asked for any longer, left as before"
+        which = f"{counted(others, 'other job')}, not asked for any longer, left as before"
         console.print(f"{which}: deepexp report {shlex.quote(path)}")
     return rows

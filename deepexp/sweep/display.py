@@ -11,7 +11,7 @@ from typing import Any
 from deepexp.console import Console, short_path
 from deepexp.sweep.worker import Ending, Progress, Task
 from deepexp.terminal import Stream, line_with_bar, printable
-from deepexp.units import clock, duration, percent
+from deepexp.units import clock, counted, duration, percent
 
 _REDRAW_SECONDS = 0.2
 
@@ -35,7 +35,7 @@ class Display:
         self._total += total
         self._done += done
         skipped = f", {done} of them done before" if done else ""
-        self._console.print(f"{total} job{'s' if total != 1 else ''}{skipped}, {slots} at a time")
+        self._console.print(f"{counted(total, 'job')}{skipped}, {slots} at a time")
 
     def started(self, task: Task) -> None:
         """A try has begun."""

@@ -13,7 +13,7 @@ from deepexp.sweep.ledger import State
 from deepexp.sweep.shapes import REPEATED
 from deepexp.terminal import printable
 from deepexp.text_table import Table
-from deepexp.units import duration, mean_percent, percent
+from deepexp.units import counted, duration, mean_percent, percent
 
 _FIGURES = (
     "test_errors",
@@ -114,7 +114,7 @@ def failures(rows: Sequence[Row], directory: str) -> list[str]:
     failed = [row for row in rows if row.state in ("failed", "killed")]
     if not failed:
         return []
-    lines = [f"{len(failed)} of {len(rows)} jobs came to nothing:"]
+    lines = [f"{len(failed)} of {counted(len(rows), 'job')} came to nothing:"]
     for row in failed:
         lines.append(f"  {printable(row.name)}: {_STATES[row.state].lower()}: {printable(str(row.reason))}")
         if row.log:
@@ -128,7 +128,7 @@ def unfinished(rows: Sequence[Row]) -> str | None:
     if not states:
         return None
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
-    return f"{len(states)} of {len(rows)} jobs {'is' if len(states) == 1 else 'are'} not finished: {counts}"
+    return f"{len(states)} of {counted(len(rows), 'job')} {'is' if len(states) == 1 else 'are'} not finished: {counts}"
 
 
 _STATES = {

@@ -199,7 +199,7 @@ def announcing(**changes: object) -> FixedSource:
         (FixedSource(random_split(5, SHAPE, 5), random_split(0, SHAPE, 5), tuple("abcde")), "test data: 0 pictures"),
         (
             FixedSource(random_split(8, SHAPE, 4), random_split(5, SHAPE, 5), tuple("abcde")),
-            r"test data: 1 class\(es\) have no training samples \(e\)",
+            r"test data: no training samples of 1 class \(e\)",
         ),
     ],
 )

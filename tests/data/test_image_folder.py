@@ -218,7 +218,7 @@ def test_class_without_test_pictures_is_told(picture_root: Path, caplog: pytest.
     for path in (picture_root / "test" / "bee").iterdir():
         path.unlink()
     source(picture_root).load()
-    assert "1 class(es) have no test pictures (bee)" in caplog.text
+    assert "no test pictures of 1 class (bee)" in caplog.text
 
 
 def _load(root: Path) -> int:

@@ -39,7 +39,7 @@ def test_nothing_to_do_copies_nothing() -> None:
 
 
 def test_other_numbers_of_channels_are_refused() -> None:
-    with pytest.raises(InputError, match=r"the model takes 1 channel\(s\), the data have 3"):
+    with pytest.raises(InputError, match=r"the model takes 1 channel, the data have 3"):
         fit(random_split(4, (3, 6, 5), 2), (1, 6, 5))
 
 

@@ -11,6 +11,7 @@ from deepexp.report.plots.plot import Missing, Plot, value_axis
 from deepexp.report.plots.series import Styles, styles
 from deepexp.report.runs import DONE, Run
 from deepexp.report.variation import Group
+from deepexp.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -157,7 +158,7 @@ def _left_out(shown: Sequence[Group], groups: Sequence[Group]) -> Iterator[str]:
     """What a reader would miss: runs without a result, epochs that not all runs have."""
     lost = sum(run.status != DONE for group in groups for run in group.runs if group.done)
     if lost:
-        yield f"{lost:,} runs without a result are left out of the means."
+        yield f"Left out of the means: {counted(lost, 'run')} without a result."
     unfinished = [group.label for group in shown if not group.done]
     if unfinished:
         names = "; ".join(unfinished[:3]) + ("; …" if len(unfinished) > 3 else "")

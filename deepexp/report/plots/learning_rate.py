@@ -9,6 +9,7 @@ from deepexp.report.plots.plot import Missing, Plot, log_numbers, needs_log, num
 from deepexp.report.plots.series import styles
 from deepexp.report.runs import CUT_OFF, FAILED
 from deepexp.report.variation import Group, label
+from deepexp.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -78,5 +79,5 @@ def _caption(groups: Sequence[Group], sentence: str) -> str:
     failed = sum(run.status in (FAILED, CUT_OFF) for run in runs)
     caption = "Final test error; a point for each run, lines through the means over seeds."
     if failed:
-        caption += f" × at the top edge: {failed:,} of {len(runs):,} runs failed there and have no result."
+        caption += f" × at the top edge: {failed:,} of {counted(len(runs), 'run')} failed there, without a result."
     return f"{caption} {sentence}".strip()

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING
 from deepexp import plotting
 from deepexp.report.plots.plot import Missing, Plot, literal, needs_log, shortened_labels
 from deepexp.report.steps_to import Reach, StepsTo
+from deepexp.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -55,7 +56,7 @@ def _draw_steps(axis: "Axes", rows: list[Reach], baseline: str) -> None:
             axis.plot([row.steps], [place], "o", color=colour)
         else:
             axis.barh(place, row.steps, height=0.55, color=colour)
-        some = "" if row.reached == row.runs else f" ({row.reached} of {row.runs} runs)"
+        some = "" if row.reached == row.runs else f" ({row.reached} of {counted(row.runs, 'run')})"
         axis.annotate(f"{row.steps:,.0f}{some}", (row.steps, place), (5, 0), textcoords="offset points", va="center",
                       fontsize=9)  # fmt: skip
 

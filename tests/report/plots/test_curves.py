@@ -125,7 +125,7 @@ def test_runs_without_a_result_do_not_pass_silently(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.1, 9.0], "seed": [0, 1]},
                lambda job: NAN if job["optim.lr"] > 1 or job["seed"] else 0.2)  # fmt: skip
     caption = curves.draw(groups(tmp_path)).caption
-    assert "1 runs without a result" in caption
+    assert "Left out of the means: 1 run without a result." in caption
     assert "none of which has a result: optim.lr=9.0" in caption
 
 
