@@ -97,6 +97,8 @@ def unknown_option(group: str, name: object, loader: ConfigLoader) -> str | None
     if isinstance(name, str) and any(source.is_config(f"{group}/{name}") for source in loader.get_sources()):
         return None
     options = loader.get_group_options(group, ObjectType.CONFIG)
+    if not isinstance(name, str) and (word := str(name).lower()) in options:
+        return f"{group}: {word} is read as a value, and not as a name; quote it twice: {group}=\"'{word}'\""
     found = "null" if name is None else repr(name)
     line = f"{group}: {found} is not allowed{did_you_mean(str(name), options)}; one of {', '.join(options)}"
     if isinstance(name, (bool, int, float)):

@@ -70,6 +70,8 @@ def refused(capsys, *words: str, status: int = 2) -> str:
         (["data.subset=5000"], ["data.subset: 5000 is more than the 1,438 training samples; at most 1438"]),
         (["data=synthetic", "data.classes=1"], ["data: the only class is '0', and a model tells at least two apart"]),
         (["hydra.sweeper.samples=3"], ["hydra.sweeper.samples: is for a sweep; add -m"]),
+        (["hydra.run.dir=there"], ["hydra.run.dir: has no effect; output_dir and name say where runs lie"]),
+        (["-m", "hydra.sweep.dir=there", "seed=0,1"], ["hydra.sweep.dir: has no effect; output_dir and name say"]),
         (["hydra/launcher=basic"], ["hydra/launcher: is for a sweep; add -m"]),
         (["resume="], ["resume: is empty; give the directory"]),
         (["-m", "resume="], ["resume: is empty; give the directory"]),

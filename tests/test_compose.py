@@ -328,3 +328,16 @@ class TestSweep:
 
     def test_jobs_that_can_be_composed(self):
         check_jobs("train", expand_sweep("train", ["optim=sgd,adam", "optim.lr=0.1,0.2"]))
+
+
+@pytest.mark.parametrize(("name", "word"), [("18", "18"), ("true", "True"), ("nan", "nan")])
+def test_an_option_whose_name_reads_as_a_value_is_quoted(tmp_path, monkeypatch, name, word):
+    (tmp_path / "conf" / "optim").mkdir(parents=True)
+    (tmp_path / "conf" / "optim" / f"{name}.yaml").write_text("_target_: torch.optim.SGD\n_partial_: true\nlr: 0.1\n")
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError) as caught:
+        compose("train", [f"optim={word}"])
+    assert str(caught.value) == (
+        f"optim: {name} is read as a value, and not as a name; quote it twice: optim=\"'{name}'\""
+    )
+    assert compose("train", [f"optim='{name}'"]).choices["optim"] == name

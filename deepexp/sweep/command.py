@@ -58,6 +58,7 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
     """
     if any(overrides.split(word)[1:] == ("dry_run", "true") for word in words):
         raise InputError("dry_run: shows one run, and -m makes many; leave out -m and the values with commas")
+    compose.check_places(words)
     begun = resumed(words)
     if begun is not None and not is_sweep(begun):
         raise InputError(f"{begun}: is no sweep (it has no sweep.json); leave out -m to go on with a single run")
