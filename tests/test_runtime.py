@@ -112,3 +112,30 @@ def test_the_generator_of_a_gpu_is_put_back() -> None:
         torch.manual_seed(3)
         torch.rand(3, device=device)
     assert torch.equal(torch.cuda.get_rng_state(device), before)
+
+
+def test_threads_and_numeric_modes_are_the_sessions_and_put_back() -> None:
+    def modes() -> tuple[int, str, bool, bool]:
+        backend = torch.backends.cudnn
+        return (
+            torch.get_num_threads(),
+            torch.get_float32_matmul_precision(),
+            backend.allow_tf32,
+            backend.benchmark,
+        )
+
+    at_first = modes()
+    try:
+        torch.set_num_threads(2)
+        torch.set_float32_matmul_precision("medium")
+        for flag in (False, True):
+            torch.backends.cudnn.allow_tf32 = torch.backends.cudnn.benchmark = flag
+            before = modes()
+            for tf32 in (False, True):
+                with runtime.session(torch.device("cpu"), threads=1, deterministic=False, tf32=tf32):
+                    assert modes() == (1, "high" if tf32 else "highest", tf32, True)
+                assert modes() == before
+    finally:
+        torch.set_num_threads(at_first[0])
+        torch.set_float32_matmul_precision(at_first[1])
+        torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = at_first[2:]
