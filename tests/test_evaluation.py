@@ -3,7 +3,7 @@
 import torch
 from torch import nn
 
-from deepexp.evaluation import evaluate
+from deepexp.evaluation import evaluate, score
 from deepexp.step import Precision
 
 
@@ -59,3 +59,32 @@ def test_loss_errors_and_predictions_whatever_the_batch_size():
         assert torch.equal(found.predicted, logits.argmax(1))
     assert torch.equal(model[2].running_mean, statistics)
     assert model.training and model[2].training and not model[3].training
+
+
+class Rounded(nn.Linear):
+    """Gives bfloat16, as a model may that casts by itself."""
+
+    def forward(self, x):
+        return super().forward(x.flatten(1)).bfloat16()
+
+
+def test_the_loss_of_rounded_logits_is_not_rounded():
+    torch.manual_seed(0)
+    model = Rounded(12, 5)
+    images, labels = torch.randn(700, 3, 2, 2), torch.randint(5, (700,))
+    expected = nn.functional.cross_entropy(model(images).double(), labels).item()
+    found = evaluate(model, Batches(images, labels), 700, Precision(torch.device("cpu"), "fp32"), 700)
+    assert abs(found.loss - expected) < 1e-6
+
+
+def test_smaller_batches_are_scored_by_the_same_scorer():
+    """It is the one that a signal ends."""
+    sizes = []
+
+    def scorer(model, loader, order, bounds):
+        sizes.append(bounds[0][1])
+        yield from score(model, loader, order, bounds)
+
+    images, labels = torch.randn(20, 3, 2, 2), torch.randint(5, (20,))
+    evaluate(Hungry(), Batches(images, labels), 20, Precision(torch.device("cpu"), "fp32"), 20, scorer=scorer)
+    assert sizes == [20, 10]

@@ -84,12 +84,14 @@ def test_a_mixed_picture_is_wrong_if_it_is_not_taken_for_what_it_mostly_is():
     assert step([mixed], 3).errors.item() == 1
 
 
-def test_mixed_labels_weigh_as_the_mixture_does():
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+def test_mixed_labels_weigh_as_the_mixture_does(smoothing):
     batch = samples(8)
     partner, share = batch.labels.roll(3), torch.linspace(0, 1, 8)
-    model, step = make()
+    model, step = make(objective=Objective("mean", smoothing))
     logits = model(batch.images).detach().double()
     log_probability = logits - torch.logsumexp(logits, 1, keepdim=True)
+    log_probability = (1 - smoothing) * log_probability + smoothing * log_probability.mean(1, keepdim=True)
     own = -log_probability[torch.arange(8), batch.labels]
     other = -log_probability[torch.arange(8), partner]
     expected = (share * own + (1 - share) * other).mean().item()
@@ -169,6 +171,76 @@ def test_lbfgs_sees_one_function_within_an_update():
     step([batch], 40)
     assert not torch.equal(seen[0], seen[masks])
     assert math.isfinite(first)
+
+
+class Closures(torch.optim.LBFGS):
+    """Keeps what each evaluation of its closure gave: the loss and the norm of the gradient."""
+
+    def step(self, closure):
+        self.seen = []
+
+        def noted():
+            loss = closure()
+            gradients = [p.grad for group in self.param_groups for p in group["params"]]
+            self.seen.append((loss.item(), torch.nn.utils.get_total_norm(gradients).item()))
+            return loss
+
+        return super().step(noted)
+
+
+@pytest.mark.parametrize(("reduction", "times"), [("mean", 1), ("sum", 40)])
+def test_lbfgs_gets_the_loss_that_its_gradients_are_of(reduction, times):
+    """Else its line search would compare decreases and slopes on two scales; reported is the mean before the update."""
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    batch = samples(40)
+    before = F.cross_entropy(model(batch.images), batch.labels).item()
+    optimizer = Closures(model.parameters(), lr=0.01, max_iter=3)
+    step = Step(model, optimizer, objective=Objective(reduction), precision=Precision(CPU, "fp32"))
+    assert step([batch], 40).loss.item() == pytest.approx(before, rel=1e-6)
+    losses = [loss for loss, _ in optimizer.seen]
+    assert losses[0] == pytest.approx(times * before, rel=1e-6)
+    assert len(losses) == 3 and losses[-1] < losses[0]
+
+
+def test_lbfgs_sees_clipped_gradients():
+    torch.manual_seed(0)
+    model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
+    optimizer = Closures(model.parameters(), lr=0.01, max_iter=3)
+    step = Step(model, optimizer, objective=Objective(), precision=Precision(CPU, "fp32"), clip_grad_norm=1e-3)
+    step([samples(40)], 40)
+    assert [norm for _, norm in optimizer.seen] == pytest.approx([1e-3] * len(optimizer.seen), rel=1e-2)
+    assert step.grad_norm().item() > 1e-2
+
+
+def test_fp16_clips_the_gradient_and_not_its_scaled_copy():
+    """The scale is 65,536: clipped before it is taken out again, nearly nothing would be left to move by."""
+    batch = samples(20)
+    norms = []
+    for name in ("fp32", "fp16"):
+        model, step = make(precision=Precision(CPU, name), clip_grad_norm=0.1)
+        before = weights(model)
+        step([batch], 20)
+        assert (weights(model) - before).norm().item() == pytest.approx(0.5 * 0.1, rel=1e-3)
+        norms.append(step.grad_norm().item())
+    assert norms[1] == pytest.approx(norms[0], rel=1e-2)
+
+
+class Rounded(nn.Linear):
+    """Gives bfloat16, as a model may that casts by itself."""
+
+    def forward(self, x):
+        return super().forward(x.flatten(1)).bfloat16()
+
+
+def test_the_loss_of_rounded_logits_is_not_rounded():
+    """bfloat16 has three digits."""
+    torch.manual_seed(0)
+    batch, model = samples(700), Rounded(12, 4)
+    expected = F.cross_entropy(model(batch.images).double(), batch.labels).item()
+    optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+    step = Step(model, optimizer, objective=Objective(), precision=Precision(CPU, "fp32"))
+    assert step([batch], 700).loss.item() == pytest.approx(expected, rel=1e-6)
 
 
 def test_bf16_is_near_fp32_and_keeps_float32_weights():
