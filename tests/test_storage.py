@@ -117,6 +117,17 @@ def test_append_file_goes_on_and_can_be_cut_back(tmp_path):
     assert (tmp_path / "log").read_bytes() == b"one\nthree\nfour\n"
 
 
+def test_the_name_of_an_append_file_is_durable_once_it_is_made(tmp_path, monkeypatch):
+    """Syncing the file does not do it: a ledger could be gone with all that it says."""
+    synced = []
+    monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)))
+    for expected in ([True], []):
+        file = AppendFile(tmp_path / "log")
+        assert synced == expected
+        file.close()
+        synced.clear()
+
+
 def test_cutting_back_never_lengthens_a_file(tmp_path):
     file = AppendFile(tmp_path / "log")
     file.write(b"one")

@@ -1,4 +1,5 @@
 import json
+import os
 from dataclasses import asdict, replace
 from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
@@ -70,7 +71,7 @@ def test_an_entry_of_other_types_is_damage(tmp_path: Path, change: dict[str, obj
 
 def test_a_newer_format_is_refused(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
-    path.write_text('{"format": 99}\n')
+    path.write_text('{"format": 2}\n')
     with pytest.raises(InputError, match="a newer deepexp wrote it"):
         ledger.read(path)
 
@@ -83,3 +84,13 @@ def test_a_newer_format_is_refused(tmp_path: Path) -> None:
 ])  # fmt: skip
 def test_a_path_in_the_ledger_is_the_same_on_every_system(path: PurePath, directory: PurePath, written: str) -> None:
     assert path_within(path, directory) == written
+
+
+def test_what_is_recorded_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = tmp_path / "ledger.jsonl"
+    durable: list[bytes] = []
+    monkeypatch.setattr(os, "fsync", lambda _: durable.append(path.read_bytes()))
+    written = Ledger(path)
+    written.record(FIRST)
+    assert durable[-1] == path.read_bytes() != b""
+    written.close()
