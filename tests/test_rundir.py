@@ -157,7 +157,7 @@ def test_open_says_what_is_missing(tmp_path, run):
         (b"[" * 100_000, "damaged"),
         (b"[]", "no 'format'"),
         (b'{"status": "done"}', "no 'format'"),
-        (b'{"format": 99}', "written by a newer one"),
+        (b'{"format": 2}', "written by a newer one"),
     ],
 )
 def test_open_refuses_a_damaged_status(run, content, message):
@@ -200,6 +200,29 @@ def test_on_a_read_only_file_system_nobody_is_at_work(run, monkeypatch):
     assert not run.is_alive()
 
 
+@pytest.mark.parametrize("status", ["running", "done"])
+def test_of_another_users_run_its_status_is_believed(run, monkeypatch, status):
+    """Its lock cannot be opened, so nobody can tell whether it is held."""
+
+    def refuse(*args, **kwargs):
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+
+    run.set_status(status)
+    run.unlock()
+    monkeypatch.setattr("filelock.FileLock.acquire", refuse)
+    assert run.is_alive() == (status == "running")
+
+
+def test_a_run_stays_where_it_is_when_the_process_changes_its_directory(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    run = RunDirectory.create("outputs", "net", FILES)
+    (tmp_path / "elsewhere").mkdir()
+    monkeypatch.chdir(tmp_path / "elsewhere")
+    run.set_status("done")
+    run.unlock()
+    assert run.path.is_relative_to(tmp_path / "outputs") and not list(Path.cwd().iterdir())
+
+
 def test_the_lock_dies_with_its_process_but_not_with_its_workers(tmp_path):
     """A worker that outlives a killed run by seconds must not keep it from being gone on with."""
     code = """
@@ -237,10 +260,13 @@ def test_status_tells_the_whole_story(run):
     killed = run.read_json("status.json")
     assert (killed["status"], killed["reason"]) == ("killed-by-signal", "SIGTERM after step 7")
     run.set_status("running")
+    (resumed,) = run.read_json("status.json")["resume_times"]
+    run.set_status("failed", "no space left")
+    run.set_status("running")
     run.set_status("done")
     done = run.read_json("status.json")
     assert done["start_time"] == first["start_time"]
-    assert len(done["resume_times"]) == 1
+    assert len(done["resume_times"]) == 2 and done["resume_times"][0] == resumed
     assert datetime.datetime.fromisoformat(done["end_time"]).tzinfo is not None
     assert done["reason"] is None
 
