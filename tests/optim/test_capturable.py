@@ -52,6 +52,6 @@ def test_momentum_of_weights_that_thaw_is_that_of_the_loop(nesterov):
 def test_no_momentum_is_made_where_there_is_none():
     weight = torch.ones(3, requires_grad=True)
     weight.grad = torch.ones(3)
-    for made in (torch.optim.SGD([weight], lr=0.1), torch.optim.Adam([weight], lr=0.1)):
+    for made in (torch.optim.SGD([weight], lr=0.1, fused=True), torch.optim.Adam([weight], lr=0.1)):
         begin_momentum(made)
         assert made.state_dict()["state"] == {}

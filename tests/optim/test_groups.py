@@ -51,6 +51,11 @@ def test_rules_for_everything_leave_no_empty_group() -> None:
     assert [len(names) for names in names_of(groups)] == [6, 2]
 
 
+def test_a_multiplier_of_zero_is_one() -> None:
+    (rest, still) = parameter_groups(network(), [{"pattern": "head.*", "lr_mult": 0}], 0.1)
+    assert (rest["lr"], still["lr"], still["initial_lr"]) == (0.1, 0, 0)
+
+
 def test_frozen_parameters_are_in_their_group_for_later() -> None:
     model = network().requires_grad_(False)
     assert len(parameter_groups(model, [], 0.1)[0]["params"]) == 8

@@ -82,6 +82,17 @@ def test_warmup_is_linear_and_then_the_schedule_begins(warmup: int | float) -> N
     assert rates(Step([0.5], warmup=warmup)) == pytest.approx([*ramp, *[1.0] * 12, *[0.1] * 20])
 
 
+def test_a_share_of_the_run_is_rounded_to_the_nearest_update() -> None:
+    assert 0.29 * 100 < 29
+    assert rates(Step([0.29]), 100) == [1.0] * 29 + [0.1] * 71
+    assert rates(Constant(warmup=0.29), 100).index(1.0) == 28
+
+
+@pytest.mark.parametrize("schedule", [Cosine(final=0.2), Linear(final=0.2), OneCycle()], ids=str)
+def test_beyond_its_end_a_schedule_stays_where_it_is(schedule: Schedule) -> None:
+    assert schedule(TOTAL + 7, TOTAL) == schedule(TOTAL, TOTAL) >= 0
+
+
 def test_no_warmup_starts_at_the_top() -> None:
     for schedule in (Constant(), Step(), Cosine(), Linear(), OneCycle(warmup=1)):
         assert schedule(0, TOTAL) == 1.0
