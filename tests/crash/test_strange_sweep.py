@@ -10,7 +10,9 @@ from typing import Any
 import pytest
 
 from deepexp import cli
+from deepexp.errors import InputError
 from deepexp.sweep import command
+from deepexp.sweep.foreign import check_sweep
 
 from .strangers import everything_below
 
@@ -80,11 +82,13 @@ def test_without_the_guard_a_bomb_goes_off(sweep, bomb, mark, monkeypatch):
     assert mark.exists()
 
 
-def test_a_word_that_is_said_again_is_taken(sweep, tmp_path, capsys):
+def test_a_word_that_is_said_again_is_taken(sweep, tmp_path):
     """Whoever says it means it: then the saved one of that key does not count."""
-    tamper(sweep, overrides=[*saved_words(sweep), f"data.root={tmp_path / 'new'}"])
-    assert cli.main(["train", f"resume={sweep}", f"data.root={tmp_path / 'new'}", "dry_run=true"]) == 2
-    assert "stands in sweep.json" not in capsys.readouterr().err
+    word = f"data.root={tmp_path / 'new'}"
+    tamper(sweep, overrides=[*saved_words(sweep), word])
+    with pytest.raises(InputError, match=r"stands in sweep\.json"):
+        check_sweep(sweep, ["seed=0"])
+    check_sweep(sweep, [word])
 
 
 def test_one_s_own_sweep_is_gone_on_with(sweep, capsys):
