@@ -1,5 +1,6 @@
 import re
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -70,6 +71,42 @@ def test_on_a_terminal_each_running_job_has_a_bar(monkeypatch: pytest.MonkeyPatc
     assert "seed=1  epoch 2  test 25.00%" in second and second.startswith(" 75%")
     # What was drawn before is taken away line by line: as many steps up as there were lines above the last.
     assert written.count("\x1b[A") >= 2
+
+
+def test_a_job_that_is_tried_again_has_not_failed_yet(capsys: pytest.CaptureFixture[str]) -> None:
+    screen = Display(Console())
+    screen.begin(Path("outputs/x"), 2, 0, 1)
+    for again in (True, False):
+        screen.started(task("seed=1"))
+        screen.ended(task("seed=1"), Ending("failed", "diverged", 3.0), None, again=again)
+    out, _ = capsys.readouterr()
+    assert out.splitlines()[2:] == [
+        "[0/2] seed=1: failed: diverged, 3.00 s; tried again",
+        "[1/2] seed=1: failed: diverged, 3.00 s",
+    ]
+
+
+def test_the_time_that_is_left_is_told_from_what_this_process_has_done(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A job that was gone on with from its middle has only its second half to it."""
+    now = [0.0]
+    monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: now[0]))
+    terminal = make_terminal(monkeypatch)
+    screen = Display(Console())
+    screen.begin(Path("outputs/x"), 3, 0, 1)
+
+    def left() -> str:
+        now[0] += 60
+        screen.tick()
+        written = re.sub(r"\x1b\[[\d;]*m", "", terminal.getvalue()).rpartition("\r")[2]
+        return written.split("\n")[0].partition("eta ")[2].split()[0]
+
+    screen.started(task("seed=1"))
+    screen.progress(task("seed=1"), Progress(0.5, 1, None))
+    screen.progress(task("seed=1"), Progress(0.75, 2, None))
+    assert left() == "9:00"  # a quarter in a minute, nine to come
+    screen.ended(task("seed=1"), Ending("done", None, 60.0), SUMMARY, again=False)
+    screen.started(task("seed=2"))
+    assert left() == "8:00"  # two quarters in two minutes, eight to come
 
 
 def test_the_bars_are_taken_away_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -45,6 +45,8 @@ def test_points_that_differ_in_their_seed_alone_are_planned_once(monkeypatch: py
     assert [(a.config, a.resolved, a.device, a.device_bytes) for a in alone] == [
         (b.config, b.resolved, b.device, b.device_bytes) for b in found[:6]
     ]
+    small, large = checked(["batch_size=10"], ["batch_size=20"])
+    assert (small.config.batch_size, large.config.batch_size) == (10, 20) and len(planned) == 4 + len(words) + 2
     with pytest.raises(InputError, match=r"^seed=-1: seed: -1 .*\nnothing was started$"):
         checked(["seed=0"], ["seed=-1"])
 
@@ -126,6 +128,7 @@ def test_the_choice_is_part_of_what_a_job_is_known_by() -> None:
 def test_a_job_is_known_by_what_decides_its_result() -> None:
     config = {"seed": 0, "optim": {"lr": 0.1}, "name": "a", "output_dir": "x", "resume": None, "dry_run": False}
     assert config_hash(config) == config_hash({**config, "name": "b", "output_dir": "y"})
+    assert config_hash(config) == config_hash(dict(reversed(config.items())))
     assert config_hash(config) != config_hash({**config, "seed": 1})
     assert config_hash(config) != config_hash({**config, "optim": {"lr": 0.2}})
 

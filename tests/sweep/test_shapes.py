@@ -59,6 +59,7 @@ def test_samples_are_drawn_from_their_intervals() -> None:
     assert abs(statistics.fmean(math.log10(rate) for rate in rates) + 2.5) < 0.06
     assert min(drops) >= 0.2 and max(drops) <= 0.6 and abs(statistics.fmean(drops) - 0.4) < 0.01
     assert set(sizes) == set(range(8, 16))
+    assert min(len(set(rates)), len(set(drops))) > 1900  # with all their digits
 
 
 def test_samples_are_the_same_each_time_and_differ_with_their_seed() -> None:

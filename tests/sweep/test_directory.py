@@ -1,0 +1,54 @@
+from pathlib import Path
+
+import pytest
+
+from deepexp.rundir import HydraFiles, RunDirectory
+from deepexp.sweep.directory import Choices, SweepDirectory
+
+
+@pytest.fixture
+def sweep(tmp_path: Path) -> SweepDirectory:
+    made = SweepDirectory.create(str(tmp_path), "net", ["seed=0,1"])
+    made.choices = Choices(pretrained="/a/path", threads=3, data_mode="streamed")
+    made.save()
+    return made
+
+
+def test_what_was_chosen_and_asked_for_comes_back(sweep: SweepDirectory) -> None:
+    sweep.close()
+    again = SweepDirectory.open(sweep.path)
+    again.close()
+    assert (again.words, again.choices) == (sweep.words, sweep.choices)
+
+
+def test_one_in_which_nothing_was_started_is_removed(tmp_path: Path) -> None:
+    SweepDirectory.create(str(tmp_path), "net", []).close()
+    assert not list((tmp_path / "net").iterdir())
+
+
+def test_a_run_never_gets_a_place_where_something_stands(sweep: SweepDirectory) -> None:
+    RunDirectory.create_at(sweep.free_directory("seed=0"), HydraFiles("", "", "")).unlock()
+    assert sweep.free_directory("seed=0") == sweep.path / "seed=0~2"
+    (sweep.path / "seed=0~2").mkdir()
+    assert sweep.free_directory("seed=0") == sweep.path / "seed=0~3"
+    sweep.close()
+
+
+@pytest.mark.parametrize(("left", "is_removed"), [
+    ([".lock"], True),
+    ([".lock", ".hydra/config.yaml"], True),
+    ([".lock", "run.log"], False),
+    ([".lock", "checkpoints/last.pt"], False),
+    ([".lock", "status.json"], False),
+    (["notes.txt"], False),
+])  # fmt: skip
+def test_only_the_shell_of_a_run_that_had_not_begun_is_removed(
+    sweep: SweepDirectory, left: list[str], is_removed: bool
+) -> None:
+    for name in left:
+        path = sweep.path / "seed=0" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.touch()
+    assert sweep.free_directory("seed=0").name == ("seed=0" if is_removed else "seed=0~2")
+    assert (sweep.path / "seed=0").exists() != is_removed
+    sweep.close()
