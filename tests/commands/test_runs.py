@@ -2,6 +2,7 @@ import datetime
 import hashlib
 import importlib.util
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -13,6 +14,8 @@ from deepexp.commands.train import resume
 from deepexp.compose import compose
 from deepexp.console import Console
 from deepexp.errors import InputError, RunFailed
+from deepexp.report import prune
+from deepexp.report.runs import read
 from deepexp.rundir import RunDirectory
 
 spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).parents[1] / "report" / "synthetic.py")
@@ -178,6 +181,25 @@ def test_runs_that_are_not_done_keep_all(outputs):
         with_checkpoints(outputs / name, days=400)
     main(["prune=true", "confirm=true"])
     assert left(outputs / "d") == left(outputs / "e") == ALL
+
+
+def test_a_run_that_is_begun_again_after_the_plan_keeps_all(outputs):
+    with_checkpoints(outputs / "a", days=400)
+    (planned,) = [one for one in prune.plan(read([outputs]).runs, 0, datetime.datetime.now().astimezone()) if one.files]
+    run = RunDirectory(outputs / "a")
+    run.set_status("running")
+    with pytest.raises(InputError, match="is being gone on with; its checkpoints are kept"):
+        prune.remove(planned)
+    assert left(outputs / "a") == ALL and not run.is_alive()
+
+
+def test_a_file_that_has_another_name_elsewhere_frees_nothing(outputs, tmp_path):
+    with_checkpoints(outputs / "a", days=400)
+    planned = [prune.plan(read([outputs / "a"]).runs, 0, datetime.datetime.now().astimezone())]
+    os.link(outputs / "a" / "checkpoints" / "best.pt", tmp_path / "kept.pt")
+    planned.append(prune.plan(read([outputs / "a"]).runs, 0, datetime.datetime.now().astimezone()))
+    before, after = (pruning.frees_bytes for (pruning,) in planned)
+    assert before - after == (tmp_path / "kept.pt").stat().st_size > 0
 
 
 def test_a_run_that_somebody_is_at_work_in_keeps_all(outputs):

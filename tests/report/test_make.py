@@ -3,6 +3,7 @@
 import csv
 import importlib.util
 import io
+import shutil
 from pathlib import Path
 
 import pytest
@@ -120,6 +121,13 @@ def test_where_a_run_is_done_does_not_vary(tmp_path):
     assert variation.varying(read([tmp_path]).runs) == []
 
 
+def test_a_whole_number_and_the_same_with_a_point_do_not_vary(tmp_path):
+    for name, rate in (("a", 1), ("b", 1.0)):
+        make_run(tmp_path / name, {"optim.lr": rate})
+    runs = read([tmp_path]).runs
+    assert len(runs) == 2 and variation.varying(runs) == []
+
+
 def test_a_key_that_repeats_another_is_left_out(tmp_path):
     for value in (0.1, 0.5):
         make_run(tmp_path / str(value), {"dropout": value, "model.dropout": value})
@@ -202,6 +210,16 @@ def test_one_run_each_speaks_of_the_two_nets_alone(tmp_path):
     assert "nothing follows about other runs" in second
 
 
+def test_the_better_of_two_nets_comes_first_with_its_own_figures(tmp_path):
+    make_run(tmp_path / "a", {"optim.lr": 0.01}, error_rate=0.1, alone_wrong=[199])
+    make_run(tmp_path / "b", {"optim.lr": 0.1}, error_rate=0.05)
+    sentence, _ = make([tmp_path]).comparisons.sentences()
+    assert sentence.startswith(
+        "The run of optim.lr=0.1 makes fewer test errors than that of optim.lr=0.01: 5.00% against"
+    )
+    assert "alone wrong on 0 and 10 of the same 200 test samples" in sentence
+
+
 def test_no_difference_is_said_so(tmp_path):
     make_run(tmp_path / "a", {"optim.lr": 0.1}, error_rate=0.1)
     make_run(tmp_path / "b", {"optim.lr": 0.01}, error_rate=0.105)
@@ -237,6 +255,9 @@ def test_the_order_is_that_of_validation_or_of_the_grid(tmp_path):
     assert make([tmp_path]).best.startswith(
         "Lowest validation error: optim.lr=0.3 with 10.00%; its test error is 30.00%"
     )
+    make_run(tmp_path / "0", {"optim.lr": 9}, status="failed", reason="nan")
+    assert [run.name for run in ordered(read([tmp_path]).runs)] == ["b", "c", "a", "0"]
+    shutil.rmtree(tmp_path / "0")
     make_run(tmp_path / "d", {"optim.lr": 0.01}, error_rate=0.01)
     assert [run.name for run in ordered(read([tmp_path]).runs)] == ["a", "b", "c", "d"]
 
