@@ -204,6 +204,16 @@ def test_a_finished_run_is_extended_and_keeps_its_old_summary(run):
     assert without_clocks(longer.metrics) == without_clocks(whole.metrics)
     kept = json.loads((longer.directory / "summary.epoch2.json").read_text())
     assert kept["epochs"] == 2 and longer.epochs == 3
+    for summary, samples in ((kept, 600), (longer.summary, 900)):
+        assert summary["samples_per_second"] * summary["train_seconds"] == pytest.approx(samples, rel=0.01)
+    assert kept["train_seconds"] < longer.summary["train_seconds"] < longer.summary["total_seconds"]
+    assert longer.metrics[2]["elapsed_seconds"] > longer.metrics[1]["elapsed_seconds"] > kept["train_seconds"]
+    assert longer.summary["total_seconds"] > kept["total_seconds"]
+
+
+def test_the_schedule_s_horizon_is_where_max_steps_ends_the_run(run):
+    result = run([*SMALL, "schedule=linear", "max_steps=4"])
+    assert result.metrics[-1]["lr"] == pytest.approx(0.1 * (1 - 3 / 4))
 
 
 def test_divergence_names_the_step_and_keeps_the_checkpoint_before(run, tmp_path):
