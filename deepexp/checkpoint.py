@@ -37,12 +37,14 @@ def save(path: Path, content: dict[str, Any], *, keep_previous: Path | None = No
 
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
-    digest = hashlib.sha256(buffer.getbuffer()).hexdigest().encode()
+    with buffer.getbuffer() as saved:
+        digest = hashlib.sha256(saved).hexdigest().encode()
     buffer.write(_MARK + digest + b"\n")
     if keep_previous is not None and path.exists():
         with storage_errors(keep_previous):
             _link(path, keep_previous)
-    write_atomically(path, buffer.getbuffer())
+    with buffer.getbuffer() as written:
+        write_atomically(path, written)
 
 
 def load(path: Path) -> dict[str, Any]:

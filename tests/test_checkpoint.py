@@ -81,6 +81,21 @@ def test_a_full_disk_leaves_the_old_one_and_names_the_path(tmp_path, monkeypatch
     assert checkpoint.load(last)["model"]["weight"][0, 0] == 1.0
 
 
+def test_what_could_not_be_written_is_given_back(tmp_path, monkeypatch):
+    """Python 3.13 complains of a buffer that goes before the view of it, as it may where an error keeps both."""
+    views = []
+
+    def full(path, data):
+        views.append(data)
+        raise RunFailed("no space left")
+
+    monkeypatch.setattr(checkpoint, "write_atomically", full)
+    with pytest.raises(RunFailed):
+        checkpoint.save(tmp_path / "last.pt", {"a": 1})
+    with pytest.raises(ValueError, match="released"):
+        bytes(views[0])
+
+
 def test_a_pickle_bomb_does_not_go_off(tmp_path):
     bomb_went_off = tmp_path / "boom"
 
