@@ -134,6 +134,7 @@ def test_first_steps_of_muon_follow_the_formula(
 ) -> None:
     # torch iterates in bfloat16, whose numbers are 2⁻⁸ apart; here it stays in float64 for the formula's sake.
     monkeypatch.setattr(torch.Tensor, "bfloat16", torch.Tensor.clone)
+    monkeypatch.setattr(torch, "bfloat16", torch.float64)  # so torch 2.15 asks for it
     optimizer = configured("muon", **changes)
     options = dict(optimizer.keywords)
     adamw = rules.adamw(
