@@ -105,6 +105,7 @@ def put_back_best(directory: Path, *, aside: str) -> None:
     best, earlier = directory / BEST, directory / EARLIER_BEST
     with storage_errors(best):
         _link(best, directory / aside)
+        sync_directory(directory)  # only what has a second name for good may lose its first
         if earlier.exists():
             os.replace(earlier, best)
         else:

@@ -8,7 +8,7 @@ the strictest reading of POSIX. What `checkpoint.save` returned for must be ther
 import itertools
 import os
 import sys
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -77,31 +77,15 @@ class Watch:
         self._judged: dict[tuple[bytes | None, bytes | None], dict[str, Any]] = {}
 
     def install(self, patch: pytest.MonkeyPatch, *, without: str | None = None) -> None:
-        fsync, save = os.fsync, checkpoint.save
-
-        def synced(descriptor: int) -> None:
-            path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
-            if without is None or kind_of(path) != without:
-                fsync(descriptor)
-                self.look(path)
+        save = checkpoint.save
 
         def saved(path: Path, content: dict[str, Any], **options: Any) -> None:
             save(path, content, **options)
             self.saved_step = content["progress"]["step"]
             self.look()
 
-        patch.setattr(os, "fsync", synced)
         patch.setattr(checkpoint, "save", saved)
-        for name in ("replace", "rename", "link", "unlink", "mkdir", "ftruncate"):
-            patch.setattr(os, name, self._noted(getattr(os, name)))
-
-    def _noted(self, function: Any) -> Any:
-        def wrapped(*arguments: Any, **options: Any) -> Any:
-            result = function(*arguments, **options)
-            self.look()
-            return result
-
-        return wrapped
+        watch_calls(patch, self.look, without=without)
 
     def look(self, synced: Path | None = None) -> None:
         self.disk.note(synced)
@@ -145,6 +129,29 @@ class Watch:
             except Exception as error:
                 raise PowerLoss(f"no checkpoint is left: {error}") from error
         return self._judged[last, previous]
+
+
+def watch_calls(patch: pytest.MonkeyPatch, look: Callable[..., None], *, without: str | None = None) -> None:
+    """Call `look` after each call that changes a name, and `look(path)` after each fsync; one kind is left out."""
+    fsync = os.fsync
+
+    def synced(descriptor: int) -> None:
+        path = Path(os.readlink(f"/proc/self/fd/{descriptor}"))
+        if without is None or kind_of(path) != without:
+            fsync(descriptor)
+            look(path)
+
+    def noted(function: Any) -> Any:
+        def wrapped(*arguments: Any, **options: Any) -> Any:
+            result = function(*arguments, **options)
+            look()
+            return result
+
+        return wrapped
+
+    patch.setattr(os, "fsync", synced)
+    for name in ("replace", "rename", "link", "unlink", "mkdir", "ftruncate"):
+        patch.setattr(os, name, noted(getattr(os, name)))
 
 
 def kind_of(path: Path) -> str:
@@ -195,3 +202,45 @@ def test_each_fsync_is_needed(tmp_path, monkeypatch, without):
     with pytest.raises(Exception) as caught:
         watched_run(tmp_path, monkeypatch, without)
     assert "may be missing" in str(caught.value) or "left" in str(caught.value) or "shorter" in str(caught.value)
+
+
+@pytest.fixture
+def disk(tmp_path):
+    """With files that hold their own names, all on the disk for good."""
+    root = tmp_path / "checkpoints"
+    root.mkdir()
+    disk = Disk(root)
+    for name in ("last.pt", "best.pt", "best_earlier.pt"):
+        (root / name).write_text(name)
+        disk.note(root / name)
+    disk.note(root)
+    yield disk
+    disk.close()
+
+
+def left(disk, *names):
+    """All that may be found under some names."""
+    return set(itertools.product(*(disk.contents(disk.root / name) for name in names)))
+
+
+@pytest.mark.parametrize("earlier", [b"best_earlier.pt", None])
+def test_no_best_is_lost_when_the_one_before_it_is_put_back(disk, monkeypatch, earlier):
+    if earlier is None:
+        (disk.root / "best_earlier.pt").unlink()
+        disk.note(disk.root)
+
+    def look(synced=None):
+        disk.note(synced)
+        assert all(b"best.pt" in found for found in left(disk, "best.pt", "best.step7.pt"))
+
+    with monkeypatch.context() as patch:
+        watch_calls(patch, look)
+        checkpoint.put_back_best(disk.root, aside="best.step7.pt")
+    assert left(disk, "best.pt", "best.step7.pt", "best_earlier.pt") == {(earlier, b"best.pt", None)}
+
+
+def test_what_is_set_aside_stays_aside(disk, monkeypatch):
+    with monkeypatch.context() as patch:
+        watch_calls(patch, disk.note)
+        checkpoint.set_aside(disk.root)
+    assert left(disk, "last.pt", "last.pt.damaged") == {(None, b"last.pt")}
