@@ -28,8 +28,7 @@ def capacity_bytes(device: torch.device) -> int | None:
     return available_bytes(device)
 
 
-def _of_system() -> int | None:
-    meminfo = Path("/proc/meminfo")
+def _of_system(meminfo: Path = Path("/proc/meminfo")) -> int | None:
     if meminfo.exists():
         for line in meminfo.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):

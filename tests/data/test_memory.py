@@ -14,6 +14,12 @@ def test_available_memory_is_plausible() -> None:
         assert available is not None and 1e6 < available < 1e14
 
 
+def test_linux_counts_in_kibibytes(tmp_path: Path) -> None:
+    """Which it calls kB."""
+    (tmp_path / "meminfo").write_text("MemTotal:       9000 kB\nMemFree:  10 kB\nMemAvailable:    3000 kB\n")
+    assert memory._of_system(tmp_path / "meminfo") == 3000 * 1024
+
+
 def test_all_memory_of_the_smallest_gpu_counts(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: SimpleNamespace(total_memory=100 - gpu))
