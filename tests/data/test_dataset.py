@@ -102,6 +102,17 @@ def test_validation_is_stratified_disjoint_and_does_not_depend_on_the_subset() -
     assert rows(made(source, val_fraction=0.2, seed=1).train) != rows(dataset.train)
 
 
+def test_subset_and_validation_are_drawn_independently() -> None:
+    """Of pictures enough for both: with one seed they would be the same places among what each is drawn from."""
+    source = random_source(train=1000)
+    places = {row: place for place, row in enumerate(rows(source.train))}
+    held_out = made(source, val_fraction=0.1).val
+    assert held_out is not None
+    chosen = made(source, subset=100).train
+    common = {places[row] for row in rows(chosen)} & {places[row] for row in rows(held_out)}
+    assert len(common) < 30  # 10 by chance
+
+
 def test_replicate_repeats_without_copying() -> None:
     source = random_source()
     dataset = made(source, subset=7, replicate=3)

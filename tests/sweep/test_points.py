@@ -83,6 +83,9 @@ def test_all_jobs_are_resident_if_the_pictures_of_each_fit(monkeypatch: pytest.M
     assert in_memory.device_bytes == 0 and choose_data_mode([in_memory], [Slot({})] * 8) == "resident"
     gpus = [Slot({"CUDA_VISIBLE_DEVICES": name}) for name in "0101"]  # two jobs on each
     small, large = (replace(in_memory, device=cuda, device_bytes=size) for size in (100, 200))
+    one_and_two = [Slot({"CUDA_VISIBLE_DEVICES": name}) for name in "011"]
+    for capacity, expected in ((800, "resident"), (799, "streamed")):  # noqa: B007
+        assert choose_data_mode([large], one_and_two) == expected  # on the GPU that has the most jobs
     on_disk = replace(large, device=cpu)
     for capacity, expected in ((800, "resident"), (799, "streamed"), (None, "resident")):  # noqa: B007
         assert choose_data_mode([large, small], gpus) == choose_data_mode([small, large], gpus) == expected
