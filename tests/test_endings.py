@@ -4,6 +4,7 @@ import functools
 import json
 import os
 import signal
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -60,6 +61,44 @@ def test_a_signal_within_an_evaluation_is_obeyed_after_its_batch(run, monkeypatc
     path = stopped_in("stopped", tmp_path)
     assert deepexp.train([f"resume={path}"], quiet=True) is not None
     assert_same_run(path, whole.directory)
+
+
+def test_a_signal_within_the_last_look_leaves_the_checkpoints_as_they_are(run, monkeypatch, tmp_path):
+    """They hold the weights that are looked at; to save them again would push out the epoch before."""
+    evaluate, looks, kept = trainer.evaluate, [], {}
+
+    def with_signal(*arguments, **options):
+        looks.append(arguments)
+        if len(looks) == 2:  # the first is that of the first epoch
+            kept.update((path, path.read_bytes()) for path in tmp_path.glob("**/*.pt"))
+            os.kill(os.getpid(), signal.SIGTERM)
+        return evaluate(*arguments, **options)
+
+    monkeypatch.setattr(trainer, "evaluate", with_signal)
+    with pytest.raises(Interrupted, match="after step 5; the run was saved"):
+        run([*SMALL, "max_steps=5"])
+    assert sorted(path.name for path in kept) == ["last.pt", "previous.pt"]
+    assert all(path.read_bytes() == content for path, content in kept.items())
+
+
+def test_saves_within_an_epoch_are_so_far_apart_as_was_asked_for(run, monkeypatch):
+    """On a clock by which an update takes a minute; the save at an epoch's end counts too."""
+    clock = SimpleNamespace(minutes=0)
+    one_update, save, saved = Trainer._one_update, checkpoint.save, []
+
+    def in_a_minute(*arguments):
+        clock.minutes += 1
+        return one_update(*arguments)
+
+    def noted(path, content, **options):
+        saved.append(content["progress"]["step"])
+        save(path, content, **options)
+
+    monkeypatch.setattr(trainer, "time", SimpleNamespace(perf_counter=lambda: 60.0 * clock.minutes))
+    monkeypatch.setattr(Trainer, "_one_update", in_a_minute)
+    monkeypatch.setattr(checkpoint, "save", noted)
+    run([*SMALL, "data.subset=100", "epochs=2", "checkpoint.every_minutes=3.5"])
+    assert saved == [4, 5, 9, 10]
 
 
 @pytest.mark.parametrize("words", [["max_steps=6"], ["max_steps=6", "val_fraction=0.2"]])
