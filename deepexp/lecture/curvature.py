@@ -29,8 +29,7 @@ def demonstrate(*, lr: float = 0.05, curvatures: list[int] | None = None, steps:
     header = ("curvature λ", "ηλ", "|1 − ηλ|", "measured", "what happens")
     return Demonstration(
         title="One step size, several curvatures",
-        text=f"At η = {lr:g} one rule creeps, arrives, oscillates or diverges, depending on the curvature. "
-        "In more than one dimension all of these happen at once, each along its own direction.",
+        text=_sentences(lr, chosen),
         tables=(table(header, rows, "Factor by which a step multiplies the distance to the minimum"),),
         pictures=(
             Picture(
@@ -60,6 +59,19 @@ def measured(points: np.ndarray) -> float:
     if points[-1] == 0 and len(held) < 2:
         return 0.0
     return float(abs(held[-1] / held[-2]))
+
+
+def _sentences(lr: float, curvatures: Sequence[int]) -> str:
+    found = list(dict.fromkeys(_behaviour(lr * curvature) for curvature in sorted(curvatures)))
+    if len(found) == 1:
+        return (
+            f"At η = {lr:g} the rule {found[0]} on each of these curvatures. "
+            "In more than one dimension every direction has a curvature, and so a factor, of its own."
+        )
+    return (
+        f"At η = {lr:g} one rule {', '.join(found[:-1])} or {found[-1]}, depending on the curvature. "
+        "In more than one dimension all of these happen at once, each along its own direction."
+    )
 
 
 def _behaviour(product: float) -> str:

@@ -4,10 +4,12 @@ Also what the slides derive: a sum against a mean of losses, the order of the sa
 In float64, and the loop is written out: it is what every training run does inside.
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import TYPE_CHECKING
 
+import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
@@ -64,9 +66,7 @@ def demonstrate(
     }
     return Demonstration(
         title="From gradient descent to mini-batches",
-        text=f"After as many looks at the data ({counted(epochs, 'epoch')}), mini-batches have made more updates than "
-        "all samples at once and are further down. A single sample gives the noisiest direction, so that its loss "
-        "jumps. After as many updates a larger batch is no worse, but each of its updates costs more.",
+        text=" ".join(_sentences(paths, len(inputs), epochs)),
         tables=(
             table(("batch", "updates", "training loss", "training errors"), rows, f"Learning rate {lr:g}"),
             _equivalences(facts),
@@ -80,6 +80,27 @@ def demonstrate(
         ),
         facts=facts,
     )
+
+
+def _sentences(paths: Sequence[Path], count: int, epochs: int) -> Iterator[str]:
+    """What holds for every choice, and of the rest what these paths bear out."""
+    yield (
+        f"All have looked at the data as often ({counted(epochs, 'epoch')}): the smaller the batches, the more updates "
+        "were made of that, and the noisier are their directions."
+    )
+    ends = {path.batch_size: path.losses[-1] for path in paths}
+    mini = [loss for size, loss in ends.items() if 1 < size < count]
+    if mini and count in ends and max(mini) < ends[count]:
+        yield "Mini-batches are further down here than all samples at once."
+    if any(a < b for path in paths if path.batch_size == 1 for a, b in pairwise(path.losses)):
+        yield "With single samples the loss jumps."
+    updates = min(path.updates[-1] for path in paths)
+    by_size = sorted(paths, key=lambda path: path.batch_size)
+    losses = [float(np.interp(updates, path.updates, path.losses)) for path in by_size]
+    if len(ends) > 1 and all(small >= large for small, large in pairwise(losses)):
+        yield f"After as many updates ({updates:,}) a larger batch is no worse, but each of its updates costs more."
+    elif len(ends) > 1:
+        yield "Each update of a larger batch costs more."
 
 
 def samples() -> tuple[Tensor, Tensor]:

@@ -8,6 +8,9 @@ from torch import Tensor
 
 Height = Callable[[Tensor, Tensor], Tensor]
 
+RIDGE_X = 1.5
+"""Where the ridge of `barrier` is; the minimum is at 0."""
+
 
 @dataclass(frozen=True)
 class Surface:
@@ -47,7 +50,7 @@ def valley(x: Tensor, y: Tensor) -> Tensor:
 # ── where the gradient is zero; with momentum the way so far carries it over.
 def barrier(x: Tensor, y: Tensor) -> Tensor:
     """0.25 x² + y², and a ridge of height 0.5 and width 0.3 at x = 1.5."""
-    return 0.25 * x**2 + y**2 + 0.5 * torch.exp(-((x - 1.5) ** 2) / (2 * 0.3**2))
+    return 0.25 * x**2 + y**2 + 0.5 * torch.exp(-((x - RIDGE_X) ** 2) / (2 * 0.3**2))
 
 
 def rosenbrock(x: Tensor, y: Tensor) -> Tensor:

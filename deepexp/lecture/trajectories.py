@@ -4,7 +4,7 @@ What the surfaces are is in `surfaces.py`, how frames become an animation in `an
 """
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -16,7 +16,7 @@ from deepexp.errors import InputError
 from deepexp.lecture import animation
 from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
 from deepexp.lecture.optimizers import Point, check_names, optimizer_for
-from deepexp.lecture.surfaces import SURFACES, Surface
+from deepexp.lecture.surfaces import RIDGE_X, SURFACES, Surface
 from deepexp.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -60,22 +60,16 @@ def demonstrate(
         name: [walk(surface, each, rates.get(each, surface.lr_of(each)), steps or surface.steps) for each in chosen]
         for name, surface in on.items()
     }
-    rows = [_row(on[name], walk) for name, found in walks.items() for walk in found]
+    facts = {(name, walk.optimizer): _facts(on[name], walk) for name, found in walks.items() for walk in found}
+    rows = [_row(on[name], walk, facts[name, walk.optimizer]) for name, found in walks.items() for walk in found]
     header = ("surface", "optimizer", "η", "steps", "height at the end", "distance", "x crossings", "y crossings")
     drawn = _draw(on, walks)
     return Demonstration(
         title="Paths of optimizers in two dimensions",
-        text="Momentum runs past the minimum and comes back, goes through the barrier at which plain descent ends, and "
-        "calms the oscillation across the valley. Adam divides each coordinate by the size of its own gradients: its "
-        "first steps are equally long in both, however narrow the valley is.",
+        text=" ".join(_sentences(facts)),
         tables=(table(header, rows, "Crossings: how often a coordinate passes its value at the minimum"),),
         pictures=(Picture("trajectories", drawn, "The dot is the start, the cross the minimum, the square the end."),),
-        facts={
-            f"{name}/{walk.optimizer}/{fact}": value
-            for name, found in walks.items()
-            for walk in found
-            for fact, value in _facts(on[name], walk).items()
-        },
+        facts={f"{name}/{each}/{fact}": value for (name, each), of in facts.items() for fact, value in of.items()},
         animations={"trajectories.gif": _animated(on, walks)} if animate else {},
     )
 
@@ -127,8 +121,33 @@ def _facts(surface: Surface, walk: Walk) -> dict[str, float]:
     }
 
 
-def _row(surface: Surface, walk: Walk) -> tuple[str, ...]:
-    facts = _facts(surface, walk)
+def _sentences(facts: Mapping[tuple[str, str], Mapping[str, float]]) -> Iterator[str]:
+    """What is to be seen in the facts, by surface and optimizer, of those that the lecture speaks of."""
+    yield "All start from the same point, and differ in what they make of the gradients on their way."
+    seen = []
+    if any(of["overshoot"] > 0 and of["x_crossings"] > 1 for (_, name), of in facts.items() if name == "momentum"):
+        seen.append("runs past the minimum and comes back")
+    plain, momentum = facts.get(("barrier", "sgd")), facts.get(("barrier", "momentum"))
+    if plain and momentum and plain["x_crossings"] == 0 and momentum["distance"] < RIDGE_X < plain["distance"]:
+        seen.append("goes through the barrier at which plain descent ends")
+    plain, momentum = facts.get(("valley", "sgd")), facts.get(("valley", "momentum"))
+    if (
+        plain
+        and momentum
+        and momentum["late_oscillation"] < min(plain["late_oscillation"], SURFACES["valley"].start[1])
+    ):
+        seen.append("calms the oscillation across the valley")
+    if seen:
+        yield f"Momentum {'; it '.join(seen)}."
+    adam = [of["first_step_ratio"] for (_, name), of in facts.items() if name == "adam"]
+    if adam and all(abs(ratio - 1) < 0.01 for ratio in adam):
+        yield (
+            "Adam divides each coordinate by the size of its own gradients: its first step is equally long in both, "
+            "however narrow a valley is."
+        )
+
+
+def _row(surface: Surface, walk: Walk, facts: Mapping[str, float]) -> tuple[str, ...]:
     left, right, bottom, top = surface.box
     reach = 100 * max(right - left, top - bottom)
     gone = facts["distance"] > reach

@@ -1,6 +1,6 @@
 """The first steps of every optimizer under a gradient that stays the same, and under the same loss times a hundred."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING
 
 import torch
@@ -16,6 +16,9 @@ if TYPE_CHECKING:
 
 GRADIENT = (1.0, 0.01)
 """Along the two coordinates: the surface is a plane, a hundred times as steep in one as in the other."""
+
+MOMENTUM = frozenset({"momentum", "nesterov"})
+"""The rules of `conf/optim` that add up past gradients, both with γ = 0.9."""
 
 TIMES = 100.0
 """By how much the loss is multiplied in the second run."""
@@ -60,9 +63,7 @@ def demonstrate(*, optim: list[str] | None = None, lr: float | None = None, step
     facts |= {f"{name}/scaling": (scaled[name][1][0, 0] / lengths[name][0, 0]).item() for name in chosen}
     return Demonstration(
         title="What each rule makes of the same gradient",
-        text="Momentum's steps grow to 1/(1−γ) times those of plain descent. Rules that divide by past gradients step "
-        "equally far in a steep and in a flat coordinate, and do not notice that the loss was multiplied by 100: this "
-        "is why their learning rate is not that of plain descent.",
+        text=" ".join(_sentences(chosen, facts)),
         tables=(table(header, rows, "Lengths of steps under a constant gradient, 1 and 0.01"),),
         pictures=(
             Picture(
@@ -71,6 +72,20 @@ def demonstrate(*, optim: list[str] | None = None, lr: float | None = None, step
         ),
         facts=facts,
     )
+
+
+def _sentences(chosen: Sequence[str], facts: Mapping[str, float]) -> Iterator[str]:
+    """What holds of every rule here, and of some only where they are among the chosen."""
+    yield "On a plane every step sees the same gradient: what a rule remembers shows in how its steps change."
+    if MOMENTUM & set(chosen):
+        yield "Momentum's steps grow towards 1/(1−γ) times those of plain descent."
+    if any(
+        facts[f"{name}/scaling"] < 1.1 and facts[f"{name}/first_0"] < 1.1 * facts[f"{name}/first_1"] for name in chosen
+    ):
+        yield (
+            "Rules that divide by past gradients step equally far in a steep and in a flat coordinate, and do not "
+            "notice that the loss was multiplied by 100: this is why their learning rate is not that of plain descent."
+        )
 
 
 def step_lengths(
@@ -97,9 +112,11 @@ def _draw(lengths: Mapping[str, Tensor], rates: Mapping[str, float]) -> "Figure"
         panel.plot(
             steps, (length[:, 0] / rates[name]).tolist(), **style, markevery=(index % 5, 5), markersize=4, label=name
         )
-    panel.axhline(10, color=plotting.GREY, linewidth=0.8, linestyle="--")
-    across = panel.get_yaxis_transform()  # a share of the width, however many steps there are
-    panel.text(0.98, 10.5, "1 / (1 − γ) at γ = 0.9", color=plotting.GREY, fontsize=9, transform=across, ha="right")
-    panel.set(yscale="log", ylim=(None, 18), xlabel="step", ylabel="length of the step / η")
+    panel.set(yscale="log", xlabel="step", ylabel="length of the step / η")
+    if MOMENTUM & lengths.keys():
+        panel.axhline(10, color=plotting.GREY, linewidth=0.8, linestyle="--")
+        across = panel.get_yaxis_transform()  # a share of the width, however many steps there are
+        panel.text(0.98, 10.5, "1 / (1 − γ) at γ = 0.9", color=plotting.GREY, fontsize=9, transform=across, ha="right")
+        panel.set_ylim(top=18)
     figure.legend(loc="outside right upper")
     return figure

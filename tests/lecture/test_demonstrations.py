@@ -55,6 +55,24 @@ def test_gradient_descent():
     assert facts["seen_with_replacement"] == pytest.approx(1 - 1 / torch.e, abs=0.03)
 
 
+NO_WORSE, FURTHER_DOWN, JUMPS = "a larger batch is no worse", "are further down here", "the loss jumps"
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ({"batch_sizes": [1, 10, 0], "epochs": 1}, {NO_WORSE, FURTHER_DOWN, JUMPS}),
+        ({"batch_sizes": [10, 100, 0], "lr": 20.0}, {FURTHER_DOWN}),
+        ({"batch_sizes": [10, 0], "lr": 100.0, "epochs": 1}, {NO_WORSE}),
+        ({"batch_sizes": [1], "lr": 1e-4, "epochs": 1}, set()),
+        ({"batch_sizes": [10], "epochs": 1}, set()),
+    ],
+)
+def test_gradient_descent_says_what_its_figures_bear_out(choice, said):
+    made = gradient_descent.demonstrate(scale="quick", **choice)
+    assert {sentence for sentence in (NO_WORSE, FURTHER_DOWN, JUMPS) if sentence in made.text} == said, made.text
+
+
 @pytest.mark.parametrize(("activation", "within"), [("linear", 1.6), ("relu", 2.0)])
 def test_variances_follow_the_formulas(activation, within):
     facts = initialisation.demonstrate(scale="quick", activation=activation, depth=6).facts

@@ -117,6 +117,17 @@ def test_the_picture_of_few_steps_has_its_label_inside(steps):
     assert panel.get_window_extent().contains(*label.get_window_extent().get_points().mean(0))
 
 
+@pytest.mark.parametrize(
+    ("optim", "momentum", "blind"),
+    [(["sgd"], False, False), (["sgd", "adam"], False, True), (["nesterov"], True, False), (None, True, True)],
+)
+def test_only_rules_that_are_there_are_spoken_of(optim, momentum, blind):
+    made = update_rules.demonstrate(optim=optim, steps=2)
+    (panel,) = made.pictures[0].figure.axes
+    assert ("1/(1−γ)" in made.text) == bool(panel.texts) == momentum
+    assert ("do not notice" in made.text) == blind
+
+
 def test_lbfgs_has_no_step_on_a_plane():
     with pytest.raises(InputError, match="leave it out"):
         update_rules.demonstrate(optim=["sgd", "lbfgs"])

@@ -61,6 +61,24 @@ def test_adam_steps_equally_far_in_both_coordinates(facts):
     assert facts["valley/sgd/first_step_ratio"] == pytest.approx(39.6 * 0.5 / (0.4 * 4), rel=1e-12)
 
 
+BACK, THROUGH, CALMS, EQUAL = "and comes back", "goes through the barrier", "calms the oscillation", "its first step is"
+
+
+@pytest.mark.parametrize(
+    ("choice", "said"),
+    [
+        ({"surfaces": ["valley", "barrier"]}, {BACK, THROUGH, CALMS, EQUAL}),
+        ({"optim": ["adam"], "surfaces": ["rosenbrock"]}, {EQUAL}),
+        ({"optim": ["sgd", "momentum"], "surfaces": ["barrier"], "steps": 3}, set()),
+        ({"optim": ["sgd", "momentum"], "surfaces": ["valley"], "lr": 0.5}, {BACK}),  # both go to infinity
+        ({"optim": ["momentum", "adam"], "surfaces": ["valley"], "lr": 0.0}, set()),
+    ],
+)
+def test_the_text_says_what_the_paths_show(choice, said):
+    text = trajectories.demonstrate(**choice).text
+    assert {words for words in (BACK, THROUGH, CALMS, EQUAL) if words in text} == said, text
+
+
 def test_what_goes_to_infinity_is_told():
     shown = trajectories.demonstrate(optim=["sgd"], surfaces=["rosenbrock"], lr=0.05)
     assert shown.tables[0].rows[0][4] == "diverged"
@@ -99,6 +117,18 @@ def test_what_is_refused(given, message):
 def test_a_step_on_a_parabola_multiplies_by_one_minus_the_product():
     facts = curvature.demonstrate(lr=0.1, curvatures=[1, 5, 25]).facts
     assert facts == pytest.approx({"factor_1": 0.9, "factor_5": 0.5, "factor_25": 1.5})
+
+
+@pytest.mark.parametrize(
+    ("lr", "begins"),
+    [
+        (0.05, "At η = 0.05 one rule creeps, arrives at once, oscillates or diverges, "),
+        (0.01, "At η = 0.01 the rule creeps on each "),
+        (1.0, "At η = 1 one rule jumps between two points or diverges, "),
+    ],
+)
+def test_what_a_step_does_is_told_of_the_curvatures_that_are_there(lr, begins):
+    assert curvature.demonstrate(lr=lr).text.startswith(begins)
 
 
 @pytest.mark.parametrize("steps", [10, 10_000])
