@@ -129,7 +129,7 @@ class OneCycle:
 
     It starts at 1/`start_division`, rises over the warm-up, and falls to
     1/(`start_division` · `final_division`) at the last update, as in torch's `OneCycleLR`, but
-    leaves the momentum alone.
+    leaves the momentum alone. Where there is no room to rise, it starts at the top.
     """
 
     warmup: int | float = 0.3
@@ -147,7 +147,7 @@ class OneCycle:
     def __call__(self, step: int, total_steps: int) -> float:
         curve = _cosine if self.anneal == "cosine" else _line
         start = 1.0 / self.start_division
-        top = _steps(self.warmup, total_steps) - 1  # the update at which the multiplier is 1
+        top = max(_steps(self.warmup, total_steps) - 1, 0)  # the update at which the multiplier is 1
         if step < top:
             return curve(start, 1.0, step / top)
         return curve(1.0, start / self.final_division, _progress(step, top, total_steps - 1))

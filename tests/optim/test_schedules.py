@@ -70,6 +70,12 @@ def test_one_cycle_ends_at_its_last_update() -> None:
     assert OneCycle(start_division=10, final_division=100)(TOTAL - 1, TOTAL) == pytest.approx(1e-3)
 
 
+@pytest.mark.parametrize("warmup", [0.3, 0.99, 1, 0])
+def test_the_only_update_of_one_cycle_is_at_the_top(warmup: int | float) -> None:
+    """In torch it would be at the end, 4e-6 of the learning rate, at which nothing is learnt."""
+    assert rates(OneCycle(warmup=warmup), 1) == [1.0]
+
+
 @pytest.mark.parametrize("warmup", [8, 0.2])
 def test_warmup_is_linear_and_then_the_schedule_begins(warmup: int | float) -> None:
     ramp = [(step + 1) / 8 for step in range(8)]
@@ -94,7 +100,7 @@ def test_beyond_its_end_a_schedule_stays_where_it_is(schedule: Schedule) -> None
 
 
 def test_no_warmup_starts_at_the_top() -> None:
-    for schedule in (Constant(), Step(), Cosine(), Linear(), OneCycle(warmup=1)):
+    for schedule in (Constant(), Step(), Cosine(), Linear(), OneCycle(warmup=0), OneCycle(warmup=1)):
         assert schedule(0, TOTAL) == 1.0
 
 
