@@ -25,6 +25,7 @@ _X_NAMES = {
     "seconds": "seconds since the start, evaluations included",
 }
 _ROWS = (("loss", 1.0, "loss"), ("error_rate", 100.0, "error (%)"))  # key, factor, name of the axis
+_MIXING = frozenset(f"deepexp.data.augment.{name}" for name in ("Mixup", "CutMix"))
 _MOST_MARKED = 15  # points of a curve that get a marker each
 _TRAIN_WIDTH, _TEST_WIDTH, _CROWDED_WIDTH = 0.9, 2.2, 1.0
 
@@ -141,6 +142,7 @@ def _sentences(shown: Sequence[Group], groups: Sequence[Group], look: Styles) ->
         yield "Test figures alone."
     else:
         yield "Bold: test. Thin: training, the mean over each epoch while the weights moved."
+        yield from _other_targets([run for group in shown for run in _runs(group)])
     seeds = sorted({len(_runs(group)) for group in shown})
     if seeds[-1] > 1:
         number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
@@ -152,6 +154,25 @@ def _sentences(shown: Sequence[Group], groups: Sequence[Group], look: Styles) ->
     if look.sentence:
         yield look.sentence
     yield from _left_out(shown, groups)
+
+
+def _other_targets(runs: Sequence[Run]) -> Iterator[str]:
+    """Why a training loss may lie above the test loss, whose targets are always the labels."""
+    found = [_targets(run) for run in runs]
+    named = sorted(set().union(*found))
+    if named:
+        whose = "The" if all(found) else "In some of the runs the"
+        yield f"{whose} training loss is of {' or '.join(named)}; no test loss is."
+
+
+def _targets(run: Run) -> set[str]:
+    """What a run makes of the labels that it trains on, in words."""
+    found = set()
+    if run.config.get("label_smoothing"):
+        found.add("smoothed labels")
+    if run.config.get("augment._target_") in _MIXING:
+        found.add("mixed pictures")
+    return found
 
 
 def _left_out(shown: Sequence[Group], groups: Sequence[Group]) -> Iterator[str]:

@@ -3,8 +3,12 @@
 import itertools
 
 import pytest
+import torch
+from hydra.utils import instantiate
+from omegaconf import OmegaConf
 
 from deepexp import plotting
+from deepexp.paths import CONF_DIR
 from deepexp.report import variation
 from deepexp.report.plots import curves
 from deepexp.report.plots.plot import Missing, Plot, shortened_labels, value_axis
@@ -119,6 +123,40 @@ def test_a_curve_of_one_evaluation_is_a_mark_within_the_picture(tmp_path):
     make_sweep(tmp_path / "t", {"epochs": [3], "seed": [0, 1]}, lambda job: 0.1)
     plot = curves.draw(groups(tmp_path / "t"))
     assert plot.figure.axes[0].get_xlim()[1] > 2.9 and "is a mark" not in plot.caption
+
+
+@pytest.mark.parametrize(
+    ("settings", "expected"),
+    [
+        ([{}, {"seed": 1}], None),
+        ([{"label_smoothing": 0.1}], "The training loss is of smoothed labels; no test loss is."),
+        ([{"augment._target_": "deepexp.data.augment.CropFlip"}], None),
+        (
+            [{}, {"augment._target_": "deepexp.data.augment.CutMix"}],
+            "In some of the runs the training loss is of mixed pictures; no test loss is.",
+        ),
+        (
+            [{"label_smoothing": 0.1}, {"augment._target_": "deepexp.data.augment.Mixup"}],
+            "The training loss is of mixed pictures or smoothed labels; no test loss is.",
+        ),
+    ],
+)
+def test_a_training_loss_of_other_targets_than_the_test_loss_is_told(tmp_path, settings, expected):
+    for index, words in enumerate(settings):
+        make_run(tmp_path / str(index), words)
+    caption = curves.draw(groups(tmp_path)).caption
+    assert expected in caption if expected else "training loss" not in caption
+
+
+def test_mixing_augmentations_are_known_by_what_they_do():
+    """That is, those that give a `Mix` are those that the caption tells of."""
+    mixing = set()
+    images = torch.zeros(4, 3, 8, 8)
+    for path in (CONF_DIR / "augment").glob("*.yaml"):
+        augment = instantiate(OmegaConf.load(path))
+        if augment.apply(images, augment.draw(4, (3, 8, 8), torch.Generator()))[1] is not None:
+            mixing.add(OmegaConf.load(path)["_target_"])
+    assert mixing == curves._MIXING
 
 
 def test_runs_without_a_result_do_not_pass_silently(tmp_path):
