@@ -88,12 +88,14 @@ def model(
         if getattr(config, flag) is not None and flag not in component.arguments:
             raise InputError(f"{flag}: model {component.target} has no place for it; leave {flag}=null")
     if torch.device(device).type == "meta":
-        made = _made_on_meta(component, given)
-        make_real = (lambda: _made_on_cpu(component, given)) if _runs_as_tried(config) else None
-        own_model.check(made, component.target, shape, classes, make_real)
+        with runtime.forked_random(torch.device("cpu")):
+            runtime.seed_generators(config.seed)
+            made = _made_on_meta(component, given)
+            make_real = (lambda: _made_on_cpu(component, given)) if _runs_as_tried(config) else None
+            own_model.check(made, component.target, shape, classes, make_real)
         return made
     with runtime.forked_random(torch.device(device)):
-        torch.manual_seed(config.seed)
+        runtime.seed_generators(config.seed)
         made = _instantiate("model", component, **given)
         init.initialise(made, config.init)
     if load_pretrained and hasattr(made, "load_pretrained"):
@@ -114,9 +116,8 @@ def _made_on_meta(component: Component, given: dict[str, Any]) -> nn.Module:
 
 
 def _made_on_cpu(component: Component, given: dict[str, Any]) -> Any:
-    """A model to try, as it is in a run but for its numbers; the global generators are put back."""
-    with runtime.forked_random(torch.device("cpu")):
-        made = _instantiate("model", component, **given)
+    """A model to try, as it is in a run but for its numbers."""
+    made = _instantiate("model", component, **given)
     return made.to(memory_format=torch.channels_last) if isinstance(made, nn.Module) else made
 
 

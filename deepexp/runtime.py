@@ -11,9 +11,12 @@ import hashlib
 import logging
 import math
 import os
+import random
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any
 
+import numpy as np
 import torch
 
 from deepexp import control_group, waiting
@@ -165,12 +168,30 @@ def _set_deterministic(mode: int) -> None:
         torch.use_deterministic_algorithms(mode > 0, warn_only=mode == 1)
 
 
-def forked_random(device: torch.device) -> contextlib.AbstractContextManager[None]:
-    """Put the global generators back afterwards: those of the CPU, of `device`, and of GPUs that are in use already.
+def seed_generators(seed: int) -> None:
+    """Seed the global generators: torch's of all devices, NumPy's and Python's, which a model of the user's may use."""
+    torch.manual_seed(seed)
+    np.random.seed(seed % 2**32)
+    random.seed(seed)
 
-    Those are seeded by `torch.manual_seed` too. By itself, torch would begin to use all CUDA devices, and warn of that
-    where there are several.
+
+@contextlib.contextmanager
+def forked_random(device: torch.device) -> Iterator[None]:
+    """Put the global generators back afterwards: NumPy's, Python's, torch's of the CPU, of `device`, of GPUs in use.
+
+    Those GPUs are seeded by `torch.manual_seed` too. By itself, torch would begin to use all CUDA devices, and warn of
+    that where there are several.
     """
+    of_python, of_numpy = random.getstate(), np.random.get_state()
+    try:
+        with _forked_torch(device):
+            yield
+    finally:
+        random.setstate(of_python)
+        np.random.set_state(of_numpy)
+
+
+def _forked_torch(device: torch.device) -> contextlib.AbstractContextManager[None]:
     if torch.backends.mps.is_available():
         return torch.random.fork_rng([torch.device("mps")], device_type="mps")
     gpus: Sequence[int | torch.device] = [device] if device.type == "cuda" else []
@@ -179,9 +200,11 @@ def forked_random(device: torch.device) -> contextlib.AbstractContextManager[Non
     return torch.random.fork_rng(gpus, device_type="cuda")
 
 
-def random_state(device: torch.device) -> dict[str, torch.Tensor]:
-    """The global generators that dropout draws from, as byte tensors."""
-    state = {"cpu": torch.get_rng_state()}
+def random_state(device: torch.device) -> dict[str, Any]:
+    """The global generators: torch's, for dropout, as byte tensors; NumPy's and Python's as plain values."""
+    of_numpy: Any = np.random.get_state()
+    name, keys, *rest = of_numpy
+    state = {"cpu": torch.get_rng_state(), "numpy": (name, keys.tolist(), *rest), "python": random.getstate()}
     if device.type == "cuda":
         state["cuda"] = torch.cuda.get_rng_state(device)
     elif device.type == "mps":
@@ -189,9 +212,12 @@ def random_state(device: torch.device) -> dict[str, torch.Tensor]:
     return state
 
 
-def set_random_state(state: dict[str, torch.Tensor], device: torch.device) -> None:
-    """Put back what `random_state` returned."""
+def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
+    """Put back what `random_state` returned; older checkpoints have torch's alone."""
     torch.set_rng_state(state["cpu"])
+    if "numpy" in state:
+        np.random.set_state(state["numpy"])
+        random.setstate(state["python"])
     if device.type == "cuda" and "cuda" in state:
         torch.cuda.set_rng_state(state["cuda"], device)
     elif device.type == "mps" and "mps" in state:

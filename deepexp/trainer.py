@@ -108,7 +108,7 @@ class Trainer:
         """Train to the end of the run. Raises `RunFailed` when it diverges, `Interrupted` when it was told to stop."""
         self._started = self._saved = time.perf_counter()
         if self.progress.step == 0:
-            torch.manual_seed(runtime.derive_seed(self.config.seed, "dropout"))
+            runtime.seed_generators(runtime.derive_seed(self.config.seed, "dropout"))
         reason = None if self._is_at_end_of_epoch() else self._why_finished()
         if reason is None:
             self._put_back_best()

@@ -5,13 +5,15 @@ the real command under SIGKILL is in `crash/test_kills.py`.
 """
 
 import json
+import random
 import signal
 
+import numpy as np
 import pytest
 import yaml
 
 import deepexp
-from deepexp import paths
+from deepexp import checkpoint, paths
 from deepexp.errors import Interrupted
 from deepexp.trainer import Trainer
 
@@ -85,12 +87,62 @@ def test_how_a_run_is_done_may_change_on_the_way(run, monkeypatch, tmp_path, bef
     assert [f"data.mode={saved['data']['mode']}", saved["checkpoint"]["every_minutes"]] == [after[0], 9]
 
 
+THEIRS = """
+import random
+import numpy, torch
+from torch import nn
+
+class Draws(nn.Module):
+    def __init__(self, *, shape, classes):
+        super().__init__()
+        weights = numpy.random.normal(0, 0.1, (classes, shape[1] * shape[2]))
+        self.weight = nn.Parameter(torch.tensor(weights, dtype=torch.float32))
+        self.bias = nn.Parameter(torch.tensor([random.gauss(0, 0.1) for _ in range(classes)]))
+
+    def forward(self, x):
+        scale = numpy.random.normal(1, 0.1) + random.gauss(0, 0.1) if self.training else 1
+        return nn.functional.linear(scale * x.flatten(1), self.weight, self.bias)
+"""
+
+
+@pytest.fixture
+def draws(monkeypatch, tmp_path):
+    """Words for a model of the user's own that draws from NumPy's and Python's generators."""
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "draws.yaml").write_text("_target_: draws_of_its_own.Draws\n")
+    (tmp_path / "draws_of_its_own.py").write_text(THEIRS)
+    monkeypatch.chdir(tmp_path)
+    return ["model=draws"]
+
+
+def test_what_numpy_and_python_draw_hangs_on_the_seed_alone(run, monkeypatch, tmp_path, draws):
+    whole = run([*SMALL, *draws], folder="whole")
+    np.random.seed(99)
+    random.seed(99)
+    before = random.getstate(), np.random.get_state()[1].tolist()
+    stopped = stop_run(run, monkeypatch, tmp_path, draws)
+    assert deepexp.train([f"resume={stopped}"], quiet=True) is not None
+    assert_same_run(stopped, whole.directory)
+    assert (random.getstate(), np.random.get_state()[1].tolist()) == before
+    other = run([*SMALL, *draws, "seed=1"], folder="other")
+    assert other.metrics[0]["train_loss"] != whole.metrics[0]["train_loss"]
+
+
+def test_a_checkpoint_without_their_states_is_gone_on_with(run, monkeypatch, tmp_path, draws):
+    stopped = stop_run(run, monkeypatch, tmp_path, draws)
+    path = stopped / "checkpoints" / "last.pt"
+    content = checkpoint.load(path)
+    del content["random"]["numpy"], content["random"]["python"]
+    checkpoint.save(path, content)
+    result = deepexp.train([f"resume={stopped}"], quiet=True)
+    assert result is not None and result.status == "done"
+
+
 def stop_run(run, monkeypatch, folder, words):
     """The directory of a run with these words that a signal has stopped in the middle of an epoch."""
-    monkeypatch.setattr(Trainer, "_save_is_due", stop_after(STOPPED_AFTER))
-    with pytest.raises(Interrupted, match="the run was saved"):
+    with monkeypatch.context() as patch, pytest.raises(Interrupted, match="the run was saved"):
+        patch.setattr(Trainer, "_save_is_due", stop_after(STOPPED_AFTER))
         run([*SMALL, *words], folder="stopped")
-    monkeypatch.undo()
     (stopped,) = (folder / "stopped").glob("*/*")
     return stopped
 
