@@ -92,7 +92,7 @@ def model(
             runtime.seed_generators(config.seed)
             made = _made_on_meta(component, given)
             make_real = (lambda: _made_on_cpu(component, given)) if _runs_as_tried(config) else None
-            own_model.check(made, component.target, shape, classes, make_real)
+            own_model.check(made, component, _target("model", component), shape, classes, make_real)
         return made
     with runtime.forked_random(torch.device(device)):
         runtime.seed_generators(config.seed)

@@ -1,5 +1,6 @@
 """A model of the user's own may be anything: what is asked of it, and a line for what is not as it should be."""
 
+import json
 import logging
 from collections.abc import Callable
 from typing import Any
@@ -10,18 +11,26 @@ from torch.nn.parameter import UninitializedParameter
 
 from deepexp import targets
 from deepexp.errors import InputError
+from deepexp.schema import Component
 
 log = logging.getLogger(__name__)
 
 
 def check(
-    made: Any, target: str, shape: tuple[int, int, int], classes: int, make_real: Callable[[], Any] | None
+    made: Any,
+    component: Component,
+    found: Callable[..., Any],
+    shape: tuple[int, int, int],
+    classes: int,
+    make_real: Callable[[], Any] | None,
 ) -> None:
     """Raise `InputError` if what a target has made on the meta device is no model, or gives something else than logits.
 
-    Where it cannot be called there, with tensors that have no numbers, one that `make_real` gives on the CPU is called
-    instead; None: then it is not judged what the model gives.
+    It is called with two pictures: one that `make_real` gives on the CPU, whose numbers have a type and an order in
+    memory. That takes as long as a model takes to be made, so it is done once for what the target is `found` to be.
+    With None, what was made on the meta device is called; if it cannot be, it is not judged what the model gives.
     """
+    target = component.target
     if target.startswith("deepexp."):
         return
     if not isinstance(made, nn.Module):
@@ -34,21 +43,32 @@ def check(
             f"model._target_: {target} has a lazy layer ({lazy}), whose size is open; "
             "set its size, or call the model once at the end of __init__"
         )
+    if make_real is None:
+        _try(made, target, shape, classes)
+        return
+    what = json.dumps([target, component.arguments, shape, classes], sort_keys=True, default=repr)
+    if _tried.get(what) is not found:
+        _try(make_real(), target, shape, classes)
+        _tried[what] = found
+
+
+_tried: dict[str, Callable[..., Any]] = {}
+"""Targets whose models were good, by name and arguments; one that was reloaded is another."""
+
+
+def _try(model: nn.Module, target: str, shape: tuple[int, int, int], classes: int) -> None:
+    """Raise `InputError` if a model gives something else than logits, or fails although its weights are numbers."""
     try:
-        output = _output(made, shape, training=False)
+        output = _output(model, shape, training=False)
     except Exception as error:
-        log.debug("%s cannot be tried on the meta device: %s", target, error)
-        if make_real is None:
+        if next(model.parameters()).is_meta:
+            log.debug("%s cannot be tried on the meta device: %s", target, error)
             return
-        made = make_real()
-        try:
-            output = _output(made, shape, training=False)
-        except Exception as real_error:
-            size = "×".join(map(str, shape))
-            raise InputError(f"model: {target} fails for two pictures of {size}: {targets.told(real_error)}") from None
+        size = "×".join(map(str, shape))
+        raise InputError(f"model: {target} fails for two pictures of {size}: {targets.told(error)}") from None
     _check_output(output, target, classes, "")
     try:
-        output = _output(made, shape, training=True)
+        output = _output(model, shape, training=True)
     except Exception as error:  # batches may have to be larger to train
         log.debug("%s cannot be tried in training mode: %s", target, error)
         return
@@ -59,7 +79,7 @@ def _output(model: nn.Module, shape: tuple[int, int, int], *, training: bool) ->
     """What a model gives for two pictures without content; it is in training mode afterwards."""
     device = next(model.parameters()).device
     try:
-        with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        with torch.no_grad():
             pictures = torch.zeros(2, *shape, device=device).to(memory_format=torch.channels_last)
             return model.train(training)(pictures)
     finally:

@@ -1,8 +1,15 @@
 """A model of the user's own that is none, or gives no logits, is refused before anything is written."""
 
-import pytest
+import importlib
+import random
+import sys
 
-from deepexp import cli
+import pytest
+import torch
+
+from deepexp import build, cli
+from deepexp.errors import InputError
+from deepexp.sweep import points as points_of_a_sweep
 
 MODULE = """
 import numpy
@@ -70,6 +77,28 @@ class Groups(Net):
             raise ValueError("in groups of four")
         return super().forward(x)
 
+class Conv(Net):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape=(4, 26, 26), classes=classes)
+        self.conv = nn.Conv2d(shape[0], 4, 3)
+
+    def forward(self, x):
+        return super().forward(self.conv(x))
+
+class View(Conv):
+    def forward(self, x):
+        return self.fc(self.conv(x).view(len(x), -1))
+
+class Double(Net):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape=shape, classes=classes)
+        self.double()
+
+class Half(Net):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape=shape, classes=classes)
+        self.half()
+
 class Lazy(nn.Module):
     def __init__(self, *, shape, classes):
         super().__init__()
@@ -112,7 +141,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["Net", "Looks", "Counts", "GivenWeights", "Groups", "LazyButCalled"])
+@pytest.mark.parametrize("name", ["Net", "Looks", "Counts", "GivenWeights", "Groups", "Conv", "LazyButCalled"])
 def test_one_that_gives_logits_is_trained(here, name):
     assert cli.main(["train", f"model={name}", *SMALL]) == 0
 
@@ -125,6 +154,9 @@ def test_one_that_gives_logits_is_trained(here, name):
         ("Predicts", "gives torch.int64 of shape (2,) for two pictures"),
         ("Wide", "gives torch.float32 of shape (2, 13) for two pictures; a float tensor of shape (2, 10)"),
         ("Narrow", "their_model.Narrow fails for two pictures of 1×28×28: their_model.py:12: RuntimeError: "),
+        ("View", "View fails for two pictures of 1×28×28: their_model.py:77: RuntimeError: view size is not"),
+        ("Double", "mat1 and mat2 must have the same dtype"),
+        ("Half", "mat1 and mat2 must have the same dtype"),
         ("TwoInputs", "fails for two pictures of 1×28×28: TypeError: TwoInputs.forward() missing 1 required"),
         ("Auxiliary", "gives a tuple for two pictures in training mode; a float tensor of shape (2, 10) is needed"),
         ("NoShape", "NoShape: got an unexpected keyword argument 'shape' (deepexp gives it shape and classes)"),
@@ -137,6 +169,20 @@ def test_what_is_none_is_refused_in_one_line(here, capsys, name, expected):
     assert cli.main(["train", f"model={name}", *SMALL]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line and not (here / "outputs").exists()
+
+
+def test_it_is_made_once_with_numbers_for_all_points_of_a_sweep(here, monkeypatch):
+    made = []
+    real = build._made_on_cpu
+    monkeypatch.setattr(build, "_made_on_cpu", lambda *of: made.append(of) or real(*of))
+    points = [["model=Net", f"optim.lr={lr}", *SMALL] for lr in (0.1, 0.2, 0.3)]
+    generators = random.getstate(), torch.get_rng_state().tolist()
+    points_of_a_sweep.check_points(points, {"model"}, needs_validation=False)
+    assert len(made) == 1 and (random.getstate(), torch.get_rng_state().tolist()) == generators
+    (here / "their_model.py").write_text(MODULE.replace("self.fc(x.flatten(1))", "x.no_such()"))
+    importlib.reload(sys.modules["their_model"])
+    with pytest.raises(InputError, match="no attribute 'no_such'"):
+        points_of_a_sweep.check_points(points, {"model"}, needs_validation=False)
 
 
 def test_what_is_not_tried_is_not_judged(here):
