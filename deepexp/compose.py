@@ -20,15 +20,12 @@ from hydra.version import VersionBase
 from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
-from deepexp import conf_files, diagnosis, paths, presets
+from deepexp import conf_files, diagnosis, hydra_keys, paths, presets
 from deepexp.errors import InputError
 from deepexp.overrides import PATH_KEYS, quote, quote_paths, split
 
 _Kind = Literal["option", "value", "other"]
 """What an override does: it chooses options of a group, only sets a value, or anything else."""
-
-_PLACES = ("hydra.run.dir", "hydra.sweep.dir", "hydra.sweep.subdir", "hydra.output_subdir")
-_OF_SWEEPS = ("hydra.sweep", "hydra.launcher", "hydra/sweeper", "hydra/launcher")
 
 
 @dataclass(frozen=True)
@@ -109,18 +106,13 @@ def check_swept_keys(composed: Composed, words: Sequence[str]) -> None:
 
     Raises `InputError` with the command that runs all of it.
     """
-    check_places(words)
+    hydra_keys.check_effect(words)
     keys = [split(word)[1] for word in words]
-    _raise_any([f"{key}: is for a sweep; add -m, or leave it out" for key in keys if key.startswith(_OF_SWEEPS)])
+    of_sweeps = [key for key in keys if key.startswith(hydra_keys.OF_SWEEPS)]
+    _raise_any([f"{key}: is for a sweep; add -m, or leave it out" for key in of_sweeps])
     swept = composed.hydra.sweeper.get("params") or {}
     line = presets.missing_sweep(words, composed.choices.get("experiment"), [str(key) for key in swept])
     _raise_any([line] if line else [])
-
-
-def check_places(words: Sequence[str]) -> None:
-    """Refuse Hydra's own keys for the folders of runs and sweeps, which would change nothing."""
-    keys = [split(word)[1] for word in words]
-    _raise_any([f"{key}: has no effect; output_dir and name say where runs lie" for key in keys if key in _PLACES])
 
 
 def _prepared(overrides: Sequence[str]) -> list[str]:

@@ -13,7 +13,7 @@ from pathlib import Path
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
-from deepexp import compose, overrides, resuming
+from deepexp import compose, hydra_keys, overrides, resuming
 from deepexp.conf_files import first_line
 from deepexp.console import Console, short_path
 from deepexp.errors import InputError, Interrupted, RunFailed
@@ -58,7 +58,7 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
     """
     if any(overrides.split(word)[1:] == ("dry_run", "true") for word in words):
         raise InputError("dry_run: shows one run, and -m makes many; leave out -m and the values with commas")
-    compose.check_places(words)
+    hydra_keys.check_effect(words)
     begun = resumed(words)
     if begun is not None and not is_sweep(begun):
         raise InputError(f"{begun}: is no sweep (it has no sweep.json); leave out -m to go on with a single run")
