@@ -41,6 +41,11 @@ class Composed:
     overrides: list[str]
     """What was asked for, with the values of path keys quoted; composing it again gives the same config."""
 
+    @property
+    def run_name(self) -> str:
+        """The key `name`, or the model's option without the folders of `conf/model/` that its file lies in."""
+        return str(self.config.name or str(self.choices["model"]).rpartition("/")[2])
+
 
 def compose(command: str, overrides: Sequence[str]) -> Composed:
     """The config of one job of a command (`train`: conf/train.yaml and its groups).

@@ -185,6 +185,15 @@ def test_it_is_made_once_with_numbers_for_all_points_of_a_sweep(here, monkeypatc
         points_of_a_sweep.check_points(points, {"model"}, needs_validation=False)
 
 
+def test_an_option_in_a_folder_names_its_runs_without_it(here):
+    (here / "conf" / "model" / "sub").mkdir()
+    (here / "conf" / "model" / "Net.yaml").rename(here / "conf" / "model" / "sub" / "deep.yaml")
+    assert cli.main(["train", "model=sub/deep", *SMALL]) == 0
+    assert cli.main(["train", "-m", "model=sub/deep", "seed=1,2", "hydra.launcher.jobs=1", *SMALL]) == 0
+    assert cli.main(["train", "-m", "model=sub/deep", "hydra.launcher.jobs=1", *SMALL]) == 0
+    assert len(list((here / "outputs" / "deep").iterdir())) == 3
+
+
 def test_what_is_not_tried_is_not_judged(here):
     """On another device, or in another arithmetic, a model may do what it cannot do where it is tried."""
     words = ["model=Narrow", *SMALL, "dry_run=true"]

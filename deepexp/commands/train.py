@@ -110,7 +110,7 @@ def train(
         build.resolve_pretrained(config)
         data = build.dataset(config, plan, loaded)
         files = describe.hydra_files(composed, config)
-        name = config.name or str(composed.choices["model"])
+        name = composed.run_name
         run = RunDirectory.create_at(at, files) if at else RunDirectory.create(config.output_dir, name, files)
         return _run(config, plan, data, composed.choices, run, console)
 

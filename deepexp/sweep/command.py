@@ -72,8 +72,7 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
         try:
             first = _first(asked)
             if directory is None:
-                name = first.config.name or first.choices["model"]
-                directory = SweepDirectory.create(str(first.config.output_dir), str(name), asked)
+                directory = SweepDirectory.create(str(first.config.output_dir), first.run_name, asked)
             return _run(Sweep(directory, Display(console)), asked, console)
         finally:
             if directory is not None:

@@ -180,7 +180,7 @@ def _check_point(
     check_swept_keys(composed, words)
     resolved: Any = OmegaConf.to_container(composed.config, resolve=True)
     if not varying:  # then it is the only one, and its run is named as one alone would be
-        name = job_names([{}], str(composed.config.name or composed.choices["model"]))[0]
+        name = job_names([{}], composed.run_name)[0]
     but_for_the_seed = config_hash({key: value for key, value in resolved.items() if key != "seed"})
     config, plan = check.typed_and_planned(resolved, plans.get(but_for_the_seed))
     plans[but_for_the_seed] = plan
