@@ -145,7 +145,8 @@ def note_machine(run: RunDirectory, device: torch.device) -> None:
         "torch": _get(known.get("versions"), "torch"),
     }
     on_cpu = device.type == "cpu" and str(before["device"]).startswith("cpu")
-    told = [name for name in now if now[name] != before[name] and name != ("device" if on_cpu else "threads")]
+    compared = [name for name in now if before[name] is not None and name != ("device" if on_cpu else "threads")]
+    told = [name for name in compared if now[name] != before[name]]
     if told:
         differences = ", ".join(f"{name}: {now[name]} instead of {before[name]}" for name in told)
         threads = f"; OMP_NUM_THREADS={before['threads']} gives it as many threads" if "threads" in told else ""
