@@ -92,7 +92,7 @@ def set_aside(directory: Path) -> None:
     """Rename a `last.pt` that was found damaged, lest the next save keep it as `previous.pt` in place of a good one."""
     last = directory / LAST
     if last.exists():
-        with storage_errors(last):
+        with storage_errors(last, option=None):
             last.replace(last.with_name(f"{LAST}.damaged"))
             sync_directory(directory)
 

@@ -197,7 +197,7 @@ def _keep_old_summary(run: RunDirectory) -> None:
         kept, kept_predictions = run.path / f"summary.{when}.json", run.path / f"predictions.{when}.npz"
         if not kept.exists() and not kept_predictions.exists():
             break
-    with storage_errors(summary):
+    with storage_errors(summary, option=None):
         if predictions.exists():
             os.replace(predictions, kept_predictions)
         os.replace(summary, kept)
@@ -207,7 +207,7 @@ def _keep_old_summary(run: RunDirectory) -> None:
 def _keep_old_metrics(run: RunDirectory) -> None:
     """Rename `metrics.jsonl` to `metrics.attempt<N>.jsonl`, unless nothing is in it."""
     metrics = run.path / "metrics.jsonl"
-    with storage_errors(metrics):
+    with storage_errors(metrics, option=None):
         if not metrics.exists() or metrics.stat().st_size == 0:
             return
         names = (run.path / f"metrics.attempt{number}.jsonl" for number in itertools.count(1))

@@ -29,6 +29,7 @@ Status = Literal["running", "done", "failed", "killed-by-signal"]
 
 _REQUIRED = (".hydra/config.yaml", "status.json")
 _SWEEP_FILES = ("sweep.json", "ledger.jsonl")
+_LONGEST_NAME = 255  # bytes, of what Linux, macOS and Windows allow
 _ATTEMPTS = 100  # at names that nobody has: 2**24 of them in each second
 
 
@@ -39,6 +40,9 @@ def make_unique_directory(output_dir: str | Path, name: str) -> Path:
     """
     if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
         raise InputError(f"name={name!r} must be the name of one folder, without a slash")
+    length = len(os.fsencode(name))
+    if length > _LONGEST_NAME:
+        raise InputError(f"name: is {length} bytes long; the name of a folder has {_LONGEST_NAME} at most")
     parent = Path(os.path.expanduser(output_dir)) / name
     with storage_errors(parent, chosen_by_user=True):
         for _ in range(_ATTEMPTS):
@@ -125,7 +129,7 @@ class RunDirectory:
 
     def lock(self) -> None:
         """Claim the directory for this process; `InputError` if a run is still alive in it."""
-        with storage_errors(self.path, chosen_by_user=True):
+        with storage_errors(self.path, chosen_by_user=True, option=None):
             try:
                 self._lock.acquire(timeout=1)  # for an instant, `is_alive` elsewhere may hold it
             except filelock.Timeout:

@@ -17,15 +17,16 @@ from deepexp.errors import InputError, RunFailed
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 # Trouble with the disk itself: then the run has failed, wherever the user told it to write.
-_DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
+DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str = "output_dir") -> Iterator[None]:
+def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str | None = "output_dir") -> Iterator[None]:
     """Turn an `OSError` of the block into ours, which names `path`, reason and space left.
 
     That is a `RunFailed`; with `chosen_by_user` (nothing was ever written there), a folder that
-    refuses is an `InputError` instead, unless the disk itself is the trouble. `option`: what names the place.
+    refuses is an `InputError` instead, unless the disk itself is the trouble. `option`: what names the place; None if
+    it cannot be another, as that of a run that is gone on with.
     """
     try:
         yield
@@ -33,12 +34,12 @@ def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str = "o
         if isinstance(error, FileNotFoundError) and not chosen_by_user:
             text = f"cannot write {path}: its folder was removed during the run"
             raise RunFailed(text) from error
-        make_room = "make room there, or " if error.errno in _DISK_TROUBLE else ""
-        text = (
-            f"cannot write {path}: {error.strerror or error} ({_free_space(path)}); "
-            f"{make_room}choose another place with {option}=DIR"
-        )
-        if chosen_by_user and error.errno not in _DISK_TROUBLE:
+        remedies = ["make room there"] if error.errno in DISK_TROUBLE else []
+        remedies += [f"choose another place with {option}=DIR"] if option else []
+        text = f"cannot write {path}: {error.strerror or error} ({_free_space(path)})"
+        if remedies:
+            text += f"; {', or '.join(remedies)}"
+        if chosen_by_user and error.errno not in DISK_TROUBLE:
             raise InputError(text) from error
         raise RunFailed(text) from error
 

@@ -289,3 +289,21 @@ def test_update_json_merges_mappings(run):
     content = run.read_json("provenance.json")
     assert content["device"] == "cuda"
     assert content["choices"] == {"mode": "resident", "workers": 2}
+
+
+def test_a_name_that_is_too_long_is_to_blame(tmp_path):
+    with pytest.raises(InputError, match=r"^name: is 256 bytes long; the name of a folder has 255 at most$"):
+        make_unique_directory(tmp_path, "ü" * 128)
+    make_unique_directory(tmp_path, "n" * 255)
+
+
+def test_another_place_is_no_advice_for_a_run_that_is_there(tmp_path, monkeypatch):
+    run = RunDirectory.create(tmp_path, "net", FILES)
+    run.unlock()
+
+    def refuse(*_, **__):
+        raise OSError(errno.EROFS, os.strerror(errno.EROFS))
+
+    monkeypatch.setattr(run._lock, "acquire", refuse)
+    with pytest.raises(InputError, match=r"Read-only file system \([\d,.]+ MB free there\)$"):
+        run.lock()

@@ -127,7 +127,7 @@ def read_summary(run: Path) -> dict[str, Any]:
 
 def _locked(path: Path) -> filelock.BaseFileLock:
     lock = filelock.FileLock(path / ".lock", thread_local=False)
-    with storage_errors(path, chosen_by_user=True):
+    with storage_errors(path, chosen_by_user=True, option=None):
         try:
             lock.acquire(timeout=0)
         except filelock.Timeout:
