@@ -38,6 +38,11 @@ _NAME = "events.out.tfevents."
 HParam = bool | int | float | str
 
 
+def present(directory: Path) -> Path | None:
+    """The event file in `directory` that is gone on with, if there is one."""
+    return min(directory.glob(f"{_NAME}*"), default=None)
+
+
 class EventFile:
     """Writes TensorBoard's event file in `directory`, and goes on with the one that is there.
 
@@ -46,9 +51,8 @@ class EventFile:
 
     def __init__(self, directory: Path) -> None:
         _leave_tensorflow_out()
-        present = sorted(directory.glob(f"{_NAME}*"))
         new = directory / f"{_NAME}{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        self._file = AppendFile(present[0] if present else new)
+        self._file = AppendFile(present(directory) or new)
         self._waiting = io.BytesIO()
         try:
             self._begin_if_empty()

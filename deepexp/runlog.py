@@ -16,13 +16,13 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from deepexp import pictures
+from deepexp import events, pictures
 from deepexp.console import Console, Header, Horizon
 from deepexp.errors import RunFailed
 from deepexp.events import EventFile, HParam, model_graph
 from deepexp.metrics import EpochMetrics, Summary
 from deepexp.rundir import FORMAT, RunDirectory, Status, plain
-from deepexp.storage import AppendFile, write_atomically
+from deepexp.storage import AppendFile, check_length, write_atomically
 
 __all__ = ["Description", "EpochMetrics", "RunLog", "Summary"]
 
@@ -49,6 +49,13 @@ class Description:
     images: Tensor
     labels: Tensor
     classes: Sequence[str]
+
+
+def check_lengths(run: RunDirectory, offsets: Mapping[str, int]) -> None:
+    """Raise `InputError` if a file is missing, or shorter than `RunLog.offsets` said when a checkpoint was written."""
+    event_file = events.present(run.path) or run.path / "events.out.tfevents"
+    for name, path in {"metrics.jsonl": run.path / "metrics.jsonl", "events": event_file}.items():
+        check_length(path, path.stat().st_size if path.exists() else 0, offsets.get(name, 0))
 
 
 class RunLog:

@@ -128,12 +128,7 @@ class AppendFile:
 
     def cut_back(self, offset: int) -> None:
         """Drop what stands behind byte `offset`; `InputError` if the file is shorter than that."""
-        size = self.offset()
-        if offset > size:
-            raise InputError(
-                f"{self.path} has {size} bytes but had {offset} when the checkpoint was written: "
-                "it was damaged or replaced since; put the original back"
-            )
+        check_length(self.path, self.offset(), offset)
         with storage_errors(self.path):
             os.ftruncate(self._descriptor, offset)
 
@@ -145,6 +140,15 @@ class AppendFile:
     def close(self) -> None:
         """Give the descriptor back; nothing waits to be written."""
         os.close(self._descriptor)
+
+
+def check_length(path: Path, size: int, offset: int) -> None:
+    """Raise `InputError` if a file of `size` bytes is shorter than it was when a checkpoint was written."""
+    if offset > size:
+        raise InputError(
+            f"{path} has {size} bytes but had {offset} when the checkpoint was written: "
+            "it was damaged or replaced since; put the original back"
+        )
 
 
 def _free_space(path: Path) -> str:

@@ -308,3 +308,32 @@ def test_memory_is_flat_over_thousands_of_steps(tmp_path, monkeypatch):
     after_warm_up = resident[4:]  # two epochs: the second evaluation finds the memory of the first one in pieces
     print(f"{min(after_warm_up):.1f} to {max(after_warm_up):.1f} MB from step 2,500 on")
     assert max(after_warm_up) - min(after_warm_up) < 20
+
+
+def test_a_machine_of_which_nothing_was_noted_is_not_told_of(run):
+    first = run(SMALL)
+    content = provenance(first)
+    del content["choices"], content["versions"]
+    (first.directory / "provenance.json").write_text(json.dumps(content))
+    resume(first, "epochs=3")
+    assert "arithmetic" not in (first.directory / "run.log").read_text()
+    assert provenance(first)["resumed"][-1]["differs"] == []
+
+
+@pytest.mark.parametrize("torn", ["metrics.jsonl", "events.out.tfevents.*"])
+@pytest.mark.parametrize("is_removed", [False, True], ids=["cut", "removed"])
+def test_a_finished_run_with_a_torn_file_stays_as_it_is(run, torn, is_removed):
+    first = run(SMALL)
+    (path,) = first.directory.glob(torn)
+    if is_removed:
+        path.unlink()
+    else:
+        path.write_bytes(path.read_bytes()[:100])
+    before = contents(first.directory)
+    with pytest.raises(InputError, match="it was damaged or replaced since; put the original back"):
+        resume(first, "epochs=3")
+    assert contents(first.directory) == before
+
+
+def contents(folder):
+    return {path: path.read_bytes() for path in folder.rglob("*") if path.is_file() and path.name != ".lock"}

@@ -48,7 +48,7 @@ from deepexp.interrupt import StopRequest
 from deepexp.overrides import split, split_flags
 from deepexp.result import Result, load_run
 from deepexp.rundir import RunDirectory, Status
-from deepexp.runlog import RunLog
+from deepexp.runlog import RunLog, check_lengths
 from deepexp.schema import TrainConfig
 from deepexp.step import OUT_OF_MEMORY, is_out_of_memory
 from deepexp.trainer import Trainer
@@ -146,6 +146,7 @@ def resume(directory: Path, composed: Composed, console: Console, loaded: Mappin
             content = resuming.last_checkpoint(run, resumed)
             if content is not None:
                 resuming.check_same_data(run, data.fingerprint)
+                check_lengths(run, content.get("logs", {}))
             resuming.begin(run, resumed, anew=content is None)
             return _run(config, plan, data, resumed.names, run, console, content)
     finally:
