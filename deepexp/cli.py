@@ -14,7 +14,7 @@ from collections.abc import Sequence
 
 from deepexp import __version__, late_dynamo, startup
 from deepexp.commands import COMMANDS, Command
-from deepexp.errors import InputError, Interrupted, RunFailed
+from deepexp.errors import DISK_TROUBLE, InputError, Interrupted, RunFailed
 from deepexp.suggest import did_you_mean
 
 HELP_FLAGS = {"-h", "--help"}
@@ -42,11 +42,18 @@ def main(argv: Sequence[str] | None = None) -> int:
     except KeyboardInterrupt:
         return _complain("interrupted", 128 + signal.SIGINT)
     except BrokenPipeError:
-        # The reader (`| head`) has gone; what is still buffered would fail again when Python closes stdout.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        _give_up_stdout()  # the reader (`| head`) has gone
         return 128 + SIGPIPE
     except Exception as error:
+        if isinstance(error, OSError) and error.errno in DISK_TROUBLE and error.filename is None:
+            _give_up_stdout()  # of our own files, trouble is told by name (`storage_errors`)
+            return _complain(f"cannot write to standard output: {error.strerror}", FAILURE)
         return _complain(f"{_reason(error)} (HYDRA_FULL_ERROR=1 shows where)", FAILURE)
+
+
+def _give_up_stdout() -> None:
+    """Let what is still buffered go nowhere; it would fail again when Python closes standard output."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _prepare_streams() -> None:

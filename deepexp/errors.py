@@ -3,8 +3,12 @@
 They carry the text that the user reads, so it says what is wrong, where, and what to do about it.
 """
 
+import errno
 from pathlib import Path
 from typing import Any
+
+# Trouble with the disk itself: then the run has failed, wherever the user told it to write.
+DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 class DeepexpError(Exception):

@@ -11,13 +11,10 @@ import shutil
 from collections.abc import Iterator
 from pathlib import Path
 
-from deepexp.errors import InputError, RunFailed
+from deepexp.errors import DISK_TROUBLE, InputError, RunFailed
 
 # What some network and FUSE file systems answer that cannot sync a directory.
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
-
-# Trouble with the disk itself: then the run has failed, wherever the user told it to write.
-DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
 
 
 @contextlib.contextmanager

@@ -9,6 +9,8 @@ import os
 from collections.abc import Sequence
 from typing import TextIO
 
+from deepexp.errors import RunFailed
+
 log = logging.getLogger(__name__)
 
 _STYLES = {"bold": "1", "faint": "2", "good": "32", "bad": "31", "warning": "33", "name": "36"}
@@ -28,7 +30,7 @@ class Stream:
         self._is_gone = False
         self._encoding = getattr(file, "encoding", None) or "utf-8"
         dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
-        self.is_terminal = file.isatty() and not dumb
+        self.is_terminal = hasattr(file, "isatty") and file.isatty() and not dumb
         self.has_colour = self.is_terminal and not os.environ.get("NO_COLOR")
         self.has_lines = _can_encode("━╸", self._encoding)
 
@@ -53,7 +55,7 @@ class Stream:
         """Write and flush; characters that the stream lacks become question marks.
 
         Once nobody reads any more (a closed pipe, a terminal that hung up), nothing is written: a
-        long run should not die of a `| head`. Where it is everything, `OSError`.
+        long run should not die of a `| head`. Where it is everything, `BrokenPipeError` or `RunFailed`.
         """
         if self._is_gone:
             return
@@ -64,7 +66,9 @@ class Stream:
             self._is_gone = True
             self._divert()
             if self._is_everything:
-                raise
+                if isinstance(error, BrokenPipeError):
+                    raise
+                raise RunFailed(f"cannot write to standard output: {error.strerror or error}") from error
             log.warning("output can no longer be shown (%s); the rest is done without it", error.strerror)
 
     def _divert(self) -> None:

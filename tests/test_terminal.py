@@ -119,6 +119,36 @@ def test_a_list_that_cannot_be_shown_is_no_success(tmp_path, full):
     assert len(errors.splitlines()) == full
 
 
+@pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that only Linux has")
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+@pytest.mark.parametrize("words", [["list"], ["--help"], ["train", "--cfg", "job"], ["runs", "outputs"]])
+def test_standard_output_is_named_where_it_is_full(tmp_path, words, unbuffered):
+    (tmp_path / "outputs").mkdir()
+    command = [sys.executable, "-m", "deepexp", *words]
+    environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
+    with open("/dev/full", "w") as disk:
+        done = subprocess.run(
+            command, cwd=tmp_path, env=environment, stdout=disk, stderr=subprocess.PIPE, text=True, timeout=60
+        )
+    assert done.stderr == "deepexp: cannot write to standard output: No space left on device\n" and done.returncode == 1
+
+
+def test_an_object_that_only_takes_text_is_no_terminal():
+    class Sink:
+        def __init__(self):
+            self.text = ""
+
+        def write(self, text):
+            self.text += text
+
+        def flush(self):
+            pass
+
+    stream = Stream(Sink())
+    stream.write("a line\n")
+    assert stream._file.text == "a line\n" and not stream.is_terminal
+
+
 def test_status_line_gives_way_and_comes_back():
     terminal = Terminal()
     stream = Stream(terminal)
