@@ -29,6 +29,9 @@ class Result:
         except KeyError:
             raise AttributeError(f"a result has no {name!r}; its summary has {', '.join(summary)}") from None
 
+    def __dir__(self) -> list[str]:
+        return sorted({*super().__dir__(), *self.summary})
+
     @property
     def model(self) -> "nn.Module":
         """The trained model, on the CPU and in test mode; its averaged weights where the run has averaged them."""

@@ -91,3 +91,8 @@ def test_a_result_can_be_copied_and_sent_to_another_process(copied):
     assert copied(result) == result and copied(result).test_error_rate == 0.25
     with pytest.raises(AttributeError, match="a result has no 'loss'; its summary has test_error_rate"):
         copied(result).loss  # noqa: B018
+
+
+def test_what_the_summary_has_is_among_the_names_of_a_result():
+    names = dir(Result(Path("a"), {"test_error_rate": 0.25}, []))
+    assert {"test_error_rate", "directory", "model"} <= set(names)
