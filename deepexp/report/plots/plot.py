@@ -102,8 +102,8 @@ def _without_groups(label: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A text as matplotlib is to show it: dollar signs stand for themselves, and mark no formula."""
-    return text.replace("$", r"\$")
+    """A text as matplotlib is to show it: dollar signs stand for themselves, and bytes that are no text for numbers."""
+    return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 
 def plain_numbers(*, minor: bool = False) -> "Formatter":

@@ -3,9 +3,10 @@
 import numpy as np
 import pytest
 
+from deepexp import plotting
 from deepexp.report import variation
 from deepexp.report.plots import heat_map, learning_rate, parallel_coordinates
-from deepexp.report.plots.plot import Missing
+from deepexp.report.plots.plot import Missing, literal
 from deepexp.report.runs import read
 
 from ..synthetic import make_run, make_sweep
@@ -124,3 +125,9 @@ def test_the_learning_rate_has_a_series_for_each_other_value(tmp_path):
 def test_without_a_learning_rate_that_varies_it_says_so(tmp_path):
     make_sweep(tmp_path / "s", {"optim": ["sgd", "adam"]}, lambda job: 0.2)
     assert "does not vary" in learning_rate.draw(*groups_and_keys(tmp_path)).reason
+
+
+def test_a_label_with_bytes_that_are_no_text_can_be_drawn():
+    figure, axes = plotting.figure()
+    axes[0, 0].set_title(literal("data.root=b\udcff $x"))
+    assert plotting.as_png(figure)
