@@ -137,3 +137,4 @@ def _link(source: Path, target: Path) -> None:
         write_atomically(target, source.read_bytes())
     else:
         os.replace(temporary, target)
+        temporary.unlink(missing_ok=True)  # where the target was the same file already, the rename did nothing

@@ -81,6 +81,16 @@ def test_a_full_disk_leaves_the_old_one_and_names_the_path(tmp_path, monkeypatch
     assert checkpoint.load(last)["model"]["weight"][0, 0] == 1.0
 
 
+def test_a_save_that_was_killed_leaves_no_third_name(tmp_path):
+    """Once `last.pt` has its second name, and before it has its new content: then one file has both names."""
+    last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
+    checkpoint.save(last, content(1.0))
+    previous.hardlink_to(last)
+    checkpoint.save(last, content(2.0), keep_previous=previous)
+    assert {path.name for path in tmp_path.iterdir()} == {"last.pt", "previous.pt"}
+    assert [checkpoint.load(path)["model"]["weight"][0, 0] for path in (previous, last)] == [1.0, 2.0]
+
+
 def test_what_could_not_be_written_is_given_back(tmp_path, monkeypatch):
     """Python 3.13 complains of a buffer that goes before the view of it, as it may where an error keeps both."""
     views = []
