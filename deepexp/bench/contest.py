@@ -9,7 +9,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from deepexp import build, check, startup
+from deepexp import build, check, hydra_keys, startup
 from deepexp.bench import compare
 from deepexp.bench.process import ContenderProcess, running
 from deepexp.bench.report import BARE, OURS, PLAIN, Setting
@@ -73,6 +73,7 @@ class Contest:
 def opened(overrides: Sequence[str], against: Sequence[str] | str) -> Iterator[Contest]:
     """Compose, check, and start the contenders. Raises `InputError` as `deepexp train` would for the same overrides."""
     taking_part, left_out = rivals(against)
+    hydra_keys.check_effect(overrides)
     composed = compose("train", overrides)
     config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
     build.resolve_pretrained(config)

@@ -20,7 +20,7 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from deepexp import build, check, runtime, startup
+from deepexp import build, check, hydra_keys, runtime, startup
 from deepexp.bench import compare, contest, keras_loop, plain
 from deepexp.bench.contender import Unsuited
 from deepexp.bench.options import StartOptions
@@ -115,6 +115,7 @@ def _rivals(against: str) -> tuple[list[str], list[str]]:
 
 def _prepared(overrides: Sequence[str], folder: Path) -> tuple[list[str], Composed, TrainConfig, check.Plan]:
     """(the words of the run, and what they come to); decoded pictures are cached in the folder."""
+    hydra_keys.check_effect(overrides)
     words = quote_paths(overrides)
     composed = compose("train", words)
     if _has_cache(_planned(composed)[0]):

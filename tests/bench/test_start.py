@@ -88,6 +88,7 @@ def test_against_a_framework(name, capfd):
         (["rounds=0"], "rounds: 0 is not allowed; a whole number ≥ 1"),
         (["output_dir=here"], "output_dir=here: bench start makes runs of its own"),
         (["batch_size=0"], "batch_size: 0 is not allowed"),
+        (["hydra.verbose=true"], "hydra.verbose: has no effect"),
         (["against=bare"], "against: bare has no start of its own; plain, lightning, keras, all"),
         (["plot=start.pdf"], "plot: start.pdf is not allowed; a file that ends in .png or .svg"),
     ],

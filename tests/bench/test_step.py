@@ -32,6 +32,7 @@ def test_json_on_stdout_alone(capfd, tmp_path, monkeypatch):
         (["step", "rounds=0"], "rounds: 0 is not allowed; a whole number ≥ 1"),
         (["step", "model=monstre"], "monstre"),
         (["step", "batch_size=0"], "batch_size: 0 is not allowed"),
+        (["step", "hydra.verbose=true"], "hydra.verbose: has no effect"),
         (["step", "-m"], "-m: there is no such flag"),
     ],
 )
