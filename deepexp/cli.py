@@ -11,6 +11,7 @@ import signal
 import sys
 import traceback
 from collections.abc import Sequence
+from pathlib import Path
 
 from deepexp import __version__, late_dynamo, startup
 from deepexp.commands import COMMANDS, Command
@@ -45,10 +46,17 @@ def main(argv: Sequence[str] | None = None) -> int:
         _give_up_stdout()  # the reader (`| head`) has gone
         return 128 + SIGPIPE
     except Exception as error:
-        if isinstance(error, OSError) and error.errno in DISK_TROUBLE and error.filename is None:
-            _give_up_stdout()  # of our own files, trouble is told by name (`storage_errors`)
+        if isinstance(error, OSError) and _is_of_stdout(error):
+            _give_up_stdout()
             return _complain(f"cannot write to standard output: {error.strerror}", FAILURE)
         return _complain(f"{_reason(error)} (HYDRA_FULL_ERROR=1 shows where)", FAILURE)
+
+
+def _is_of_stdout(error: OSError) -> bool:
+    """Whether a `print` of ours has failed: trouble with a file of ours is a `RunFailed` that names it."""
+    *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
+    is_ours = Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
+    return is_ours and error.errno in DISK_TROUBLE and error.filename is None
 
 
 def _give_up_stdout() -> None:

@@ -9,6 +9,7 @@ import textwrap
 
 import pytest
 
+from deepexp import cli
 from deepexp.terminal import StatusLine, Stream, bar, line_with_bar, printable
 
 from .screen import Terminal
@@ -131,6 +132,15 @@ def test_standard_output_is_named_where_it_is_full(tmp_path, words, unbuffered):
             command, cwd=tmp_path, env=environment, stdout=disk, stderr=subprocess.PIPE, text=True, timeout=60
         )
     assert done.stderr == "deepexp: cannot write to standard output: No space left on device\n" and done.returncode == 1
+
+
+def test_standard_output_is_not_blamed_for_a_disk_that_a_library_finds_full(monkeypatch, capsys):
+    def bind(_words):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr("deepexp.commands.list.main", bind)
+    assert cli.main(["list"]) == 1
+    assert capsys.readouterr().err.startswith("deepexp: OSError: [Errno 28] No space left on device (")
 
 
 def test_an_object_that_only_takes_text_is_no_terminal():
