@@ -118,7 +118,7 @@ def _show(runs: Sequence[Run], now: datetime.datetime) -> None:
         table, dropped = table.fitted(out.width, EXPENDABLE)
     out.write("".join(f"{line}\n" for line in table.lines()))
     hidden = f"; not shown for want of room: {', '.join(dropped)}" if dropped else ""
-    out.write(f"\n{len(runs):,} run{'' if len(runs) == 1 else 's'}{hidden}\n")
+    out.write(f"\n{counted(len(runs), 'run')}{hidden}\n")
 
 
 def _table(runs: Sequence[Run], now: datetime.datetime) -> Table:

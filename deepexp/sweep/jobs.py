@@ -77,9 +77,9 @@ class Sweep:
             [point.device for point in once],
             any_gpu=all(point.config.device in ("auto", "cuda", "cpu") for point in once),
         )
-        batch = self._settle(checked, slots)
-        unfinished = self._without_result(batch)
         entries = read(self.directory.path / LEDGER)
+        batch = [_as_entered(point, entries) for point in self._settle(checked, slots)]
+        unfinished = self._without_result(batch, entries)
         check_pretrained([point for point in unfinished if not self._has_checkpoint(entries.get(point.config_hash))])
         self._data.load(unfinished)
         self._enter(batch)
@@ -119,13 +119,10 @@ class Sweep:
             choices.data_mode = choose_data_mode(checked, slots)
         if self._ledger is not None:
             self.directory.save()
-        entries = read(self.directory.path / LEDGER)
-        points = [settled(point, choices) for point in checked]
-        return [_as_entered(point, entries) for point in points]
+        return [settled(point, choices) for point in checked]
 
-    def _without_result(self, batch: Sequence[Point]) -> list[Point]:
+    def _without_result(self, batch: Sequence[Point], entries: Mapping[str, Entry]) -> list[Point]:
         """The points that will be run, once each; nothing is written."""
-        entries = read(self.directory.path / LEDGER)
         once = {point.config_hash: point for point in batch}
         return [point for name, point in once.items() if name not in entries or not self._is_done(entries[name])]
 
