@@ -162,7 +162,8 @@ def _other_targets(runs: Sequence[Run]) -> Iterator[str]:
     named = sorted(set().union(*found))
     if named:
         whose = "The" if all(found) else "In some of the runs the"
-        yield f"{whose} training loss is of {' or '.join(named)}; no test loss is."
+        both = " and " if all(of == set(named) for of in found if of) else " or "
+        yield f"{whose} training loss is of {both.join(named)}; no test loss is."
 
 
 def _targets(run: Run) -> set[str]:

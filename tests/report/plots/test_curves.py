@@ -139,6 +139,10 @@ def test_a_curve_of_one_evaluation_is_a_mark_within_the_picture(tmp_path):
             [{"label_smoothing": 0.1}, {"augment._target_": "deepexp.data.augment.Mixup"}],
             "The training loss is of mixed pictures or smoothed labels; no test loss is.",
         ),
+        (
+            [{"label_smoothing": 0.1, "augment._target_": "deepexp.data.augment.Mixup"}],
+            "The training loss is of mixed pictures and smoothed labels; no test loss is.",
+        ),
     ],
 )
 def test_a_training_loss_of_other_targets_than_the_test_loss_is_told(tmp_path, settings, expected):
