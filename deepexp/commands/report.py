@@ -17,8 +17,9 @@ Written are report.html (one file, no network), table.csv with every figure, tab
 there is replaced; other files are not. Runs that failed, were cut off or are still running are shown as such.
 
 Rates have 95% intervals (Wilson), means are over seeds. Groups with two or more common seeds are compared by a paired
-t test over these, single runs by an exact McNemar test on the test samples; p values are corrected for the number of
-tests (Holm). Rows are ordered by validation error where all runs have one (val_fraction), and never by test error.
+t test over these, groups of several seeds each without by Welch's t test, single runs by an exact McNemar test on the
+test samples; p values are corrected for the number of tests (Holm). Rows are ordered by validation error where all
+runs have one (val_fraction), and never by test error.
 """
 
 import os

@@ -1,12 +1,14 @@
-"""Is A better than B? Paired tests between groups of runs, corrected for their number, in plain sentences.
+"""Is A better than B? Tests between groups of runs, corrected for their number, in plain sentences.
 
-Over several seeds in both groups, a paired t test speaks of the two settings; where there is one training run of each,
-McNemar's test speaks of those two trained nets alone. Which pairs are tested never depends on test figures.
+Over several seeds that both groups have, a paired t test speaks of the two settings, and Welch's t test where each has
+several, but no two the same; where there is one training run of one of them, McNemar's test speaks of two trained nets
+alone. Which pairs are tested never depends on test figures.
 """
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
+from statistics import fmean
 
 import numpy as np
 
@@ -17,7 +19,7 @@ from deepexp.report.variation import NOT_OF_THE_RESULT, Group
 from deepexp.suggest import did_you_mean
 from deepexp.units import percent
 
-PAIRED_T, MCNEMAR = "paired t", "McNemar"
+PAIRED_T, WELCH_T, MCNEMAR = "paired t", "Welch t", "McNemar"
 SIGNIFICANT = 0.05
 ALL_PAIRS = 5
 """Groups up to which each is compared with each; of more, each with one of them."""
@@ -31,18 +33,18 @@ class Comparison:
     """One test between two groups, or between a run of each. Rates are fractions."""
 
     test: str
-    """`PAIRED_T` or `MCNEMAR`."""
+    """`PAIRED_T`, `WELCH_T` or `MCNEMAR`."""
     labels: tuple[str, str]
     rates: tuple[float, float]
     interval: tuple[float, float] | None
-    """Of the second rate minus the first, 95 %; None for McNemar, and where the two are the same with each seed."""
+    """Of the second rate minus the first, 95 %; None for McNemar, and where all rates are the same."""
     alone_wrong: tuple[int, int] | None
     """McNemar: the test samples on which only the first and only the second is wrong."""
     size: int
-    """Seeds or test samples."""
+    """Seeds, of Welch's t test those of the first group, or test samples."""
     seeds: int
-    """Of a paired t test, those of all runs in the two groups, also of runs without a result or a partner; of
-    McNemar's, those of the group that has more."""
+    """Of a paired t test, those of all runs in the two groups, also of runs without a result or a partner; of Welch's,
+    those of the second group; of McNemar's, those of the group that has more."""
     p: float
     corrected_p: float
     """After Holm, over all tests of the report."""
@@ -74,15 +76,18 @@ class Comparison:
                 f"exact McNemar test{of_many}"
             )
         if self.interval is None:
-            return f"the same with each of {self._over_seeds()}"
+            return f"the same with each of {self._over_seeds(swap)}"
         low, high = (-self.interval[1], -self.interval[0]) if swap else self.interval
         difference = abs(self.rates[1] - self.rates[0])
         return (
             f"mean difference {100 * difference:.2f} points (95% interval {100 * low:.2f} to {100 * high:.2f}), "
-            f"paired t over {self._over_seeds()}"
+            f"{self.test} over {self._over_seeds(swap)}"
         )
 
-    def _over_seeds(self) -> str:
+    def _over_seeds(self, swap: bool) -> str:
+        if self.test == WELCH_T:
+            sizes = (self.seeds, self.size) if swap else (self.size, self.seeds)
+            return f"{sizes[0]} and {sizes[1]} seeds, of which no two have a result in both"
         if self.size == self.seeds:
             return f"{self.size} seeds"
         return f"{self.size} of {self.seeds} seeds, those with a result in both"
@@ -101,9 +106,9 @@ class Comparisons:
     def sentences(self) -> list[str]:
         """Each result in words, and what does not follow from them."""
         found = [comparison.sentence(len(self.made)) for comparison in self.made]
-        limits = {MCNEMAR: ONE_NET, PAIRED_T: ONE_TEST_SET}
-        used = {comparison.test for comparison in self.made}
-        return [*found, *(limit for test, limit in limits.items() if test in used)]
+        limits = {MCNEMAR: ONE_NET, PAIRED_T: ONE_TEST_SET, WELCH_T: ONE_TEST_SET}
+        used = {limits[comparison.test] for comparison in self.made}
+        return [*found, *(limit for limit in (ONE_NET, ONE_TEST_SET) if limit in used)]
 
 
 def compare(groups: Sequence[Group], predictions: "Predictions", baseline: Group | None = None) -> Comparisons:
@@ -180,6 +185,8 @@ def _compare(first: Group, second: Group, predictions: "Predictions") -> Compari
     seeds, runs = _pairs_of_runs(first, second)
     if len(seeds) > 1:
         return _paired_t(first, second, seeds)
+    if _have_several_each(first, second):
+        return _welch_t(first, second)
     labels = [_named(group, run) for group, run in zip((first, second), runs[0], strict=True)]
     wrong = [predictions.wrong(run) for run in runs[0]]
     return _mcnemar((labels[0], labels[1]), wrong[0], wrong[1], max(_seeds(first.runs), _seeds(second.runs)))
@@ -199,9 +206,18 @@ def _seeds(runs: Sequence[Run]) -> int:
 
 def _pairs_of_runs(first: Group, second: Group) -> tuple[list[str], list[tuple[Run, Run]]]:
     """(the seeds that both have, the runs of each such seed); without such a seed, a run of each."""
-    seeds = sorted(set(map(str, first.by_seed("test_error_rate"))) & set(map(str, second.by_seed("test_error_rate"))))
+    seeds = sorted(_rates_of(first).keys() & _rates_of(second).keys())
     runs = [(_of_seed(first, seed), _of_seed(second, seed)) for seed in seeds]
     return seeds, runs or [(first.done[0], second.done[0])]
+
+
+def _have_several_each(first: Group, second: Group) -> bool:
+    return min(len(_rates_of(group)) for group in (first, second)) > 1
+
+
+def _rates_of(group: Group) -> dict[str, float]:
+    """Seed → test error rate."""
+    return {str(seed): rate for seed, rate in group.by_seed("test_error_rate").items()}
 
 
 def _of_seed(group: Group, seed: str) -> Run:
@@ -209,19 +225,32 @@ def _of_seed(group: Group, seed: str) -> Run:
 
 
 def _paired_t(first: Group, second: Group, seeds: Sequence[str]) -> Comparison | str:
-    rates = [_rates(group, seeds) for group in (first, second)]
+    rates = [[_rates_of(group)[seed] for seed in seeds] for group in (first, second)]
     result = statistics.paired_t(rates[0], rates[1])
     if result is None:
         return f"their difference is the same with each of {len(seeds)} seeds, of which a t test can make nothing"
-    means = sum(rates[0]) / len(seeds), sum(rates[1]) / len(seeds)
+    return _over_seeds(PAIRED_T, (first, second), rates, result, _seeds([*first.runs, *second.runs]))
+
+
+def _welch_t(first: Group, second: Group) -> Comparison | str:
+    rates = [list(_rates_of(group).values()) for group in (first, second)]
+    result = statistics.welch_t(rates[0], rates[1])
+    if result is None:
+        return "each came to one and the same rate with all its seeds, of which a t test can make nothing"
+    return _over_seeds(WELCH_T, (first, second), rates, result, len(rates[1]))
+
+
+def _over_seeds(
+    test: str,
+    groups: tuple[Group, Group],
+    rates: Sequence[Sequence[float]],
+    result: statistics.MeanDifference,
+    seeds: int,
+) -> Comparison:
+    means = fmean(rates[0]), fmean(rates[1])
     interval = None if result.low == result.high else (result.low, result.high)
-    labels, asked = (first.label, second.label), _seeds([*first.runs, *second.runs])
-    return Comparison(PAIRED_T, labels, means, interval, None, result.pairs, asked, result.p, result.p)
-
-
-def _rates(group: Group, seeds: Sequence[str]) -> list[float]:
-    by_seed = {str(seed): rate for seed, rate in group.by_seed("test_error_rate").items()}
-    return [by_seed[seed] for seed in seeds]
+    labels = groups[0].label, groups[1].label
+    return Comparison(test, labels, means, interval, None, len(rates[0]), seeds, result.p, result.p)
 
 
 def _mcnemar(
@@ -275,7 +304,10 @@ class Predictions:
 
     def why_not_comparable(self, first: Group, second: Group) -> str | None:
         """Why two groups that have results cannot be compared; None if their runs were tested on the same samples."""
-        reasons = (self._why_not_same(*pair) for pair in _pairs_of_runs(first, second)[1])
+        seeds, runs = _pairs_of_runs(first, second)
+        if len(seeds) < 2 and _have_several_each(first, second):
+            runs = [*((first.done[0], run) for run in second.done), *((run, second.done[0]) for run in first.done[1:])]
+        reasons = (self._why_not_same(*pair) for pair in runs)
         return next((reason for reason in reasons if reason is not None), None)
 
     def _why_not_same(self, first: Run, second: Run) -> str | None:

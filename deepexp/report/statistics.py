@@ -42,17 +42,16 @@ def mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:
 
 
 @dataclass(frozen=True)
-class PairedT:
-    """The mean of paired differences (second minus first), its interval, and the p value that it is zero."""
+class MeanDifference:
+    """A mean difference (second minus first), its interval, and the p value that it is zero."""
 
     mean: float
     low: float
     high: float
     p: float
-    pairs: int
 
 
-def paired_t(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> PairedT | None:
+def paired_t(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> MeanDifference | None:
     """The paired t test and interval (Student 1908, Biometrika 6: 1–25).
 
     None where it can say nothing: with fewer than two pairs, or where all differences are equal but not zero, so that
@@ -62,16 +61,35 @@ def paired_t(first: Sequence[float], second: Sequence[float], confidence: float 
     pairs = len(differences)
     if pairs < 2:
         return None
-    mean = statistics.fmean(differences)
-    spread = statistics.stdev(differences)
+    standard_error = statistics.stdev(differences) / math.sqrt(pairs)
+    return _t_test(statistics.fmean(differences), standard_error, pairs - 1, [*first, *second], confidence)
+
+
+def welch_t(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> MeanDifference | None:
+    """The t test and interval of two samples that are no pairs, of any variances (Welch 1947, Biometrika 34: 28–35).
+
+    None where it can say nothing: with fewer than two values in one of them, or where neither has a spread and their
+    values differ. Where all values are equal, p is 1.
+    """
+    if min(len(first), len(second)) < 2:
+        return None
+    parts = [statistics.variance(values) / len(values) for values in (first, second)]  # of the variance of the mean
+    weights = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))
+    freedom = sum(parts) ** 2 / weights if weights > 0 else 1.0
+    mean = statistics.fmean(second) - statistics.fmean(first)
+    return _t_test(mean, math.sqrt(sum(parts)), freedom, [*first, *second], confidence)
+
+
+def _t_test(
+    mean: float, standard_error: float, freedom: float, values: Sequence[float], confidence: float
+) -> MeanDifference | None:
     # Equal differences of rates come out unequal in their last digits, which would pass for a tiny spread.
-    rounding = 1e-9 * max(map(abs, (*first, *second)))
-    if spread <= rounding:
-        return PairedT(0.0, 0.0, 0.0, 1.0, pairs) if abs(mean) <= rounding else None
-    standard_error = spread / math.sqrt(pairs)
-    half = float(special.stdtrit(pairs - 1, 0.5 + confidence / 2)) * standard_error
-    p = 2 * float(special.stdtr(pairs - 1, -abs(mean) / standard_error))
-    return PairedT(mean, mean - half, mean + half, p, pairs)
+    rounding = 1e-9 * max(map(abs, values))
+    if standard_error <= rounding:
+        return MeanDifference(0.0, 0.0, 0.0, 1.0) if abs(mean) <= rounding else None
+    half = float(special.stdtrit(freedom, 0.5 + confidence / 2)) * standard_error
+    p = 2 * float(special.stdtr(freedom, -abs(mean) / standard_error))
+    return MeanDifference(mean, mean - half, mean + half, p)
 
 
 def holm(p_values: Sequence[float]) -> list[float]:

@@ -1,5 +1,6 @@
 """Sweeps that end before their time, as processes of their own, and what is left of them."""
 
+import functools
 import os
 import signal
 import subprocess
@@ -43,14 +44,20 @@ def started(folder: Path) -> Iterator[subprocess.Popen[str]]:
     process.wait()
 
 
+@functools.cache
+def losses_without_interruption() -> list[float]:
+    """Of the same three runs, the working directory being that of a test."""
+    runs = [deepexp.train([*ONE, f"seed={seed}"], quiet=True) for seed in range(3)]
+    return [run.test_loss for run in runs if run]
+
+
 def assert_goes_on_to_its_end(sweep: Sweeper, directory: Path) -> None:
     """The resumed sweep has the results of one that was never interrupted, and ran nothing to its end twice."""
     before = {entry.job: entry.state for entry in ledger.read(directory / "ledger.jsonl").values()}
     resumed = sweep(f"resume={directory}", quiet=True)
     assert resumed.failures == []
     losses = [row.summary["test_loss"] for row in resumed.rows if row.summary]
-    never_interrupted = [deepexp.train([*ONE, f"seed={seed}"], quiet=True) for seed in range(3)]
-    assert losses == [run.test_loss for run in never_interrupted if run] and len(losses) == 3
+    assert losses == losses_without_interruption() and len(losses) == 3
     tries = {row.name: row.tries for row in resumed.rows}
     assert all(tries[name] == 1 for name, state in before.items() if state == "done")
 
