@@ -90,6 +90,11 @@ def make_run(
     return directory
 
 
+def data_in(root: str, fingerprint: str, **values: object) -> dict[str, Mapping[str, object]]:
+    """What `make_run` takes for a run on data of this fingerprint in that place, with further overrides."""
+    return {"overrides": {"data.root": root, **values}, "provenance": {"data_fingerprint": fingerprint}}
+
+
 def make_sweep(
     directory: Path,
     grid: Mapping[str, Sequence[object]],

@@ -10,7 +10,7 @@ import pytest
 from statsmodels.stats.proportion import proportion_confint
 
 from deepexp.errors import InputError
-from deepexp.report import document, figures, folder, text, variation
+from deepexp.report import folder, text, variation
 from deepexp.report.make import make
 from deepexp.report.runs import read
 from deepexp.report.table import csv_text, ordered
@@ -18,7 +18,7 @@ from deepexp.report.table import csv_text, ordered
 spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).with_name("synthetic.py"))
 synthetic = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(synthetic)
-make_run, make_sweep = synthetic.make_run, synthetic.make_sweep
+data_in, make_run, make_sweep = synthetic.data_in, synthetic.make_run, synthetic.make_sweep
 
 
 def test_what_follows_from_a_choice_is_not_said_to_vary(tmp_path):
@@ -26,10 +26,6 @@ def test_what_follows_from_a_choice_is_not_said_to_vary(tmp_path):
     runs = read([tmp_path]).runs
     assert variation.varying(runs) == ["optim"]
     assert [(group.label, len(group.runs)) for group in variation.groups(runs)] == [("optim=sgd", 2), ("optim=adam", 2)]
-
-
-def data_in(root, fingerprint, **values):
-    return {"overrides": {"data.root": root, **values}, "provenance": {"data_fingerprint": fingerprint}}
 
 
 def test_other_data_in_another_folder_is_another_setting(tmp_path):
@@ -81,23 +77,6 @@ def test_few_settings_are_named_in_full(tmp_path):
     assert report.groups[0].label == "optim.lr=0.1, batch_size=10" and report.naming is None
 
 
-def test_other_pictures_of_the_same_classes_are_not_compared(tmp_path):
-    """Splits that are drawn by class have the same true classes in the same order."""
-    for name, seed, fingerprint in [("a", 0, "s0"), ("b", 1, "s1")]:
-        make_run(tmp_path / name, {"data.split_seed": seed}, provenance={"data_fingerprint": fingerprint})
-    comparisons = make([tmp_path / "a", tmp_path / "b"]).comparisons
-    assert not comparisons.made and "data.split_seed differs" in comparisons.not_made[0]
-
-
-def test_data_that_were_changed_are_not_compared(tmp_path):
-    make_run(tmp_path / "a", **data_in("/a", "aa", **{"optim.lr": 0.1}))
-    make_run(tmp_path / "b", **data_in("/a", "bb", **{"optim.lr": 0.01}))
-    make_run(tmp_path / "c", **data_in("/a", "cc", **{"optim.lr": 0.1, "data.subset": 100}))
-    comparisons = make([tmp_path / "a", tmp_path / "b"]).comparisons
-    assert not comparisons.made and "data were changed between the two" in comparisons.not_made[0]
-    assert make([tmp_path / "a", tmp_path / "c"]).comparisons.made, "another subset has another fingerprint"
-
-
 def test_a_seed_that_was_run_twice_counts_once(tmp_path):
     for name, seed, rate in [("a", 0, 0.1), ("b", 0, 0.3), ("c", 1, 0.2)]:
         make_run(tmp_path / name, {"seed": seed, "optim.lr": 0.1}, error_rate=rate)
@@ -134,46 +113,6 @@ def test_a_key_that_repeats_another_is_left_out(tmp_path):
     assert variation.varying(read([tmp_path]).runs) == ["dropout"]
 
 
-def test_groups_over_seeds_and_their_sentences(tmp_path):
-    rates = {0.1: [0.05, 0.06, 0.055, 0.05], 0.01: [0.2, 0.22, 0.21, 0.2]}
-    make_sweep(
-        tmp_path / "s", {"optim.lr": [0.01, 0.1], "seed": [0, 1, 2, 3]}, lambda job: rates[job["optim.lr"]][job["seed"]]
-    )
-    report = make([tmp_path])
-    assert [list(row)[:3] for row in report.group_table.rows] == [
-        ["0.01", "20.75 ± 0.96%", "4"], ["0.1", "5.38 ± 0.48%", "4"],
-    ]  # fmt: skip
-    (comparison,) = report.comparisons.made
-    assert comparison.test == "paired t"
-    sentence, limit = report.comparisons.sentences()
-    assert "nothing follows about other test samples" in limit
-    assert sentence.startswith("optim.lr=0.1 makes fewer test errors than optim.lr=0.01: 5.38% against 20.75%")
-    # Differences 0.15, 0.16, 0.155, 0.15: by hand the mean is 15.375 points, its standard error 0.239, t(3) 3.182.
-    assert "mean difference 15.38 points (95% interval 14.61 to 16.14), paired t over 4 seeds, p < 0.001" in sentence
-    assert "chosen on the test figures themselves" in report.best
-
-
-def test_a_mean_over_some_of_the_seeds_says_so_wherever_it_stands(tmp_path):
-    nan = float("nan")
-    rates = {0.1: [0.05, 0.06, nan, nan], 0.01: [0.1, 0.105, 0.11, 0.12]}
-    make_sweep(
-        tmp_path / "s", {"optim.lr": [0.1, 0.01], "seed": [0, 1, 2, 3]}, lambda job: rates[job["optim.lr"]][job["seed"]]
-    )
-    report = make([tmp_path])
-    sentence = report.comparisons.sentences()[0]
-    assert "5.50% against 10.25%" in sentence, "10.875% is the mean of all four"
-    assert "paired t over 2 of 4 seeds, those with a result in both, p = 0.033" in sentence
-    assert "optim.lr=0.1 with 5.50 ± 0.71% (2 of 4 seeds)" in report.best
-
-
-def test_that_the_same_came_out_with_each_seed_is_no_interval(tmp_path):
-    make_sweep(
-        tmp_path / "s", {"clip_grad_norm": [9, 99], "seed": [0, 1, 2]}, lambda job: [0.1, 0.12, 0.11][job["seed"]]
-    )
-    sentence = make([tmp_path]).comparisons.sentences()[0]
-    assert sentence.endswith("11.00% against 11.00%, the same with each of 3 seeds, p = 1.000")
-
-
 @pytest.mark.parametrize("figure", ["test", "validation"])
 def test_whatever_is_as_good_as_the_best_is_named_beside_it(tmp_path, figure):
     def best_with(lr, rate):
@@ -185,82 +124,6 @@ def test_whatever_is_as_good_as_the_best_is_named_beside_it(tmp_path, figure):
     assert f"Lowest {figure} error: optim.lr=0.01 with 10.00% (as low: optim.lr=0.1)" in best_with(0.1, 0.1)
     best = best_with(1, 0.05)
     assert f"Lowest {figure} error: optim.lr=1 with 5.00%" in best and "as low" not in best
-
-
-def test_groups_of_several_seeds_without_two_in_common_are_compared_over_all_of_them(tmp_path):
-    for seed, lr, rate in [(0, 0.1, 0.05), (1, 0.1, 0.06), (1, 0.01, 0.2), (2, 0.01, 0.22), (3, 0.01, 0.24)]:
-        make_run(tmp_path / f"run-{lr}-{seed}", {"optim.lr": lr, "seed": seed}, error_rate=rate)
-    sentence, limit = make([tmp_path]).comparisons.sentences()
-    assert sentence.startswith("optim.lr=0.1 makes fewer test errors than optim.lr=0.01: 5.50% against 22.00%")
-    # By hand: the means vary by 0.25 and 1.333 points², 1.258 points together; 2.64 degrees of freedom, t = 3.45.
-    assert "mean difference 16.50 points (95% interval 12.16 to 20.84), Welch t over 2 and 3 seeds, of " in sentence
-    assert "of which no two have a result in both, p = 0.002" in sentence
-    assert "nothing follows about other test samples" in limit
-
-
-def test_groups_without_two_common_seeds_must_have_been_tested_on_the_same_samples_all_of_them(tmp_path):
-    for seed, lr in [(0, 0.1), (1, 0.1), (2, 0.01), (3, 0.01)]:
-        samples = 100 if seed == 3 else 200
-        make_run(tmp_path / f"run-{seed}", {"optim.lr": lr, "seed": seed}, error_rate=lr, samples=samples)
-    comparisons = make([tmp_path]).comparisons
-    assert comparisons.made == [] and "not tested on the same samples" in comparisons.not_made[0]
-
-
-def test_of_several_runs_against_one_it_is_said_which_was_compared(tmp_path):
-    for seed, lr in [(0, 0.1), (2, 0.01), (3, 0.01)]:
-        make_run(tmp_path / f"run-{seed}", {"optim.lr": lr, "seed": seed}, error_rate=lr)
-    sentence = make([tmp_path]).comparisons.sentences()[0]
-    assert sentence.startswith("The run of optim.lr=0.01, seed=2 makes fewer test errors than that of optim.lr=0.1")
-    assert "exact McNemar test (no two seeds have a result in both), p < 0.001" in sentence
-
-
-def test_one_run_each_speaks_of_the_two_nets_alone(tmp_path):
-    make_run(tmp_path / "a", {"optim.lr": 0.1}, error_rate=0.05)
-    make_run(tmp_path / "b", {"optim.lr": 0.01}, error_rate=0.1, alone_wrong=[199])
-    report = make([tmp_path / "a", tmp_path / "b"])
-    first, second = report.comparisons.sentences()
-    assert first.startswith("The run of optim.lr=0.1 makes fewer test errors than that of optim.lr=0.01")
-    # 10 and 20 errors of 200; the 20 are sample 199 and the first 19, of which the other misses the first 10.
-    assert "alone wrong on 0 and 10 of the same 200 test samples" in first
-    assert "p = 0.002" in first  # 2 / 2¹⁰
-    assert "nothing follows about other runs" in second
-
-
-def test_the_better_of_two_nets_comes_first_with_its_own_figures(tmp_path):
-    make_run(tmp_path / "a", {"optim.lr": 0.01}, error_rate=0.1, alone_wrong=[199])
-    make_run(tmp_path / "b", {"optim.lr": 0.1}, error_rate=0.05)
-    sentence, _ = make([tmp_path]).comparisons.sentences()
-    assert sentence.startswith(
-        "The run of optim.lr=0.1 makes fewer test errors than that of optim.lr=0.01: 5.00% against"
-    )
-    assert "alone wrong on 0 and 10 of the same 200 test samples" in sentence
-
-
-def test_no_difference_is_said_so(tmp_path):
-    make_run(tmp_path / "a", {"optim.lr": 0.1}, error_rate=0.1)
-    make_run(tmp_path / "b", {"optim.lr": 0.01}, error_rate=0.105)
-    assert make([tmp_path]).comparisons.sentences()[0].startswith("No difference shown between the run of ")
-
-
-def test_different_test_samples_are_not_compared(tmp_path):
-    make_run(tmp_path / "a", {"optim.lr": 0.1})
-    make_run(tmp_path / "b", {"optim.lr": 0.01}, samples=100)
-    make_run(tmp_path / "c", {"data": "mnist"})
-    report = make([tmp_path])
-    assert report.comparisons.made == []
-    assert any("different data, digits and mnist" in line for line in report.comparisons.not_made)
-    assert any("not tested on the same samples" in line for line in report.comparisons.not_made)
-
-
-def test_many_groups_are_compared_with_one(tmp_path):
-    make_sweep(tmp_path / "s", {"optim.lr": [1, 2, 3, 4, 5, 6]}, lambda job: job["optim.lr"] / 20)
-    report = make([tmp_path])
-    assert len(report.comparisons.made) == 5
-    assert "the first of the grid" in report.comparisons.note
-    report = make([tmp_path], baseline="optim.lr=3")
-    assert all("optim.lr=3" in comparison.labels for comparison in report.comparisons.made)
-    with pytest.raises(InputError, match=r"baseline: 'optim\.lr=7' is no group"):
-        make([tmp_path], baseline="optim.lr=7")
 
 
 def test_the_order_is_that_of_validation_or_of_the_grid(tmp_path):
@@ -286,19 +149,6 @@ def test_failed_runs_are_shown_with_the_reason(tmp_path):
     assert shown.count("FAILED") == 2
     assert "optim.lr=10,seed=0: failed: the loss is nan at step 20" in shown
     assert "0 of 2" in shown
-
-
-@pytest.mark.parametrize(("key", "baseline"), [("epochs", "optim=adam, epochs=1"), ("seed", "optim=adam")])
-def test_with_a_baseline_without_a_result_nothing_is_compared(tmp_path, key, baseline):
-    """Not even the two runs of the one group that has results."""
-    grid = {"optim": ["sgd", "adam"], key: [1, 2]}
-    make_sweep(tmp_path / "s", grid, lambda job: float("nan") if job["optim"] == "adam" else job[key] / 10)
-    report = make([tmp_path], baseline=baseline)
-    note = f"Nothing is compared with the baseline, {baseline}: it has no result."
-    assert not report.comparisons.made and report.comparisons.not_made == [note]
-    assert note in list(text.lines(report)) and note in text.markdown(report).replace("\\", "")
-    html = document.page(report, figures.draw(report)).html()
-    assert html.count(note) == 1
 
 
 def test_steps_until_the_baselines_best(tmp_path):
