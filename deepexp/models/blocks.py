@@ -61,7 +61,7 @@ class ResidualBlock(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (batch, out_channels, height / stride, width / stride)
         y = self.bn2(self.conv2(y))
         if self.shortcut is not None:
-            y = y + self.shortcut(x)
+            y += self.shortcut(x)  # no gradient needs what stood there
         return F.relu(y, inplace=True)
 
     def start_as_identity(self) -> None:
