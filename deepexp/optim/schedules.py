@@ -48,7 +48,7 @@ class Constant:
 class Step:
     """Times `gamma` at each milestone (at 0.5 and 0.75 of the run in He et al. 2015).
 
-    Milestones are updates (whole numbers) or shares of the run, warm-up included.
+    Milestones are updates (whole numbers) or shares of the run, warm-up included; none is before the first update.
     """
 
     milestones: Sequence[int | float] = (0.5, 0.75)
@@ -66,7 +66,7 @@ class Step:
                 )
 
     def __call__(self, step: int, total_steps: int) -> float:
-        passed = sum(step >= _steps(milestone, total_steps) for milestone in self.milestones)
+        passed = sum(step >= max(1, _steps(milestone, total_steps)) for milestone in self.milestones)
         return _ramp(step, _steps(self.warmup, total_steps)) * self.gamma**passed
 
     def depends_on_horizon(self) -> bool:

@@ -94,6 +94,11 @@ def test_a_share_of_the_run_is_rounded_to_the_nearest_update() -> None:
     assert rates(Constant(warmup=0.29), 100).index(1.0) == 28
 
 
+def test_the_first_update_of_the_shortest_run_has_the_whole_rate() -> None:
+    assert rates(Step([0.4, 0.75]), 1) == [1.0]
+    assert rates(Step([0.1, 0.75]), 2) == pytest.approx([1.0, 0.1])
+
+
 @pytest.mark.parametrize("schedule", [Cosine(final=0.2), Linear(final=0.2), OneCycle()], ids=str)
 def test_beyond_its_end_a_schedule_stays_where_it_is(schedule: Schedule) -> None:
     assert schedule(TOTAL + 7, TOTAL) == schedule(TOTAL, TOTAL) >= 0
