@@ -327,10 +327,11 @@ class _Composer:
             for group, option in {**asked, **choices}.items()
             if option is not None
         ]
+        preset = conf_files.path_of(f"experiment/{choices.get('experiment')}", self.loader)
         if "experiment" in config:
-            path = conf_files.path_of(f"experiment/{choices['experiment']}", self.loader)
-            where = f"{paths.shown(path)}:1: " if path else ""
+            where = f"{paths.shown(preset)}:1: " if preset else ""
             lines.append(f"{where}a preset begins with the line '# @package _global_', then its comment")
+        lines += hydra_keys.without_effect(preset) if preset else []
         return [line for line in lines if line]
 
     def _unresolved(self, composed: Composed) -> list[str]:

@@ -1,7 +1,11 @@
 """Hydra's own keys: those that do something here, and what there is instead of the others."""
 
 from collections.abc import Sequence
+from pathlib import Path
 
+import yaml
+
+from deepexp import paths
 from deepexp.errors import InputError
 from deepexp.overrides import split
 
@@ -18,16 +22,31 @@ _INSTEAD = {
 
 def check_effect(words: Sequence[str]) -> None:
     """Raise `InputError` with a line for each of Hydra's own keys that would change nothing."""
-    keys = [split(word)[1] for word in words]
-    lines = [
-        f"{key}: has no effect; {_instead(key)}"
-        for key in keys
-        if key.startswith(("hydra.", "hydra/")) and not key.startswith(OF_SWEEPS)
-    ]
+    lines = [_complaint(key) for _, key, _ in map(split, words) if _has_none(key)]
     if lines:
         raise InputError("\n".join(dict.fromkeys(lines)))
+
+
+def without_effect(preset: Path) -> list[str]:
+    """A line for each of them in a preset that would change nothing. Whether it is YAML has to be known already."""
+    root = yaml.compose(preset.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
+    keys = [key for name, node in _items(root) if name.value == "hydra" for key, _ in _items(node)]
+    found = [(key.start_mark.line + 1, f"hydra.{key.value}") for key in keys]
+    return [f"{paths.shown(preset)}:{line}: {_complaint(key)}" for line, key in found if _has_none(key)]
+
+
+def _has_none(key: str) -> bool:
+    return key.startswith(("hydra.", "hydra/")) and not key.startswith(OF_SWEEPS)
+
+
+def _complaint(key: str) -> str:
+    return f"{key}: has no effect; {_instead(key)}"
 
 
 def _instead(key: str) -> str:
     dotted = f"{key.replace('/', '.')}."
     return next(text for starts, text in _INSTEAD.items() if any(dotted.startswith(f"{start}.") for start in starts))
+
+
+def _items(node: yaml.Node | None) -> Sequence[tuple[yaml.ScalarNode, yaml.Node]]:
+    return node.value if isinstance(node, yaml.MappingNode) else ()
