@@ -123,10 +123,6 @@ class RunDirectory:
         run.read_json("status.json")
         return run
 
-    def check_entries(self) -> None:
-        """See `check_entries`."""
-        check_entries(self.path)
-
     def lock(self) -> None:
         """Claim the directory for this process; `InputError` if a run is still alive in it."""
         with storage_errors(self.path, chosen_by_user=True, option=None):

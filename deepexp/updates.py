@@ -38,12 +38,12 @@ class UpdateMaker(Protocol):
 class EagerUpdates:
     """An `UpdateMaker` that calls the model each time."""
 
-    def __init__(self, step: Step, loader: Loader, augment: Augment, ema: Ema | None, choice: str = "no") -> None:
+    def __init__(self, step: Step, loader: Loader, augment: Augment, ema: Ema | None) -> None:
         self.step = step
         self.loader = loader
         self.augment = augment
         self.ema = ema
-        self.choice = choice
+        self.choice = "no"
         self.device = step.precision.device
 
     def of_epoch(

@@ -47,7 +47,7 @@ from deepexp.errors import DeepexpError, InputError, Interrupted, RunFailed
 from deepexp.interrupt import StopRequest
 from deepexp.overrides import split, split_flags
 from deepexp.result import Result, load_run
-from deepexp.rundir import RunDirectory, Status
+from deepexp.rundir import RunDirectory, Status, check_entries
 from deepexp.runlog import RunLog, check_lengths
 from deepexp.schema import TrainConfig
 from deepexp.step import OUT_OF_MEMORY, is_out_of_memory
@@ -133,7 +133,7 @@ def _composed(words: Sequence[str]) -> Composed:
 def resume(directory: Path, composed: Composed, console: Console, loaded: Mapping[str, Source] | None = None) -> Result:
     """Go on with a run from its last checkpoint, with nothing changed but what may be (see `resuming.py`)."""
     run = RunDirectory.open(directory)
-    run.check_entries()
+    check_entries(run.path)
     run.lock()
     try:
         if resuming.is_complete(run, composed):

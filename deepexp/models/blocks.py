@@ -13,7 +13,6 @@ Shape = tuple[int, int, int]
 """(channels, height, width) of one picture."""
 
 Shortcut = Literal["pad", "conv", "none"]
-SHORTCUTS: tuple[Shortcut, ...] = ("pad", "conv", "none")
 
 
 class PadShortcut(nn.Module):
