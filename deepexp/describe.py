@@ -18,16 +18,19 @@ from deepexp.check import Plan
 from deepexp.compose import Composed
 from deepexp.console import Header, Horizon
 from deepexp.data.dataset import Dataset
+from deepexp.metrics import Summary
 from deepexp.overrides import PATH_KEYS
 from deepexp.progress import Progress
 from deepexp.rundir import HydraFiles, RunDirectory
-from deepexp.runlog import Description, Summary
+from deepexp.runlog import Description
 from deepexp.schema import TrainConfig
 from deepexp.trainer import Outcome, Parts
 from deepexp.yaml_file import read_list, read_mapping
 
 Names = dict[str, Any]
 """Group → the option that was chosen in it."""
+
+_SAMPLES_SHOWN = 40  # in TensorBoard
 
 
 def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
@@ -70,7 +73,7 @@ def for_tensorboard(
     config: TrainConfig, data: Dataset, names: Names, example: torch.Tensor, model: nn.Module, run: RunDirectory
 ) -> Description:
     """What TensorBoard shows of a run beside its curves."""
-    shown = torch.arange(min(40, len(data.train)))
+    shown = torch.arange(min(_SAMPLES_SHOWN, len(data.train)))
     saved = (run.path / ".hydra" / "config.yaml").read_text(encoding="utf-8")
     return Description(
         config=saved,

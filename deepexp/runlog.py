@@ -24,11 +24,8 @@ from deepexp.metrics import EpochMetrics, Summary
 from deepexp.rundir import FORMAT, RunDirectory, Status, plain
 from deepexp.storage import AppendFile, check_length, write_atomically
 
-__all__ = ["Description", "EpochMetrics", "RunLog", "Summary"]
-
 log = logging.getLogger(__name__)
 
-_SAMPLES_SHOWN = 40
 _FILTERS_SHOWN = 256
 
 
@@ -61,14 +58,13 @@ def check_lengths(run: RunDirectory, offsets: Mapping[str, int]) -> None:
 class RunLog:
     """Writes into a run directory that this process holds the lock of.
 
-    `logdir` is what the user is told to open in TensorBoard; by default all runs beside this one's
-    experiment. Once a disk refuses, the methods raise `RunFailed` naming file and space.
+    Once a disk refuses, the methods raise `RunFailed` naming file and space.
     """
 
-    def __init__(self, run: RunDirectory, console: Console, *, logdir: Path | None = None) -> None:
+    def __init__(self, run: RunDirectory, console: Console) -> None:
         self._run = run
         self._console = console
-        self._logdir = logdir or run.path.parent.parent
+        self._logdir = run.path.parent.parent  # what to open in TensorBoard: all runs beside this one's experiment
         with contextlib.ExitStack() as opened:  # which closes what is open when another file fails
             self._metrics = AppendFile(run.path / "metrics.jsonl")
             opened.callback(self._metrics.close)
@@ -91,8 +87,7 @@ class RunLog:
         """Fill TensorBoard's pages of a new run: text, graph, images, hyper-parameters."""
         self._events.hparams(description.hparams)
         self._events.text("config", f"```yaml\n{description.config}\n```")
-        samples = slice(0, _SAMPLES_SHOWN)
-        grid = pictures.sample_grid(description.images[samples], description.labels[samples], description.classes)
+        grid = pictures.sample_grid(description.images, description.labels, description.classes)
         self._events.image("samples/train", grid, 0)
         self._draw_filters(description.model, 0)
         try:

@@ -24,11 +24,12 @@ from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.evaluation import Evaluation, Scorer, Scores, evaluate
 from deepexp.frozen_features import FrozenFeatures
 from deepexp.interrupt import StopRequest
+from deepexp.metrics import EpochMetrics
 from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
 from deepexp.optim.schedules import Schedule
 from deepexp.progress import Progress, Readings
-from deepexp.runlog import EpochMetrics, RunLog
+from deepexp.runlog import RunLog
 from deepexp.schema import TrainConfig
 from deepexp.step import OUT_OF_MEMORY, Step, Update, is_out_of_memory
 from deepexp.updates import Bounds, UpdateMaker

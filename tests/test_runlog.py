@@ -18,8 +18,9 @@ from torch import nn
 from deepexp import storage
 from deepexp.console import Console, Header, Horizon
 from deepexp.errors import RunFailed
+from deepexp.metrics import EpochMetrics, Summary
 from deepexp.rundir import HydraFiles, RunDirectory
-from deepexp.runlog import Description, EpochMetrics, RunLog, Summary
+from deepexp.runlog import Description, RunLog
 
 METRIC_KEYS = """format epoch step train_loss train_error_rate test_loss test_errors test_error_rate
     val_loss val_error_rate lr grad_norm samples_per_second train_seconds test_seconds
