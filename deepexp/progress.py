@@ -33,6 +33,11 @@ class Progress:
         """The epoch, from 1, that is being trained or, between two of them, has just been."""
         return self.epoch if self.update == 0 else self.epoch + 1
 
+    @property
+    def samples_per_second(self) -> float:
+        """In training, in the present epoch or the last one."""
+        return self.samples / max(self.epoch_seconds, 1e-9)
+
     def begin_epoch(self) -> None:
         """Count the present epoch's figures from zero."""
         self.samples, self.errors, self.loss_sum, self.epoch_seconds = 0, 0, 0.0, 0.0

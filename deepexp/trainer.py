@@ -130,13 +130,19 @@ class Trainer:
         config, progress = self.config, self.progress
         if progress.epoch >= config.epochs:
             return f"{config.epochs} epochs"
-        if config.max_steps is not None and progress.step >= config.max_steps:
-            return f"max_steps={config.max_steps}"
-        if config.max_minutes is not None and self._elapsed() >= 60 * config.max_minutes:
-            return f"max_minutes={config.max_minutes}"
+        if (spent := self._spent_budget()) is not None:
+            return spent
         waited = 0 if progress.best_epoch is None else (progress.val_epoch or 0) - progress.best_epoch
         if config.early_stop is not None and waited >= config.early_stop:
             return f"early_stop={config.early_stop}"
+        return None
+
+    def _spent_budget(self) -> str | None:
+        """The setting whose updates or minutes are used up, which ends the run within an epoch too."""
+        if self.config.max_steps is not None and self.progress.step >= self.config.max_steps:
+            return f"max_steps={self.config.max_steps}"
+        if self.config.max_minutes is not None and self._elapsed() >= 60 * self.config.max_minutes:
+            return f"max_minutes={self.config.max_minutes}"
         return None
 
     def _train_epoch(self) -> None:
@@ -163,7 +169,7 @@ class Trainer:
                 self._interrupt()
             if self._save_is_due():
                 self._save()
-            if self._out_of_budget():
+            if self._spent_budget() is not None:
                 if progress.update < len(parts.updates):
                     self._save()  # a longer run goes on from here, within the epoch and the logging interval
                 break
@@ -206,7 +212,7 @@ class Trainer:
             losses=losses,
             lr=self.parts.step.learning_rates.first,
             grad_norm=progress.grad_norm,
-            samples_per_second=progress.samples / max(progress.epoch_seconds, 1e-9),
+            samples_per_second=progress.samples_per_second,
         )
         self._readings = Readings()
 
@@ -313,7 +319,7 @@ class Trainer:
             val_error_rate=None if val is None else val.error_rate,
             lr=self.parts.step.learning_rates.first,
             grad_norm=progress.grad_norm,
-            samples_per_second=progress.samples / max(progress.epoch_seconds, 1e-9),
+            samples_per_second=progress.samples_per_second,
             train_seconds=progress.epoch_seconds,
             test_seconds=test_seconds,
             elapsed_seconds=self._elapsed(),
@@ -321,12 +327,6 @@ class Trainer:
 
     def _elapsed(self) -> float:
         return self._resumed_seconds + time.perf_counter() - self._started
-
-    def _out_of_budget(self) -> bool:
-        config = self.config
-        return (config.max_steps is not None and self.progress.step >= config.max_steps) or (
-            config.max_minutes is not None and self._elapsed() >= 60 * config.max_minutes
-        )
 
     def _save_is_due(self) -> bool:
         every = self.config.checkpoint.every_minutes
