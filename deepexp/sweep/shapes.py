@@ -43,11 +43,13 @@ class Axis:
             return numbers.choice(self.values)
         start, end = self.interval.start, self.interval.end
         assert start is not None and end is not None
-        if isinstance(start, int) and isinstance(end, int):
-            return f"{self.key}={numbers.randrange(start, end)}"
-        if "log" in self.interval.tags:
-            return f"{self.key}={math.exp(numbers.uniform(math.log(start), math.log(end))):.6g}"
-        return f"{self.key}={numbers.uniform(start, end):.6g}"
+        is_whole, is_log = isinstance(start, int) and isinstance(end, int), "log" in self.interval.tags
+        if is_whole and not is_log:
+            return f"{self.key}={numbers.randrange(int(start), int(end))}"
+        value = math.exp(numbers.uniform(math.log(start), math.log(end))) if is_log else numbers.uniform(start, end)
+        if is_whole:  # a logarithm and back can end beside them
+            return f"{self.key}={min(max(int(value), int(start)), int(end) - 1)}"
+        return f"{self.key}={value:.6g}"
 
 
 def axes(words: Sequence[str]) -> list[Axis]:

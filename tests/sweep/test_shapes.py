@@ -62,6 +62,15 @@ def test_samples_are_drawn_from_their_intervals() -> None:
     assert min(len(set(rates)), len(set(drops))) > 1900  # with all their digits
 
 
+def test_whole_numbers_are_drawn_on_a_logarithmic_scale_too() -> None:
+    points = shapes.samples(["batch_size=int(tag(log, interval(1, 1000)))"], 2000, seed=0)
+    sizes = [int(point[0].partition("=")[2]) for point in points]
+    assert min(sizes) == 1 and max(sizes) < 1000
+    # A third of them in each of 1–9, 10–99 and 100–999.
+    assert all(abs(sum(10**power <= size < 10 ** (power + 1) for size in sizes) / 2000 - 1 / 3) < 0.04
+               for power in range(3))  # fmt: skip
+
+
 def test_samples_are_the_same_each_time_and_differ_with_their_seed() -> None:
     words = ["optim.lr=interval(0,1)", "batch_size=10,20"]
     assert shapes.samples(words, 5, seed=1) == shapes.samples(words, 5, seed=1) != shapes.samples(words, 5, seed=2)
