@@ -244,7 +244,8 @@ class _Watcher:
         )
         self.sweep.ledger.record(entry)
         summary, trouble = _result(task.directory) if ending.state == "done" else (None, None)
-        again = ending.state != "done" and not stopping and self.tries[task.config_hash] <= self.config.retries
+        has_tries = self.tries[task.config_hash] <= self.config.retries and self.wants_more()
+        again = ending.state != "done" and not stopping and has_tries
         shown_ending = ending if trouble is None else replace(ending, state="failed", reason=trouble)
         self.sweep.display.ended(task, shown_ending, summary, again=again)
         if ending.state == "done":

@@ -7,7 +7,7 @@ import sys
 import types
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import pytest
@@ -22,6 +22,8 @@ from deepexp.compose import Composed
 from deepexp.errors import InputError
 from deepexp.sweep import jobs, ledger, points, pool
 from deepexp.sweep.command import SweepResult
+from deepexp.sweep.settings import LauncherConfig
+from deepexp.sweep.worker import Ending, Task
 
 from .conftest import SMALL, Sweeper
 
@@ -268,6 +270,21 @@ def test_stopping_at_a_failure(sweep: Sweeper, capsys: pytest.CaptureFixture[str
     out = capsys.readouterr().out
     assert "1 of 2 jobs is not finished: 1 not run\n" in out and "model.trouble=none" not in out
     assert "none,queued" in (result.directory / "table.csv").read_text()
+
+
+def test_no_retry_is_announced_once_a_failure_has_stopped_the_sweep(sweep: Sweeper, folder: Path) -> None:
+    shown: list[bool] = []
+    display = types.SimpleNamespace(ended=lambda *_, again: shown.append(again))
+    entry = ledger.Entry("seed=0", "a", [], "running")
+    book = types.SimpleNamespace(entries={"a": entry, "b": entry}, record=lambda _: None)
+    place = types.SimpleNamespace(path=folder)
+    here = types.SimpleNamespace(ledger=book, display=display, directory=place, task=lambda *_: None)
+    watcher = jobs._Watcher(cast(Any, here), LauncherConfig(on_failure="stop", retries=1), cast(Any, {"a": 0, "b": 0}))
+    watcher.tries = {"a": 2, "b": 1}
+    for name in "ab":
+        task = Task(f"seed={name}", name, [], folder / name, False, folder / "log", 1)
+        watcher.ended(task, Ending("failed", "why"), stopping=False)
+    assert shown == [False, False] and not watcher.wants_more()
 
 
 def test_a_sweep_at_work_is_left_alone(sweep: Sweeper) -> None:
