@@ -60,7 +60,7 @@ def test_it_is_measured(precision, monkeypatch):
         found = opened.measure()
     assert 0 < found["step_seconds"] < found["epoch_seconds"]
     assert found["step_flops"] == pytest.approx(20 * 7.1e6, rel=0.01)
-    assert all(1e8 < layer["flops_per_second"] < 1e13 for layer in found["layers"])
+    assert all(1e7 < layer["flops_per_second"] < 1e13 for layer in found["layers"])
     assert 1e8 < found["copy_bytes_per_second"] < 1e13
 
 

@@ -243,9 +243,9 @@ def test_names_are_as_short_as_they_can_be():
 def test_five_hundred_runs_in_a_few_seconds(tmp_path):
     grid = {"optim.lr": [0.001 * k for k in range(1, 51)], "seed": list(range(10))}
     synthetic.make_sweep(tmp_path / "sweep", grid, lambda job: 0.1 + job["optim.lr"] + 0.001 * job["seed"] % 0.007)
-    began = time.perf_counter()
+    began = time.process_time()
     report = make([tmp_path])
     assert len(report.runs) == 500
     (line,) = report.comparisons.not_made  # one for the nine that differ by the same with every seed
     assert len(report.comparisons.made) + line.count("; optim.lr=") + 1 == 49
-    assert time.perf_counter() - began < 5
+    assert time.process_time() - began < 5, "of processor time, whatever runs beside it"
