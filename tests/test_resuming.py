@@ -34,6 +34,11 @@ def test_changes_are_refused_by_name(run, change):
         resume(run(SMALL), change)
 
 
+def test_a_place_that_is_not_there_is_told_before_the_words_that_were_for_a_sweep(tmp_path):
+    with pytest.raises(InputError, match="is not a run: there is nothing of that name"):
+        deepexp.train([f"resume={tmp_path / 'typo'}", "optim.lr=0.1,0.2"], quiet=True)
+
+
 @pytest.mark.parametrize("change", ["optim.betas=[0.8,0.9]", "model.pretrained=false", "data.split_seed=1"])
 def test_a_key_that_the_usual_part_has_not_is_refused_as_the_run_s_own(run, change):
     with pytest.raises(InputError, match=rf"^{change.split('=')[0]}: cannot be changed when a run is resumed"):

@@ -83,6 +83,13 @@ def _resumes_sweep(overrides: Sequence[str]) -> bool:
     return resumes_sweep(overrides)
 
 
+def _resumed(overrides: Sequence[str]) -> Path | None:
+    """The directory of the run that is to be gone on with, if there is to be one."""
+    from deepexp.sweep.command import resumed
+
+    return resumed(overrides)
+
+
 def train(
     overrides: Sequence[str] | Composed,
     console: Console,
@@ -121,6 +128,8 @@ def _composed(words: Sequence[str]) -> Composed:
         return compose("train", words)
     except InputError as error:
         keys = [split(word)[1] for word in words]
+        if (place := _resumed(words)) is not None:
+            RunDirectory.open(place)  # one that is not there has no keys to speak of
         if "resume" in keys:  # a part of the run may have keys that the usual one has not: they are known, and kept
             resuming.check_changes([key for key in keys if key.partition(".")[0] in resuming.GROUPS])
         rest, wrong = without_mistakes("train", words)
