@@ -39,6 +39,12 @@ def test_a_place_that_is_not_there_is_told_before_the_words_that_were_for_a_swee
         deepexp.train([f"resume={tmp_path / 'typo'}", "optim.lr=0.1,0.2"], quiet=True)
 
 
+@pytest.mark.parametrize("flags", [[], ["-m"]])
+def test_without_a_directory_it_is_said_how_one_is_given(flags, capsys):
+    assert cli.main(["train", *flags, "resume", "seed=1"]) == 2
+    assert capsys.readouterr().err == "deepexp: 'resume' is not of the form KEY=VALUE\n"
+
+
 @pytest.mark.parametrize("change", ["optim.betas=[0.8,0.9]", "model.pretrained=false", "data.split_seed=1"])
 def test_a_key_that_the_usual_part_has_not_is_refused_as_the_run_s_own(run, change):
     with pytest.raises(InputError, match=rf"^{change.split('=')[0]}: cannot be changed when a run is resumed"):

@@ -62,7 +62,7 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
     begun = resumed(words)
     if begun is not None and not is_sweep(begun):
         raise InputError(f"{begun}: is no sweep (it has no sweep.json); leave out -m to go on with a single run")
-    asked = overrides.quote_paths([word for word in words if overrides.split(word)[1] != "resume"])
+    asked = overrides.quote_paths([word for word in words if not _names_place(word)])
     if begun is not None:
         check_sweep(begun, asked)
     directory = SweepDirectory.open(begun) if begun is not None else None
@@ -91,11 +91,15 @@ def _first(words: Sequence[str]) -> compose.Composed:
 
 def resumed(words: Sequence[str]) -> Path | None:
     """The directory that `resume=…` names, if it stands among the words."""
-    found = [word for word in overrides.quote_paths(words) if overrides.split(word)[1] == "resume"]
+    found = [word for word in overrides.quote_paths(words) if _names_place(word)]
     value = OverridesParser.create().parse_override(found[-1]).value() if found else None
     if value is not None:
         resuming.check_place(str(value))
     return Path(os.path.expanduser(str(value))) if value else None
+
+
+def _names_place(word: str) -> bool:
+    return word.lstrip("+").startswith("resume=")
 
 
 def resumes_sweep(words: Sequence[str]) -> bool:
