@@ -30,9 +30,10 @@ class Option:
 
     @property
     def summary(self) -> str:
-        """The first comment line; Hydra's `@package` header, which has to stand before it, is not one."""
+        """The first comment line that is neither Hydra's `@package` header nor the file's own name."""
+        own_name = rf"#\s*(\S*/)?{re.escape(self.path.name)}\s*"
         for line in self._lines:
-            if line.startswith("#") and not re.match(r"#\s*@", line):
+            if line.startswith("#") and not re.match(r"#\s*@", line) and not re.fullmatch(own_name, line):
                 return line.lstrip("#").strip()
             if line.strip() and not line.startswith("#"):
                 break

@@ -43,7 +43,10 @@ def test_where_an_option_comes_from(capsys, tmp_path, monkeypatch):
     write(tmp_path / "conf" / "optim" / "mine.yaml", "# Something of my own\nlr: 1\n")
     write(tmp_path / "conf" / "optim" / "adam.yaml", "# Not taken\nlr: 1\n")
     write(tmp_path / "conf" / "optim" / "sgd.yaml", "# Not taken, nor by default\nlr: 1\n")
-    write(tmp_path / "conf" / "experiment" / "try.yaml", "# @package _global_\n# A try\nepochs: 1\n")
+    write(
+        tmp_path / "conf" / "experiment" / "try.yaml",
+        "# @package _global_\n# experiment/try.yaml\n# A try\n",
+    )
     write(tmp_path / "conf" / "nginx" / "sites.yaml", "# Not deepexp's at all\n")
     main([])
     lines = capsys.readouterr().out.splitlines()
