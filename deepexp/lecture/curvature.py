@@ -1,5 +1,6 @@
 """Gradient descent on parabolas: the step size that suits one curvature is too small or too large for another."""
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
@@ -51,13 +52,13 @@ def descend(curvature: float, lr: float, steps: int) -> np.ndarray:
 
 
 def measured(points: np.ndarray) -> float:
-    """How much nearer the last step came, as a factor; 0 where the minimum was met.
+    """How much nearer the last step came, as a factor; 0 where the minimum was met, infinite beyond float64.
 
     Of the last step, that is, between numbers that float64 holds in full: after thousands there are others.
     """
     held = points[np.isfinite(points) & (np.abs(points) >= np.finfo(np.float64).tiny)]
-    if points[-1] == 0 and len(held) < 2:
-        return 0.0
+    if len(held) < 2:
+        return 0.0 if points[-1] == 0 else math.inf
     return float(abs(held[-1] / held[-2]))
 
 

@@ -71,7 +71,11 @@ def demonstrate(
     known = (
         "" if activation != "tanh" else " The formulas take tanh for linear, which holds while activations are small."
     )
-    best = {"relu": "kaiming", "tanh": "xavier", "linear": "xavier"}[activation]
+    suited: dict[str, Scheme] = {"relu": "kaiming", "tanh": "xavier", "linear": "xavier"}
+    best = suited[activation]
+    left = [measured[best].forward[-1].item(), measured[best].backward[0].item()]
+    if activation != "tanh" and not all(1e-2 < value < 1e2 for value in left):
+        known += f" In layers of {width} units chance adds up, and {depth} of them stray far from the formula even so."
     return Demonstration(
         title="Initial weights and the variances through a deep net",
         text=f"Every layer multiplies the variance by a factor, and after {depth} layers something is left only where "

@@ -32,6 +32,8 @@ def demonstrate(
 ) -> Demonstration:
     """Time whole epochs of loading, without any training, and compare the batches byte by byte."""
     check_sizes(batch_size=batch_size, epochs=epochs)
+    if any(count < 0 for count in workers or []):
+        raise ValueError(f"workers: {workers} is not allowed; at least 0 each")
     where = runtime.choose_device(device)
     replicate, usual = {"quick": (10, 3), "standard": (40, 5)}[scale]
     epochs = epochs or usual

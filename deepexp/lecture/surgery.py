@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepexp import plotting
+from deepexp.errors import InputError
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, figures, table
 from deepexp.models import pretrained
 from deepexp.models.monster import Monster
@@ -39,6 +40,8 @@ def demonstrate(
     moved = train(model, FreezePlan(model, rules, EPOCHS), lr, seed)
     rows = [(part, f"{_parameters(getattr(model, part)):,}", *(figures(m[part]) for m in moved)) for part in PARTS]
     rows.append(("all", f"{_parameters(model):,}", "", ""))
+    if not moved[1]["features"] > 0:  # also where it is no number
+        raise ValueError(f"lr: {lr:g} is not allowed; the layers above are spoilt by it, or do not move at all")
     origin = model.pretrained_origin
     what = {"imagenet": "trained on ImageNet", "random": "random here: ImageNet's weights are not on this machine"}
     return Demonstration(
@@ -95,7 +98,10 @@ def train(model: nn.Module, plan: FreezePlan, lr: float, seed: int) -> list[dict
 def _choice(asked: bool | str | None) -> pretrained.Choice:
     """What was asked for, settled; None does not download 240 MB for a picture."""
     if asked is not None:
-        return pretrained.resolve(asked).choice
+        try:
+            return pretrained.resolve(asked).choice
+        except InputError as error:  # which knows the key of a training run
+            raise InputError(str(error).replace("model.pretrained", "pretrained")) from error
     return pretrained.cached_file(pretrained.ALEXNET_URL).exists()
 
 

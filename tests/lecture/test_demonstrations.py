@@ -1,5 +1,7 @@
 """The facts that the demonstrations claim, against formulas and torch."""
 
+import math
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -7,6 +9,7 @@ import torch.nn.functional as F
 from deepexp.lecture import (
     batch_norm_statistics,
     batch_vs_loop,
+    curvature,
     dropout_mask,
     gradient_descent,
     initialisation,
@@ -85,6 +88,15 @@ def test_variances_are_those_of_the_papers():
     assert initialisation.variance("kaiming", 30, 50) == pytest.approx(2 / 30)
     measured = torch.nn.Linear(300, 500).weight.var().item()
     assert initialisation.variance("default", 300, 500) == pytest.approx(measured, rel=0.02)
+
+
+def test_a_step_out_of_all_numbers_has_an_infinite_factor():
+    assert curvature.demonstrate(lr=1e308, curvatures=[2]).facts["factor_2"] == math.inf
+
+
+def test_what_strays_from_the_formula_is_not_said_to_follow_it():
+    assert "stray far from the formula" in initialisation.demonstrate(scale="quick", depth=500, width=10).text
+    assert "stray" not in initialisation.demonstrate(scale="quick").text
 
 
 def test_dropout_keeps_the_mean_in_training_and_does_nothing_at_test():
