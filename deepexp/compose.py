@@ -331,7 +331,10 @@ class _Composer:
         if "experiment" in config:
             where = f"{paths.shown(preset)}:1: " if preset else ""
             lines.append(f"{where}a preset begins with the line '# @package _global_', then its comment")
-        lines += hydra_keys.without_effect(preset) if preset else []
+        elif preset and not preset.is_relative_to(paths.CONF_DIR):
+            files = conf_files.files_of(self.command, overrides, self.loader)  # those that it builds on, too
+            theirs = [file.path for file in files if not (file.package or file.path.is_relative_to(paths.CONF_DIR))]
+            lines += [line for path in theirs for line in hydra_keys.without_effect(path)]
         return [line for line in lines if line]
 
     def _unresolved(self, composed: Composed) -> list[str]:

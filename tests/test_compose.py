@@ -273,6 +273,18 @@ def test_a_broken_preset(tmp_path, text, line):
     assert complaints("experiment=bad")[0].replace("\\", "/").startswith(f"conf/experiment/bad.yaml{line}")
 
 
+def test_hydras_keys_without_effect_are_found_in_what_a_preset_builds_on_and_nowhere_else(tmp_path):
+    folder = tmp_path / "conf" / "experiment"
+    write(folder / "base.yaml", "# @package _global_\n# x\nhydra: {verbose: true}\n")
+    write(folder / "base" / "alone.yaml", "# @package _global_\n# x\nepochs: 3\n")
+    write(folder / "base" / "quick.yaml", "# @package _global_\n# x\ndefaults: [/experiment/base]\nepochs: 3\n")
+    (line,) = complaints("experiment=base", "scale=quick")
+    assert line.replace("\\", "/").startswith(
+        "conf/experiment/base.yaml:3: hydra.verbose: has no effect; the whole log"
+    )
+    assert compose("train", ["experiment=base", "scale=alone"]).config.epochs == 3
+
+
 def test_a_broken_file_that_was_not_chosen_is_left_alone(tmp_path):
     write(tmp_path / "conf" / "optim" / "bad.yaml", "a: [")
     assert compose("train", ["optim=adam"]).choices["optim"] == "adam"
