@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
 from deepexp import build, check, checkpoint, provenance, runtime, trust
@@ -21,7 +22,7 @@ from deepexp.check import Plan
 from deepexp.compose import Composed
 from deepexp.data.source import WritingSource
 from deepexp.errors import InputError
-from deepexp.overrides import split
+from deepexp.overrides import quote_paths, split
 from deepexp.rundir import RunDirectory
 from deepexp.schema import TrainConfig
 from deepexp.storage import storage_errors, sync_directory, write_atomically
@@ -46,6 +47,20 @@ class Resumed:
     """Group → the option that was chosen in it."""
     changed: str | None
     """The config with what is to be different from here on, as YAML; None if nothing is."""
+
+
+def names_place(word: str) -> bool:
+    """Whether an override says which run or sweep is to be gone on with."""
+    return word.lstrip("+").startswith("resume=")
+
+
+def place_in(words: Sequence[str]) -> Path | None:
+    """The directory that `resume=…` names, if it stands among the words; the last one counts."""
+    found = [word for word in quote_paths(words) if names_place(word)]
+    value = OverridesParser.create().parse_override(found[-1]).value() if found else None
+    if value is not None:
+        check_place(str(value))
+    return Path(os.path.expanduser(str(value))) if value else None
 
 
 def check_place(place: str) -> None:

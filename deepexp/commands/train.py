@@ -76,18 +76,12 @@ def main(argv: Sequence[str]) -> int:
 
 def _resumes_sweep(overrides: Sequence[str]) -> bool:
     """Whether what is to be gone on with is a sweep."""
-    if not any(override.startswith("resume=") for override in overrides):
+    place = resuming.place_in(overrides)
+    if place is None:
         return False
-    from deepexp.sweep.command import resumes_sweep
+    from deepexp.sweep.directory import is_sweep
 
-    return resumes_sweep(overrides)
-
-
-def _resumed(overrides: Sequence[str]) -> Path | None:
-    """The directory of the run that is to be gone on with, if there is to be one."""
-    from deepexp.sweep.command import resumed
-
-    return resumed(overrides)
+    return is_sweep(place)
 
 
 def train(
@@ -128,9 +122,9 @@ def _composed(words: Sequence[str]) -> Composed:
         return compose("train", words)
     except InputError as error:
         keys = [split(word)[1] for word in words]
-        if (place := _resumed(words)) is not None:
+        if (place := resuming.place_in(words)) is not None:
             RunDirectory.open(place)  # one that is not there has no keys to speak of
-        if "resume" in keys:  # a part of the run may have keys that the usual one has not: they are known, and kept
+            # A part of the run may have keys that the usual one has not: they are known, and kept.
             resuming.check_changes([key for key in keys if key.partition(".")[0] in resuming.GROUPS])
         rest, wrong = without_mistakes("train", words)
         if rest is None:

@@ -37,10 +37,10 @@ def demonstrate(
     *, samples: int = 1000, batch_size: int = 20, batches: int = 80, momentum: float = 0.1, seed: int = 0
 ) -> Demonstration:
     """Normalise the slides' three columns, then batch after batch of them, and compare training with test."""
-    check_sizes(samples=samples, batch_size=batch_size, batches=batches)
+    check_sizes(batches=batches)
     for name, size in (("samples", samples), ("batch_size", batch_size)):
         if size < 2:
-            raise ValueError(f"{name}: {size} is not allowed; one sample alone has no variance")
+            raise ValueError(f"{name}: {size} is not allowed; at least 2, since one alone has no variance")
     if not 0 <= momentum <= 1:
         raise ValueError(f"momentum: {momentum:g} is not allowed; 0 to 1, the share of each batch in the running ones")
     random = torch.Generator().manual_seed(seed)

@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from deepexp import plotting
 from deepexp.data.digits import Digits
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
+from deepexp.models.blocks import check_dropout
 from deepexp.models.mnist_net import MnistNet
 from deepexp.units import counted
 
@@ -24,8 +25,7 @@ def demonstrate(
     *, scale: Scale = "standard", dropout: float = 0.5, draws: int | None = None, seed: int = 0
 ) -> Demonstration:
     """Draw masks for one digit at several drop probabilities, `dropout` among them, which is the one that is drawn."""
-    if not 0 <= dropout < 1:
-        raise ValueError(f"dropout: {dropout:g} is not allowed; at least 0 and less than 1")
+    check_dropout(dropout)
     check_sizes(draws=draws)
     draws = draws or {"quick": 2000, "standard": 20000}[scale]
     x = picture()

@@ -120,7 +120,7 @@ def check_positive(**sizes: int) -> None:
 def check_dropout(dropout: float) -> None:
     """`ValueError` for a probability of zeroing a value that is not in [0, 1)."""
     if not 0 <= dropout < 1:
-        raise ValueError(f"dropout: {dropout} must be at least 0 and less than 1, or null")
+        raise ValueError(f"dropout: {dropout} must be at least 0 and less than 1")
 
 
 def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:

@@ -106,8 +106,7 @@ class Comparisons:
     def sentences(self) -> list[str]:
         """Each result in words, and what does not follow from them."""
         found = [comparison.sentence(len(self.made)) for comparison in self.made]
-        limits = {MCNEMAR: ONE_NET, PAIRED_T: ONE_TEST_SET, WELCH_T: ONE_TEST_SET}
-        used = {limits[comparison.test] for comparison in self.made}
+        used = {ONE_NET if comparison.test == MCNEMAR else ONE_TEST_SET for comparison in self.made}
         return [*found, *(limit for limit in (ONE_NET, ONE_TEST_SET) if limit in used)]
 
 
@@ -205,8 +204,14 @@ def _seeds(runs: Sequence[Run]) -> int:
 
 
 def _pairs_of_runs(first: Group, second: Group) -> tuple[list[str], list[tuple[Run, Run]]]:
-    """(the seeds that both have, the runs of each such seed); without such a seed, a run of each."""
+    """(the seeds that both have, the pairs of runs that are compared): a pair for each such seed.
+
+    Of several seeds without two in common each run is compared with the first of the others; else it is one pair.
+    """
     seeds = sorted(_rates_of(first).keys() & _rates_of(second).keys())
+    if len(seeds) < 2 and _have_several_each(first, second):
+        ours, theirs = first.done, second.done
+        return seeds, [*((ours[0], run) for run in theirs), *((run, theirs[0]) for run in ours[1:])]
     runs = [(_of_seed(first, seed), _of_seed(second, seed)) for seed in seeds]
     return seeds, runs or [(first.done[0], second.done[0])]
 
@@ -304,10 +309,7 @@ class Predictions:
 
     def why_not_comparable(self, first: Group, second: Group) -> str | None:
         """Why two groups that have results cannot be compared; None if their runs were tested on the same samples."""
-        seeds, runs = _pairs_of_runs(first, second)
-        if len(seeds) < 2 and _have_several_each(first, second):
-            runs = [*((first.done[0], run) for run in second.done), *((run, second.done[0]) for run in first.done[1:])]
-        reasons = (self._why_not_same(*pair) for pair in runs)
+        reasons = (self._why_not_same(*pair) for pair in _pairs_of_runs(first, second)[1])
         return next((reason for reason in reasons if reason is not None), None)
 
     def _why_not_same(self, first: Run, second: Run) -> str | None:

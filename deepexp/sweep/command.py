@@ -4,13 +4,11 @@ The points come from Hydra's own multirun, so that every sweeper there is can be
 """
 
 import logging
-import os
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.errors import HydraException
 
 from deepexp import compose, hydra_keys, overrides, resuming
@@ -59,10 +57,10 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
     if any(overrides.split(word)[1:] == ("dry_run", "true") for word in words):
         raise InputError("dry_run: shows one run, and -m makes many; leave out -m and the values with commas")
     hydra_keys.check_effect(words)
-    begun = resumed(words)
+    begun = resuming.place_in(words)
     if begun is not None and not is_sweep(begun):
         raise InputError(f"{begun}: is no sweep (it has no sweep.json); leave out -m to go on with a single run")
-    asked = overrides.quote_paths([word for word in words if not _names_place(word)])
+    asked = overrides.quote_paths([word for word in words if not resuming.names_place(word)])
     if begun is not None:
         check_sweep(begun, asked)
     directory = SweepDirectory.open(begun) if begun is not None else None
@@ -87,25 +85,6 @@ def _first(words: Sequence[str]) -> compose.Composed:
     if first.hydra.launcher["_target_"] != OUR_LAUNCHER:
         raise InputError("hydra/launcher: a sweep of deepexp runs its jobs itself; leave hydra/launcher=deepexp")
     return first
-
-
-def resumed(words: Sequence[str]) -> Path | None:
-    """The directory that `resume=…` names, if it stands among the words."""
-    found = [word for word in overrides.quote_paths(words) if _names_place(word)]
-    value = OverridesParser.create().parse_override(found[-1]).value() if found else None
-    if value is not None:
-        resuming.check_place(str(value))
-    return Path(os.path.expanduser(str(value))) if value else None
-
-
-def _names_place(word: str) -> bool:
-    return word.lstrip("+").startswith("resume=")
-
-
-def resumes_sweep(words: Sequence[str]) -> bool:
-    """Whether the words ask to go on with a sweep."""
-    path = resumed(words)
-    return path is not None and is_sweep(path)
 
 
 def merged(before: Sequence[str], new: Sequence[str]) -> list[str]:
