@@ -35,9 +35,9 @@ from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
 from deepexp.optim.fused import fused_arguments
 from deepexp.optim.groups import check_arguments, check_group_options, parameter_groups, refusals
+from deepexp.parts import Parts
 from deepexp.schema import Component, TrainConfig, refusal
 from deepexp.step import Objective, Precision, Step
-from deepexp.trainer import Parts
 from deepexp.units import counted
 from deepexp.updates import EagerUpdates
 

@@ -20,11 +20,12 @@ from deepexp.console import Header, Horizon
 from deepexp.data.dataset import Dataset
 from deepexp.metrics import Summary
 from deepexp.overrides import PATH_KEYS
+from deepexp.parts import Parts
 from deepexp.progress import Progress
 from deepexp.rundir import HydraFiles, RunDirectory
 from deepexp.runlog import Description
 from deepexp.schema import TrainConfig
-from deepexp.trainer import Outcome, Parts
+from deepexp.trainer import Outcome
 from deepexp.yaml_file import read_list, read_mapping
 
 Names = dict[str, Any]

@@ -11,9 +11,9 @@ from deepexp import build, runtime
 from deepexp.check import Plan
 from deepexp.compose import Composed
 from deepexp.console import Console
+from deepexp.parts import Parts
 from deepexp.schema import TrainConfig
 from deepexp.step import Batch
-from deepexp.trainer import Parts
 from deepexp.units import counted
 
 

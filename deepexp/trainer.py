@@ -17,58 +17,18 @@ import torch
 from torch import Tensor, nn
 
 from deepexp import checkpoint, runtime
-from deepexp.data.augment import Augment
 from deepexp.data.loader import Loader
 from deepexp.data.order import epoch_order
 from deepexp.errors import InputError, Interrupted, RunFailed
-from deepexp.evaluation import Evaluation, Scorer, Scores, evaluate
-from deepexp.frozen_features import FrozenFeatures
+from deepexp.evaluation import Evaluation, Scores, evaluate
 from deepexp.interrupt import StopRequest
 from deepexp.metrics import EpochMetrics
-from deepexp.optim.ema import Ema
-from deepexp.optim.freeze import FreezePlan
-from deepexp.optim.schedules import Schedule
+from deepexp.parts import Parts
 from deepexp.progress import Progress, Readings
 from deepexp.runlog import RunLog
 from deepexp.schema import TrainConfig
-from deepexp.step import OUT_OF_MEMORY, Step, Update, is_out_of_memory
-from deepexp.updates import Bounds, UpdateMaker
-
-
-@dataclass(frozen=True)
-class Parts:
-    """What a trainer works with, all of it on the device that it runs on."""
-
-    model: nn.Module
-    optimizer: torch.optim.Optimizer
-    step: Step
-    schedule: Schedule
-    freeze: FreezePlan
-    frozen_features: FrozenFeatures
-    ema: Ema | None
-    augment: Augment
-    update_maker: UpdateMaker
-    scorer: Scorer
-    train: Loader
-    val: Loader | None
-    test: Loader
-    updates: list[list[Bounds]]  # of an epoch: the batches of each update, as positions in the epoch's order
-    train_samples: int
-    val_samples: int
-    test_samples: int
-    shape: tuple[int, int, int]  # (channels, height, width)
-    classes: int
-
-    def example(self) -> Tensor:
-        """Two test pictures as the model takes them (2, channels, height, width)."""
-        images, _ = next(self.test.batches(torch.arange(self.test_samples), [(0, min(2, self.test_samples))]))
-        return images
-
-    def close(self) -> None:
-        """End the processes that read data ahead, if there are any."""
-        for loader in (self.train, self.val, self.test):
-            if loader is not None:
-                loader.close()
+from deepexp.step import OUT_OF_MEMORY, Update, is_out_of_memory
+from deepexp.updates import Bounds
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,55 @@
+"""What a run is made of once it is built: model, optimizer, data and whoever makes and judges its updates.
+
+`build.parts` puts them together; `trainer.py` works with them.
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from deepexp.data.augment import Augment
+from deepexp.data.loader import Loader
+from deepexp.evaluation import Scorer
+from deepexp.frozen_features import FrozenFeatures
+from deepexp.optim.ema import Ema
+from deepexp.optim.freeze import FreezePlan
+from deepexp.optim.schedules import Schedule
+from deepexp.step import Step
+from deepexp.updates import Bounds, UpdateMaker
+
+
+@dataclass(frozen=True)
+class Parts:
+    """What a trainer works with, all of it on the device that it runs on."""
+
+    model: nn.Module
+    optimizer: torch.optim.Optimizer
+    step: Step
+    schedule: Schedule
+    freeze: FreezePlan
+    frozen_features: FrozenFeatures
+    ema: Ema | None
+    augment: Augment
+    update_maker: UpdateMaker
+    scorer: Scorer
+    train: Loader
+    val: Loader | None
+    test: Loader
+    updates: list[list[Bounds]]  # of an epoch: the batches of each update, as positions in the epoch's order
+    train_samples: int
+    val_samples: int
+    test_samples: int
+    shape: tuple[int, int, int]  # (channels, height, width)
+    classes: int
+
+    def example(self) -> Tensor:
+        """Two test pictures as the model takes them (2, channels, height, width)."""
+        images, _ = next(self.test.batches(torch.arange(self.test_samples), [(0, min(2, self.test_samples))]))
+        return images
+
+    def close(self) -> None:
+        """End the processes that read data ahead, if there are any."""
+        for loader in (self.train, self.val, self.test):
+            if loader is not None:
+                loader.close()
