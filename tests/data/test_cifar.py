@@ -121,6 +121,7 @@ def test_archive_cannot_write_elsewhere(tmp_path: Path) -> None:
         (archive({"test_batch": b"x"}), "set.tar.gz: damaged"),
         (archive(FILES | {"test_batch": b"x"}), "test_batch in it is not the published file"),
     ],
+    ids=["cut off", "none", "files missing", "another file"],  # the bytes of an archive hold the time
 )
 def test_damaged_archive_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "set.tar.gz").write_bytes(content)
