@@ -71,12 +71,12 @@ def grid(words: Sequence[str], zipped: Sequence[str] = ()) -> list[Point]:
 
 
 def samples(words: Sequence[str], count: int, seed: int, zipped: Sequence[str] = ()) -> list[Point]:
-    """`count` random points, each with every value of `seed`, the config key, where that is swept."""
+    """`count` random points, each with every value of `seed`, the config key, where that has several to repeat it."""
     given = axes(words)
     for axis in given:
         _check_interval(axis)
-    repeated = [axis for axis in given if axis.key == REPEATED]
-    drawn = [axis for axis in given if axis.key != REPEATED]
+    repeated = [axis for axis in given if axis.key == REPEATED and axis.interval is None]
+    drawn = [axis for axis in given if axis not in repeated]
     numbers = random.Random(seed)
     discrete = [axis for axis in drawn if axis.interval is None]
     points = []

@@ -83,6 +83,11 @@ def test_each_sample_is_taken_with_every_seed() -> None:
     assert [point[0] for point in points[:3]] == ["seed=0", "seed=1", "seed=2"]
 
 
+def test_seeds_of_an_interval_are_drawn_like_other_keys() -> None:
+    points = shapes.samples(["seed=int(interval(0, 1000))", "batch_size=10,20"], 4, seed=0)
+    assert len({point[0] for point in points}) == 4
+
+
 @pytest.mark.parametrize("interval", ["interval(1, 0)", "tag(log, interval(0, 1))"])
 def test_intervals_that_cannot_be_drawn_from(interval: str) -> None:
     with pytest.raises(InputError, match="needs a start below its end"):
