@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import re
 from collections import Counter
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -24,7 +25,8 @@ from deepexp.sweep.slots import Slot
 NOT_OF_THE_RESULT = ("name", "output_dir", "resume", "dry_run")
 """Keys that name a run and do not change what it comes to."""
 
-_SHOWN = 3  # names of points before a problem that many of them have
+_SHOWN = 3  # names of points before a problem that many of them have, and values that are refused
+_REFUSED = re.compile(r"([\w.]+): (\S+) is not allowed; (.+)")  # a value, in the words of `schema.py`
 
 
 @dataclass(frozen=True)
@@ -83,7 +85,7 @@ def check_points(points: Sequence[Sequence[str]], fixed: Collection[str], *, nee
 
 def refusal(problems: Mapping[str, Sequence[str]], total: int) -> InputError:
     """One error for all problems, each with the names of the points that have it, out of so many."""
-    lines = [f"{_whose(names, total)}: {line}" if total > 1 else line for line, names in problems.items()]
+    lines = [f"{_whose(names, total)}: {line}" if total > 1 else line for line, names in _together(problems).items()]
     return InputError("\n".join([*lines, "nothing was started"]))
 
 
@@ -209,9 +211,32 @@ def _unquoted(value: str) -> str:
     return value[1:-1].replace(f"\\{value[0]}", value[0]) if is_quoted else value
 
 
+def _together(problems: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
+    """The same problems, but one for all values that a key may not have: points drawn at random have one each."""
+    values: dict[tuple[str, str], list[str]] = {}
+    points: dict[tuple[str, str], list[str]] = {}
+    for line, names in problems.items():
+        found = _REFUSED.fullmatch(line)
+        key, value, rest = found.groups() if found else (line, "", "")
+        values.setdefault((key, rest), []).append(value)
+        points.setdefault((key, rest), []).extend(names)
+    return {_refused(key, those, rest) if rest else key: points[key, rest] for (key, rest), those in values.items()}
+
+
+def _refused(key: str, values: Sequence[str], rest: str) -> str:
+    """What `schema.py` says of a value, of several."""
+    if len(values) == 1:
+        return f"{key}: {values[0]} is not allowed; {rest}"
+    hint = "; int(interval(…)) draws whole ones" if rest.startswith("a whole number") and "." in values[0] else ""
+    return f"{key}: {_listed(values, ', ')} are not allowed; {rest}{hint}"
+
+
 def _whose(names: Sequence[str], total: int) -> str:
     """The points that have a problem, in words."""
-    if len(names) == total > 1:
-        return f"all {total} points"
-    more = f" and {len(names) - _SHOWN} more" if len(names) > _SHOWN else ""
-    return " and ".join(names) if len(names) <= 2 else f"{'; '.join(names[:_SHOWN])}{more}"
+    return f"all {total} points" if len(names) == total > 1 else _listed(list(dict.fromkeys(names)), "; ")
+
+
+def _listed(words: Sequence[str], comma: str) -> str:
+    """The first few of some words."""
+    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
+    return " and ".join(words) if len(words) <= 2 else f"{comma.join(words[:_SHOWN])}{more}"

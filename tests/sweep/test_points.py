@@ -51,6 +51,18 @@ def test_points_that_differ_in_their_seed_alone_are_planned_once(monkeypatch: py
         checked(["seed=0"], ["seed=-1"])
 
 
+def test_values_of_one_key_that_are_refused_alike_are_told_of_together() -> None:
+    with pytest.raises(InputError) as refused:
+        checked(*([f"batch_size={size}", "optim.lr=0.1"] for size in (55.28, 50.44, 31.55, 22.5)))
+    assert str(refused.value).splitlines() == [
+        "all 4 points: batch_size: 55.28, 50.44, 31.55 and 1 more are not allowed; a whole number ≥ 1 or 'full'; "
+        "int(interval(…)) draws whole ones",
+        "nothing was started",
+    ]
+    with pytest.raises(InputError, match=r"^batch_size=0 and batch_size=-1: batch_size: 0 and -1 are not allowed; a "):
+        checked(["batch_size=0"], ["batch_size=-1"], ["batch_size=10"], ["batch_size=0"])
+
+
 def test_pretrained_weights_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
