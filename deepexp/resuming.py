@@ -57,7 +57,10 @@ def names_place(word: str) -> bool:
 def place_in(words: Sequence[str]) -> Path | None:
     """The directory that `resume=…` names, if it stands among the words; the last one counts."""
     found = [word for word in quote_paths(words) if names_place(word)]
-    value = OverridesParser.create().parse_override(found[-1]).value() if found else None
+    override = OverridesParser.create().parse_override(found[-1]) if found else None
+    if override is not None and override.is_sweep_override():
+        raise InputError(f"{found[-1]}: takes one run or sweep at a time; go on with each by a command of its own")
+    value = None if override is None else override.value()
     if value is not None:
         check_place(str(value))
     return Path(os.path.expanduser(str(value))) if value else None

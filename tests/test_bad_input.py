@@ -82,6 +82,7 @@ def refused(capsys, *words: str, status: int = 2) -> str:
         (["hydra/launcher=basic"], ["hydra/launcher: is for a sweep; add -m"]),
         (["resume="], ["resume: is empty; give the directory"]),
         (["-m", "resume="], ["resume: is empty; give the directory"]),
+        (["-m", "resume=choice(a,b)"], ["resume=choice(a,b): takes one run or sweep at a time"]),
         (["freeze=[{pattern: '*'}]"], ["freeze[0]: needs either share or epochs"]),
         (["early_stop=3"], ["early_stop: needs validation data"]),
         (["output_dir="], ["output_dir: is empty; give a folder"]),
