@@ -19,6 +19,8 @@ from deepexp.storage import storage_errors
 
 NAME = "report"
 _OURS = "report.json"
+_ALWAYS = (_OURS, "report.html", "table.csv", "table.md")
+"""What every report has; what pictures there are is known only once they are drawn."""
 
 
 def choose(paths: Sequence[Path], to: str | None) -> Path:
@@ -53,6 +55,7 @@ def write(directory: Path, paths: Sequence[Path], fill: Callable[[Path], object]
 
 
 def _filled(directory: Path, paths: Sequence[Path], fill: Callable[[Path], object]) -> list[Path]:
+    _check_free(directory, _ALWAYS)
     staging = Path(tempfile.mkdtemp(prefix=".report-", dir=directory))
     try:
         with storage_errors(directory, option="to"):
@@ -77,17 +80,23 @@ def _put(staging: Path, directory: Path, paths: Sequence[Path]) -> list[Path]:
     text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
     (staging / _OURS).write_bytes(text.encode(errors="backslashreplace"))
     names = sorted(path.name for path in staging.iterdir())
+    _check_free(directory, names)
+    for name in names:
+        (staging / name).replace(directory / name)
+    for name in earlier - set(names):
+        (directory / name).unlink(missing_ok=True)
+    return [directory / name for name in names]
+
+
+def _check_free(directory: Path, names: Sequence[str]) -> None:
+    """`InputError` if there is anything of these names that no report wrote."""
+    earlier = _written(directory)
     foreign = [name for name in names if name not in earlier and os.path.lexists(directory / name)]
     if foreign:
         raise InputError(
             f"{shown(directory)}: {', '.join(foreign)} there was not written by `deepexp report` and is not replaced; "
             "choose another place with to=DIR"
         )
-    for name in names:
-        (staging / name).replace(directory / name)
-    for name in earlier - set(names):
-        (directory / name).unlink(missing_ok=True)
-    return [directory / name for name in names]
 
 
 def _candidates(common: Path) -> Iterator[Path]:

@@ -56,7 +56,8 @@ def test_what_is_not_understood(words, message, tmp_path, monkeypatch):
         main(words)
 
 
-def test_a_foreign_file_stays(sweep, tmp_path):
+def test_a_foreign_file_stays_and_nothing_is_drawn_before_that_is_said(sweep, tmp_path, monkeypatch):
+    monkeypatch.setattr("deepexp.report.document.write", lambda *_, **__: pytest.fail("has drawn"))
     target = tmp_path / "mine"
     target.mkdir()
     (target / "table.csv").write_text("mine")
