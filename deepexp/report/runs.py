@@ -78,7 +78,9 @@ class Run:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 predicted, target = (np.asarray(arrays[name]) for name in ("predicted", "target"))
-        except (OSError, ValueError, KeyError, EOFError, NotImplementedError, MemoryError, *_BROKEN_ZIP) as error:
+        except ValueError:  # in NumPy's words it could be loaded unsafely, which would run what a stranger wrote
+            raise InputError(f"{path} is damaged: it does not hold plain arrays") from None
+        except (OSError, KeyError, EOFError, NotImplementedError, MemoryError, *_BROKEN_ZIP) as error:
             raise InputError(f"{path} is damaged: {error}") from None
         if (
             predicted.ndim != 1
