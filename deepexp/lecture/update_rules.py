@@ -23,6 +23,9 @@ MOMENTUM = frozenset({"momentum", "nesterov"})
 TIMES = 100.0
 """By how much the loss is multiplied in the second run."""
 
+LARGEST = 1e100
+"""A step that is still drawn; the rules that let weights decay grow without end where lr is too large for that."""
+
 
 def demonstrate(*, optim: list[str] | None = None, lr: float | None = None, steps: int = 50) -> Demonstration:
     """Let each optimizer of `conf/optim` take some steps; `lr` for all of them, or each its own."""
@@ -36,6 +39,9 @@ def demonstrate(*, optim: list[str] | None = None, lr: float | None = None, step
     # ── γ = 0.9 ten times as far. Rules that divide by the size of past gradients step about η in every coordinate,
     # ── whether the gradient there is 1 or 0.01; Adagrad, which forgets nothing, takes steps of η/√t.
     taken = {name: step_lengths(name, GRADIENT, steps, lr) for name in chosen}
+    grown = [name for name, (_, length) in taken.items() if not bool((length < LARGEST).all())]
+    if lr is not None and grown:
+        raise InputError(f"lr: {lr:g} is not allowed; with it the steps of {', '.join(grown)} grow without end")
     scaled = {name: step_lengths(name, [TIMES * g for g in GRADIENT], 1, lr) for name in chosen}
     rates = {name: rate for name, (rate, _) in taken.items()}
     lengths = {name: length for name, (_, length) in taken.items()}

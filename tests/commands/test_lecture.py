@@ -55,6 +55,7 @@ def test_a_demonstration_prints_its_table_and_writes_its_pictures(capsys, tmp_pa
         (["batch_norm_statistics", "samples=1"], ["samples: 1 is not allowed; at least 2"]),
         (["loaders", "scale=quick", "workers=0,-1"], ["workers: [0, -1] is not allowed"]),
         (["surgery", "scale=quick", "pretrained=false", "lr=1e9"], ["lr: 1e+09 is not allowed; the layers above"]),
+        (["update_rules", "lr=1e10"], ["lr: 1e+10 is not allowed; with it the steps of adamw"]),
         (["all", "scale=huge"], ["'quick' or 'standard' or 'full'"]),
     ],
 )
