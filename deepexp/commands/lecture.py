@@ -25,7 +25,7 @@ import sys
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepexp.errors import InputError
+from deepexp.errors import InputError, RunFailed
 from deepexp.lecture import chapters
 from deepexp.paths import shown
 from deepexp.suggest import did_you_mean
@@ -47,6 +47,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _one(name: str, words: Sequence[str]) -> int:
     from deepexp.lecture import options
+    from deepexp.step import is_out_of_memory
 
     demonstrate = importlib.import_module(f"deepexp.lecture.{name}").demonstrate
     given = options.parse(words, demonstrate, extra=["to"])
@@ -55,6 +56,10 @@ def _one(name: str, words: Sequence[str]) -> int:
         demonstration = demonstrate(**given)
     except ValueError as error:
         raise InputError(str(error)) from error
+    except (MemoryError, RuntimeError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunFailed(f"{name}: out of memory; give it smaller numbers") from error
     written = demonstration.write(folder)
     print("\n".join(demonstration.lines()))
     print()

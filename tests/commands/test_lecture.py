@@ -66,6 +66,11 @@ def test_mistakes(capsys, words, messages):
     assert "Traceback" not in err
 
 
+def test_numbers_that_memory_has_no_room_for(capsys):
+    assert cli.main(["lecture", "batch_vs_loop", "inputs=99999999999999"]) == 1
+    assert capsys.readouterr().err == "deepexp: batch_vs_loop: out of memory; give it smaller numbers\n"
+
+
 def test_values():
     def demonstrate(
         *, names: list[str] | None = None, lr: dict[str, float] | float | None = None, on: bool = False, text: str = ""
