@@ -19,7 +19,7 @@ from deepexp.units import duration, mean_percent, percent
 VALIDATION, TEST, INTERVAL = "val error", "test error", "95% interval"
 _EXPENDABLE = (
     *("parameters", "precision", "device", "test loss", "steps", "samples/s", "epochs", "epochs done", "train time"),
-    INTERVAL,
+    *(INTERVAL, "errors"),
 )
 _MOST_EQUALS = 4  # groups named beside the best one
 

@@ -141,6 +141,15 @@ def test_the_order_is_that_of_validation_or_of_the_grid(tmp_path):
     assert [run.name for run in ordered(read([tmp_path]).runs)] == ["a", "b", "c", "d"]
 
 
+def test_tables_fit_a_narrow_terminal(tmp_path):
+    for model in ("mnist_net", "resnet"):
+        for seed in range(3):
+            make_run(tmp_path / f"{model}{seed}", {"model": model, "seed": seed}, error_rate=0.11, val_error_rate=0.13)
+    shown = list(text.lines(make([tmp_path]), 50))
+    assert max(map(len, shown)) <= 50
+    assert any(line.startswith("(in table.csv only: ") for line in shown) and any("errors)" in line for line in shown)
+
+
 def test_failed_runs_are_shown_with_the_reason(tmp_path):
     nan = float("nan")
     make_sweep(tmp_path / "s", {"optim.lr": [0.1, 10], "seed": [0, 1]}, lambda job: 0.1 if job["optim.lr"] < 1 else nan)
