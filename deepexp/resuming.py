@@ -66,6 +66,17 @@ def place_in(words: Sequence[str]) -> Path | None:
     return Path(os.path.expanduser(str(value))) if value else None
 
 
+def with_keys_of_its_own(words: Sequence[str]) -> list[str]:
+    """The words, so that those for a run that is gone on with can be composed beside the usual data.
+
+    These have no `data.cache`, say. Raises `InputError` for an empty place.
+    """
+    if place_in(words) is None:
+        return list(words)
+    own = [key for key in HOW if key.partition(".")[0] in GROUPS]
+    return [f"++{word.lstrip('+')}" if split(word)[1] in own else word for word in words]
+
+
 def check_place(place: str) -> None:
     """`InputError` for the empty words of a variable that nobody has set."""
     if not place.strip():

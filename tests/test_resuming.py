@@ -95,6 +95,19 @@ def test_a_cache_that_was_named_from_another_folder_is_found(run, tmp_path, monk
     assert len(resume(result, "epochs=2").metrics) == 2
 
 
+def test_keys_that_only_the_data_of_a_run_have_may_change(run, tmp_path, monkeypatch):
+    for part, name in itertools.product(("train", "test"), "ab"):
+        picture = tmp_path / "pictures" / part / name / "0.png"
+        picture.parent.mkdir(parents=True)
+        Image.new("L", (28, 28), 40).save(picture)
+    monkeypatch.chdir(tmp_path)
+    result = run(["data=image_folder", "data.root=pictures", "epochs=1", "batch_size=2"])
+    resume(result, "epochs=2", "data.cache=kept in (1)")  # the usual data, digits, have no cache
+    assert (tmp_path / "kept in (1)").is_dir()
+    with pytest.raises(InputError, match=r"^data: .*'download'"):
+        resume(result, "epochs=3", "data.download=false")
+
+
 def test_a_word_for_a_cache_of_an_own_source_stays_one(run, tmp_path, monkeypatch):
     source = "from deepexp.data.digits import Digits\n\n\nclass Own(Digits):\n    def __init__(self, cache): ...\n"
     (tmp_path / "own_digits.py").write_text(source)

@@ -118,6 +118,7 @@ def train(
 
 def _composed(words: Sequence[str]) -> Composed:
     """The config; one `InputError` for all that is wrong with words, and with the values of the others."""
+    words = resuming.with_keys_of_its_own(words)
     try:
         return compose("train", words)
     except InputError as error:

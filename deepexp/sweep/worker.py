@@ -25,7 +25,7 @@ from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.metrics import EpochMetrics
 from deepexp.orphans import die_with_parent
 from deepexp.overrides import quote, split
-from deepexp.resuming import HOW
+from deepexp.resuming import HOW, with_keys_of_its_own
 from deepexp.sweep.shared_data import SharedSource
 
 NOT_TRAINING = "stopped while it was not training"
@@ -56,7 +56,8 @@ class Task:
         """What it is started with, as on a command line; a run that goes on is told what may be done otherwise."""
         if not self.resumes:
             return self.overrides
-        return [f"resume={quote(str(self.directory))}", *(word for word in self.overrides if split(word)[1] in HOW)]
+        how = [word for word in self.overrides if split(word)[1] in HOW]
+        return with_keys_of_its_own([f"resume={quote(str(self.directory))}", *how])
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from hydra.plugins.sweeper import Sweeper as HydraSweeper
 
 import deepexp
 from deepexp import cli
-from deepexp.compose import Composed
+from deepexp.compose import Composed, compose
 from deepexp.errors import InputError
 from deepexp.sweep import jobs, ledger, points, pool
 from deepexp.sweep.command import SweepResult
@@ -206,6 +206,13 @@ def test_a_job_is_given_its_config_and_composes_it_itself_only_where_that_fails(
     assert [row.state for row in result.rows] == ["done", "done"] and len(composed) == 2
     named = ["from the parent" in (result.directory / f"seed={seed}/.hydra/config.yaml").read_text() for seed in (0, 1)]
     assert named == [True, False]
+
+
+def test_a_job_goes_on_with_keys_that_only_its_own_data_have(folder: Path) -> None:
+    words = ["data=image_folder", "data.cache='of (all)'", "data.workers=0"]
+    task = Task("job", "job", words, folder / "job", True, folder / "log", 1)
+    data = compose("train", task.words).config.data
+    assert (data.cache, data.workers) == ("of (all)", 0)
 
 
 def test_weights_are_asked_for_only_by_jobs_that_begin_with_them(sweep: Sweeper, folder: Path) -> None:
