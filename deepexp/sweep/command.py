@@ -18,7 +18,7 @@ from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.sweep import shapes, table
 from deepexp.sweep.directory import SweepDirectory, is_sweep
 from deepexp.sweep.display import Display
-from deepexp.sweep.foreign import check_sweep
+from deepexp.sweep.foreign import check_sweep, said_again
 from deepexp.sweep.jobs import Sweep
 from deepexp.sweep.launcher import JobFailed
 from deepexp.sweep.table import Row
@@ -95,7 +95,7 @@ def merged(before: Sequence[str], new: Sequence[str]) -> list[str]:
 
 def _run(going_on: Sweep, words: Sequence[str], console: Console) -> SweepResult:
     directory = going_on.directory.path
-    again = f"deepexp train {shlex.quote(f'resume={short_path(directory)}')}"
+    again = shlex.join(["deepexp", "train", f"resume={short_path(directory)}", *said_again(words)])
     try:
         _multirun(going_on, words)
     except (Interrupted, KeyboardInterrupt, RunFailed):

@@ -6,7 +6,7 @@ Sweeps begin in `command.py`; which `_target_` a saved file may name is said in 
 import dataclasses
 import json
 import os
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -37,6 +37,16 @@ def check_sweep(directory: Path, asked: Collection[str]) -> None:
     if complaints:
         raise InputError("\n".join(complaints))
     _check_ledger(directory / "ledger.jsonl")
+
+
+def said_again(words: Sequence[str]) -> list[str]:
+    """Those words of a sweep that have to stand in the command that goes on with it, too, as they are typed."""
+    return [_typed(word) for word in words if _complaint(word) is not None]
+
+
+def _typed(word: str) -> str:
+    prefix, key, value = overrides.split(word)
+    return f"{prefix}{key}={_unquoted(value)}" if key in overrides.PATH_KEYS and value else word
 
 
 def _content(path: Path) -> dict[str, Any]:

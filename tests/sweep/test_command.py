@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shlex
 import shutil
 import sys
 import types
@@ -22,6 +23,7 @@ from deepexp.compose import Composed, compose
 from deepexp.errors import InputError
 from deepexp.sweep import jobs, ledger, points, pool
 from deepexp.sweep.command import SweepResult
+from deepexp.sweep.foreign import said_again
 from deepexp.sweep.settings import LauncherConfig
 from deepexp.sweep.worker import Ending, Task
 
@@ -176,6 +178,17 @@ def test_the_command_line_begins_and_goes_on_and_tells_by_its_exit_status(folder
     assert cli.main(["train", f"resume={directory}", "model.trouble=once,none"]) == 0
     states = [(entry.state, entry.tries) for entry in ledger.read(directory / "ledger.jsonl").values()]
     assert states == [("failed", 2), ("done", 2), ("done", 1)]
+
+
+def test_the_command_that_goes_on_has_the_words_that_it_needs(
+    sweep: Sweeper, capsys: pytest.CaptureFixture[str]
+) -> None:
+    directory = sweep(*QUICK, "model.trouble=raise", "log_every=${epochs}").directory
+    *_, command = capsys.readouterr().out.splitlines()
+    assert command.partition(f"{directory.name} ")[2] == "'log_every=${epochs}'"
+    assert cli.main(["train", *shlex.split(command)[-2:]]) == 1
+    words = ["data.cache='my cache'", "optim.lr=0.1", "hydra.sweeper.n_trials=4", "hydra.launcher.jobs=2"]
+    assert said_again(words) == ["data.cache=my cache", "hydra.sweeper.n_trials=4"]
 
 
 @pytest.mark.parametrize(
