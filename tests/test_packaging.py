@@ -1,5 +1,6 @@
 """What users get: a wheel, an sdist and an editable installation, each called from another folder."""
 
+import importlib.util
 import json
 import os
 import re
@@ -57,7 +58,9 @@ def built(tmp_path_factory):
 
 def environment(folder):
     """The interpreter of a fresh environment that has the dependencies of this one, and not deepexp."""
-    venv.create(folder, with_pip=True, symlinks=sys.platform != "win32")
+    # pip is one of the dependencies where this environment has it: to unpack another takes half of the test's time.
+    has_pip = importlib.util.find_spec("pip") is not None
+    venv.create(folder, with_pip=not has_pip, symlinks=sys.platform != "win32")
     here = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
     # A folder that a .pth names is not searched for .pth files, so an editable deepexp there stays out of it.
     Path(here, "dependencies.pth").write_text(
