@@ -95,8 +95,9 @@ def test_what_cannot_be_compiled_is_called_as_written_and_told_once(run, counter
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_COMPILER, reason="there is no C++ compiler")
-def test_losses_of_torch_s_own_compiler_are_those_as_written_but_for_rounding(run):
+def test_losses_of_torch_s_own_compiler_are_those_as_written_but_for_rounding(run, monkeypatch):
     """Over 15 updates, relative 1e-4; dropped values are the same ones."""
+    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # else there are processes that import torch
     torch._dynamo.reset()
     counters.clear()
     words = [*SMALL, "dropout=0.3"]
