@@ -83,6 +83,7 @@ def test_a_module_of_another_folder_is_not_taken_for_the_one_here(here, monkeypa
 
 def test_a_model_of_ones_own_is_loaded_from_the_folder_of_its_conf(tmp_path):
     """In a process that has composed nothing, and whose script lies elsewhere."""
+    quick = "from deepexp import late_dynamo; late_dynamo.install()"  # torch's compiler is seconds to import
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "their_net.py").write_text("from deepexp.models.mnist_net import MnistNet as Net\n")
     (tmp_path / "conf" / "model" / "theirs.yaml").write_text(
@@ -91,11 +92,12 @@ def test_a_model_of_ones_own_is_loaded_from_the_folder_of_its_conf(tmp_path):
     train = "import deepexp; r = deepexp.train(['model=theirs', 'epochs=1', 'data.subset=100'], quiet=True)"
     load = "import sys, deepexp; print(type(deepexp.load_run(sys.argv[1]).model).__name__)"
     path = subprocess.run(
-        [sys.executable, "-P", "-c", f"{train}; print(r.directory)"],
+        [sys.executable, "-P", "-c", f"{quick}; {train}; print(r.directory)"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
         check=True,
     ).stdout.split()[-1]
-    done = subprocess.run([sys.executable, "-P", "-c", load, path], cwd=tmp_path, capture_output=True, text=True)
+    load = [sys.executable, "-P", "-c", f"{quick}; {load}", path]
+    done = subprocess.run(load, cwd=tmp_path, capture_output=True, text=True)
     assert done.stdout.split() == ["MnistNet"], done.stderr
