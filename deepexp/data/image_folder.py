@@ -36,7 +36,7 @@ class ImageFolder:
         cache: str | None,
     ) -> None:
         sides = [size, size] if isinstance(size, int) else size
-        if sides is not None and (len(sides) != 2 or min(sides) < 1):
+        if sides is not None and not _are_sides(sides):
             raise ValueError(f"size: {size} is not allowed; a side in pixels, [height, width] or null")
         if channels not in (None, 1, 3):
             raise ValueError(f"channels: {channels} is not allowed; 1 (grey), 3 (colour) or null")
@@ -80,3 +80,7 @@ class ImageFolder:
             names = ", ".join(listing.classes[label] for label in sorted(untested)[:8])
             log.warning("%s: no test pictures of %s (%s)", self._root, counted(len(untested), "class"), names)
         return picture_cache.open_or_build(self._root, listing, self._shape, self._cache, self._kept_out_of)
+
+
+def _are_sides(given: object) -> bool:
+    return isinstance(given, list) and len(given) == 2 and all(isinstance(side, int) and side >= 1 for side in given)

@@ -241,7 +241,7 @@ def _decode_split(
             bar.advance(len(paths))
     if lost_colour:
         log.warning(
-            "%d of %d %s pictures are in colour and become grey, as the first one is; data.channels=3 keeps colours",
+            "%d of %d %s pictures are in colour and become grey; data.channels=3 keeps colours",
             lost_colour,
             len(files),
             target.stem,

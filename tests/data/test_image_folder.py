@@ -286,6 +286,8 @@ def test_any_root_name_works(picture_root: Path, name: str) -> None:
     ("change", "message"),
     [
         ({"size": 0}, "^size: 0 is not allowed"),
+        ({"size": 1.5}, "^size: 1.5 is not allowed"),
+        ({"size": ["a", "b"]}, r"^size: \['a', 'b'\] is not allowed"),
         ({"size": [1, 2, 3]}, r"^size: \[1, 2, 3\] is not allowed; a side in pixels, \[height, width\] or null"),
         ({"channels": 2}, "^channels: 2"),
         ({"test_fraction": 1.0}, "^test_fraction: 1.0 is not allowed; above 0 and below 1"),
