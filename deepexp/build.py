@@ -105,6 +105,7 @@ def model(
 
 def _made_on_meta(component: Component, given: dict[str, Any]) -> nn.Module:
     """A model without numbers; one of the user's own that needs some to be made is made of them and loses them."""
+    _target("model", component)  # imported before: what its module makes for itself keeps its numbers
     try:
         with torch.device("meta"):
             return _instantiate("model", component, **given)
@@ -343,11 +344,11 @@ def _instantiate(group: str, component: Component, **given: Any) -> Any:
     _check_arguments(group, target, component, given)
     try:
         made = instantiate({"_target_": component.target, "_convert_": "all", **component.arguments}, **given)
-    except InstantiationException as error:
-        cause = error.__cause__
+    except (InstantiationException, SystemExit) as error:
+        cause = error if isinstance(error, SystemExit) else error.__cause__
         if isinstance(cause, (ValueError, InputError)):
             raise InputError(f"{group}: {cause}") from error
-        reason = _first_line(cause) if cause else " ".join(str(error).split()).partition(". ")[0]
+        reason = targets.told(cause) if cause else " ".join(str(error).split()).partition(". ")[0]
         raise InputError(f"{group}: {component.target} failed: {reason}") from error
     own_parts.check_methods(group, made, component.target)
     return made

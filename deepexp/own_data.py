@@ -55,7 +55,7 @@ class _Guarded:
             return call()
         except (DeepexpError, MemoryError):
             raise
-        except Exception as error:
+        except (Exception, SystemExit) as error:
             raise InputError(f"data: {self._name}.{method} failed: {targets.told(error)}") from error
 
 

@@ -60,7 +60,7 @@ def _try(model: nn.Module, target: str, shape: tuple[int, int, int], classes: in
     """Raise `InputError` if a model gives something else than logits, or fails although its weights are numbers."""
     try:
         output = _output(model, shape, training=False)
-    except Exception as error:
+    except (Exception, SystemExit) as error:
         if next(model.parameters()).is_meta:
             log.debug("%s cannot be tried on the meta device: %s", target, error)
             return

@@ -21,7 +21,7 @@ def find(name: str) -> Callable[..., Any]:
     was_disabled, hydras.disabled = hydras.disabled, True
     try:
         found: Callable[..., Any] = get_object(name)
-    except Exception as error:  # importing the user's own module may raise anything
+    except (Exception, SystemExit) as error:  # importing the user's own module may raise anything
         raise ImportError(_reason(name, error.__cause__ or error)) from error
     finally:
         hydras.disabled = was_disabled
@@ -68,6 +68,8 @@ def _reason(name: str, cause: BaseException) -> str:
         return f"{parent} has no {part!r}" if parent else f"no module {part!r} is here or installed"
     if isinstance(cause, SyntaxError) and cause.filename:
         return f"{paths.shown(Path(cause.filename))}:{cause.lineno}: {type(cause).__name__}: {cause.msg}"
+    if isinstance(cause, SystemExit):
+        return f"{told(cause)}; what only a script does belongs under if __name__ == '__main__':"
     return told(cause)
 
 

@@ -15,7 +15,7 @@ MODULE = """
 import numpy
 import torch
 from torch import nn
-
+MEAN = torch.tensor([0.5])
 class Net(nn.Module):
     def __init__(self, *, shape, classes):
         super().__init__()
@@ -118,6 +118,24 @@ class Fails(Net):
             raise ValueError("too many")
         return super().forward(x)
 
+class Constant(Net):
+    def forward(self, x):
+        return super().forward(x - MEAN)
+
+class Exits(Net):
+    def forward(self, x):
+        raise SystemExit
+
+class ExitsLater(Net):
+    def forward(self, x):
+        if len(x) > 2:
+            raise SystemExit("enough")
+        return super().forward(x)
+
+class ExitsAtOnce(Net):
+    def __init__(self, *, shape, classes):
+        raise SystemExit
+
 class Bare(nn.Module):
     def __init__(self, *, shape, classes):
         super().__init__()
@@ -141,7 +159,9 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-@pytest.mark.parametrize("name", ["Net", "Looks", "Counts", "GivenWeights", "Groups", "Conv", "LazyButCalled"])
+@pytest.mark.parametrize(
+    "name", ["Net", "Looks", "Counts", "GivenWeights", "Groups", "Conv", "LazyButCalled", "Constant"]
+)
 def test_one_that_gives_logits_is_trained(here, name):
     assert cli.main(["train", f"model={name}", *SMALL]) == 0
 
@@ -161,6 +181,8 @@ def test_one_that_gives_logits_is_trained(here, name):
         ("Auxiliary", "gives a tuple for two pictures in training mode; a float tensor of shape (2, 10) is needed"),
         ("NoShape", "NoShape: got an unexpected keyword argument 'shape' (deepexp gives it shape and classes)"),
         ("Lazy", "model._target_: their_model.Lazy has a lazy layer (fc.weight), whose size is open; set its size, or"),
+        ("Exits", "their_model.Exits fails for two pictures of 1×28×28: their_model.py:114: SystemExit"),
+        ("ExitsAtOnce", "model: their_model.ExitsAtOnce failed: their_model.py:124: SystemExit"),
         ("Bare", "model._target_: their_model.Bare has no parameters, so there is nothing to train"),
         ("NoModule", "model._target_: their_model.NoModule gives a NoModule, and a torch.nn.Module is needed"),
     ],
@@ -205,6 +227,20 @@ def test_a_failure_in_it_names_the_place(here, capsys):
     assert cli.main(["train", "model=Fails", *SMALL]) == 1
     place = next(number for number, line in enumerate(MODULE.splitlines(), 1) if "too many" in line)
     assert f"their_model.py:{place}: ValueError: too many" in "".join(capsys.readouterr())
+
+
+def test_one_that_ends_the_program_has_failed(here, capsys):
+    assert cli.main(["train", "model=ExitsLater", *SMALL]) == 1
+    assert "SystemExit: enough" in "".join(capsys.readouterr())
+    (run,) = (here / "outputs" / "ExitsLater").iterdir()
+    assert '"failed"' in (run / "status.json").read_text()
+
+
+def test_a_module_that_ends_the_program_is_refused(here, capsys):
+    (here / "their_model.py").write_text(MODULE + "raise SystemExit\n")
+    assert cli.main(["train", "model=Net", *SMALL]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert "SystemExit" in line and "if __name__ == '__main__'" in line
 
 
 def test_what_deepexp_gives_is_not_for_its_yaml(here, capsys):

@@ -222,7 +222,7 @@ def _recorded(run: RunDirectory, console: Console) -> Iterator[RunLog]:
         error.shown = run_log is not None
         error.ended(run.path)
         raise
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # code of the user's own may call exit()
         log.info("traceback", exc_info=True)
         reason = OUT_OF_MEMORY if is_out_of_memory(error) else targets.told(error)
         stopped("failed", f"{reason} (the traceback is in {run.path / 'run.log'})")
