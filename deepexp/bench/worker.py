@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
-from deepexp import check, paths, runtime
+from deepexp import check, late_dynamo, paths, runtime
 from deepexp.bench.contender import Contender, Unsuited, peak_device_memory_bytes, peak_memory_bytes
 from deepexp.bench.limit import Limit
 from deepexp.errors import DeepexpError, InputError, Interrupted
@@ -38,12 +38,17 @@ CONTENDERS = {
 }
 """Each module has `opened`; some need packages that are not always there."""
 
+SET_UP_AS_A_RUN = ("deepexp", "bare", "limit")
+"""The contenders whose processes begin as those of deepexp's commands do; the others are as a script would be."""
+
 
 def main() -> None:
     """Serve until stdin ends. Whatever else prints to stdout goes to stderr, so that answers stay whole."""
     atexit.register(gc.freeze)  # else Python looks through all of torch once more as it ends, for a second or two
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
+    if sys.argv[1] in SET_UP_AS_A_RUN:
+        late_dynamo.install()
     try:
         _serve(importlib.import_module(CONTENDERS[sys.argv[1]]).opened, answers)
     except (KeyboardInterrupt, Interrupted, BrokenPipeError):
