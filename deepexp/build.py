@@ -9,9 +9,8 @@ import inspect
 import json
 import math
 import os
-import typing
 from collections import Counter
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -27,7 +26,7 @@ from deepexp.data.dataset import Dataset, announced_pictures, assemble
 from deepexp.data.features import FeatureLoader
 from deepexp.data.loader import choose_mode, make_loader
 from deepexp.data.source import DataInfo, Shape, Source, Split
-from deepexp.errors import InputError, as_yaml
+from deepexp.errors import InputError
 from deepexp.frozen_features import arrange
 from deepexp.models import init, pretrained
 from deepexp.optim.capturable import capturable_arguments
@@ -36,7 +35,7 @@ from deepexp.optim.freeze import FreezePlan
 from deepexp.optim.fused import fused_arguments
 from deepexp.optim.groups import check_arguments, check_group_options, parameter_groups, refusals
 from deepexp.parts import Parts
-from deepexp.schema import Component, TrainConfig, refusal
+from deepexp.schema import Component, TrainConfig
 from deepexp.step import Objective, Precision, Step
 from deepexp.units import counted
 from deepexp.updates import EagerUpdates
@@ -50,7 +49,7 @@ LoaderMode = Literal["resident", "streamed"]
 def source(config: TrainConfig) -> Source:
     """The data source; it has loaded nothing yet. One of the user's own is guarded (`own_data.py`)."""
     given: dict[str, Any] = {}
-    if "root" in inspect.signature(_target("data", config.data.component)).parameters:
+    if "root" in inspect.signature(targets.of("data", config.data.component)).parameters:
         given["root"] = Path(os.path.expanduser(config.data.root))
     return own_data.guarded(_instantiate("data", config.data.component, **given))
 
@@ -92,7 +91,7 @@ def model(
             runtime.seed_generators(config.seed)
             made = _made_on_meta(component, given)
             make_real = (lambda: _made_on_cpu(component, given)) if _runs_as_tried(config) else None
-            own_model.check(made, component, _target("model", component), shape, classes, make_real)
+            own_model.check(made, component, targets.of("model", component), shape, classes, make_real)
         return made
     with runtime.forked_random(torch.device(device)):
         runtime.seed_generators(config.seed)
@@ -105,7 +104,7 @@ def model(
 
 def _made_on_meta(component: Component, given: dict[str, Any]) -> nn.Module:
     """A model without numbers; one of the user's own that needs some to be made is made of them and loses them."""
-    _target("model", component)  # imported before: what its module makes for itself keeps its numbers
+    targets.of("model", component)  # imported before: what its module makes for itself keeps its numbers
     try:
         with torch.device("meta"):
             return _instantiate("model", component, **given)
@@ -138,7 +137,7 @@ def resolve_pretrained(config: TrainConfig) -> None:
     if arguments.get("pretrained") == "auto":
         arguments["pretrained"] = pretrained.resolve("auto").choice
         return
-    fetch = getattr(_target("model", config.model.component), "fetch_pretrained", None)
+    fetch = getattr(targets.of("model", config.model.component), "fetch_pretrained", None)
     if fetch is not None:
         try:
             fetch(**arguments)
@@ -302,7 +301,7 @@ def _unrecorded(config: TrainConfig, device: torch.device, mode: LoaderMode) -> 
 
 def _unrecordable(config: TrainConfig, mode: LoaderMode) -> str | None:
     """What makes a recording impossible."""
-    target = _target("optim", config.optim.component)
+    target = targets.of("optim", config.optim.component)
     if inspect.isclass(target) and issubclass(target, torch.optim.LBFGS):
         return "its optimizer evaluates the loss several times an update, as often as it turns out"
     if mode == "streamed":
@@ -330,18 +329,8 @@ def freeze_rules(config: TrainConfig, model: nn.Module) -> list[dict[str, Any]]:
     return [dataclasses.asdict(rule) for rule in config.freeze]
 
 
-def _target(group: str, component: Component) -> Callable[..., Any]:
-    if not component.target:
-        raise InputError(f"{group}._target_: was refused")
-    try:
-        return targets.find(component.target)
-    except ImportError as error:
-        raise InputError(f"{group}._target_: {component.target!r} cannot be imported ({error})") from error
-
-
 def _instantiate(group: str, component: Component, **given: Any) -> Any:
-    target = _target(group, component)
-    _check_arguments(group, target, component, given)
+    targets.check_arguments(group, component, given)
     try:
         made = instantiate({"_target_": component.target, "_convert_": "all", **component.arguments}, **given)
     except (InstantiationException, SystemExit) as error:
@@ -352,41 +341,6 @@ def _instantiate(group: str, component: Component, **given: Any) -> Any:
         raise InputError(f"{group}: {component.target} failed: {reason}") from error
     own_parts.check_methods(group, made, component.target)
     return made
-
-
-def _check_arguments(group: str, target: Callable[..., Any], component: Component, given: dict[str, Any]) -> None:
-    """A typo in an argument, or a value of another type than the target's own annotation, is told by its key."""
-    arguments = {name: value for name, value in component.arguments.items() if not name.startswith("_")}
-    signature = inspect.signature(target)
-    for name in arguments.keys() & given.keys():
-        raise InputError(f"{group}.{name}: is what deepexp gives to {component.target}; leave it out of its YAML")
-    bind = signature.bind_partial if component.arguments.get("_partial_") else signature.bind
-    try:
-        bind(**arguments, **given)
-    except TypeError as error:
-        more = f" (deepexp gives it {' and '.join(given)})" if given else ""
-        raise InputError(f"{group}: {component.target}: {error}{more}") from None
-    check_types(group, component)
-
-
-def check_types(group: str, component: Component) -> None:
-    """Raise `InputError` with a line for each argument that is of another type than its target's own annotation."""
-    hints = _type_hints(_target(group, component))
-    lines = [
-        f"{group}.{name}: {as_yaml(value)} is not allowed; {wanted}"
-        for name, value in component.arguments.items()
-        if name in hints and (wanted := refusal(hints[name], value))
-    ]
-    if lines:
-        raise InputError("\n".join(lines))
-
-
-def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of a target's arguments, as far as they can be told."""
-    try:
-        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
-    except (NameError, TypeError):  # names that only a type checker knows
-        return {}
 
 
 def _under(key: str, error: Exception) -> str:

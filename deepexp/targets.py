@@ -1,10 +1,15 @@
-"""What a `_target_` in YAML names: a class or a function, of deepexp, of an installed package, or beside `./conf`."""
+"""What a `_target_` in YAML names: a class or a function, of deepexp, of an installed package, or beside `./conf`.
 
+Whether it takes the arguments that the YAML gives it is judged here, too; calling it is `build.py`'s.
+"""
+
+import inspect
 import logging
 import sys
 import sysconfig
 import traceback
-from collections.abc import Callable
+import typing
+from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,8 @@ from typing import Any
 from hydra.utils import get_object
 
 from deepexp import paths
+from deepexp.errors import InputError, as_yaml
+from deepexp.schema import Component, refusal
 
 
 def find(name: str) -> Callable[..., Any]:
@@ -31,6 +38,55 @@ def find(name: str) -> Callable[..., Any]:
     if changed:
         raise ImportError(changed)
     return found
+
+
+def of(group: str, component: Component) -> Callable[..., Any]:
+    """What the config of a group names. Raises `InputError` that names the key."""
+    if not component.target:
+        raise InputError(f"{group}._target_: was refused")
+    try:
+        return find(component.target)
+    except ImportError as error:
+        raise InputError(f"{group}._target_: {component.target!r} cannot be imported ({error})") from error
+
+
+def check_arguments(group: str, component: Component, given: Mapping[str, Any]) -> None:
+    """Raise `InputError` for a typo in an argument, or a value of another type than the target's own annotation.
+
+    `given`: arguments that deepexp gives to it, beside those of its YAML.
+    """
+    target = of(group, component)
+    arguments = {name: value for name, value in component.arguments.items() if not name.startswith("_")}
+    signature = inspect.signature(target)
+    for name in arguments.keys() & given.keys():
+        raise InputError(f"{group}.{name}: is what deepexp gives to {component.target}; leave it out of its YAML")
+    bind = signature.bind_partial if component.arguments.get("_partial_") else signature.bind
+    try:
+        bind(**arguments, **given)
+    except TypeError as error:
+        more = f" (deepexp gives it {' and '.join(given)})" if given else ""
+        raise InputError(f"{group}: {component.target}: {error}{more}") from None
+    _check_types(group, component, target)
+
+
+def _check_types(group: str, component: Component, target: Callable[..., Any]) -> None:
+    """Raise `InputError` with a line for each argument that is of another type than its target's own annotation."""
+    hints = _type_hints(target)
+    lines = [
+        f"{group}.{name}: {as_yaml(value)} is not allowed; {wanted}"
+        for name, value in component.arguments.items()
+        if name in hints and (wanted := refusal(hints[name], value))
+    ]
+    if lines:
+        raise InputError("\n".join(lines))
+
+
+def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations of a target's arguments, as far as they can be told."""
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError):  # names that only a type checker knows
+        return {}
 
 
 _known: dict[str, tuple[Any, tuple[int, int]]] = {}
