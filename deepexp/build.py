@@ -97,6 +97,7 @@ def model(
         runtime.seed_generators(config.seed)
         made = _instantiate("model", component, **given)
         init.initialise(made, config.init)
+    own_model.warn_of_loose_layers(made, component.target)
     if load_pretrained and hasattr(made, "load_pretrained"):
         made.load_pretrained()
     return made.to(device=device, memory_format=torch.channels_last)
@@ -336,7 +337,7 @@ def _instantiate(group: str, component: Component, **given: Any) -> Any:
     except (InstantiationException, SystemExit) as error:
         cause = error if isinstance(error, SystemExit) else error.__cause__
         if isinstance(cause, (ValueError, InputError)):
-            raise InputError(f"{group}: {cause}") from error
+            raise InputError(f"{group}: {targets.place(cause)}{cause}") from error
         reason = targets.told(cause) if cause else " ".join(str(error).split()).partition(". ")[0]
         raise InputError(f"{group}: {component.target} failed: {reason}") from error
     own_parts.check_methods(group, made, component.target)

@@ -56,6 +56,36 @@ _tried: dict[str, Callable[..., Any]] = {}
 """Targets whose models were good, by name and arguments; one that was reloaded is another."""
 
 
+def warn_of_loose_layers(model: nn.Module, target: str) -> None:
+    """Log a warning for layers that a model keeps where torch does not look for them."""
+    if not target.startswith("deepexp."):
+        for name in _loose_layers(model):
+            log.warning(
+                "model: %s keeps layers in a plain list or dict (%s), so they are neither trained nor saved; "
+                "torch.nn.ModuleList and ModuleDict make them parts of the model",
+                target,
+                name,
+            )
+
+
+def _loose_layers(model: nn.Module) -> list[str]:
+    """The plain lists, tuples and dicts that hold parameters of which the model does not know."""
+    known = set(map(id, model.parameters()))
+    found = []
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            held = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+            if not known.issuperset(id(parameter) for item in held for parameter in _parameters(item)):
+                found.append(f"{name}.{attribute}".lstrip("."))
+    return found
+
+
+def _parameters(item: object) -> list[nn.Parameter]:
+    if isinstance(item, nn.Module):
+        return list(item.parameters())
+    return [item] if isinstance(item, nn.Parameter) else []
+
+
 def _try(model: nn.Module, target: str, shape: tuple[int, int, int], classes: int) -> None:
     """Raise `InputError` if a model gives something else than logits, or fails although its weights are numbers."""
     try:
@@ -69,7 +99,7 @@ def _try(model: nn.Module, target: str, shape: tuple[int, int, int], classes: in
     _check_output(output, target, classes, "")
     try:
         output = _output(model, shape, training=True)
-    except Exception as error:  # batches may have to be larger to train
+    except (Exception, SystemExit) as error:  # batches may have to be larger to train
         log.debug("%s cannot be tried in training mode: %s", target, error)
         return
     _check_output(output, target, classes, " in training mode")

@@ -131,9 +131,13 @@ def _reason(name: str, cause: BaseException) -> str:
 
 def told(error: BaseException) -> str:
     """`stripes.py:7: ValueError: …`: what an error in the user's own code says, and the last place there, if any."""
+    return place(error) + f"{type(error).__name__}: {error}".splitlines()[0]
+
+
+def place(error: BaseException) -> str:
+    """`stripes.py:7: `: the last place in the user's own code that an error came through; empty if there is none."""
     frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_the_users(Path(frame.filename))]
-    place = f"{paths.shown(Path(frames[-1].filename))}:{frames[-1].lineno}: " if frames else ""
-    return place + f"{type(error).__name__}: {error}".splitlines()[0]
+    return f"{paths.shown(Path(frames[-1].filename))}:{frames[-1].lineno}: " if frames else ""
 
 
 def kind(found: object) -> str:

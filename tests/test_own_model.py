@@ -136,6 +136,16 @@ class ExitsAtOnce(Net):
     def __init__(self, *, shape, classes):
         raise SystemExit
 
+class Refuses(Net):
+    def __init__(self, *, shape, classes):
+        raise ValueError("odd sizes only")
+
+class Loose(Net):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape=shape, classes=classes)
+        self.own = (self.fc, [self.fc])
+        self.fc.hidden = {"more": nn.Linear(2, 2)}
+
 class Bare(nn.Module):
     def __init__(self, *, shape, classes):
         super().__init__()
@@ -166,6 +176,14 @@ def test_one_that_gives_logits_is_trained(here, name):
     assert cli.main(["train", f"model={name}", *SMALL]) == 0
 
 
+def test_layers_that_a_model_does_not_know_of_are_told_and_noted_in_the_run(here, capsys):
+    assert cli.main(["train", "model=Loose", *SMALL]) == 0
+    told = "their_model.Loose keeps layers in a plain list or dict (fc.hidden), so they are neither trained nor saved"
+    (run,) = (here / "outputs" / "Loose").iterdir()
+    for text in ("".join(capsys.readouterr()), (run / "run.log").read_text()):
+        assert " ".join(text.split()).count(told) == 1
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [
@@ -183,6 +201,7 @@ def test_one_that_gives_logits_is_trained(here, name):
         ("Lazy", "model._target_: their_model.Lazy has a lazy layer (fc.weight), whose size is open; set its size, or"),
         ("Exits", "their_model.Exits fails for two pictures of 1×28×28: their_model.py:114: SystemExit"),
         ("ExitsAtOnce", "model: their_model.ExitsAtOnce failed: their_model.py:124: SystemExit"),
+        ("Refuses", "model: their_model.py:128: odd sizes only"),
         ("Bare", "model._target_: their_model.Bare has no parameters, so there is nothing to train"),
         ("NoModule", "model._target_: their_model.NoModule gives a NoModule, and a torch.nn.Module is needed"),
     ],
