@@ -38,8 +38,8 @@ CONTENDERS = {
 }
 """Each module has `opened`; some need packages that are not always there."""
 
-SET_UP_AS_A_RUN = ("deepexp", "bare", "limit")
-"""The contenders whose processes begin as those of deepexp's commands do; the others are as a script would be."""
+SET_UP_AS_A_RUN = ("deepexp", "bare")
+"""The contenders whose processes begin as those of deepexp's runs do; the others are as a script would be."""
 
 
 def main() -> None:

@@ -64,6 +64,14 @@ def test_it_is_measured(precision, monkeypatch):
     assert 1e8 < found["copy_bytes_per_second"] < 1e13
 
 
+def test_a_first_call_that_takes_longer_than_all_others_is_not_what_is_told(monkeypatch):
+    """Such as one in which torch imports its compiler, for seconds."""
+    monkeypatch.setattr(limit, "_SECONDS_A_LAYER", 0.01)
+    naps = iter([0.2])
+    with limit.opened(*planned()) as opened:
+        assert opened._best(lambda: time.sleep(next(naps, 0.001))) < 0.1
+
+
 def test_a_gpu_that_cannot_be_watched_is_timed_from_outside(monkeypatch):
     config, plan = planned()
     with limit.opened(config, plan) as opened:
