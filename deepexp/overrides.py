@@ -56,6 +56,13 @@ def quote(text: str) -> str:
     return "'" + doubled.replace("'", "\\'") + "'"
 
 
+def unquote(value: str) -> str:
+    """The text of a value in quotes, as Hydra's grammar reads it; any other value as it is."""
+    if len(value) < 2 or value[0] != value[-1] or value[0] not in "'\"":
+        return value
+    return re.sub(rf"\\+(?={value[0]}|\Z)", lambda found: found[0][: len(found[0]) // 2], value[1:-1])
+
+
 def split(override: str) -> tuple[str, str, str | None]:
     """An override's prefix (`+`, `++`, `~` or none), key and value (None without `=`)."""
     bare = override.lstrip("+~")

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from deepexp.errors import InputError
-from deepexp.overrides import PATH_KEYS, quote, quote_paths, split, split_flags
+from deepexp.overrides import PATH_KEYS, quote, quote_paths, split, split_flags, unquote
 
 # Letters that mean something to Hydra's grammar, to its quotes or to a shell, and some that mean nothing.
 AWKWARD = st.text(st.sampled_from("ab'\"\\ =,(){}[]#~ü$%:\t\n/.+-*?|!;日"), min_size=1, max_size=12)
@@ -20,6 +20,7 @@ def test_hydra_reads_back_what_was_quoted(text):
     override = read_by_hydra(f"resume={quote(text)}")
     assert override.value() == text
     assert not override.is_sweep_override()
+    assert unquote(quote(text)) == text
 
 
 @pytest.mark.parametrize(

@@ -46,7 +46,7 @@ def said_again(words: Sequence[str]) -> list[str]:
 
 def _typed(word: str) -> str:
     prefix, key, value = overrides.split(word)
-    return f"{prefix}{key}={_unquoted(value)}" if key in overrides.PATH_KEYS and value else word
+    return f"{prefix}{key}={overrides.unquote(value)}" if key in overrides.PATH_KEYS and value else word
 
 
 def _content(path: Path) -> dict[str, Any]:
@@ -82,14 +82,9 @@ def _complaint(word: str) -> str | None:
         return "it sets something of Hydra's own, which can lead to code"
     if key == "data.cache":
         return "decoded pictures would be written there"
-    if key == "data.root" and not os.path.isdir(os.path.expanduser(_unquoted(value))):
+    if key == "data.root" and not os.path.isdir(os.path.expanduser(overrides.unquote(value))):
         return "that folder, which is not there, would be made"
     return None
-
-
-def _unquoted(value: str) -> str:
-    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    return value[1:-1].replace(f"\\{value[0]}", value[0]) if is_quoted else value
 
 
 def _check_ledger(path: Path) -> None:

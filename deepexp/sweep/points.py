@@ -202,13 +202,8 @@ def _varying(words: Sequence[str], fixed: Collection[str]) -> dict[str, str]:
     for word in words:
         _, key, value = overrides.split(word)
         if key not in fixed:
-            values[key] = "null" if value is None else _unquoted(value)
+            values[key] = "null" if value is None else overrides.unquote(value)
     return values
-
-
-def _unquoted(value: str) -> str:
-    is_quoted = len(value) > 1 and value[0] == value[-1] and value[0] in "'\""
-    return value[1:-1].replace(f"\\{value[0]}", value[0]) if is_quoted else value
 
 
 def _together(problems: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
