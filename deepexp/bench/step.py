@@ -24,7 +24,6 @@ def run(options: StepOptions, overrides: Sequence[str]) -> Report:
         steps = _steps(opened, options)
         figures = {"step": _steps_in_turns(opened, options, steps)}
         share = opened.trainers[OURS].kernel_share(steps)
-        breakdown = opened.trainers[OURS].breakdown(steps) if options.profile else None
         epoch_seconds = sum(compare.medians(figures["step"]).values()) * len(opened.plan.updates)
         count = _epoch_rounds(options, epoch_seconds)
         notes = list(opened.left_out)
@@ -33,6 +32,7 @@ def run(options: StepOptions, overrides: Sequence[str]) -> Report:
         elif options.epoch_rounds is None:
             notes.append(f"an epoch of all takes about {duration(epoch_seconds)}; epoch_rounds=1 measures it")
         limit, memory = opened.limit.limit(), opened.peak_memory()
+        breakdown = opened.trainers[OURS].breakdown(steps) if options.profile else None  # takes memory of its own
         return Report("step", opened.setting, figures, {}, memory, limit, notes, share, breakdown)
 
 

@@ -1,5 +1,7 @@
 """Both contenders in this process, against what they are meant to be."""
 
+import resource
+import sys
 import time
 
 import pytest
@@ -209,3 +211,18 @@ def test_a_step_is_taken_apart_into_its_operations(updates, capfd):
     assert spent == sorted(spent, reverse=True)
     assert 0 < sum(spent) <= found.seconds and found.outside == pytest.approx(found.seconds - sum(spent))
     assert capfd.readouterr() == ("", ""), "the profiler does not talk"
+
+
+@pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap")
+def test_while_a_step_is_taken_apart_the_heap_has_pages_to_spare():
+    """Otherwise what writes to a large new tensor would seem to take several times as long as it does."""
+    config, plan = planned()
+    with ours.opened(config, plan) as one:
+        one.steps(3)
+        size = contender.peak_memory_bytes()
+        one.breakdown(3)
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        kept = [torch.zeros(2 << 20) for _ in range(size // 2 // (8 << 20))]
+        faults = resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+    pages = sum(block.nbytes for block in kept) / resource.getpagesize()
+    assert faults < 0.05 * pages
