@@ -15,7 +15,7 @@ from torch import nn
 from deepexp import provenance as origin
 from deepexp import runtime, targets
 from deepexp.check import Plan
-from deepexp.compose import Composed
+from deepexp.composer import Composed
 from deepexp.console import Header, Horizon
 from deepexp.data.dataset import Dataset
 from deepexp.metrics import Summary

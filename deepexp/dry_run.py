@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from deepexp import build, runtime
 from deepexp.check import Plan
-from deepexp.compose import Composed
+from deepexp.composer import Composed
 from deepexp.console import Console
 from deepexp.parts import Parts
 from deepexp.schema import TrainConfig

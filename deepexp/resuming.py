@@ -19,7 +19,7 @@ from omegaconf import OmegaConf
 
 from deepexp import build, check, checkpoint, provenance, runtime, trust
 from deepexp.check import Plan
-from deepexp.compose import Composed
+from deepexp.composer import Composed
 from deepexp.data.source import WritingSource
 from deepexp.errors import InputError
 from deepexp.overrides import quote_paths, split

@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
 from deepexp import compose as module
-from deepexp import paths, presets
+from deepexp import composer, paths, presets
 from deepexp.compose import check_jobs, compose, composing
 from deepexp.errors import InputError
 from deepexp.overrides import quote_paths
@@ -26,7 +26,7 @@ def elsewhere(tmp_path, monkeypatch):
     """Called from an empty folder, in a process that has composed nothing yet."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(module, "_found", {})
+    monkeypatch.setattr(composer, "_found", {})
 
 
 @pytest.fixture
@@ -112,12 +112,12 @@ def test_each_is_told_what_is_wrong_as_if_alone(tmp_path, monkeypatch):
     write(tmp_path / "conf" / "model" / "broken.yaml", "_target_: [\n")
 
     def at_one_go(job):
-        monkeypatch.setattr(module, "_found", {})
+        monkeypatch.setattr(composer, "_found", {})
         with module._hydra() as loader:
-            return module._Composer("train", loader).compose_whole(module._prepared(job))
+            return composer.Composer("train", loader).compose_whole(module._prepared(job))
 
     expected = [complaint(at_one_go, job) for job in WRONG]
-    monkeypatch.setattr(module, "_found", {})
+    monkeypatch.setattr(composer, "_found", {})
     with composing("train") as compose_job:
         assert [complaint(compose_job, job) for job in WRONG * 2] == expected * 2
     assert [complaint(lambda job: compose("train", job), job) for job in WRONG] == expected
@@ -234,7 +234,7 @@ def test_a_folder_that_leads_back_into_itself_is_looked_through_once(tmp_path):
 
 
 def test_a_process_that_composes_for_days_does_not_grow(monkeypatch):
-    monkeypatch.setattr(module, "_MOST_WORDS", 20)
+    monkeypatch.setattr(composer, "_MOST_WORDS", 20)
     for seed in range(100):
         compose("train", [f"seed={seed}"])
-    assert len(module._found["train"][1].read) <= 21
+    assert len(composer._found["train"][1].read) <= 21

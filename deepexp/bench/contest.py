@@ -13,7 +13,8 @@ from deepexp import build, check, hydra_keys, startup
 from deepexp.bench import compare
 from deepexp.bench.process import ContenderProcess, running
 from deepexp.bench.report import BARE, OURS, PLAIN, Setting
-from deepexp.compose import Composed, compose
+from deepexp.compose import compose
+from deepexp.composer import Composed
 from deepexp.console import progress
 from deepexp.errors import InputError
 from deepexp.schema import TrainConfig

@@ -26,7 +26,8 @@ from deepexp.bench.contender import Unsuited
 from deepexp.bench.options import StartOptions
 from deepexp.bench.report import OURS, PLAIN
 from deepexp.bench.start_report import Start, StartReport
-from deepexp.compose import Composed, compose
+from deepexp.compose import compose
+from deepexp.composer import Composed
 from deepexp.console import progress
 from deepexp.data.dataset import Dataset
 from deepexp.errors import InputError, RunFailed

@@ -30,6 +30,7 @@ _IMPORTS = {
     "hydra": COMPOSING,
     "omegaconf": COMPOSING,
     "deepexp.compose": COMPOSING,
+    "deepexp.composer": COMPOSING,
     "tensorboard": WRITING,
     "deepexp.commands.train": PYTHON,
 }

@@ -39,7 +39,8 @@ from omegaconf import OmegaConf
 
 from deepexp import build, check, describe, dry_run, resuming, runtime, targets
 from deepexp.check import Plan
-from deepexp.compose import Composed, check_swept_keys, compose, without_mistakes
+from deepexp.compose import check_swept_keys, compose, without_mistakes
+from deepexp.composer import Composed
 from deepexp.console import Console
 from deepexp.data.dataset import Dataset
 from deepexp.data.source import Source

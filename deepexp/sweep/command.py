@@ -12,6 +12,7 @@ from pathlib import Path
 from hydra.errors import HydraException
 
 from deepexp import compose, hydra_keys, overrides, resuming
+from deepexp.composer import Composed
 from deepexp.conf_files import first_line
 from deepexp.console import Console, short_path
 from deepexp.errors import InputError, Interrupted, RunFailed
@@ -77,7 +78,7 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
                 directory.close()
 
 
-def _first(words: Sequence[str]) -> compose.Composed:
+def _first(words: Sequence[str]) -> Composed:
     """The first point, composed, after all words were found to be understood."""
     points = shapes.one_at_a_time(words)
     compose.check_jobs("train", points)

@@ -12,7 +12,8 @@ import torch
 from omegaconf import OmegaConf
 
 from deepexp import build, check, overrides, resuming
-from deepexp.compose import Composed, check_swept_keys, composing
+from deepexp.compose import check_swept_keys, composing
+from deepexp.composer import Composed
 from deepexp.data.loader import mode_that_fits
 from deepexp.data.memory import capacity_bytes
 from deepexp.errors import InputError

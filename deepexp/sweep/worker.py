@@ -19,7 +19,7 @@ from typing import Literal
 from hydra.core.utils import setup_globals
 
 from deepexp.commands.train import train
-from deepexp.compose import Composed
+from deepexp.composer import Composed
 from deepexp.console import Console, Horizon
 from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.metrics import EpochMetrics

@@ -19,7 +19,8 @@ from hydra.plugins.sweeper import Sweeper as HydraSweeper
 
 import deepexp
 from deepexp import cli
-from deepexp.compose import Composed, compose
+from deepexp.compose import compose
+from deepexp.composer import Composed
 from deepexp.errors import InputError
 from deepexp.sweep import jobs, ledger, points, pool
 from deepexp.sweep.command import SweepResult
