@@ -62,7 +62,11 @@ def score(model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[tupl
 
 def scores_of(model: nn.Module, images: Tensor, labels: Tensor) -> Scores:
     """What the model makes of one batch."""
-    logits = model(images).float()  # (batch, classes)
+    return scores_of_logits(model(images).float(), labels)
+
+
+def scores_of_logits(logits: Tensor, labels: Tensor) -> Scores:
+    """What answers (batch, classes) float32 come to."""
     predicted = logits.argmax(1)
     return Scores(F.cross_entropy(logits, labels, reduction="sum"), predicted, (predicted != labels).sum())
 

@@ -1,22 +1,26 @@
-"""A finished run tested again, to know what its files do not hold: how sure its model was of each test sample.
+"""A run's model tested again, to know what its files do not hold: how sure it was of each test sample.
 
 Nothing is downloaded, trained or written. What is done with the answers is elsewhere.
 """
 
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepexp import build
 from deepexp.data.dataset import Dataset
+from deepexp.data.loader import Loader
 from deepexp.data.resident import ResidentLoader
 from deepexp.errors import InputError
+from deepexp.evaluation import Scores, evaluate, scores_of_logits
 from deepexp.rundir import RunDirectory
-from deepexp.saved_model import saved_config, saved_model
+from deepexp.saved_model import SavedModel, Which, load, saved_config
+from deepexp.step import Precision
 
-_BATCH_SIZE = 500
+_CPU = torch.device("cpu")
 
 
 @dataclass(frozen=True)
@@ -30,23 +34,54 @@ class Retest:
     probabilities: Tensor
     """(samples, classes) float32"""
     classes: tuple[str, ...]
+    loss: float
+    """Mean cross-entropy per sample."""
+    saved: SavedModel
+    """The model, now on the device that it was tested on."""
+    precision: str
+    """Of the arithmetic, as in the config."""
+
+    @property
+    def predicted(self) -> Tensor:
+        """(samples,) int64"""
+        return self.probabilities.argmax(1)
 
 
-def retest(directory: Path) -> Retest:
-    """Load the model and the data of a run and run the one on the other, on the CPU.
+def retest(directory: Path, *, which: Which = "last", device: torch.device = _CPU) -> Retest:
+    """Load the model and the data of a run and run the one on the other, in its precision where the device has it.
 
     Raises `InputError` where a target of the config is not known here, the data are not here or not those of the run,
-    or there is no checkpoint.
+    or there is no such checkpoint.
     """
     run = RunDirectory.open(directory)
-    model = saved_model(directory)
+    saved = load(directory, which)
     data = _data(run)
-    samples = torch.arange(len(data.test))
-    bounds = [(start, min(start + _BATCH_SIZE, len(samples))) for start in range(0, len(samples), _BATCH_SIZE)]
-    loader = ResidentLoader(data.test, data.mean, data.std, torch.device("cpu"))
-    with torch.inference_mode():
-        probabilities = [model(images).float().softmax(1) for images, _ in loader.batches(samples, bounds)]
-    return Retest(data.test.pictures(samples), data.test.labels, torch.cat(probabilities), data.classes)
+    precision = saved_config(run).precision
+    if precision in ("tf32", "fp16") and device.type != "cuda":
+        precision = "fp32"
+    saved.model.to(device)
+    answers = _Answers()
+    test = ResidentLoader(data.test, data.mean, data.std, device)
+    came_to = evaluate(saved.model, test, len(data.test), Precision(device, precision), scorer=answers)
+    images = data.test.pictures(torch.arange(len(data.test)))
+    probabilities = torch.cat(answers.probabilities)
+    return Retest(images, data.test.labels, probabilities, data.classes, came_to.loss, saved, precision)
+
+
+class _Answers:
+    """A `Scorer` that keeps the probability of each class."""
+
+    def __init__(self) -> None:
+        self.probabilities: list[Tensor] = []  # (batch, classes) float32 each, on the CPU
+
+    def __call__(
+        self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[tuple[int, int]]
+    ) -> Iterator[Scores]:
+        self.probabilities.clear()  # of a pass for which the memory was too small
+        for images, labels in loader.batches(order, bounds):
+            logits = model(images).float()  # (batch, classes)
+            self.probabilities.append(logits.softmax(1).cpu())
+            yield scores_of_logits(logits, labels)
 
 
 def _data(run: RunDirectory) -> Dataset:

@@ -1,6 +1,8 @@
-"""A trained model out of a run directory, built from the config that was saved and filled with the last checkpoint."""
+"""A trained model out of a run directory: built from the config that was saved, filled with one of its checkpoints."""
 
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, Literal
 
 import torch
 from torch import nn
@@ -8,8 +10,27 @@ from torch import nn
 from deepexp import build, checkpoint, schema, trust
 from deepexp.errors import InputError
 from deepexp.optim.ema import fill
+from deepexp.progress import Progress
 from deepexp.resuming import read_yaml
 from deepexp.rundir import RunDirectory
+
+Which = Literal["last", "best"]
+"""`best` is that of the best validation error, which only runs with `val_fraction` have."""
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A trained model, on the CPU and in test mode, and what is known of its checkpoint."""
+
+    model: nn.Module
+    path: Path
+    """The checkpoint."""
+    step: int
+    """Updates made until then."""
+    epoch: int
+    """That of the last of them, from 1."""
+    is_averaged: bool
+    """Whether the weights are averages over the updates (`ema`)."""
 
 
 def saved_config(run: RunDirectory) -> schema.TrainConfig:
@@ -24,19 +45,35 @@ def saved_config(run: RunDirectory) -> schema.TrainConfig:
 
 
 def saved_model(directory: Path) -> nn.Module:
-    """The model of a run, on the CPU and in test mode; averaged weights where the run has averaged them.
+    """The model of a run as it was saved last. Raises `InputError`."""
+    return load(directory).model
+
+
+def load(directory: Path, which: Which = "last") -> SavedModel:
+    """The model of a run, with averaged weights where the run has averaged them.
 
     Nothing but targets that are known here is called, and no pretrained weights are looked for. Raises `InputError`.
     """
     run = RunDirectory.open(directory)
     config = saved_config(run)
-    path, content = checkpoint.load_latest(run.checkpoints)
+    path, content = _content(run, which)
     channels, height, width = content["shape"]
     model = build.model(config, (channels, height, width), content["classes"], "cpu", load_pretrained=False)
     try:
         model.load_state_dict(content["model"])
         if content["ema"] is not None:
             fill(model, content["ema"]["averages"])
+        progress = Progress(**content["progress"])
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"{path}: does not fit the model of {directory} ({str(error).splitlines()[0]})") from None
-    return model.to(memory_format=torch.channels_last).eval()
+    model = model.to(memory_format=torch.channels_last).eval()
+    return SavedModel(model, path, progress.step, progress.present_epoch, content["ema"] is not None)
+
+
+def _content(run: RunDirectory, which: Which) -> tuple[Path, dict[str, Any]]:
+    if which == "last":
+        return checkpoint.load_latest(run.checkpoints)
+    path = run.checkpoints / checkpoint.BEST
+    if not path.exists():
+        raise InputError(f"{path}: is not there; a run with val_fraction has one. checkpoint=last is allowed")
+    return path, checkpoint.load(path)

@@ -15,6 +15,10 @@ class Command:
     summary: str
     words: tuple[str, ...] = ()
     """Words that may come first, for shell completion."""
+    keys: tuple[str, ...] = ()
+    """Options of its own, for shell completion."""
+    path_keys: tuple[str, ...] = ()
+    """Those of them that are paths."""
     takes_keys: bool = False
     """Whether it takes the config keys of `train`, for its help and for shell completion."""
 
@@ -37,7 +41,22 @@ COMMANDS = {
             *("trajectories", "update_rules"),
         ),
     ),
-    "report": Command("deepexp.commands.report", "tables, tests and plots over many runs"),
-    "runs": Command("deepexp.commands.runs", "what is in outputs/; removes old checkpoints"),
+    "eval": Command(
+        "deepexp.commands.eval",
+        "the test error of a run's model, its confusions and worst mistakes",
+        keys=("run", "checkpoint", "device", "mistakes", "to", "json"),
+        path_keys=("run", "to"),
+    ),
+    "report": Command(
+        "deepexp.commands.report",
+        "tables, tests and plots over many runs",
+        keys=("to", "baseline", "diff", "mistakes"),
+        path_keys=("to",),
+    ),
+    "runs": Command(
+        "deepexp.commands.runs",
+        "what is in outputs/; removes old checkpoints",
+        keys=("sort", "json", "prune", "older_than", "confirm"),
+    ),
     "completion": Command("deepexp.commands.completion", "tab completion", words=("bash", "fish", "zsh")),
 }

@@ -108,9 +108,11 @@ def complete(line: str) -> list[str]:
     first = [f"{word} " for word in command.words if not before]
     if name == "list":
         first = [f"{group} " for group in catalogue.groups()]
-    if not command.takes_keys:
-        return _begun([*first, "--help "], typed)
     prefix, key, value = split(typed)
+    if not command.takes_keys:
+        if value is not None:
+            return [PATH] if key in command.path_keys else []
+        return _begun([*first, *(f"{option}=" for option in command.keys), "--help "], typed)
     if value is not None:
         return [f"{prefix}{key}={word}" if word != PATH else PATH for word in _values(key, value)]
     flags = ["-m ", "--multirun ", "--cfg ", "--help "]

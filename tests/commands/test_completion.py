@@ -1,5 +1,6 @@
 """Tab completion: the answers, and a real bash that asks for them."""
 
+import importlib
 import os
 import shutil
 import subprocess
@@ -42,6 +43,10 @@ def elsewhere(tmp_path, monkeypatch):
         ("deepexp train model.pretrained=/some", [":path"]),
         ("deepexp train resume=", [":path"]),
         ("deepexp bench st", ["step ", "start "]),
+        ("deepexp eval ru", ["run="]),
+        ("deepexp eval run=", [":path"]),
+        ("deepexp eval checkpoint=", []),
+        ("deepexp runs o", ["older_than="]),
         ("deepexp list opt", ["optim "]),
         ("deepexp completion ", ["bash ", "fish ", "zsh ", "--help "]),
         ("deepexp nonsense ", []),
@@ -52,6 +57,13 @@ def elsewhere(tmp_path, monkeypatch):
 )
 def test_what_a_line_may_end_in(line, words):
     assert complete(line) == words
+
+
+@pytest.mark.parametrize("name", ["eval", "report", "runs"])
+def test_a_commands_own_options_are_offered(name):
+    module = importlib.import_module(COMMANDS[name].module)
+    assert list(COMMANDS[name].keys) == list(module.Options.__dataclass_fields__)
+    assert set(COMMANDS[name].path_keys) <= set(COMMANDS[name].keys)
 
 
 def test_all_keys_and_groups_are_offered():

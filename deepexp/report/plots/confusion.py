@@ -43,8 +43,12 @@ def matrix(run: Run, classes: int | None = None) -> np.ndarray | None:
     seen = int(max(np.max(predicted), np.max(target))) + 1
     if min(np.min(predicted), np.min(target)) < 0 or seen > 10_000:
         raise InputError(f"{run.path / 'predictions.npz'} is damaged: it holds classes that cannot be")
-    size = max(classes or 0, seen)
-    return np.bincount(target * size + predicted, minlength=size * size).reshape(size, size)
+    return counted_cells(predicted, target, max(classes or 0, seen))
+
+
+def counted_cells(predicted: np.ndarray, target: np.ndarray, classes: int) -> np.ndarray:
+    """The matrix of predicted and true classes, each (samples,) int64 below `classes`."""
+    return np.bincount(target * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
 def frequent(cells: np.ndarray, names: Sequence[str] | None = None, most: int = 10) -> list[Confusion]:
@@ -69,18 +73,23 @@ def draw(run: Run, name: str, names: Sequence[str] | None = None) -> Plot | Miss
         return Missing(str(error))
     if cells is None:
         return Missing(f"{run.name} has no predictions.npz")
+    return draw_matrix(cells, run.name, name, names)
+
+
+def draw_matrix(cells: np.ndarray, run: str, name: str, names: Sequence[str] | None = None) -> Plot:
+    """The same of cells that are known, of a run of that name."""
     classes = len(cells)
     width = min(8.4, max(4.6, 1.9 + 0.42 * classes))
     figure, axes = plotting.figure(width, width - 0.9)
     axis = axes[0, 0]
     _draw_cells(axis, cells, class_names(classes, names))
     wrong, samples = int(cells.sum() - np.trace(cells)), int(cells.sum())
-    axis.set_title(literal(shortened(run.name, 50)), loc="left", fontsize=10)
+    axis.set_title(literal(shortened(run, 50)), loc="left", fontsize=10)
     caption = (
-        f"{run.name}: {wrong:,} of {samples:,} test samples wrong. A cell counts the samples of its row's class that "
+        f"{run}: {wrong:,} of {samples:,} test samples wrong. A cell counts the samples of its row's class that "
         f"were taken for its column's. The diagonal, which is right, is grey, so that the colours show errors alone."
     )
-    return Plot(name, figure, caption, f"Confusion matrix of {run.name}: {wrong:,} of {samples:,} wrong.")
+    return Plot(name, figure, caption, f"Confusion matrix of {run}: {wrong:,} of {samples:,} wrong.")
 
 
 def _draw_cells(axis: "Axes", cells: np.ndarray, names: Sequence[str]) -> None:

@@ -25,9 +25,14 @@ def draw(run: Run) -> Plot | Missing:
         found = retest(run.path)
     except InputError as error:
         return Missing(f"the mistakes of {run.name}, since its model cannot be run again here: {error}".rstrip("."))
+    return draw_sheet(found, run.name)
+
+
+def draw_sheet(found: "Retest", run: str) -> Plot | Missing:
+    """The same of answers that are known, of a run of that name."""
     worst = worst_mistakes(found)
     if not worst:
-        return Missing(f"the mistakes of {run.name}, which makes none on its {len(found.target):,} test samples")
+        return Missing(f"the mistakes of {run}, which makes none on its {len(found.target):,} test samples")
     shown = worst[:_SHOWN]
     columns = min(_COLUMNS, len(shown))
     rows = math.ceil(len(shown) / columns)
@@ -37,10 +42,10 @@ def draw(run: Run) -> Plot | Missing:
     for axis, sample in zip(axes.flat, shown, strict=False):
         _draw_sample(axis, found, sample)
     caption = (
-        f"{run.name}: the {len(shown)} of {len(worst):,} misclassified test samples of which the model is surest. "
+        f"{run}: the {len(shown)} of {len(worst):,} misclassified test samples of which the model is surest. "
         "Above each: its true class → the class that it is taken for, with what probability, and the sample's number."
     )
-    return Plot("mistakes", figure, caption, f"A sheet of {len(shown)} misclassified pictures of {run.name}.")
+    return Plot("mistakes", figure, caption, f"A sheet of {len(shown)} misclassified pictures of {run}.")
 
 
 def worst_mistakes(found: "Retest") -> list[int]:

@@ -1,0 +1,265 @@
+"""usage: deepexp eval run=RUN [KEY=VALUE …]
+
+The model of a run, tested again: its test error, what it takes each class for, its worst mistakes.
+
+  deepexp eval run=outputs/mnist_net/2026-01-31_12-00-00_1a2b3c
+  deepexp eval run=RUN checkpoint=best to=mistakes           with pictures, and the answer to every test sample
+
+  run=…               directory of a run, finished or not
+  checkpoint=last     last, or best: that of the best validation error (val_fraction)
+  device=auto         auto: CUDA, else MPS, else the CPU; or one of them
+  mistakes=10         how many of the worst mistakes are listed, those of which the model is surest
+  to=null             folder for confusion and mistakes (.png, .svg) and answers.csv; nothing there is replaced
+  json=false          print JSON instead of tables
+
+The data have to be here, the same as those of the run; nothing is downloaded, and nothing of the run is changed.
+Averaged weights are taken where the run has averaged them (ema), and its precision where the device has it. The rate
+has a 95% interval (Wilson).
+"""
+
+import csv
+import io
+import json
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+from deepexp import options
+from deepexp.errors import InputError
+from deepexp.paths import shown
+from deepexp.report.plots import confusion, mistakes
+from deepexp.report.plots.plot import Missing
+from deepexp.report.runs import Run, read, run_directories
+from deepexp.report.statistics import wilson_interval
+from deepexp.schema import key
+from deepexp.storage import write_atomically
+from deepexp.suggest import did_you_mean
+from deepexp.terminal import Stream
+from deepexp.text_table import Table
+from deepexp.units import counted, percent
+
+if TYPE_CHECKING:
+    from deepexp.retest import Retest
+
+_FILES = ("confusion.png", "confusion.svg", "mistakes.png", "mistakes.svg", "answers.csv")
+_TAKEN = "most often taken for"
+_MOST_TAKEN = 3  # classes that are named as what a class is taken for
+_MOST_CLASSES = 30  # that have a row in the terminal
+
+
+@dataclass
+class Options:
+    """Options of `eval`."""
+
+    run: str | None = key(None, "directory of a run")
+    checkpoint: Literal["last", "best"] = key("last", "which of its checkpoints")
+    device: str = key("auto", "where to test")
+    mistakes: int = key(10, "how many of the worst mistakes are listed", minimum=0)
+    to: str | None = key(None, "folder for pictures and answers")
+    json: bool = key(False, "print JSON instead of tables")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Test, print, and write what is asked for."""
+    chosen, _ = options.parse(argv, Options, _no_option)
+    if not chosen.run:
+        raise InputError("run: of which run? Give its directory: deepexp eval run=outputs/…")
+    run = _run(Path(os.path.expanduser(chosen.run)))
+    to = None if chosen.to is None else _free_folder(Path(os.path.expanduser(chosen.to)))
+
+    from deepexp import runtime
+    from deepexp.retest import retest
+
+    device = runtime.choose_device(chosen.device)
+    with runtime.session(device, threads="auto", deterministic=False, tf32=run.config.get("precision") == "tf32"):
+        where = runtime.describe_device(device)
+        found = retest(run.path, which=chosen.checkpoint, device=device)
+    worst = mistakes.worst_mistakes(found)
+    out = Stream(sys.stdout, is_everything=True)
+    if chosen.json:
+        print(json.dumps(_as_json(run, found, worst, where), indent=2, ensure_ascii=False))
+    else:
+        lines = _lines(run, found, worst[: chosen.mistakes], where, out.width if out.is_terminal else None)
+        out.write("".join(f"{line}\n" for line in lines))
+    if to is not None:
+        written = _write(to, run, found)
+        message = f"written: {', '.join(written)} in {shown(to.absolute())}"
+        print(message, file=sys.stderr) if chosen.json else out.write(f"\n{message}\n")
+    return 0
+
+
+def _no_option(word: str) -> str:
+    name, equals, _ = word.partition("=")
+    names = list(Options.__dataclass_fields__)
+    if not equals:
+        return f"{word}: is no KEY=VALUE; run={word} tests the run of that name"
+    return f"{name}: there is no such key{did_you_mean(name, names)}; one of {', '.join(names)}"
+
+
+def _run(path: Path) -> Run:
+    """What the files of the run say; `InputError` if it is none, or damaged."""
+    first = next(run_directories(path), path)
+    if first != path:
+        raise InputError(f"run: {path} is no run; the first one below it is run={first}")
+    reading = read([path])
+    if reading.damaged:
+        raise InputError("\n".join(reading.damaged))
+    return reading.runs[0]
+
+
+def _free_folder(folder: Path) -> Path:
+    """The folder, if nothing of ours would be replaced in it."""
+    if folder.exists() and not folder.is_dir():
+        raise InputError(f"to: {folder} is a file; give a folder")
+    for name in _FILES:
+        if (folder / name).exists():
+            raise InputError(f"to: {folder / name} is there already, and is not replaced; give another folder")
+    return folder
+
+
+def _lines(run: Run, found: "Retest", worst: Sequence[int], where: str, columns: int | None) -> Iterator[str]:
+    yield from _what(run, found, where)
+    yield ""
+    cells = _cells(found)
+    errors, samples = int(cells.sum() - np.trace(cells)), int(cells.sum())
+    low, high = wilson_interval(errors, samples)
+    yield (
+        f"test error  {percent(errors / samples)}  "
+        f"({errors:,} of {samples:,}; 95% interval {100 * low:.2f}–{percent(high)})"
+    )
+    yield f"test loss   {found.loss:.4f}"
+    if compared := _compared(run, found):
+        yield compared
+    yield ""
+    by_class = _by_class(cells, found.classes)
+    if columns is not None:
+        by_class, _ = by_class.fitted(columns, ["samples", _TAKEN])
+    yield from by_class.lines()
+    if by_class.caption:
+        yield by_class.caption
+    matrix = _matrix(cells, found.classes)
+    if len(found.classes) <= confusion.MOST_ANNOTATED and (columns is None or matrix.width() <= columns):
+        yield ""
+        yield "test samples by their true class (row) and what they are taken for (column)"
+        yield from matrix.lines()
+    if worst:
+        yield ""
+        yield "the worst mistakes, those of which the model is surest"
+        yield from _mistakes(found, worst).lines()
+
+
+def _what(run: Run, found: "Retest", where: str) -> Iterator[str]:
+    """Which model, from where, tested on what."""
+    data, own = run.choices.get("data", "its data"), run.config.get("precision", found.precision)
+    precision = found.precision if own == found.precision else f"{found.precision} (trained in {own}, for CUDA only)"
+    yield f"{run.choices.get('model', 'a model')} on {data}, {where}, {precision}"
+    averaged = ", averaged weights" if found.saved.is_averaged else ""
+    saved = found.saved
+    yield f"{saved.path.name}: {counted(saved.step, 'update')}, the last one in epoch {saved.epoch}{averaged}"
+
+
+def _compared(run: Run, found: "Retest") -> str | None:
+    """How that agrees with the run's own test; None where it was of other weights, or is not there."""
+    own = run.predictions() if run.summary is not None and run.summary["steps"] == found.saved.step else None
+    if own is None or len(own[0]) != len(found.target):
+        return None
+    differ = int((own[0].astype(np.int64) != found.predicted.numpy()).sum())
+    if differ == 0:
+        return "the run's own test gave every sample the same class"
+    return f"the run's own test gave {counted(differ, 'sample')} another class, on {run.summary['device']}"  # type: ignore[index]
+
+
+def _cells(found: "Retest") -> np.ndarray:
+    return confusion.counted_cells(found.predicted.numpy(), found.target.numpy(), len(found.classes))
+
+
+def _by_class(cells: np.ndarray, classes: Sequence[str]) -> Table:
+    """A row for each class that has test samples; where they are many, for those with the highest error rates."""
+    samples, errors = cells.sum(1), cells - np.diag(np.diag(cells))  # (classes,), (classes, classes)
+    tested = [int(index) for index in samples.nonzero()[0]]
+    shown = tested
+    if len(tested) > _MOST_CLASSES:
+        shown = sorted(tested, key=lambda index: -errors[index].sum() / samples[index])[:_MOST_CLASSES]
+    rows = []
+    for index in shown:
+        order = np.argsort(-errors[index], kind="stable")[:_MOST_TAKEN]
+        taken = ", ".join(f"{classes[other]} ({errors[index, other]:,})" for other in order if errors[index, other])
+        wrong = int(errors[index].sum())
+        rows.append([classes[index], f"{samples[index]:,}", f"{wrong:,}", percent(wrong / samples[index]), taken])
+    rest = "" if shown is tested else f"and {len(tested) - len(shown):,} classes with lower error rates"
+    return Table(["class", "samples", "errors", "error rate", _TAKEN], rows, frozenset({1, 2, 3}), rest)
+
+
+def _matrix(cells: np.ndarray, classes: Sequence[str]) -> Table:
+    rows = [
+        [name, *(f"{count:,}" if count else "·" for count in row)]
+        for name, row in zip(classes, cells.tolist(), strict=True)
+    ]
+    return Table(["", *classes], rows, frozenset(range(1, len(classes) + 1)))
+
+
+def _mistakes(found: "Retest", worst: Sequence[int]) -> Table:
+    rows = [
+        [f"{answer['sample']:,}", answer["true"], answer["predicted"], f"{100 * answer['probability']:.1f}%"]
+        for answer in _answers(found, worst)
+    ]
+    return Table(["sample", "true class", "taken for", "with probability"], rows, frozenset({0, 3}))
+
+
+def _answers(found: "Retest", samples: Sequence[int]) -> Iterator[dict[str, Any]]:
+    target, predicted = found.target.tolist(), found.predicted.tolist()
+    probability = found.probabilities.amax(1).tolist()
+    for sample in samples:
+        yield {
+            "sample": sample,
+            "true": found.classes[target[sample]],
+            "predicted": found.classes[predicted[sample]],
+            "probability": probability[sample],
+        }
+
+
+def _as_json(run: Run, found: "Retest", worst: Sequence[int], where: str) -> dict[str, object]:
+    cells = _cells(found)
+    errors, samples = int(cells.sum() - np.trace(cells)), int(cells.sum())
+    return {
+        "run": str(run.path),
+        "checkpoint": found.saved.path.name,
+        "step": found.saved.step,
+        "epoch": found.saved.epoch,
+        "averaged": found.saved.is_averaged,
+        "device": where,
+        "precision": found.precision,
+        "test_errors": errors,
+        "test_samples": samples,
+        "test_error_rate": errors / samples,
+        "test_error_interval": wilson_interval(errors, samples),
+        "test_loss": found.loss,
+        "classes": list(found.classes),
+        "confusion": cells.tolist(),
+        "mistakes": list(_answers(found, worst)),
+    }
+
+
+def _write(folder: Path, run: Run, found: "Retest") -> list[str]:
+    """Write the pictures and the answers; the names of the files."""
+    from deepexp import plotting
+
+    folder.mkdir(parents=True, exist_ok=True)
+    written = []
+    for plot in (
+        confusion.draw_matrix(_cells(found), run.name, "confusion", found.classes),
+        mistakes.draw_sheet(found, run.name),
+    ):
+        if not isinstance(plot, Missing):
+            written += [path.name for path in plotting.save(plot.figure, folder / plot.name)]
+    text = io.StringIO()
+    table = csv.DictWriter(text, ["sample", "true", "predicted", "probability"], lineterminator="\n")
+    table.writeheader()
+    table.writerows(_answers(found, range(len(found.target))))
+    write_atomically(folder / "answers.csv", text.getvalue().encode(errors="backslashreplace"))
+    return [*written, "answers.csv"]

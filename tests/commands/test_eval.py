@@ -1,0 +1,212 @@
+"""`deepexp eval`: what it says of a run's model against what the run itself wrote down, and what it leaves alone."""
+
+import csv
+import hashlib
+import json
+import re
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from torch.nn import functional as F
+
+import deepexp
+from deepexp.commands import eval as module
+from deepexp.commands.eval import main
+from deepexp.data.digits import Digits
+from deepexp.errors import InputError
+from deepexp.retest import Retest
+
+WORDS = ["threads=1", "device=cpu", "epochs=3", "data.normalise=scalar", "val_fraction=0.1", "ema=0.9"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return deepexp.train([*WORDS, f"output_dir={tmp_path_factory.mktemp('outputs')}"], quiet=True)
+
+
+@pytest.fixture
+def directory(trained, tmp_path):
+    """A copy, for those that change it."""
+    return shutil.copytree(trained.directory, tmp_path / "run")
+
+
+def found(capsys, *words):
+    assert main([*words, "device=cpu", "json=true"]) == 0
+    return json.loads(capsys.readouterr().out)
+
+
+def state_of(directory):
+    return {path: hashlib.sha256(path.read_bytes()).digest() for path in directory.rglob("*") if path.is_file()}
+
+
+def test_it_finds_what_the_run_found(trained, capsys):
+    before = state_of(trained.directory)
+    answer = found(capsys, f"run={trained.directory}")
+    assert state_of(trained.directory) == before, "nothing of the run is changed"
+    assert (answer["test_errors"], answer["test_samples"]) == (trained.test_errors, trained.test_samples)
+    assert answer["test_loss"] == pytest.approx(trained.test_loss, rel=1e-6)
+    assert (answer["step"], answer["epoch"], answer["averaged"]) == (trained.steps, 3, True)
+    low, high = answer["test_error_interval"]
+    assert low < answer["test_error_rate"] < high
+
+
+def test_it_finds_what_a_plain_loop_finds(trained, capsys):
+    """Pictures normalised by hand, with the mean and deviation of what was trained on; the model from Python."""
+    training, test = Digits().load()  # with what is held out, which changes mean and deviation a little
+    answer = found(capsys, f"run={trained.directory}", "mistakes=1000")
+    pixels, images = (
+        F.interpolate(split.images, (28, 28), mode="bilinear", antialias=True).double() for split in (training, test)
+    )
+    images = ((images - pixels.mean()) / pixels.std()).float()
+    with torch.inference_mode():
+        logits = trained.model(images)
+    assert answer["test_loss"] == pytest.approx(F.cross_entropy(logits, test.labels).item(), rel=0.02)
+    cells = np.zeros((10, 10), int)
+    for true, predicted in zip(test.labels.tolist(), logits.argmax(1).tolist(), strict=True):
+        cells[true, predicted] += 1
+    assert np.abs(cells - np.array(answer["confusion"])).sum() <= 4
+    assert np.array(answer["confusion"]).sum(1).tolist() == test.labels.bincount().tolist()
+
+
+def test_the_worst_mistakes_are_wrong_and_the_surest_first(trained, capsys):
+    answer = found(capsys, f"run={trained.directory}", "mistakes=3")
+    with np.load(trained.directory / "predictions.npz") as arrays:
+        predicted, target = arrays["predicted"], arrays["target"]
+    worst = answer["mistakes"]
+    assert len(worst) == answer["test_errors"], "in JSON all of them"
+    for one in worst:
+        assert (one["predicted"], one["true"]) == (str(predicted[one["sample"]]), str(target[one["sample"]]))
+        assert one["predicted"] != one["true"]
+    sure = [one["probability"] for one in worst]
+    assert sure == sorted(sure, reverse=True) and 0.1 <= sure[-1] <= sure[0] <= 1
+
+
+def test_the_best_checkpoint_is_another_one(directory, capsys):
+    checkpoints = directory / "checkpoints"
+    shutil.copy(checkpoints / "previous.pt", checkpoints / "best.pt")
+    last, best = found(capsys, f"run={directory}"), found(capsys, f"run={directory}", "checkpoint=best")
+    assert (last["checkpoint"], best["checkpoint"]) == ("last.pt", "best.pt")
+    assert best["step"] < last["step"] and best["test_loss"] != last["test_loss"]
+    assert main([f"run={directory}", "checkpoint=best", "device=cpu"]) == 0
+    assert "the run's own test" not in capsys.readouterr().out, "it was of other weights"
+
+
+def test_the_text_has_all_of_it(trained, capsys):
+    assert main([f"run={trained.directory}", "device=cpu", "mistakes=2"]) == 0
+    out = capsys.readouterr().out
+    rate = 100 * trained.test_error_rate
+    assert f"test error  {rate:.2f}%  ({trained.test_errors} of 359; 95% interval " in out
+    assert "mnist_net on digits, cpu (" in out and "averaged weights" in out
+    assert "the run's own test gave every sample the same class" in out
+    rows = dict(re.findall(r"^(\d) +\d+ +(\d+) +[\d.]+%", out, re.M))
+    assert len(rows) == 10 and sum(map(int, rows.values())) == trained.test_errors
+    assert "true class (row)" in out
+    assert len(out.partition("worst mistakes")[2].splitlines()) == 2 + 2
+
+
+def test_what_the_run_found_otherwise_is_said(directory, capsys):
+    with np.load(directory / "predictions.npz") as arrays:
+        predicted, target = arrays["predicted"].copy(), arrays["target"]
+    predicted[:2] = (predicted[:2] + 1) % 10
+    np.savez(directory / "predictions.npz", predicted=predicted, target=target)
+    assert main([f"run={directory}", "device=cpu"]) == 0
+    assert "the run's own test gave 2 samples another class, on cpu (1 thread)" in capsys.readouterr().out
+
+
+def test_a_run_that_was_stopped_can_be_tested(directory, capsys):
+    (directory / "summary.json").unlink()
+    status = json.loads((directory / "status.json").read_text())
+    (directory / "status.json").write_text(json.dumps({**status, "status": "killed-by-signal"}))
+    assert main([f"run={directory}", "device=cpu"]) == 0
+    out = capsys.readouterr().out
+    assert "test error" in out and "the run's own test" not in out
+
+
+def test_pictures_and_answers_are_written_once(trained, tmp_path, capsys):
+    folder = tmp_path / "new" / "folder"
+    assert main([f"run={trained.directory}", "device=cpu", f"to={folder}"]) == 0
+    written = sorted(path.name for path in folder.iterdir())
+    assert written == ["answers.csv", "confusion.png", "confusion.svg", "mistakes.png", "mistakes.svg"]
+    with (folder / "answers.csv").open(newline="") as file:
+        answers = list(csv.DictReader(file))
+    with np.load(trained.directory / "predictions.npz") as arrays:
+        assert [int(row["predicted"]) for row in answers] == arrays["predicted"].tolist()
+        assert [int(row["true"]) for row in answers] == arrays["target"].tolist()
+    capsys.readouterr()
+    before = state_of(folder)
+    with pytest.raises(InputError, match="is there already, and is not replaced"):
+        main([f"run={trained.directory}", "device=cpu", f"to={folder}"])
+    assert state_of(folder) == before
+
+
+def test_many_classes_get_a_row_where_the_errors_are():
+    """Of 40 classes with 10 samples each, class i has i // 4 errors, and one has no samples."""
+    cells = np.diag(np.full(41, 10))
+    for index in range(40):
+        cells[index, index] -= index // 4
+        cells[index, (index + 1) % 40] += index // 4
+    cells[40, 40] = 0
+    table = module._by_class(cells, [f"c{index}" for index in range(41)])
+    assert len(table.rows) == 30 and table.caption == "and 10 classes with lower error rates"
+    assert [row[0] for row in table.rows[:4]] == ["c36", "c37", "c38", "c39"]
+    assert table.rows[0] == ["c36", "10", "9", "90.00%", "c37 (9)"]
+
+
+def test_a_narrow_terminal_has_the_errors(trained, monkeypatch):
+    target = torch.tensor([0, 1, 1])
+    answers = Retest(torch.zeros(3, 1, 2, 2), target, torch.eye(2)[[0, 1, 0]], ("a" * 20, "b" * 20), 0.5, None, "fp32")
+    monkeypatch.setattr(module, "_what", lambda *_: [])
+    monkeypatch.setattr(module, "_compared", lambda *_: None)
+    for columns in (40, 80):
+        lines = list(module._lines(None, answers, [2], "cpu", columns))
+        table = [line for line in lines if line.startswith(("class", "aaaa", "bbbb"))][:3]
+        assert max(map(len, table)) <= columns and any("50.00%" in line for line in table)
+        assert any("(row)" in line for line in lines) is (columns == 80)
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "run: of which run"),
+        (["run="], "run: of which run"),
+        (["run=nowhere"], "nowhere: there is nothing of that name"),
+        (["somewhere"], "somewhere: is no KEY=VALUE; run=somewhere"),
+        (["rum=x"], "rum: there is no such key (did you mean 'run'?)"),
+        (["run=x", "checkpoint=first"], "checkpoint: 'first' is not allowed; 'last' or 'best'"),
+        (["run=x", "mistakes=-1"], "mistakes: -1 is not allowed"),
+    ],
+)
+def test_what_is_wrong_is_one_line(words, expected):
+    with pytest.raises(InputError) as caught:
+        main(words)
+    assert expected in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_a_folder_above_a_run_and_a_device_that_is_not_there(trained):
+    with pytest.raises(InputError, match=f"is no run; the first one below it is run={trained.directory}"):
+        main([f"run={trained.directory.parent}"])
+    with pytest.raises(InputError, match="device: 'cuda:7'"):
+        main([f"run={trained.directory}", "device=cuda:7"])
+    with pytest.raises(InputError, match="is a file"):
+        main([f"run={trained.directory}", f"to={trained.directory / 'run.log'}"])
+
+
+def test_without_validation_there_is_no_best(directory):
+    (directory / "checkpoints" / "best.pt").unlink()
+    with pytest.raises(InputError, match=r"best\.pt: is not there; a run with val_fraction has one"):
+        main([f"run={directory}", "checkpoint=best", "device=cpu"])
+
+
+def test_where_memory_is_short_no_answer_counts_twice(trained, capsys, monkeypatch):
+    expected = found(capsys, f"run={trained.directory}")
+    forward = deepexp.models.mnist_net.MnistNet.forward
+
+    def short(self, x):
+        if len(x) > 100:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return forward(self, x)
+
+    monkeypatch.setattr(deepexp.models.mnist_net.MnistNet, "forward", short)
+    assert found(capsys, f"run={trained.directory}")["confusion"] == expected["confusion"]
