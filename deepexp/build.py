@@ -22,7 +22,7 @@ from torch import nn
 from deepexp import cuda_graph, own_data, own_model, own_parts, runtime, targets
 from deepexp.compiled import AsWritten, Compiled
 from deepexp.data.augment import Nothing
-from deepexp.data.dataset import Dataset, announced_pictures, assemble
+from deepexp.data.dataset import Dataset, Pictures, announced_pictures, assemble
 from deepexp.data.features import FeatureLoader
 from deepexp.data.loader import choose_mode, make_loader
 from deepexp.data.source import DataInfo, Shape, Source, Split
@@ -275,7 +275,7 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
         val_samples=0 if data.val is None else len(data.val),
         test_samples=len(data.test),
         shape=plan.shape,
-        classes=len(data.classes),
+        pictures=Pictures(plan.info.shape, data.mean, data.std, data.classes),
     )
 
 

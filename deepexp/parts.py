@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepexp.data.augment import Augment
+from deepexp.data.dataset import Pictures
 from deepexp.data.loader import Loader
 from deepexp.evaluation import Scorer
 from deepexp.frozen_features import FrozenFeatures
@@ -41,7 +42,7 @@ class Parts:
     val_samples: int
     test_samples: int
     shape: tuple[int, int, int]  # (channels, height, width)
-    classes: int
+    pictures: Pictures
 
     def example(self) -> Tensor:
         """Two test pictures as the model takes them (2, channels, height, width)."""

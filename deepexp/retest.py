@@ -18,6 +18,7 @@ from deepexp.errors import InputError
 from deepexp.evaluation import Scores, evaluate, scores_of_logits
 from deepexp.rundir import RunDirectory
 from deepexp.saved_model import SavedModel, Which, load, saved_config
+from deepexp.schema import TrainConfig
 from deepexp.step import Precision
 
 _CPU = torch.device("cpu")
@@ -55,10 +56,8 @@ def retest(directory: Path, *, which: Which = "last", device: torch.device = _CP
     """
     run = RunDirectory.open(directory)
     saved = load(directory, which)
-    data = _data(run)
-    precision = saved_config(run).precision
-    if precision in ("tf32", "fp16") and device.type != "cuda":
-        precision = "fp32"
+    data = data_of(run)
+    precision = precision_here(saved_config(run), device)
     saved.model.to(device)
     answers = _Answers()
     test = ResidentLoader(data.test, data.mean, data.std, device)
@@ -66,6 +65,12 @@ def retest(directory: Path, *, which: Which = "last", device: torch.device = _CP
     images = data.test.pictures(torch.arange(len(data.test)))
     probabilities = torch.cat(answers.probabilities)
     return Retest(images, data.test.labels, probabilities, data.classes, came_to.loss, saved, precision)
+
+
+def precision_here(config: TrainConfig, device: torch.device) -> str:
+    """That of the config, or fp32 where the device does not have it."""
+    is_for_cuda = config.precision in ("tf32", "fp16")
+    return "fp32" if is_for_cuda and device.type != "cuda" else config.precision
 
 
 class _Answers:
@@ -84,7 +89,8 @@ class _Answers:
             yield scores_of_logits(logits, labels)
 
 
-def _data(run: RunDirectory) -> Dataset:
+def data_of(run: RunDirectory) -> Dataset:
+    """The data of a run, loaded anew; `InputError` if they are not here, or others than the run's."""
     config = saved_config(run)
     if "download" in config.data.component.arguments:
         config.data.component.arguments["download"] = False  # a run from elsewhere must not make us fetch anything

@@ -8,6 +8,8 @@ import torch
 from torch import nn
 
 from deepexp import build, checkpoint, schema, trust
+from deepexp.data.dataset import Pictures
+from deepexp.data.source import Shape
 from deepexp.errors import InputError
 from deepexp.optim.ema import fill
 from deepexp.progress import Progress
@@ -31,6 +33,10 @@ class SavedModel:
     """That of the last of them, from 1."""
     is_averaged: bool
     """Whether the weights are averages over the updates (`ema`)."""
+    shape: Shape
+    """Of the pictures that the model takes."""
+    pictures: Pictures | None
+    """Those that it was trained on; None in a checkpoint from before they were saved with it."""
 
 
 def saved_config(run: RunDirectory) -> schema.TrainConfig:
@@ -64,10 +70,19 @@ def load(directory: Path, which: Which = "last") -> SavedModel:
         if content["ema"] is not None:
             fill(model, content["ema"]["averages"])
         progress = Progress(**content["progress"])
+        pictures = Pictures.of(content["pictures"]) if "pictures" in content else None
     except (AttributeError, KeyError, RuntimeError, TypeError) as error:
         raise InputError(f"{path}: does not fit the model of {directory} ({str(error).splitlines()[0]})") from None
     model = model.to(memory_format=torch.channels_last).eval()
-    return SavedModel(model, path, progress.step, progress.present_epoch, content["ema"] is not None)
+    return SavedModel(
+        model=model,
+        path=path,
+        step=progress.step,
+        epoch=progress.present_epoch,
+        is_averaged=content["ema"] is not None,
+        shape=(channels, height, width),
+        pictures=pictures,
+    )
 
 
 def _content(run: RunDirectory, which: Which) -> tuple[Path, dict[str, Any]]:

@@ -324,7 +324,8 @@ class Trainer:
         return {
             "model": parts.model.state_dict(),
             "shape": list(parts.shape),
-            "classes": parts.classes,
+            "classes": len(parts.pictures.classes),
+            "pictures": parts.pictures.state_dict(),
             "optimizer": parts.step.learning_rates.optimizer_state(),
             "scaler": parts.step.scaler.state_dict(),
             "ema": None if parts.ema is None else parts.ema.state_dict(),

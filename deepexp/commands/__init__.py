@@ -47,6 +47,12 @@ COMMANDS = {
         keys=("run", "checkpoint", "device", "mistakes", "to", "json"),
         path_keys=("run", "to"),
     ),
+    "predict": Command(
+        "deepexp.commands.predict",
+        "what a run's model takes picture files for",
+        keys=("run", "input", "checkpoint", "device", "top", "invert", "json"),
+        path_keys=("run", "input"),
+    ),
     "report": Command(
         "deepexp.commands.report",
         "tables, tests and plots over many runs",

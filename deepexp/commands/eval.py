@@ -67,9 +67,7 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Test, print, and write what is asked for."""
     chosen, _ = options.parse(argv, Options, _no_option)
-    if not chosen.run:
-        raise InputError("run: of which run? Give its directory: deepexp eval run=outputs/…")
-    run = _run(Path(os.path.expanduser(chosen.run)))
+    run = _read(run_directory(chosen.run, "eval"))
     to = None if chosen.to is None else _free_folder(Path(os.path.expanduser(chosen.to)))
 
     from deepexp import runtime
@@ -101,11 +99,21 @@ def _no_option(word: str) -> str:
     return f"{name}: there is no such key{did_you_mean(name, names)}; one of {', '.join(names)}"
 
 
-def _run(path: Path) -> Run:
-    """What the files of the run say; `InputError` if it is none, or damaged."""
-    first = next(run_directories(path), path)
-    if first != path:
+def run_directory(word: str | None, command: str) -> Path:
+    """The run directory that is meant; `InputError` if there is none of that name."""
+    if not word:
+        raise InputError(f"run: of which run? Give its directory: deepexp {command} run=outputs/…")
+    path = Path(os.path.expanduser(word))
+    first = next(run_directories(path), None)
+    if first is not None and first != path:
         raise InputError(f"run: {path} is no run; the first one below it is run={first}")
+    if first is None:
+        read([path])  # says why it is none
+    return path
+
+
+def _read(path: Path) -> Run:
+    """What the files of the run say; `InputError` if they are damaged."""
     reading = read([path])
     if reading.damaged:
         raise InputError("\n".join(reading.damaged))

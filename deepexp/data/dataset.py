@@ -7,7 +7,7 @@ import hashlib
 import math
 from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Literal
+from typing import Any, Literal
 
 import numpy as np
 import torch
@@ -44,6 +44,29 @@ class Dataset:
     def shape(self) -> Shape:
         """Of one picture, as the model sees it."""
         return self.train.shape
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """What has to be known of a run's pictures to show its model others."""
+
+    shape: Shape
+    """As the source gives them, before they are brought to the model's shape"""
+    mean: Tensor
+    """(channels of the model,) float32"""
+    std: Tensor
+    """(channels of the model,) float32"""
+    classes: tuple[str, ...]
+
+    def state_dict(self) -> dict[str, Any]:
+        """For a checkpoint."""
+        return {"shape": list(self.shape), "mean": self.mean, "std": self.std, "classes": list(map(str, self.classes))}
+
+    @classmethod
+    def of(cls, state: dict[str, Any]) -> "Pictures":
+        """From what `state_dict` gave."""
+        channels, height, width = state["shape"]
+        return cls((channels, height, width), state["mean"], state["std"], tuple(state["classes"]))
 
 
 def training_samples(info: DataInfo, subset: int | None, replicate: int, val_fraction: float) -> int:

@@ -17,6 +17,7 @@ from deepexp.errors import InputError
 _EXTENSIONS = frozenset(
     ".avif .bmp .dib .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
 )
+_COUNTED = f"files that count end in {', '.join(sorted(_EXTENSIONS))}"
 _NEEDED = "needed is a folder with a folder of pictures for each class, or with two of that kind: train/ and test/"
 
 
@@ -72,6 +73,17 @@ def scan(root: Path, test_fraction: float, split_seed: int) -> Listing:
         raise InputError(f"{show(error.filename or root)}: cannot be read ({error.strerror})") from error
 
 
+def pictures_below(folder: Path) -> list[str]:
+    """The paths of the picture files in a folder and the folders below it, sorted; `InputError` if it has none."""
+    try:
+        found = [file.path for file in sorted(_walk(folder, 0, frozenset()))]
+    except OSError as error:
+        raise InputError(f"{show(error.filename or folder)}: cannot be read ({error.strerror})") from error
+    if not found:
+        raise InputError(f"{show(folder)}: holds no pictures ({_COUNTED})")
+    return found
+
+
 def _train_and_test(root: Path) -> Listing:
     names = _class_names(root / "train")
     foreign = sorted(set(_class_names(root / "test")) - set(names))
@@ -119,8 +131,7 @@ def _check_classes(folder: Path, names: list[str], files: list[PictureFile]) -> 
     empty = [name for label, name in enumerate(names) if label not in filled]
     if empty:
         raise InputError(
-            f"{show(folder / empty[0])}: the class has no pictures; fill or remove the folder "
-            f"(files that count end in {', '.join(sorted(_EXTENSIONS))})"
+            f"{show(folder / empty[0])}: the class has no pictures; fill or remove the folder ({_COUNTED})"
         )
 
 

@@ -1,0 +1,127 @@
+"""usage: deepexp predict run=RUN PICTURE… [KEY=VALUE …]
+
+What the model of a run takes pictures for, and with what probability. PICTURE is a file, or a folder of them.
+
+  deepexp predict run=outputs/mnist_net/2026-01-31_12-00-00_1a2b3c seven.png
+  deepexp predict run=RUN input=scans invert=true json=true
+
+  run=…               directory of a run, finished or not
+  input=null          the same as PICTURE, for one
+  checkpoint=last     last, or best: that of the best validation error (val_fraction)
+  device=auto         auto: CUDA, else MPS, else the CPU; or one of them
+  top=3               how many classes are shown for each, the most probable first
+  invert=false        turn bright and dark round: a model of MNIST knows bright digits on dark paper
+  json=false          print JSON, with the probabilities of all classes
+
+Pictures are brought to the size of those that the model was trained on and normalised as they were; that is said where
+it changes them. Nothing of the run is changed, and its data are not needed.
+"""
+
+import json
+import os
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal
+
+from deepexp import options
+from deepexp.commands.eval import run_directory
+from deepexp.errors import InputError
+from deepexp.schema import key
+from deepexp.suggest import did_you_mean
+from deepexp.terminal import Stream
+from deepexp.text_table import Table
+
+if TYPE_CHECKING:
+    from deepexp.prediction import Predictions
+
+
+@dataclass
+class Options:
+    """Options of `predict`."""
+
+    run: str | None = key(None, "directory of a run")
+    input: str | None = key(None, "a picture, or a folder of pictures")
+    checkpoint: Literal["last", "best"] = key("last", "which of its checkpoints")
+    device: str = key("auto", "where to predict")
+    top: int = key(3, "how many classes are shown", minimum=1)
+    invert: bool = key(False, "turn bright and dark round")
+    json: bool = key(False, "print JSON")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Decode the pictures, ask the model, and print what it says."""
+    chosen, words = options.parse(argv, Options)
+    files = _files([*([chosen.input] if chosen.input else []), *words])
+    run = run_directory(chosen.run, "predict")
+
+    from deepexp import runtime
+    from deepexp.prediction import predict
+
+    device = runtime.choose_device(chosen.device)
+    with runtime.session(device, threads="auto", deterministic=False, tf32=False):
+        found = predict(run, files, which=chosen.checkpoint, device=device, invert=chosen.invert)
+    if chosen.json:
+        print(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
+        return 0
+    out = Stream(sys.stdout, is_everything=True)
+    table = _table(found, chosen.top)
+    if out.is_terminal:
+        table, _ = table.fitted(out.width, [_OTHERS])
+    out.write("".join(f"{line}\n" for line in table.lines()))
+    return 0
+
+
+def _files(words: Sequence[str]) -> list[str]:
+    """The picture files that are meant; `InputError` for a word that is none, and no folder of them."""
+    from deepexp.data.folder_scan import pictures_below
+
+    if not words:
+        raise InputError("predict: of which pictures? Give files or folders: deepexp predict run=outputs/… seven.png")
+    files: list[str] = []
+    for word in words:
+        path = Path(os.path.expanduser(word))
+        name, equals, _ = word.partition("=")
+        if path.is_dir():
+            files += pictures_below(path)
+        elif path.exists():
+            files.append(str(path))
+        elif equals and "/" not in word:
+            names = list(Options.__dataclass_fields__)
+            raise InputError(f"{name}: there is no such key{did_you_mean(name, names)}; one of {', '.join(names)}")
+        else:
+            raise InputError(f"{word}: there is nothing of that name; a picture, or a folder of pictures")
+    return files
+
+
+_OTHERS = "or"
+
+
+def _table(found: "Predictions", top: int) -> Table:
+    sure, order = found.probabilities.sort(dim=1, descending=True, stable=True)
+    named = [
+        [f"{found.classes[index]} ({100 * share:.1f}%)" for index, share in zip(indices, shares, strict=True)][:top]
+        for indices, shares in zip(order.tolist(), sure.tolist(), strict=True)
+    ]
+    columns = {
+        "picture": list(found.files),
+        "class": [found.classes[index] for index in order[:, 0].tolist()],
+        "probability": [f"{100 * share:.1f}%" for share in sure[:, 0].tolist()],
+    }
+    if top > 1 and len(found.classes) > 1:
+        columns[_OTHERS] = [", ".join(names[1:]) for names in named]
+    return Table.of_columns(columns, left={"picture", "class", _OTHERS})
+
+
+def _as_json(found: "Predictions") -> list[dict[str, object]]:
+    best = found.probabilities.argmax(1).tolist()
+    return [
+        {
+            "picture": file,
+            "class": found.classes[index],
+            "probability": shares[index],
+            "probabilities": dict(zip(found.classes, shares, strict=True)),
+        }
+        for file, index, shares in zip(found.files, best, found.probabilities.tolist(), strict=True)
+    ]

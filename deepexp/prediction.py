@@ -1,0 +1,116 @@
+"""What a run's model takes picture files for. Nothing is trained or written, and the run's data are not needed.
+
+The files go the way of the pictures that the model was trained on: decoded to the size of those, brought to the shape
+that the model takes, normalised with the mean and deviation of the training pictures.
+"""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from deepexp import build
+from deepexp.data import resize
+from deepexp.data.dataset import Pictures
+from deepexp.data.decode import channels_and_size, decode_many, show
+from deepexp.data.resident import ResidentLoader
+from deepexp.data.source import Shape, Split
+from deepexp.errors import InputError
+from deepexp.retest import data_of, precision_here
+from deepexp.rundir import RunDirectory
+from deepexp.saved_model import SavedModel, Which, load, saved_config
+from deepexp.step import Precision
+from deepexp.units import counted
+
+log = logging.getLogger(__name__)
+
+_BATCH_SIZE = 100
+_MOST_NAMED = 8
+_DARK, _BRIGHT = 96, 160  # mean grey levels
+
+
+@dataclass(frozen=True)
+class Predictions:
+    """The answers of a run's model to picture files."""
+
+    files: tuple[str, ...]
+    probabilities: Tensor
+    """(files, classes) float32"""
+    classes: tuple[str, ...]
+    saved: SavedModel
+
+
+def predict(
+    directory: Path, files: Sequence[str], *, which: Which = "last", device: torch.device, invert: bool = False
+) -> Predictions:
+    """Decode the files and run the model of a run on them; `invert`: 255 − grey level, bright for dark.
+
+    Raises `InputError` with a line for each file that is no picture, and where a target of the config is not known
+    here or there is no such checkpoint. Warns of pictures that had to be changed a lot.
+    """
+    run = RunDirectory.open(directory)
+    saved = load(directory, which)
+    pictures = saved.pictures or _pictures_of(run)
+    images = _decoded(files, pictures.shape)
+    if invert:
+        images = 255 - images
+    elif _is_other_way_round(images, pictures):
+        log.warning(
+            "these pictures are bright (mean grey level %.0f), and those of the training dark (%.0f): "
+            "if they are dark on bright, invert=true turns them round",
+            images.double().mean(),
+            pictures.mean.mean(),
+        )
+    split = resize.fit(Split.of(images, torch.zeros(len(images), dtype=torch.int64)), saved.shape)
+    loader = ResidentLoader(split, pictures.mean, pictures.std, device)
+    bounds = [(start, min(start + _BATCH_SIZE, len(split))) for start in range(0, len(split), _BATCH_SIZE)]
+    precision = Precision(device, precision_here(saved_config(run), device))
+    model = saved.model.to(device)
+    with torch.inference_mode(), precision.autocast():
+        batches = loader.batches(torch.arange(len(split)), bounds)
+        probabilities = [model(images).float().softmax(1).cpu() for images, _ in batches]
+    return Predictions(tuple(files), torch.cat(probabilities), pictures.classes, saved)
+
+
+def _pictures_of(run: RunDirectory) -> Pictures:
+    """What an older checkpoint does not hold, from the run's data."""
+    try:
+        source = build.source(saved_config(run))
+        data = data_of(run)
+    except InputError as error:
+        raise InputError(
+            f"{run.path}: its checkpoint is from before mean and deviation of the pictures were saved with it, "
+            f"and its data are not here: {error}"
+        ) from None
+    return Pictures(source.info().shape, data.mean, data.std, data.classes)
+
+
+def _decoded(files: Sequence[str], shape: Shape) -> Tensor:
+    """(files, channels, height, width) uint8; a line in one `InputError` for each file that is no picture."""
+    channels, height, width = shape
+    pixels, broken, lost_colour = decode_many(list(files), shape)
+    if broken:
+        lines = [f"{show(path)}: {reason}" for path, reason in broken[:_MOST_NAMED]]
+        more = len(broken) - len(lines)
+        raise InputError("\n".join([*lines, f"and {more:,} more that cannot be read"] if more else lines))
+    resized = sum(channels_and_size(path)[1:] != (height, width) for path in files)
+    if resized:
+        log.warning("%s resized to %d×%d pixels, as the training's are", _of_all(resized, files), height, width)
+    if lost_colour:
+        log.warning("%s read as grey, as the training's are", _of_all(lost_colour, files))
+    array = np.frombuffer(pixels, np.uint8).reshape(len(files), height, width, channels).copy()
+    return torch.from_numpy(array).permute(0, 3, 1, 2)
+
+
+def _of_all(number: int, files: Sequence[str]) -> str:
+    return f"{number:,} of {counted(len(files), 'picture')}"
+
+
+def _is_other_way_round(images: Tensor, pictures: Pictures) -> bool:
+    """Whether pictures look like dark on bright, where a model of grey ones was trained on bright on dark."""
+    is_grey = pictures.shape[0] == 1 and bool((pictures.mean > 0).all())  # with normalise=none the mean is not known
+    return is_grey and bool(pictures.mean.mean() < _DARK) and bool(images.double().mean() > _BRIGHT)

@@ -1,0 +1,187 @@
+"""`deepexp predict`: the answers to picture files are those that the model gives to the same pictures of its data."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image, ImageOps
+
+import deepexp
+from deepexp import checkpoint, prediction
+from deepexp.commands import predict as module
+from deepexp.commands.predict import main
+from deepexp.data.digits import Digits
+from deepexp.errors import InputError
+from deepexp.retest import retest
+
+WORDS = ["threads=1", "device=cpu", "data.subset=500"]
+
+
+def write(folder, pictures):
+    """(samples, channels, height, width) uint8 as PNG files, in the order of their names."""
+    folder.mkdir(parents=True)
+    for index, picture in enumerate(pictures):
+        array = picture.permute(1, 2, 0).numpy()
+        Image.fromarray(array if array.shape[2] == 3 else array[..., 0]).save(folder / f"{index:03}.png")
+    return folder
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    """A run on 8×8 digits that its model sees at 30×30."""
+    outputs = tmp_path_factory.mktemp("outputs")
+    words = [*WORDS, "epochs=3", "data.resize=30", "val_fraction=0.1", "ema=0.9", f"output_dir={outputs}"]
+    return deepexp.train(words, quiet=True)
+
+
+@pytest.fixture(scope="module")
+def digits(tmp_path_factory):
+    _, test = Digits().load()
+    return write(tmp_path_factory.mktemp("pictures") / "digits", test.pictures(torch.arange(30)))
+
+
+@pytest.fixture
+def directory(trained, tmp_path):
+    """A copy, for those that change it."""
+    return shutil.copytree(trained.directory, tmp_path / "run")
+
+
+def answers(capsys, *words):
+    assert main([*words, "device=cpu", "json=true"]) == 0
+    found = json.loads(capsys.readouterr().out)
+    return found, torch.tensor([list(one["probabilities"].values()) for one in found])
+
+
+def test_they_are_those_of_the_test_and_need_no_data(trained, digits, capsys, monkeypatch):
+    expected = retest(trained.directory).probabilities[:30]
+    monkeypatch.setattr(prediction, "data_of", None)
+    found, probabilities = answers(capsys, f"run={trained.directory}", str(digits))
+    assert torch.equal(probabilities, expected)
+    assert [one["picture"] for one in found] == [str(digits / f"{index:03}.png") for index in range(30)]
+    for one, shares in zip(found, expected, strict=True):
+        assert one["class"] == str(int(shares.argmax())) and one["probability"] == shares.max().item()
+        assert list(one["probabilities"]) == [str(index) for index in range(10)]
+
+
+def test_colour_pictures_from_folders(run, tmp_path, capsys):
+    """A run on pictures of 3 sizes in class folders, all brought to 24×20."""
+    generator = torch.Generator().manual_seed(0)
+    for name, size in (("a", (24, 20)), ("b", (30, 40)), ("c", (24, 20))):
+        write(tmp_path / "data" / name, torch.randint(0, 256, (12, 3, *size), generator=generator, dtype=torch.uint8))
+    words = ["data=image_folder", f"data.root={tmp_path / 'data'}", "data.size=[24,20]", "data.test_fraction=0.5"]
+    model = ["model=resnet", "model.depth=8", "epochs=1", "batch_size=6"]
+    result = run([*words, *model, f"data.cache={tmp_path / 'cache'}"])
+    found = retest(result.directory)
+    for image, shares in zip(found.images, found.probabilities, strict=True):
+        same = [
+            path
+            for path in sorted((tmp_path / "data").rglob("*.png"))
+            if np.array_equal(
+                np.asarray(Image.open(path).resize((20, 24), Image.Resampling.BILINEAR)), image.permute(1, 2, 0).numpy()
+            )
+        ]
+        _, probabilities = answers(capsys, f"run={result.directory}", f"input={same[0]}")
+        torch.testing.assert_close(probabilities[0], shares, rtol=1e-5, atol=1e-6)
+
+
+def test_an_older_checkpoint_takes_it_from_the_data(directory, digits, capsys):
+    _, expected = answers(capsys, f"run={directory}", str(digits))
+    path = directory / "checkpoints" / "last.pt"
+    content = checkpoint.load(path)
+    del content["pictures"]
+    checkpoint.save(path, content)
+    _, probabilities = answers(capsys, f"run={directory}", str(digits))
+    assert torch.equal(probabilities, expected)
+    provenance = json.loads((directory / "provenance.json").read_text())
+    (directory / "provenance.json").write_text(json.dumps({**provenance, "data_fingerprint": "00"}))
+    with pytest.raises(InputError, match=r"before mean and deviation of the pictures were saved .* not those that"):
+        main([f"run={directory}", str(digits), "device=cpu"])
+
+
+def test_pictures_that_have_to_be_changed_are_changed_aloud(trained, digits, tmp_path, capsys, caplog):
+    """A digit, photographed: in colour, large, and dark on bright paper."""
+    with Image.open(digits / "000.png") as picture:
+        large = ImageOps.invert(picture).resize((80, 80), Image.Resampling.NEAREST).convert("RGB")
+    large.save(tmp_path / "photo.png")
+    words = [f"run={trained.directory}", str(tmp_path / "photo.png")]
+    _, as_it_is = answers(capsys, *words)
+    said = "\n".join(caplog.messages)
+    assert "1 of 1 picture resized to 8×8 pixels" in said and "1 of 1 picture read as grey" in said
+    assert "invert=true turns them round" in said
+    caplog.clear()
+    _, turned = answers(capsys, *words, "invert=true")
+    assert "invert" not in "\n".join(caplog.messages)
+    _, expected = answers(capsys, f"run={trained.directory}", str(digits / "000.png"))
+    assert (turned - expected).abs().max() < 0.02 < (as_it_is - expected).abs().max()
+
+
+def test_the_table_has_the_most_probable_first(trained, digits, capsys):
+    assert main([f"run={trained.directory}", str(digits / "000.png"), str(digits / "001.png"), "device=cpu"]) == 0
+    header, *rows = capsys.readouterr().out.splitlines()
+    assert header.split() == ["picture", "class", "probability", "or"]
+    _, probabilities = answers(capsys, f"run={trained.directory}", str(digits))
+    for row, shares in zip(rows, probabilities, strict=False):
+        values, order = shares.sort(descending=True)
+        first, second, third = (f"{100 * value:.1f}%" for value in values[:3].tolist())
+        assert row.split()[1:] == [str(int(order[0])), first, str(int(order[1])), f"({second}),", *_last(order, third)]
+    assert main([f"run={trained.directory}", str(digits), "top=1", "device=cpu"]) == 0
+    assert " or" not in capsys.readouterr().out
+
+
+def _last(order, share):
+    return [str(int(order[2])), f"({share})"]
+
+
+def test_more_classes_than_there_are_can_be_asked_for(trained, digits, capsys):
+    assert main([f"run={trained.directory}", str(digits / "000.png"), "top=50", "device=cpu"]) == 0
+    assert capsys.readouterr().out.count("%") == 10
+
+
+def test_the_best_checkpoint(directory, digits, capsys):
+    checkpoints = directory / "checkpoints"
+    shutil.copy(checkpoints / "previous.pt", checkpoints / "best.pt")
+    _, last = answers(capsys, f"run={directory}", str(digits))
+    _, best = answers(capsys, f"run={directory}", str(digits), "checkpoint=best")
+    assert not torch.equal(best, last)
+
+
+def test_what_is_no_picture_is_named_and_nothing_is_printed(trained, digits, tmp_path, capsys):
+    folder = shutil.copytree(digits, tmp_path / "some")
+    (folder / "000.png").write_bytes(b"no picture")
+    (folder / "001.png").write_bytes((folder / "001.png").read_bytes()[:60])
+    with pytest.raises(InputError) as caught:
+        main([f"run={trained.directory}", str(folder), "device=cpu"])
+    lines = str(caught.value).splitlines()
+    assert len(lines) == 2 and f"{folder / '000.png'}: not a picture in a format that is known" in lines
+    assert lines[1].startswith(f"{folder / '001.png'}: ")
+    assert capsys.readouterr().out == ""
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        ([], "predict: of which pictures?"),
+        (["run=x"], "predict: of which pictures?"),
+        (["run=x", "nowhere.png"], "nowhere.png: there is nothing of that name"),
+        (["run=x", "inptu=a.png"], "inptu: there is no such key (did you mean 'input'?)"),
+        (["run=x", "top=0", "a.png"], "top: 0 is not allowed"),
+        (["empty"], "empty: holds no pictures (files that count end in "),
+        (["empty/a.png"], "run: of which run? Give its directory: deepexp predict run="),
+    ],
+)
+def test_what_is_wrong_is_one_line(words, expected, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "empty").mkdir()
+    if words[-1:] == ["empty/a.png"]:
+        (tmp_path / "empty" / "a.png").write_bytes(b"")
+    with pytest.raises(InputError) as caught:
+        main(words)
+    assert expected in str(caught.value) and len(str(caught.value).splitlines()) == 1
+
+
+def test_a_file_whose_name_has_an_equals_sign(digits, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    shutil.copy(digits / "000.png", tmp_path / "lr=0.1.png")
+    assert module._files(["lr=0.1.png"]) == ["lr=0.1.png"]
