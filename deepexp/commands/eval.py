@@ -74,7 +74,8 @@ def main(argv: Sequence[str]) -> int:
     from deepexp.retest import retest
 
     device = runtime.choose_device(chosen.device)
-    with runtime.session(device, threads="auto", deterministic=False, tf32=run.config.get("precision") == "tf32"):
+    tf32 = device.type == "cuda" and run.config.get("precision") == "tf32"
+    with runtime.session(device, threads="auto", deterministic=False, tf32=tf32):
         where = runtime.describe_device(device)
         found = retest(run.path, which=chosen.checkpoint, device=device)
     worst = mistakes.worst_mistakes(found)

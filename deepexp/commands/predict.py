@@ -58,9 +58,12 @@ def main(argv: Sequence[str]) -> int:
 
     from deepexp import runtime
     from deepexp.prediction import predict
+    from deepexp.rundir import RunDirectory
+    from deepexp.saved_model import saved_config
 
     device = runtime.choose_device(chosen.device)
-    with runtime.session(device, threads="auto", deterministic=False, tf32=False):
+    tf32 = device.type == "cuda" and saved_config(RunDirectory.open(run)).precision == "tf32"
+    with runtime.session(device, threads="auto", deterministic=False, tf32=tf32):
         found = predict(run, files, which=chosen.checkpoint, device=device, invert=chosen.invert)
     if chosen.json:
         print(json.dumps(_as_json(found), indent=2, ensure_ascii=False))

@@ -210,3 +210,16 @@ def test_where_memory_is_short_no_answer_counts_twice(trained, capsys, monkeypat
 
     monkeypatch.setattr(deepexp.models.mnist_net.MnistNet, "forward", short)
     assert found(capsys, f"run={trained.directory}")["confusion"] == expected["confusion"]
+
+
+@pytest.mark.gpu
+def test_on_a_gpu_it_finds_what_the_run_found_there(run, capsys):
+    if not torch.cuda.is_available():
+        pytest.skip("there is no CUDA device")
+    for precision in ("fp32", "tf32", "fp16"):
+        result = run(["device=cuda", "epochs=2", f"precision={precision}"])
+        assert main([f"run={result.directory}", "device=cuda", "json=true"]) == 0
+        answer = json.loads(capsys.readouterr().out)
+        assert abs(answer["test_errors"] - result.test_errors) <= 1 and answer["precision"] == precision
+        assert main([f"run={result.directory}", "device=cpu", "mistakes=0"]) == 0
+        assert ("(trained in" in capsys.readouterr().out) is (precision != "fp32")
