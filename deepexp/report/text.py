@@ -34,7 +34,7 @@ def lines(report: Report, columns: int | None = None) -> Iterator[str]:
         steps = report.steps_to.table()
         yield ""
         yield from _wrapped(steps.caption, columns)
-        yield from steps.lines()
+        yield from _table(steps, columns, ["epochs", "time", "best accuracy"], "table.md")
     if report.difference is not None:
         yield from _difference(report.difference)
     if report.notes:
@@ -80,7 +80,7 @@ def _said(report: Report) -> list[str]:
     return [sentence for sentence in found if sentence]
 
 
-def _table(table: Table, columns: int | None, can_go: Sequence[str]) -> Iterator[str]:
+def _table(table: Table, columns: int | None, can_go: Sequence[str], whole_in: str = "table.csv") -> Iterator[str]:
     """Its lines; a narrow terminal gets fewer of the columns that can go, and a long table is cut."""
     dropped: list[str] = []
     if columns is not None:
@@ -88,9 +88,9 @@ def _table(table: Table, columns: int | None, can_go: Sequence[str]) -> Iterator
     shown = list(table.lines())
     yield from shown[: LONGEST + 1]
     if len(shown) > LONGEST + 1:
-        yield f"… and {len(shown) - LONGEST - 1:,} more rows, in table.csv"
+        yield f"… and {len(shown) - LONGEST - 1:,} more rows, in {whole_in}"
     if dropped:
-        yield from _wrapped(f"(in table.csv only: {', '.join(dropped)})", columns)
+        yield from _wrapped(f"(in {whole_in} only: {', '.join(dropped)})", columns)
 
 
 def _difference(difference: Difference) -> Iterator[str]:

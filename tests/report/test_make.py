@@ -164,7 +164,10 @@ def test_steps_until_the_baselines_best(tmp_path):
     make_run(tmp_path / "a", {"batch_norm": False}, rates=[0.5, 0.3, 0.2])
     make_run(tmp_path / "b", {"batch_norm": True}, rates=[0.4, 0.2, 0.1])
     make_run(tmp_path / "c", {"batch_norm": True, "optim.lr": 9}, rates=[0.9, 0.9, 0.8])
-    found = {row.label: row for row in make([tmp_path], baseline="batch_norm=false").steps_to.rows}
+    report = make([tmp_path], baseline="batch_norm=false")
+    narrow = list(text.lines(report, 60))
+    assert max(map(len, narrow)) <= 60 and any("in table.md only: epochs, time" in line for line in narrow)
+    found = {row.label: row for row in report.steps_to.rows}
     figures = [(row.steps, row.epochs, round(row.best_accuracy, 6)) for row in found.values()]
     assert figures == [(42, 3, 0.8), (28, 2, 0.9), (None, None, 0.2)]
 
