@@ -13,7 +13,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from deepexp import build
 from deepexp.data import resize
 from deepexp.data.dataset import Pictures
 from deepexp.data.decode import channels_and_size, decode_many, show
@@ -79,8 +78,7 @@ def predict(
 def _pictures_of(run: RunDirectory) -> Pictures:
     """What an older checkpoint does not hold, from the run's data."""
     try:
-        source = build.source(saved_config(run))
-        data = data_of(run)
+        source, data = data_of(run)
     except InputError as error:
         raise InputError(
             f"{run.path}: its checkpoint is from before mean and deviation of the pictures were saved with it, "

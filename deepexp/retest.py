@@ -14,6 +14,7 @@ from deepexp import build
 from deepexp.data.dataset import Dataset
 from deepexp.data.loader import Loader
 from deepexp.data.resident import ResidentLoader
+from deepexp.data.source import FileSource, Source, WritingSource
 from deepexp.errors import InputError
 from deepexp.evaluation import Scores, evaluate, scores_of_logits
 from deepexp.rundir import RunDirectory
@@ -35,6 +36,8 @@ class Retest:
     probabilities: Tensor
     """(samples, classes) float32"""
     classes: tuple[str, ...]
+    files: tuple[str, ...] | None
+    """(samples,) paths, where the data are picture files"""
     loss: float
     """Mean cross-entropy per sample."""
     saved: SavedModel
@@ -56,15 +59,22 @@ def retest(directory: Path, *, which: Which = "last", device: torch.device = _CP
     """
     run = RunDirectory.open(directory)
     saved = load(directory, which)
-    data = data_of(run)
+    source, data = data_of(run)
     precision = precision_here(saved_config(run), device)
     saved.model.to(device)
     answers = _Answers()
     test = ResidentLoader(data.test, data.mean, data.std, device)
     came_to = evaluate(saved.model, test, len(data.test), Precision(device, precision), scorer=answers)
-    images = data.test.pictures(torch.arange(len(data.test)))
-    probabilities = torch.cat(answers.probabilities)
-    return Retest(images, data.test.labels, probabilities, data.classes, came_to.loss, saved, precision)
+    return Retest(
+        images=data.test.pictures(torch.arange(len(data.test))),
+        target=data.test.labels,
+        probabilities=torch.cat(answers.probabilities),
+        classes=data.classes,
+        files=tuple(source.test_files()) if isinstance(source, FileSource) else None,
+        loss=came_to.loss,
+        saved=saved,
+        precision=precision,
+    )
 
 
 def precision_here(config: TrainConfig, device: torch.device) -> str:
@@ -89,16 +99,20 @@ class _Answers:
             yield scores_of_logits(logits, labels)
 
 
-def data_of(run: RunDirectory) -> Dataset:
-    """The data of a run, loaded anew; `InputError` if they are not here, or others than the run's."""
+def data_of(run: RunDirectory) -> tuple[Source, Dataset]:
+    """The source and the data of a run, loaded anew; `InputError` if they are not here, or others than the run's.
+
+    The config may be a stranger's: nothing is written to where it points.
+    """
     config = saved_config(run)
     if "download" in config.data.component.arguments:
         config.data.component.arguments["download"] = False  # a run from elsewhere must not make us fetch anything
     source = build.source(config)
+    if isinstance(source, WritingSource):
+        source.keep_out_of({"root", "cache"})
     data = build.assembled(config, source, build.input_shape(config, source.info()))
-    fingerprint = run.read_json("provenance.json").get("data_fingerprint")
-    if data.fingerprint != fingerprint:
+    if data.fingerprint != run.read_json("provenance.json").get("data_fingerprint"):
         raise InputError(
             f"the data that {config.data.component.target} finds here are not those that the run was made on"
         )
-    return data
+    return source, data

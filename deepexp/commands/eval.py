@@ -213,11 +213,16 @@ def _matrix(cells: np.ndarray, classes: Sequence[str]) -> Table:
 
 
 def _mistakes(found: "Retest", worst: Sequence[int]) -> Table:
-    rows = [
-        [f"{answer['sample']:,}", answer["true"], answer["predicted"], f"{100 * answer['probability']:.1f}%"]
-        for answer in _answers(found, worst)
-    ]
-    return Table(["sample", "true class", "taken for", "with probability"], rows, frozenset({0, 3}))
+    answers = list(_answers(found, worst))
+    columns = {
+        "sample": [f"{answer['sample']:,}" for answer in answers],
+        "true class": [answer["true"] for answer in answers],
+        "taken for": [answer["predicted"] for answer in answers],
+        "with probability": [f"{100 * answer['probability']:.1f}%" for answer in answers],
+    }
+    if found.files is not None:
+        columns["file"] = [shown(Path(answer["file"])) for answer in answers]
+    return Table.of_columns(columns, left={"true class", "taken for", "file"})
 
 
 def _answers(found: "Retest", samples: Sequence[int]) -> Iterator[dict[str, Any]]:
@@ -229,6 +234,7 @@ def _answers(found: "Retest", samples: Sequence[int]) -> Iterator[dict[str, Any]
             "true": found.classes[target[sample]],
             "predicted": found.classes[predicted[sample]],
             "probability": probability[sample],
+            **({} if found.files is None else {"file": found.files[sample]}),
         }
 
 
@@ -267,8 +273,9 @@ def _write(folder: Path, run: Run, found: "Retest") -> list[str]:
         if not isinstance(plot, Missing):
             written += [path.name for path in plotting.save(plot.figure, folder / plot.name)]
     text = io.StringIO()
-    table = csv.DictWriter(text, ["sample", "true", "predicted", "probability"], lineterminator="\n")
+    answers = list(_answers(found, range(len(found.target))))
+    table = csv.DictWriter(text, list(answers[0]), lineterminator="\n")
     table.writeheader()
-    table.writerows(_answers(found, range(len(found.target))))
+    table.writerows(answers)
     write_atomically(folder / "answers.csv", text.getvalue().encode(errors="backslashreplace"))
     return [*written, "answers.csv"]

@@ -72,6 +72,10 @@ class ImageFolder:
         listing = self._listing
         return DataInfo(self._shape, listing.classes, len(listing.train), len(listing.test), is_mapped=True)
 
+    def test_files(self) -> list[str]:
+        """See `source.FileSource`."""
+        return [file.path for file in self._listing.test]
+
     def load(self) -> tuple[Split, Split]:
         """Both splits, memory-mapped, sorted by class and path."""
         listing = self._listing

@@ -117,3 +117,12 @@ class WritingSource(Source, Protocol):
         Called before `load` for a run that is gone on with, whose config is a file from anywhere.
         """
         ...
+
+
+@runtime_checkable
+class FileSource(Source, Protocol):
+    """A source of picture files."""
+
+    def test_files(self) -> list[str]:
+        """The path of each test picture, in the order of the test samples."""
+        ...

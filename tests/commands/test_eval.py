@@ -9,6 +9,7 @@ import shutil
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 from torch.nn import functional as F
 
 import deepexp
@@ -141,6 +142,26 @@ def test_pictures_and_answers_are_written_once(trained, tmp_path, capsys):
     assert state_of(folder) == before
 
 
+def test_mistakes_on_picture_files_have_the_files(run, tmp_path, capsys, monkeypatch):
+    """Nothing is written beside them, either: the config could be a stranger's."""
+    generator = torch.Generator().manual_seed(0)
+    for index in range(40):
+        file = tmp_path / "data" / "ab"[index % 2] / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        pixels = torch.randint(0, 256, (8, 8, 3), generator=generator, dtype=torch.uint8)
+        Image.fromarray(pixels.numpy()).save(file)
+    words = ["data=image_folder", f"data.root={tmp_path / 'data'}", "model=resnet", "model.depth=8", "epochs=1"]
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "own"))
+    result = run([*words, "data.test_fraction=0.5", "batch_size=10"])
+    shutil.rmtree(tmp_path / ".deepexp-cache")
+    answer = found(capsys, f"run={result.directory}", f"to={tmp_path / 'to'}")
+    assert not (tmp_path / ".deepexp-cache").exists()
+    assert answer["test_errors"] == result.test_errors > 0
+    for one in answer["mistakes"]:
+        assert one["file"].startswith(str(tmp_path / "data" / one["true"]))
+    assert (tmp_path / "to" / "answers.csv").read_text().startswith("sample,true,predicted,probability,file\n0,a,")
+
+
 def test_many_classes_get_a_row_where_the_errors_are():
     """Of 40 classes with 10 samples each, class i has i // 4 errors, and one has no samples."""
     cells = np.diag(np.full(41, 10))
@@ -156,7 +177,9 @@ def test_many_classes_get_a_row_where_the_errors_are():
 
 def test_a_narrow_terminal_has_the_errors(trained, monkeypatch):
     target = torch.tensor([0, 1, 1])
-    answers = Retest(torch.zeros(3, 1, 2, 2), target, torch.eye(2)[[0, 1, 0]], ("a" * 20, "b" * 20), 0.5, None, "fp32")
+    answers = Retest(
+        torch.zeros(3, 1, 2, 2), target, torch.eye(2)[[0, 1, 0]], ("a" * 20, "b" * 20), None, 0.5, None, "fp32"
+    )
     monkeypatch.setattr(module, "_what", lambda *_: [])
     monkeypatch.setattr(module, "_compared", lambda *_: None)
     for columns in (40, 80):

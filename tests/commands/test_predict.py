@@ -74,16 +74,12 @@ def test_colour_pictures_from_folders(run, tmp_path, capsys):
     model = ["model=resnet", "model.depth=8", "epochs=1", "batch_size=6"]
     result = run([*words, *model, f"data.cache={tmp_path / 'cache'}"])
     found = retest(result.directory)
-    for image, shares in zip(found.images, found.probabilities, strict=True):
-        same = [
-            path
-            for path in sorted((tmp_path / "data").rglob("*.png"))
-            if np.array_equal(
-                np.asarray(Image.open(path).resize((20, 24), Image.Resampling.BILINEAR)), image.permute(1, 2, 0).numpy()
-            )
-        ]
-        _, probabilities = answers(capsys, f"run={result.directory}", f"input={same[0]}")
-        torch.testing.assert_close(probabilities[0], shares, rtol=1e-5, atol=1e-6)
+    _, probabilities = answers(capsys, f"run={result.directory}", *found.files)
+    torch.testing.assert_close(probabilities, found.probabilities, rtol=0, atol=0)
+    for file, image in zip(found.files, found.images, strict=True):
+        with Image.open(file) as picture:
+            resized = np.asarray(picture.resize((20, 24), Image.Resampling.BILINEAR))
+        assert np.array_equal(resized, image.permute(1, 2, 0).numpy())
 
 
 def test_an_older_checkpoint_takes_it_from_the_data(directory, digits, capsys):

@@ -32,7 +32,7 @@ def test_a_retest_gives_the_predictions_of_the_run(directory):
 def test_the_surest_of_the_wrong_come_first():
     probabilities = torch.tensor([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
     images, target = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([1, 1, 1, 0])
-    found = Retest(images, target, probabilities, ("a", "b"), loss=0.0, saved=None, precision="fp32")
+    found = Retest(images, target, probabilities, ("a", "b"), None, loss=0.0, saved=None, precision="fp32")
     assert mistakes.worst_mistakes(found) == [1, 3, 0]
 
 
