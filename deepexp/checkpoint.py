@@ -84,7 +84,7 @@ def load_latest(directory: Path) -> tuple[Path, dict[str, Any]]:
         except InputError:
             other = f"{PREVIOUS} is no better" if previous.exists() else "there is no other"
             raise InputError(f"{error}, and {other}; start a new run with the config in its .hydra folder") from None
-        log.warning("%s; going on from %s", error, previous.name)
+        log.warning("%s; taking %s", error, previous.name)
         return previous, content
 
 

@@ -7,6 +7,7 @@ is not decided here.
 import hashlib
 import io
 import re
+import warnings
 import xml.etree.ElementTree as ElementTree
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -152,7 +153,8 @@ def _drawn(figure: "Figure", suffix: str, letters: str = "path") -> bytes:
     """The content of the figure's file, without a date or a version in it."""
     unsaid = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
     buffer = io.BytesIO()
-    with _style({"svg.fonttype": letters, "svg.hashsalt": "deepexp"}):
+    with _style({"svg.fonttype": letters, "svg.hashsalt": "deepexp"}), warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # a box stands for it, for all to see
         _lay_out(figure)
         figure.savefig(buffer, format=suffix, dpi=PIXELS_PER_INCH, metadata=unsaid.get(suffix, {}))
     return buffer.getvalue()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepexp.data import resize
 from deepexp.data.dataset import Pictures
-from deepexp.data.decode import channels_and_size, decode_many, show
+from deepexp.data.decode import decode_many, header, show
 from deepexp.data.resident import ResidentLoader
 from deepexp.data.source import Shape, Split
 from deepexp.errors import InputError
@@ -57,11 +57,12 @@ def predict(
     images = _decoded(files, pictures.shape)
     if invert:
         images = 255 - images
-    elif _is_other_way_round(images, pictures):
+    elif turned := _other_way_round(images, pictures):
         log.warning(
-            "these pictures are bright (mean grey level %.0f), and those of the training dark (%.0f): "
-            "if they are dark on bright, invert=true turns them round",
-            images.double().mean(),
+            "%s bright (mean grey level above %d), and those of the training dark (%.0f): if that is dark on bright, "
+            "invert=true turns all of them round",
+            _of_all(turned, files),
+            _BRIGHT,
             pictures.mean.mean(),
         )
     split = resize.fit(Split.of(images, torch.zeros(len(images), dtype=torch.int64)), saved.shape)
@@ -90,25 +91,40 @@ def _pictures_of(run: RunDirectory) -> Pictures:
 def _decoded(files: Sequence[str], shape: Shape) -> Tensor:
     """(files, channels, height, width) uint8; a line in one `InputError` for each file that is no picture."""
     channels, height, width = shape
-    pixels, broken, lost_colour = decode_many(list(files), shape)
+    array = np.empty((len(files), height, width, channels), np.uint8)
+    broken: list[tuple[str, str]] = []
+    lost_colour = 0
+    for start in range(0, len(files), _BATCH_SIZE):
+        batch = list(files[start : start + _BATCH_SIZE])
+        pixels, of_batch, without_colour = decode_many(batch, shape)
+        array[start : start + len(batch)] = np.frombuffer(pixels, np.uint8).reshape(-1, height, width, channels)
+        broken += of_batch
+        lost_colour += without_colour
     if broken:
         lines = [f"{show(path)}: {reason}" for path, reason in broken[:_MOST_NAMED]]
         more = len(broken) - len(lines)
         raise InputError("\n".join([*lines, f"and {more:,} more that cannot be read"] if more else lines))
-    resized = sum(channels_and_size(path)[1:] != (height, width) for path in files)
-    if resized:
+    _tell_of_changes(files, height, width, lost_colour)
+    return torch.from_numpy(array).permute(0, 3, 1, 2)
+
+
+def _tell_of_changes(files: Sequence[str], height: int, width: int, lost_colour: int) -> None:
+    headers = [header(path) for path in files]
+    if resized := sum(size != [height, width] for _, *size, _ in headers):
         log.warning("%s resized to %d×%d pixels, as the training's are", _of_all(resized, files), height, width)
     if lost_colour:
         log.warning("%s read as grey, as the training's are", _of_all(lost_colour, files))
-    array = np.frombuffer(pixels, np.uint8).reshape(len(files), height, width, channels).copy()
-    return torch.from_numpy(array).permute(0, 3, 1, 2)
+    if transparent := sum(is_transparent for *_, is_transparent in headers):
+        log.warning("%s may be transparent in places, which is left out", _of_all(transparent, files))
 
 
 def _of_all(number: int, files: Sequence[str]) -> str:
     return f"{number:,} of {counted(len(files), 'picture')}"
 
 
-def _is_other_way_round(images: Tensor, pictures: Pictures) -> bool:
-    """Whether pictures look like dark on bright, where a model of grey ones was trained on bright on dark."""
+def _other_way_round(images: Tensor, pictures: Pictures) -> int:
+    """How many look like dark on bright, where a model of grey pictures was trained on bright on dark."""
     is_grey = pictures.shape[0] == 1 and bool((pictures.mean > 0).all())  # with normalise=none the mean is not known
-    return is_grey and bool(pictures.mean.mean() < _DARK) and bool(images.double().mean() > _BRIGHT)
+    if not is_grey or pictures.mean.mean() > _DARK:
+        return 0
+    return int((images.flatten(1).float().mean(1) > _BRIGHT).sum())

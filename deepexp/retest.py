@@ -1,8 +1,10 @@
 """A run's model tested again, to know what its files do not hold: how sure it was of each test sample.
 
-Nothing is downloaded, trained or written. What is done with the answers is elsewhere.
+Nothing is downloaded or trained, and nothing written but decoded pictures, to the user's own cache. What is done with
+the answers is elsewhere.
 """
 
+import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,7 +12,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deepexp import build
+from deepexp import build, targets
 from deepexp.data.dataset import Dataset
 from deepexp.data.loader import Loader
 from deepexp.data.resident import ResidentLoader
@@ -105,7 +107,7 @@ def data_of(run: RunDirectory) -> tuple[Source, Dataset]:
     The config may be a stranger's: nothing is written to where it points.
     """
     config = saved_config(run)
-    if "download" in config.data.component.arguments:
+    if "download" in inspect.signature(targets.of("data", config.data.component)).parameters:
         config.data.component.arguments["download"] = False  # a run from elsewhere must not make us fetch anything
     source = build.source(config)
     if isinstance(source, WritingSource):

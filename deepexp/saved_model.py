@@ -63,22 +63,24 @@ def load(directory: Path, which: Which = "last") -> SavedModel:
     run = RunDirectory.open(directory)
     config = saved_config(run)
     path, content = _content(run, which)
-    channels, height, width = content["shape"]
-    model = build.model(config, (channels, height, width), content["classes"], "cpu", load_pretrained=False)
     try:
+        channels, height, width = map(int, content["shape"])
+        classes = int(content["classes"])
+        model = build.model(config, (channels, height, width), classes, "cpu", load_pretrained=False)
         model.load_state_dict(content["model"])
         if content["ema"] is not None:
             fill(model, content["ema"]["averages"])
         progress = Progress(**content["progress"])
-        pictures = Pictures.of(content["pictures"]) if "pictures" in content else None
-    except (AttributeError, KeyError, RuntimeError, TypeError) as error:
+        step, epoch = int(progress.step), int(progress.present_epoch)
+        pictures = Pictures.of(content["pictures"], channels, classes) if "pictures" in content else None
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: does not fit the model of {directory} ({str(error).splitlines()[0]})") from None
     model = model.to(memory_format=torch.channels_last).eval()
     return SavedModel(
         model=model,
         path=path,
-        step=progress.step,
-        epoch=progress.present_epoch,
+        step=step,
+        epoch=epoch,
         is_averaged=content["ema"] is not None,
         shape=(channels, height, width),
         pictures=pictures,
@@ -86,6 +88,10 @@ def load(directory: Path, which: Which = "last") -> SavedModel:
 
 
 def _content(run: RunDirectory, which: Which) -> tuple[Path, dict[str, Any]]:
+    if not any((run.checkpoints / name).exists() for name in (checkpoint.LAST, checkpoint.PREVIOUS)):
+        if run.is_alive():
+            raise InputError(f"{run.path}: is running, and has saved no checkpoint yet")
+        raise InputError(f"{run.path}: has no checkpoint; none was saved, or they were removed")
     if which == "last":
         return checkpoint.load_latest(run.checkpoints)
     path = run.checkpoints / checkpoint.BEST

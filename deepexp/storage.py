@@ -41,6 +41,18 @@ def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str | No
         raise RunFailed(text) from error
 
 
+@contextlib.contextmanager
+def named_by(option: str, folder: Path) -> Iterator[None]:
+    """Tell of trouble with any file that is written meanwhile as of trouble with `folder`, which `option` names."""
+    with storage_errors(folder, option=option):
+        try:
+            yield
+        except RunFailed as error:
+            if isinstance(error.__cause__, OSError):
+                raise error.__cause__ from None
+            raise
+
+
 def sync_directory(path: Path) -> None:
     """Make the names in a directory durable, which the fsync of a file in it does not do, where there is a way."""
     if os.name == "nt":  # a directory cannot be opened there, and NTFS journals names itself

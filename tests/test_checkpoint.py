@@ -55,7 +55,7 @@ def test_previous_is_used_when_last_is_damaged(tmp_path, caplog):
     path, loaded = checkpoint.load_latest(tmp_path)
     assert path == previous
     assert loaded["model"]["weight"][0, 0] == 1.0
-    assert "going on from previous.pt" in caplog.text
+    assert "taking previous.pt" in caplog.text
 
 
 @pytest.mark.parametrize(("previous", "told"), [(None, "there is no other"), (b"too", "previous.pt is no better")])

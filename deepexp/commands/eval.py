@@ -9,19 +9,21 @@ The model of a run, tested again: its test error, what it takes each class for, 
   checkpoint=last     last, or best: that of the best validation error (val_fraction)
   device=auto         auto: CUDA, else MPS, else the CPU; or one of them
   mistakes=10         how many of the worst mistakes are listed, those of which the model is surest
-  to=null             folder for confusion and mistakes (.png, .svg) and answers.csv; nothing there is replaced
-  json=false          print JSON instead of tables
+  to=null             new folder for confusion and mistakes (.png, .svg) and answers.csv
+  json=false          print JSON instead of tables, with all mistakes
 
 The data have to be here, the same as those of the run; nothing is downloaded, and nothing of the run is changed.
 Averaged weights are taken where the run has averaged them (ema), and its precision where the device has it. The rate
 has a 95% interval (Wilson).
 """
 
+import contextlib
 import csv
 import io
 import json
 import os
 import sys
+import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,10 +36,11 @@ from deepexp.errors import InputError
 from deepexp.paths import shown
 from deepexp.report.plots import confusion, mistakes
 from deepexp.report.plots.plot import Missing
-from deepexp.report.runs import Run, read, run_directories
+from deepexp.report.runs import Run, one_directory, read
 from deepexp.report.statistics import wilson_interval
+from deepexp.rundir import plain
 from deepexp.schema import key
-from deepexp.storage import write_atomically
+from deepexp.storage import named_by, write_atomically
 from deepexp.suggest import did_you_mean
 from deepexp.terminal import Stream
 from deepexp.text_table import Table
@@ -46,7 +49,6 @@ from deepexp.units import counted, percent
 if TYPE_CHECKING:
     from deepexp.retest import Retest
 
-_FILES = ("confusion.png", "confusion.svg", "mistakes.png", "mistakes.svg", "answers.csv")
 _TAKEN = "most often taken for"
 _MOST_TAKEN = 3  # classes that are named as what a class is taken for
 _MOST_CLASSES = 30  # that have a row in the terminal
@@ -67,9 +69,18 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Test, print, and write what is asked for."""
     chosen, _ = options.parse(argv, Options, _no_option)
-    run = _read(run_directory(chosen.run, "eval"))
-    to = None if chosen.to is None else _free_folder(Path(os.path.expanduser(chosen.to)))
+    if not chosen.run:
+        raise InputError("run: of which run? Give its directory: deepexp eval run=outputs/…")
+    run = _read(one_directory(Path(os.path.expanduser(chosen.run))))
+    if chosen.to is None:
+        _test(chosen, run, None)
+        return 0
+    with _new_folder(chosen.to, run.path) as folder:
+        _test(chosen, run, folder)
+    return 0
 
+
+def _test(chosen: Options, run: Run, to: Path | None) -> None:
     from deepexp import runtime
     from deepexp.retest import retest
 
@@ -81,15 +92,15 @@ def main(argv: Sequence[str]) -> int:
     worst = mistakes.worst_mistakes(found)
     out = Stream(sys.stdout, is_everything=True)
     if chosen.json:
-        print(json.dumps(_as_json(run, found, worst, where), indent=2, ensure_ascii=False))
+        print(json.dumps(plain(_as_json(run, found, worst, where)), indent=2, ensure_ascii=False, allow_nan=False))
     else:
         lines = _lines(run, found, worst[: chosen.mistakes], where, out.width if out.is_terminal else None)
         out.write("".join(f"{line}\n" for line in lines))
     if to is not None:
-        written = _write(to, run, found)
+        with named_by("to", to):
+            written = _write(to, run, found)
         message = f"written: {', '.join(written)} in {shown(to.absolute())}"
         print(message, file=sys.stderr) if chosen.json else out.write(f"\n{message}\n")
-    return 0
 
 
 def _no_option(word: str) -> str:
@@ -100,19 +111,6 @@ def _no_option(word: str) -> str:
     return f"{name}: there is no such key{did_you_mean(name, names)}; one of {', '.join(names)}"
 
 
-def run_directory(word: str | None, command: str) -> Path:
-    """The run directory that is meant; `InputError` if there is none of that name."""
-    if not word:
-        raise InputError(f"run: of which run? Give its directory: deepexp {command} run=outputs/…")
-    path = Path(os.path.expanduser(word))
-    first = next(run_directories(path), None)
-    if first is not None and first != path:
-        raise InputError(f"run: {path} is no run; the first one below it is run={first}")
-    if first is None:
-        read([path])  # says why it is none
-    return path
-
-
 def _read(path: Path) -> Run:
     """What the files of the run say; `InputError` if they are damaged."""
     reading = read([path])
@@ -121,14 +119,27 @@ def _read(path: Path) -> Run:
     return reading.runs[0]
 
 
-def _free_folder(folder: Path) -> Path:
-    """The folder, if nothing of ours would be replaced in it."""
-    if folder.exists() and not folder.is_dir():
-        raise InputError(f"to: {folder} is a file; give a folder")
-    for name in _FILES:
-        if (folder / name).exists():
-            raise InputError(f"to: {folder / name} is there already, and is not replaced; give another folder")
-    return folder
+@contextlib.contextmanager
+def _new_folder(word: str, run: Path) -> Iterator[Path]:
+    """A folder with nothing in it, made before the work is done; what was begun in it is removed if that fails."""
+    folder = Path(os.path.expanduser(word))
+    if not word or folder.resolve().is_relative_to(run.resolve()):
+        raise InputError(f"to: {word or 'nothing'} is not allowed; a folder outside the run, which is not changed")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        with tempfile.TemporaryFile(dir=folder):
+            pass
+        if any(folder.iterdir()):
+            raise InputError(f"to: {folder} is there and is not empty; give a new folder, since nothing is replaced")
+    except OSError as error:
+        raise InputError(f"to: cannot write into {folder}: {error.strerror or error}; give another folder") from None
+    try:
+        yield folder
+    except BaseException:
+        for path in folder.iterdir():
+            path.unlink()
+        folder.rmdir()
+        raise
 
 
 def _lines(run: Run, found: "Retest", worst: Sequence[int], where: str, columns: int | None) -> Iterator[str]:
@@ -159,7 +170,10 @@ def _lines(run: Run, found: "Retest", worst: Sequence[int], where: str, columns:
     if worst:
         yield ""
         yield "the worst mistakes, those of which the model is surest"
-        yield from _mistakes(found, worst).lines()
+        listed = _mistakes(found, worst)
+        if columns is not None:
+            listed, _ = listed.fitted(columns, ["with probability", "true class"])
+        yield from listed.lines()
 
 
 def _what(run: Run, found: "Retest", where: str) -> Iterator[str]:
@@ -174,13 +188,18 @@ def _what(run: Run, found: "Retest", where: str) -> Iterator[str]:
 
 def _compared(run: Run, found: "Retest") -> str | None:
     """How that agrees with the run's own test; None where it was of other weights, or is not there."""
-    own = run.predictions() if run.summary is not None and run.summary["steps"] == found.saved.step else None
+    if run.summary is None or run.summary["steps"] != found.saved.step:
+        return None
+    try:
+        own = run.predictions()
+    except InputError as error:
+        return f"it cannot be compared with the run's own test: {error}"
     if own is None or len(own[0]) != len(found.target):
         return None
     differ = int((own[0].astype(np.int64) != found.predicted.numpy()).sum())
     if differ == 0:
         return "the run's own test gave every sample the same class"
-    return f"the run's own test gave {counted(differ, 'sample')} another class, on {run.summary['device']}"  # type: ignore[index]
+    return f"the run's own test gave {counted(differ, 'sample')} another class, on {run.summary['device']}"
 
 
 def _cells(found: "Retest") -> np.ndarray:
@@ -200,7 +219,10 @@ def _by_class(cells: np.ndarray, classes: Sequence[str]) -> Table:
         taken = ", ".join(f"{classes[other]} ({errors[index, other]:,})" for other in order if errors[index, other])
         wrong = int(errors[index].sum())
         rows.append([classes[index], f"{samples[index]:,}", f"{wrong:,}", percent(wrong / samples[index]), taken])
-    rest = "" if shown is tested else f"and {len(tested) - len(shown):,} classes with lower error rates"
+    rest = ""
+    if shown is not tested:
+        most = percent(errors[shown[-1]].sum() / samples[shown[-1]])
+        rest = f"and {len(tested) - len(shown):,} more classes, with error rates of at most {most}"
     return Table(["class", "samples", "errors", "error rate", _TAKEN], rows, frozenset({1, 2, 3}), rest)
 
 
@@ -264,7 +286,6 @@ def _write(folder: Path, run: Run, found: "Retest") -> list[str]:
     """Write the pictures and the answers; the names of the files."""
     from deepexp import plotting
 
-    folder.mkdir(parents=True, exist_ok=True)
     written = []
     for plot in (
         confusion.draw_matrix(_cells(found), run.name, "confusion", found.classes),

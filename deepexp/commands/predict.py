@@ -26,8 +26,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deepexp import options
-from deepexp.commands.eval import run_directory
 from deepexp.errors import InputError
+from deepexp.report.runs import one_directory
+from deepexp.rundir import plain
 from deepexp.schema import key
 from deepexp.suggest import did_you_mean
 from deepexp.terminal import Stream
@@ -53,8 +54,10 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Decode the pictures, ask the model, and print what it says."""
     chosen, words = options.parse(argv, Options)
-    files = _files([*([chosen.input] if chosen.input else []), *words])
-    run = run_directory(chosen.run, "predict")
+    files = _files([*([] if chosen.input is None else [chosen.input]), *words])
+    if not chosen.run:
+        raise InputError("run: of which run? Give its directory: deepexp predict run=outputs/…")
+    run = one_directory(Path(os.path.expanduser(chosen.run)))
 
     from deepexp import runtime
     from deepexp.prediction import predict
@@ -66,7 +69,7 @@ def main(argv: Sequence[str]) -> int:
     with runtime.session(device, threads="auto", deterministic=False, tf32=tf32):
         found = predict(run, files, which=chosen.checkpoint, device=device, invert=chosen.invert)
     if chosen.json:
-        print(json.dumps(_as_json(found), indent=2, ensure_ascii=False))
+        print(json.dumps(plain(_as_json(found)), indent=2, ensure_ascii=False, allow_nan=False))
         return 0
     out = Stream(sys.stdout, is_everything=True)
     table = _table(found, chosen.top)
@@ -84,17 +87,21 @@ def _files(words: Sequence[str]) -> list[str]:
         raise InputError("predict: of which pictures? Give files or folders: deepexp predict run=outputs/… seven.png")
     files: list[str] = []
     for word in words:
-        path = Path(os.path.expanduser(word))
+        path = os.path.expanduser(word)
         name, equals, _ = word.partition("=")
-        if path.is_dir():
-            files += pictures_below(path)
-        elif path.exists():
-            files.append(str(path))
+        if os.path.isdir(path):
+            files += pictures_below(Path(path))
+        elif os.path.isfile(path):
+            files.append(path)
+        elif os.path.exists(path):
+            raise InputError(f"{word}: is not a file; a picture, or a folder of pictures")
         elif equals and "/" not in word:
             names = list(Options.__dataclass_fields__)
             raise InputError(f"{name}: there is no such key{did_you_mean(name, names)}; one of {', '.join(names)}")
         else:
-            raise InputError(f"{word}: there is nothing of that name; a picture, or a folder of pictures")
+            raise InputError(
+                f"{word or 'an empty word'}: there is nothing of that name; a picture, or a folder of pictures"
+            )
     return files
 
 
@@ -124,7 +131,9 @@ def _as_json(found: "Predictions") -> list[dict[str, object]]:
             "picture": file,
             "class": found.classes[index],
             "probability": shares[index],
-            "probabilities": dict(zip(found.classes, shares, strict=True)),
+            "probabilities": [
+                {"class": name, "probability": share} for name, share in zip(found.classes, shares, strict=True)
+            ],
         }
         for file, index, shares in zip(found.files, best, found.probabilities.tolist(), strict=True)
     ]

@@ -63,10 +63,19 @@ class Pictures:
         return {"shape": list(self.shape), "mean": self.mean, "std": self.std, "classes": list(map(str, self.classes))}
 
     @classmethod
-    def of(cls, state: dict[str, Any]) -> "Pictures":
-        """From what `state_dict` gave."""
-        channels, height, width = state["shape"]
-        return cls((channels, height, width), state["mean"], state["std"], tuple(state["classes"]))
+    def of(cls, state: dict[str, Any], channels: int, classes: int) -> "Pictures":
+        """From what `state_dict` gave, for a model of so many channels and classes; `ValueError` if it is not that."""
+        shape, mean, std, names = (state[name] for name in ("shape", "mean", "std", "classes"))
+        if not (len(shape) == 3 and all(type(size) is int and size > 0 for size in shape) and shape[0] in (1, 3)):
+            raise ValueError(f"pictures of shape {shape}")
+        for values in (mean, std):
+            if not (isinstance(values, Tensor) and values.dtype == torch.float32 and values.shape == (channels,)):
+                raise ValueError("mean and deviation must be a number each for every channel")
+        if not (mean.isfinite().all() and std.isfinite().all() and (std > 0).all()):
+            raise ValueError("mean and deviation must be finite, and no deviation zero")
+        if len(names) != classes or not all(isinstance(name, str) for name in names):
+            raise ValueError(f"there must be a name for each of {classes} classes")
+        return cls((shape[0], shape[1], shape[2]), mean, std, tuple(names))
 
 
 def training_samples(info: DataInfo, subset: int | None, replicate: int, val_fraction: float) -> int:

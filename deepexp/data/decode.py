@@ -31,12 +31,18 @@ def channels_and_size(path: str) -> tuple[int, int, int]:
 
     `InputError` if there is no header that can be read.
     """
+    channels, height, width, _ = header(path)
+    return channels, height, width
+
+
+def header(path: str) -> tuple[int, int, int, bool]:
+    """The same, and whether the picture may have transparent places, of which `decode` knows nothing."""
     try:
         with _open(path) as image:
             width, height = image.size
             if image.getexif().get(_ORIENTATION, 1) >= 5:
                 width, height = height, width
-            return (1 if image.mode in _GRAY else 3), height, width
+            return (1 if image.mode in _GRAY else 3), height, width, image.has_transparency_data
     except Exception as error:  # Pillow looks through a whole PNG for its EXIF, and may find it broken
         raise InputError(f"{show(path)}: {error or type(error).__name__}") from error
 

@@ -12,10 +12,10 @@ from collections.abc import Callable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
 
-from deepexp.errors import InputError, RunFailed
+from deepexp.errors import InputError
 from deepexp.paths import shown
 from deepexp.rundir import FORMAT
-from deepexp.storage import storage_errors
+from deepexp.storage import named_by
 
 NAME = "report"
 _OURS = "report.json"
@@ -58,13 +58,8 @@ def _filled(directory: Path, paths: Sequence[Path], fill: Callable[[Path], objec
     _check_free(directory, _ALWAYS)
     staging = Path(tempfile.mkdtemp(prefix=".report-", dir=directory))
     try:
-        with storage_errors(directory, option="to"):
-            try:
-                fill(staging)
-            except RunFailed as error:
-                if isinstance(error.__cause__, OSError):  # its text is of a folder that the user never named
-                    raise error.__cause__ from None
-                raise
+        with named_by("to", directory):
+            fill(staging)
         return _put(staging, directory, paths)
     finally:
         shutil.rmtree(staging, ignore_errors=True)

@@ -126,6 +126,19 @@ def read(paths: Sequence[Path]) -> Reading:
     return Reading(sorted(runs, key=sweeps.position), sorted(damaged), sweeps.not_started(paths))
 
 
+def one_directory(path: Path) -> Path:
+    """The path, if it is that of a run directory; else `InputError`, which names the first run below it."""
+    try:
+        first = next(run_directories(path), None)
+        if first is None:
+            raise InputError(_why_none(path))
+    except OSError as error:
+        raise InputError(f"{path}: {error.strerror or error}") from None
+    if first != path:
+        raise InputError(f"{path}: is no run; the first one below it is {first}")
+    return path
+
+
 def run_directories(path: Path) -> Iterator[Path]:
     """The run directories at or below `path`, found without opening a file."""
     for folder, folders, files in os.walk(path):

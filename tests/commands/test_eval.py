@@ -1,6 +1,7 @@
 """`deepexp eval`: what it says of a run's model against what the run itself wrote down, and what it leaves alone."""
 
 import csv
+import errno
 import hashlib
 import json
 import re
@@ -13,11 +14,13 @@ from PIL import Image
 from torch.nn import functional as F
 
 import deepexp
+from deepexp import checkpoint
 from deepexp.commands import eval as module
 from deepexp.commands.eval import main
 from deepexp.data.digits import Digits
-from deepexp.errors import InputError
+from deepexp.errors import InputError, RunFailed
 from deepexp.retest import Retest
+from deepexp.rundir import RunDirectory
 
 WORDS = ["threads=1", "device=cpu", "epochs=3", "data.normalise=scalar", "val_fraction=0.1", "ema=0.9"]
 
@@ -137,7 +140,7 @@ def test_pictures_and_answers_are_written_once(trained, tmp_path, capsys):
         assert [int(row["true"]) for row in answers] == arrays["target"].tolist()
     capsys.readouterr()
     before = state_of(folder)
-    with pytest.raises(InputError, match="is there already, and is not replaced"):
+    with pytest.raises(InputError, match="is there and is not empty; give a new folder"):
         main([f"run={trained.directory}", "device=cpu", f"to={folder}"])
     assert state_of(folder) == before
 
@@ -170,7 +173,7 @@ def test_many_classes_get_a_row_where_the_errors_are():
         cells[index, (index + 1) % 40] += index // 4
     cells[40, 40] = 0
     table = module._by_class(cells, [f"c{index}" for index in range(41)])
-    assert len(table.rows) == 30 and table.caption == "and 10 classes with lower error rates"
+    assert len(table.rows) == 30 and table.caption == "and 10 more classes, with error rates of at most 20.00%"
     assert [row[0] for row in table.rows[:4]] == ["c36", "c37", "c38", "c39"]
     assert table.rows[0] == ["c36", "10", "9", "90.00%", "c37 (9)"]
 
@@ -208,12 +211,13 @@ def test_what_is_wrong_is_one_line(words, expected):
 
 
 def test_a_folder_above_a_run_and_a_device_that_is_not_there(trained):
-    with pytest.raises(InputError, match=f"is no run; the first one below it is run={trained.directory}"):
+    with pytest.raises(InputError, match=f"is no run; the first one below it is {trained.directory}"):
         main([f"run={trained.directory.parent}"])
     with pytest.raises(InputError, match="device: 'cuda:7'"):
         main([f"run={trained.directory}", "device=cuda:7"])
-    with pytest.raises(InputError, match="is a file"):
-        main([f"run={trained.directory}", f"to={trained.directory / 'run.log'}"])
+    for to in ("", str(trained.directory), str(trained.directory / "new")):
+        with pytest.raises(InputError, match="is not allowed; a folder outside the run"):
+            main([f"run={trained.directory}", f"to={to}"])
 
 
 def test_without_validation_there_is_no_best(directory):
@@ -246,3 +250,78 @@ def test_on_a_gpu_it_finds_what_the_run_found_there(run, capsys):
         assert abs(answer["test_errors"] - result.test_errors) <= 1 and answer["precision"] == precision
         assert main([f"run={result.directory}", "device=cpu", "mistakes=0"]) == 0
         assert ("(trained in" in capsys.readouterr().out) is (precision != "fp32")
+
+
+def test_a_folder_that_cannot_be_written_is_found_before_the_work(trained, tmp_path, monkeypatch):
+    (tmp_path / "file").write_text("")
+    monkeypatch.setattr("deepexp.retest.retest", None)
+    for to in (tmp_path / "file", tmp_path / "file" / "folder", tmp_path / ("x" * 300)):
+        with pytest.raises(InputError, match="to: cannot write into "):
+            main([f"run={trained.directory}", f"to={to}"])
+
+
+def test_what_was_begun_on_a_full_disk_is_removed(trained, tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(module, "write_atomically", full)
+    with pytest.raises(RunFailed, match="make room there, or choose another place with to=DIR"):
+        main([f"run={trained.directory}", f"to={tmp_path / 'to'}", "device=cpu"])
+    assert not (tmp_path / "to").exists()
+
+
+def test_a_run_without_a_checkpoint_says_so(directory):
+    shutil.rmtree(directory / "checkpoints")
+    with pytest.raises(InputError, match="has no checkpoint; none was saved, or they were removed"):
+        main([f"run={directory}", "device=cpu"])
+    run = RunDirectory(directory)
+    run.lock()
+    try:
+        with pytest.raises(InputError, match="is running, and has saved no checkpoint yet"):
+            main([f"run={directory}", "device=cpu"])
+    finally:
+        run.unlock()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        {"shape": None},
+        {"shape": [1, 28]},
+        {"classes": None},
+        {"progress": {"step": "x"}},
+        {"pictures": {}},
+        {"pictures": {"shape": [1, 8]}},
+        {"pictures": {"shape": [1, -8, 8]}},
+        {"pictures": {"mean": None}},
+        {"pictures": {"mean": torch.zeros(3)}},
+        {"pictures": {"std": torch.zeros(1)}},
+        {"pictures": {"classes": ["a"]}},
+    ],
+    ids=repr,
+)
+def test_a_checkpoint_that_is_not_of_this_run_is_refused_in_words(directory, change):
+    path = directory / "checkpoints" / "last.pt"
+    content = checkpoint.load(path)
+    (name, value), *_ = change.items()
+    content[name] = {**content[name], **value} if isinstance(value, dict) and value else value
+    checkpoint.save(path, content)
+    with pytest.raises(InputError, match=r"last\.pt: does not fit the model of "):
+        main([f"run={directory}", "device=cpu"])
+
+
+def test_answers_that_are_no_numbers_are_null(directory, capsys):
+    path = directory / "checkpoints" / "last.pt"
+    content = checkpoint.load(path)
+    content["ema"] = None
+    content["model"]["fc2.weight"].mul_(1e38)
+    checkpoint.save(path, content)
+    assert main([f"run={directory}", "device=cpu", "json=true"]) == 0
+    answer = json.loads(capsys.readouterr().out, parse_constant=pytest.fail)
+    assert answer["test_loss"] is None
+
+
+def test_predictions_that_are_damaged_keep_nothing_from_being_tested(directory, capsys):
+    (directory / "predictions.npz").write_bytes(b"PK")
+    assert main([f"run={directory}", "device=cpu"]) == 0
+    assert "it cannot be compared with the run's own test: " in capsys.readouterr().out

@@ -51,7 +51,7 @@ def directory(trained, tmp_path):
 def answers(capsys, *words):
     assert main([*words, "device=cpu", "json=true"]) == 0
     found = json.loads(capsys.readouterr().out)
-    return found, torch.tensor([list(one["probabilities"].values()) for one in found])
+    return found, torch.tensor([[share["probability"] for share in one["probabilities"]] for one in found])
 
 
 def test_they_are_those_of_the_test_and_need_no_data(trained, digits, capsys, monkeypatch):
@@ -62,7 +62,7 @@ def test_they_are_those_of_the_test_and_need_no_data(trained, digits, capsys, mo
     assert [one["picture"] for one in found] == [str(digits / f"{index:03}.png") for index in range(30)]
     for one, shares in zip(found, expected, strict=True):
         assert one["class"] == str(int(shares.argmax())) and one["probability"] == shares.max().item()
-        assert list(one["probabilities"]) == [str(index) for index in range(10)]
+        assert [share["class"] for share in one["probabilities"]] == [str(index) for index in range(10)]
 
 
 def test_colour_pictures_from_folders(run, tmp_path, capsys):
@@ -105,12 +105,43 @@ def test_pictures_that_have_to_be_changed_are_changed_aloud(trained, digits, tmp
     _, as_it_is = answers(capsys, *words)
     said = "\n".join(caplog.messages)
     assert "1 of 1 picture resized to 8×8 pixels" in said and "1 of 1 picture read as grey" in said
-    assert "invert=true turns them round" in said
+    assert "1 of 1 picture bright" in said and "invert=true turns all of them round" in said
     caplog.clear()
     _, turned = answers(capsys, *words, "invert=true")
     assert "invert" not in "\n".join(caplog.messages)
     _, expected = answers(capsys, f"run={trained.directory}", str(digits / "000.png"))
     assert (turned - expected).abs().max() < 0.02 < (as_it_is - expected).abs().max()
+
+
+def test_each_picture_is_looked_at(trained, digits, tmp_path, caplog):
+    """One is bright among dark ones, one is transparent but for its lines."""
+    folder = shutil.copytree(digits, tmp_path / "some")
+    with Image.open(digits / "000.png") as picture:
+        ImageOps.invert(picture).save(folder / "bright.png")
+        drawn = Image.new("LA", picture.size)
+        drawn.putalpha(picture)
+        drawn.save(folder / "drawn.png")
+    assert main([f"run={trained.directory}", str(folder), "device=cpu"]) == 0
+    said = "\n".join(caplog.messages)
+    assert "1 of 32 pictures bright" in said and "1 of 32 pictures may be transparent in places" in said
+    assert "resized" not in said and "grey," not in said
+
+
+def test_many_files_are_decoded_batch_by_batch(trained, digits, capsys, monkeypatch):
+    _, expected = answers(capsys, f"run={trained.directory}", str(digits))
+    monkeypatch.setattr(prediction, "_BATCH_SIZE", 7)
+    _, probabilities = answers(capsys, f"run={trained.directory}", str(digits))
+    torch.testing.assert_close(probabilities, expected)
+
+
+def test_classes_of_one_name_keep_their_probabilities(directory, digits, capsys):
+    path = directory / "checkpoints" / "last.pt"
+    content = checkpoint.load(path)
+    content["pictures"]["classes"] = ["x"] * 10
+    checkpoint.save(path, content)
+    found, probabilities = answers(capsys, f"run={directory}", str(digits / "000.png"))
+    assert probabilities.shape == (1, 10) and probabilities.sum().item() == pytest.approx(1)
+    assert found[0]["probability"] == probabilities.max().item()
 
 
 def test_the_table_has_the_most_probable_first(trained, digits, capsys):
@@ -160,6 +191,7 @@ def test_what_is_no_picture_is_named_and_nothing_is_printed(trained, digits, tmp
     [
         ([], "predict: of which pictures?"),
         (["run=x"], "predict: of which pictures?"),
+        (["run=x", ""], "an empty word: there is nothing of that name"),
         (["run=x", "nowhere.png"], "nowhere.png: there is nothing of that name"),
         (["run=x", "inptu=a.png"], "inptu: there is no such key (did you mean 'input'?)"),
         (["run=x", "top=0", "a.png"], "top: 0 is not allowed"),
