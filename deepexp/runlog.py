@@ -27,6 +27,15 @@ from deepexp.storage import AppendFile, check_length, write_atomically
 log = logging.getLogger(__name__)
 
 _FILTERS_SHOWN = 256
+_TRAINING = {"train/epoch_loss": "train_loss", "train/error_rate": "train_error_rate"}
+"""Curve of TensorBoard → figure of an epoch; `_EVALUATION` likewise."""
+_EVALUATION = {
+    "test/loss": "test_loss",
+    "test/error_rate": "test_error_rate",
+    "test/errors": "test_errors",
+    "val/loss": "val_loss",
+    "val/error_rate": "val_error_rate",
+}
 
 
 @dataclass(frozen=True)
@@ -125,23 +134,22 @@ class RunLog:
         In TensorBoard its figures stand above the epoch, not the update, so that runs with
         different batch sizes can be compared.
         """
+        self.trained(metrics)
+        self.evaluated(metrics)
+
+    def trained(self, metrics: EpochMetrics) -> None:
+        """What an epoch came to in training, for TensorBoard; the rest follows by `evaluated`."""
+        self._events.scalars(_known(metrics, _TRAINING), metrics.epoch)
+
+    def evaluated(self, metrics: EpochMetrics) -> None:
+        """The rest of what `epoch` writes, and the epoch's line on the console."""
         if metrics.test_loss is not None:
             line = json.dumps(plain({"format": FORMAT, **dataclasses.asdict(metrics)}))
             self._metrics.write(line.encode() + b"\n")
-        curves = {
-            "train/epoch_loss": metrics.train_loss,
-            "train/error_rate": metrics.train_error_rate,
-            "test/loss": metrics.test_loss,
-            "test/error_rate": metrics.test_error_rate,
-            "test/errors": metrics.test_errors,
-            "val/loss": metrics.val_loss,
-            "val/error_rate": metrics.val_error_rate,
-        }
-        known = {tag: value for tag, value in curves.items() if value is not None}
-        self._events.scalars(known, metrics.epoch)
+            self._events.scalars(_known(metrics, _EVALUATION), metrics.epoch)
         self._events.flush()
         self._console.epoch(metrics)
-        figures = ", ".join(f"{tag} {value:.6g}" for tag, value in known.items())
+        figures = ", ".join(f"{tag} {value:.6g}" for tag, value in _known(metrics, _TRAINING | _EVALUATION).items())
         log.info("epoch %d, step %d: %s", metrics.epoch, metrics.step, figures)
 
     def finish(
@@ -226,6 +234,12 @@ class RunLog:
             target=target.cpu().numpy().astype(small),
         )
         write_atomically(self._run.path / "predictions.npz", buffer.getvalue())
+
+
+def _known(metrics: EpochMetrics, figures: Mapping[str, str]) -> dict[str, float]:
+    """Curve → value, of those that there are."""
+    values = {tag: getattr(metrics, name) for tag, name in figures.items()}
+    return {tag: value for tag, value in values.items() if value is not None}
 
 
 class _LogFile(logging.Handler):

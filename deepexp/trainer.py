@@ -70,9 +70,8 @@ class Trainer:
         self._started = self._saved = time.perf_counter()
         if self.progress.step == 0:
             runtime.seed_generators(runtime.derive_seed(self.config.seed, "dropout"))
+        self._put_back_best()
         reason = None if self._is_at_end_of_epoch() else self._why_finished()
-        if reason is None:
-            self._put_back_best()
         while reason is None:
             self._train_epoch()
             if self._is_at_end_of_epoch():
@@ -188,28 +187,35 @@ class Trainer:
         progress = self.progress
         progress.epoch, progress.update = progress.epoch + 1, 0
         improved = False
-        if progress.epoch % self.config.evaluate_every == 0 or self._why_finished() is not None:
+        if self._is_evaluated_at(progress):
             try:
-                _, val = self._look()
+                _, val = self._look(self.log.epoch)
             except _Stopped:  # as if it had come before the epoch's end: the whole look is for whoever goes on
                 progress.epoch, progress.update = progress.epoch - 1, len(self.parts.updates)
                 self._interrupt()
             improved = val is not None and self._note_validation(val)
         else:
-            self.log.epoch(self._metrics(None, None, test_seconds=0.0))
+            is_last = self._why_finished() is not None  # `_final_look` then has the rest
+            (self.log.trained if is_last else self.log.epoch)(self._metrics(None, None, test_seconds=0.0))
         self._save(is_best=improved)
+
+    def _is_evaluated_at(self, progress: Progress) -> bool:
+        """Whether a run that goes on is evaluated there, too."""
+        return progress.update == 0 and progress.epoch % self.config.evaluate_every == 0
 
     def _final_look(self) -> tuple[Evaluation, Evaluation | None]:
         """Evaluate the weights that the run ends with; logged, unless they were when the epoch ended.
 
-        They have been saved, without what is learnt here: a longer run would not have looked within an epoch.
+        They have been saved, without what is learnt here: a longer run would not have looked now.
         """
         self._read()  # a run that was cut off after its last save has losses left to read
+        is_logged = self._is_evaluated_at(self.progress)
+        log_look = self.log.epoch if self.progress.update != 0 else self.log.evaluated
         try:
-            test, val = self._evaluate() if self.progress.update == 0 else self._look()
+            test, val = self._evaluate() if is_logged else self._look(log_look)
         except _Stopped:
             self._interrupt(save=False)
-        if self.progress.update != 0 and val is not None and self._note_validation(val):
+        if not is_logged and val is not None and self._note_validation(val):
             checkpoint.save(
                 self.checkpoints / checkpoint.BEST,
                 self._content(),
@@ -218,17 +224,17 @@ class Trainer:
         return test, val
 
     def _put_back_best(self) -> None:
-        """Before training goes on: let `best.pt` be what it was before the last look, if that was within an epoch."""
+        """Before a run goes on: let `best.pt` be what it was before its last look, if a longer run has none there."""
         if self.progress.step > 0 and (self.checkpoints / checkpoint.BEST).exists():
             found = Progress(**checkpoint.load(self.checkpoints / checkpoint.BEST)["progress"])
-            if found.update != 0:
+            if not self._is_evaluated_at(found) and found.best_epoch != self.progress.best_epoch:
                 checkpoint.put_back_best(self.checkpoints, aside=f"best.step{found.step}.pt")
 
-    def _look(self) -> tuple[Evaluation, Evaluation | None]:
+    def _look(self, log: Callable[[EpochMetrics], None]) -> tuple[Evaluation, Evaluation | None]:
         """Evaluate the present weights, and log that beside the training figures of the present or last epoch."""
         began = time.perf_counter()
         self._last = test, val = self._evaluate()
-        self.log.epoch(self._metrics(test, val, test_seconds=time.perf_counter() - began))
+        log(self._metrics(test, val, test_seconds=time.perf_counter() - began))
         return test, val
 
     def _note_validation(self, val: Evaluation) -> bool:

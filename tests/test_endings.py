@@ -14,9 +14,10 @@ import deepexp
 from deepexp import build, checkpoint, cli, evaluation, trainer
 from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.models.mnist_net import MnistNet
+from deepexp.runlog import RunLog
 from deepexp.trainer import Trainer
 
-from .same_run import assert_same_run
+from .same_run import assert_equal, assert_same_run, state
 from .test_exact_resume import stop_after
 
 SMALL = ["epochs=3", "data.subset=60", "data.resize=22", "batch_size=20", "log_every=2"]  # of three updates an epoch
@@ -203,11 +204,12 @@ def test_a_look_within_an_epoch_is_forgotten_by_a_run_that_is_trained_further(ru
     cut = run([*words, "max_steps=40"], folder="cut")
     folder = cut.directory / "checkpoints"
     assert cut.best_epoch == 3, "the look within the third epoch is to be the best"
-    seen = (folder / "best.pt").read_bytes()
-    assert checkpoint.load(folder / "best_earlier.pt")["progress"]["epoch"] == 2
+    seen = state(folder / "best.pt")
+    deepexp.train([f"resume={cut.directory}", "max_minutes=90"], quiet=True)  # which looks at it again
+    assert checkpoint.load(folder / "best_earlier.pt")["progress"]["step"] == 30
     deepexp.train([f"resume={cut.directory}", "max_steps=null"], quiet=True)
     assert_same_run(cut.directory, whole.directory)
-    assert (folder / "best.step40.pt").read_bytes() == seen
+    assert_equal(state(folder / "best.step40.pt"), seen)
     assert not (folder / "best_earlier.pt").exists()
 
 
@@ -216,6 +218,46 @@ def test_a_look_within_the_first_epoch_leaves_no_best_to_go_back_to(run):
     cut = run([*words, "max_steps=5"], folder="cut")
     deepexp.train([f"resume={cut.directory}", "max_steps=null"], quiet=True)
     assert_same_run(cut.directory, run(words, folder="whole").directory)
+
+
+SELDOM = [*SMALL, "val_fraction=0.2", "data.subset=100", "evaluate_every=2"]  # of five updates an epoch
+
+
+def test_a_look_at_the_end_between_two_evaluations_is_forgotten_by_a_run_that_is_trained_further(run):
+    """Its figures, its `best.pt` and what it meant to early_stop: the longer run has not looked there."""
+    words = [*SELDOM, "optim=adam", "early_stop=9"]
+    whole = run([*words, "epochs=5"], folder="whole")
+    cut = run([*words, "epochs=3"], folder="cut")
+    folder = cut.directory / "checkpoints"
+    assert cut.best_epoch == 3, "the look at the end is to be the best"
+    assert [row["epoch"] for row in cut.metrics] == [2, 3]
+    seen = (folder / "best.pt").read_bytes()
+    assert checkpoint.load(folder / "last.pt")["progress"]["val_epoch"] == 2
+    deepexp.train([f"resume={cut.directory}", "epochs=5"], quiet=True)
+    assert_same_run(cut.directory, whole.directory)
+    assert (folder / "best.step15.pt").read_bytes() == seen
+
+
+def test_a_look_at_the_end_is_made_again_by_a_run_that_was_killed_in_it(run, monkeypatch, tmp_path):
+    whole = run([*SELDOM, "optim=adam"], folder="whole")
+
+    def killed(*arguments, **options):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(RunLog, "finish", killed)
+        run([*SELDOM, "optim=adam"], folder="cut")
+    path = stopped_in("cut", tmp_path)
+    deepexp.train([f"resume={path}"], quiet=True)
+    assert_same_run(path, whole.directory)
+    earlier = [folder / "checkpoints" / "best_earlier.pt" for folder in (path, whole.directory)]
+    assert_equal(*map(state, earlier))
+
+
+def test_the_end_between_two_evaluations_has_one_line_on_the_console(tmp_path, capsys):
+    assert cli.main(["train", *SELDOM, "device=cpu", f"output_dir={tmp_path}"]) == 0
+    lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()[1:3] == "/3"]
+    assert [(line[0], "-" in line) for line in lines] == [("1/3", True), ("2/3", False), ("3/3", False)]
 
 
 def test_a_module_may_have_state_that_is_no_tensor(run, monkeypatch):
