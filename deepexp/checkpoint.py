@@ -88,13 +88,12 @@ def load_latest(directory: Path) -> tuple[Path, dict[str, Any]]:
         return previous, content
 
 
-def set_aside(directory: Path) -> None:
-    """Rename a `last.pt` that was found damaged, lest the next save keep it as `previous.pt` in place of a good one."""
-    last = directory / LAST
-    if last.exists():
-        with storage_errors(last, option=None):
-            last.replace(last.with_name(f"{LAST}.damaged"))
-            sync_directory(directory)
+def set_aside(path: Path) -> None:
+    """Rename a checkpoint that was found damaged, lest the next save keep it in place of a good one."""
+    if path.exists():
+        with storage_errors(path, option=None):
+            path.replace(path.with_name(f"{path.name}.damaged"))
+            sync_directory(path.parent)
 
 
 def put_back_best(directory: Path, *, aside: str) -> None:

@@ -114,6 +114,8 @@ def begin(run: RunDirectory, resumed: Resumed, *, anew: bool) -> None:
     run.set_status("running")
     if anew:
         _keep_old_metrics(run)
+        with storage_errors(run.checkpoints, option=None):
+            run.checkpoints.mkdir(exist_ok=True)
     if resumed.changed is not None:
         _keep_old_summary(run)
         write_atomically(run.path / ".hydra" / "config.yaml", f"# format: 1\n{resumed.changed}".encode())
@@ -145,7 +147,7 @@ def last_checkpoint(run: RunDirectory, resumed: Resumed) -> dict[str, Any] | Non
     path, content = checkpoint.load_latest(run.checkpoints)
     _refuse_if_past_the_end(path, content, resumed.config)
     if path.name != checkpoint.LAST:
-        checkpoint.set_aside(run.checkpoints)
+        checkpoint.set_aside(run.checkpoints / checkpoint.LAST)
     log.info("going on from %s", path)
     return content
 

@@ -6,6 +6,7 @@
 
 import contextlib
 import dataclasses
+import logging
 import math
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,8 @@ from deepexp.runlog import RunLog
 from deepexp.schema import TrainConfig
 from deepexp.step import OUT_OF_MEMORY, Update, is_out_of_memory
 from deepexp.updates import Bounds
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -225,10 +228,17 @@ class Trainer:
 
     def _put_back_best(self) -> None:
         """Before a run goes on: let `best.pt` be what it was before its last look, if a longer run has none there."""
-        if self.progress.step > 0 and (self.checkpoints / checkpoint.BEST).exists():
-            found = Progress(**checkpoint.load(self.checkpoints / checkpoint.BEST)["progress"])
-            if not self._is_evaluated_at(found) and found.best_epoch != self.progress.best_epoch:
-                checkpoint.put_back_best(self.checkpoints, aside=f"best.step{found.step}.pt")
+        best = self.checkpoints / checkpoint.BEST
+        if self.progress.step == 0 or not best.exists():
+            return
+        try:
+            found = Progress(**checkpoint.load(best)["progress"])
+        except InputError as error:
+            log.warning("%s; kept as %s.damaged, and there is none until an epoch is better", error, best.name)
+            checkpoint.set_aside(best)
+            return
+        if not self._is_evaluated_at(found) and found.best_epoch != self.progress.best_epoch:
+            checkpoint.put_back_best(self.checkpoints, aside=f"best.step{found.step}.pt")
 
     def _look(self, log: Callable[[EpochMetrics], None]) -> tuple[Evaluation, Evaluation | None]:
         """Evaluate the present weights, and log that beside the training figures of the present or last epoch."""

@@ -21,6 +21,8 @@ from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.step import Step
 from deepexp.trainer import Trainer
 
+from .same_run import assert_same_run
+
 SMALL = ["epochs=2", "data.subset=60", "data.resize=22", "batch_size=20"]
 
 
@@ -128,6 +130,18 @@ def test_a_damaged_checkpoint_is_never_kept_in_place_of_a_good_one(run, monkeypa
     assert resume(result, "epochs=3").epochs == 3
 
 
+def test_a_damaged_best_is_set_aside_and_the_run_goes_on(run, caplog):
+    """To the end of one that was never cut off; what only that file held, the run does without."""
+    words = [*SMALL, "val_fraction=0.2"]
+    result = run(words, folder="cut")
+    best = result.directory / "checkpoints" / "best.pt"
+    best.write_bytes(b"rubbish")
+    resume(result, "epochs=4")
+    assert "best.pt: is cut short" in caplog.text and "kept as best.pt.damaged" in caplog.text
+    assert best.with_name("best.pt.damaged").read_bytes() == b"rubbish"
+    assert_same_run(result.directory, run([*words, "epochs=4"], folder="whole").directory)
+
+
 def _fails(*_):
     raise RunFailed("no room")
 
@@ -146,6 +160,8 @@ def test_a_run_that_has_lost_its_checkpoints_keeps_what_it_had_measured(run, cap
     for attempt in (1, 2):
         for path in (*result.directory.glob("checkpoints/*"), result.directory / "summary.json"):
             path.unlink()
+        if attempt == 2:  # with their folder
+            (result.directory / "checkpoints").rmdir()
         status = result.directory / "status.json"
         status.write_text(status.read_text().replace('"done"', '"killed-by-signal"'))
         assert len(resume(result, f"epochs={3 - attempt}").metrics) == 3 - attempt

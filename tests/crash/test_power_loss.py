@@ -242,5 +242,5 @@ def test_no_best_is_lost_when_the_one_before_it_is_put_back(disk, monkeypatch, e
 def test_what_is_set_aside_stays_aside(disk, monkeypatch):
     with monkeypatch.context() as patch:
         watch_calls(patch, disk.note)
-        checkpoint.set_aside(disk.root)
+        checkpoint.set_aside(disk.root / checkpoint.LAST)
     assert left(disk, "last.pt", "last.pt.damaged") == {(None, b"last.pt")}
