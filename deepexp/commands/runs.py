@@ -72,6 +72,8 @@ def main(argv: Sequence[str]) -> int:
         runs = _in_order(runs, chosen.sort, names, now)
     for line in reading.damaged:
         print(f"damaged: {printable(line)}", file=sys.stderr)
+    for line in listing.near_misses(reading.runs, conditions):
+        print(printable(line), file=sys.stderr)
     if chosen.prune:
         return _prune(prune.plan(runs, limit, now), older_than, confirmed=chosen.confirm)
     if chosen.json:

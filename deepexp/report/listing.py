@@ -67,6 +67,20 @@ def chosen(runs: Sequence[Run], conditions: Sequence[Condition], options: Sequen
     return [run for run in runs if all(condition.holds(run) for condition in conditions)]
 
 
+def near_misses(runs: Sequence[Run], conditions: Sequence[Condition]) -> list[str]:
+    """A line for each word that no run has in that key, while one has a word much like it."""
+    lines = []
+    for condition in conditions:
+        found = {figure(run, condition.key) for run in runs if isinstance(figure(run, condition.key), str)}
+        if condition.sign in _ORDERINGS or condition.value in found:
+            continue
+        for word in condition.value.split(","):
+            meant = did_you_mean(word, sorted(map(str, found)))
+            if meant and not any(_equals(value, word) for value in found):
+                lines.append(f"{condition.key}: no run here has {word!r}{meant}")
+    return lines
+
+
 def in_order(
     runs: Sequence[Run], key: str, options: Sequence[str], special: Callable[[Run], object] | None = None
 ) -> list[Run]:

@@ -82,6 +82,23 @@ def test_what_is_not_understood(outputs, words, message):
         main(words)
 
 
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (["optim=adma"], "optim: no run here has 'adma' (did you mean 'adam'?)\n"),
+        (["optim=sgd,adma"], "optim: no run here has 'adma' (did you mean 'adam'?)\n"),
+        (["optim!=adma"], "optim: no run here has 'adma' (did you mean 'adam'?)\n"),
+        (["optim=a*"], ""),
+        (["optim=lbfgs"], ""),
+        (["status=cut-off"], ""),
+        (["optim.lr=0.2"], ""),
+    ],
+)
+def test_a_word_that_no_run_has_is_told_if_one_is_much_like_it(outputs, capsys, words, told):
+    assert main(words) == 0
+    assert capsys.readouterr().err == told
+
+
 def test_the_table_and_no_runs_at_all(outputs, capsys, tmp_path, monkeypatch):
     main([])
     shown = capsys.readouterr().out
