@@ -8,7 +8,7 @@ import datetime
 import itertools
 import logging
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -214,17 +214,13 @@ def _get(node: Any, name: str) -> Any:
 def _keep_old_summary(run: RunDirectory) -> None:
     """Rename `summary.json` to `summary.epoch<N>.json`, and `predictions.npz` likewise.
 
-    What the run came to twice within one epoch is told apart by the update: `summary.epoch<N>.step<M>.json`.
+    What the run came to twice within one epoch is told apart by the update: `summary.epoch<N>.step<M>.json`. One that
+    cannot be read, and so does not say when it was written, becomes `summary.damaged.json`.
     """
     summary, predictions = run.path / "summary.json", run.path / "predictions.npz"
     if not summary.exists():
         return
-    content = run.read_json("summary.json")
-    epochs, steps = content.get("epochs"), content.get("steps")
-    if not isinstance(epochs, int) or not isinstance(steps, int):  # they become part of a file's name
-        raise InputError(f"{summary} is damaged: epochs is {epochs!r}, steps is {steps!r}")
-    numbered = (f"epoch{epochs}.step{steps}.{number}" for number in itertools.count(2))
-    for when in itertools.chain([f"epoch{epochs}", f"epoch{epochs}.step{steps}"], numbered):
+    for when in _possible_names(run):
         kept, kept_predictions = run.path / f"summary.{when}.json", run.path / f"predictions.{when}.npz"
         if not kept.exists() and not kept_predictions.exists():
             break
@@ -233,6 +229,23 @@ def _keep_old_summary(run: RunDirectory) -> None:
             os.replace(predictions, kept_predictions)
         os.replace(summary, kept)
         sync_directory(run.path)
+
+
+def _possible_names(run: RunDirectory) -> Iterator[str]:
+    """What may stand in the names that the old summary and predictions are kept under, the best first."""
+    try:
+        content = run.read_json("summary.json")
+    except InputError as error:
+        log.warning("%s; it is kept, and the run goes on", error)
+        last = "damaged"
+    else:
+        epochs, steps = content.get("epochs"), content.get("steps")
+        if not isinstance(epochs, int) or not isinstance(steps, int):  # they become part of a file's name
+            raise InputError(f"{run.path / 'summary.json'} is damaged: epochs is {epochs!r}, steps is {steps!r}")
+        yield f"epoch{epochs}"
+        last = f"epoch{epochs}.step{steps}"
+    yield last
+    yield from (f"{last}.{number}" for number in itertools.count(2))
 
 
 def _keep_old_metrics(run: RunDirectory) -> None:

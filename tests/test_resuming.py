@@ -130,6 +130,15 @@ def test_a_damaged_checkpoint_is_never_kept_in_place_of_a_good_one(run, monkeypa
     assert resume(result, "epochs=3").epochs == 3
 
 
+@pytest.mark.parametrize("content", [b"", b'{"format": 1, "epo'])
+def test_a_damaged_summary_is_kept_and_the_run_goes_on(run, content):
+    result = run(SMALL)
+    (result.directory / "summary.json").write_bytes(content)
+    assert resume(result, "epochs=3").epochs == 3
+    assert (result.directory / "summary.damaged.json").read_bytes() == content
+    assert (result.directory / "predictions.damaged.npz").exists()
+
+
 def test_a_damaged_best_is_set_aside_and_the_run_goes_on(run, caplog):
     """To the end of one that was never cut off; what only that file held, the run does without."""
     words = [*SMALL, "val_fraction=0.2"]
