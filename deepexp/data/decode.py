@@ -10,6 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from deepexp.errors import InputError
+from deepexp.orphans import die_with_parent
 
 _SIXTEEN_BIT_GRAY = ("I;16", "I;16L", "I;16B", "I;16N")
 _GRAY = ("1", "L", "LA", "La", *_SIXTEEN_BIT_GRAY)
@@ -114,7 +115,11 @@ def decode_many(paths: list[str], shape: tuple[int, int, int]) -> tuple[bytes, l
 
 
 def start_process() -> None:
-    """Set up a decoding process: Ctrl-C is for the process that it works for, which then ends it."""
+    """Set up a decoding process: Ctrl-C is for the process that it works for, which then ends it.
+
+    One that is killed cannot, and decoding processes would wait for it for ever, each with its memory.
+    """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     warnings.simplefilter("ignore")  # of Pillow's, about oddities that do not keep a picture from being read
+    die_with_parent()

@@ -1,10 +1,13 @@
 import concurrent.futures
+import contextlib
 import hashlib
 import json
 import logging
 import multiprocessing
 import os
 import shutil
+import signal
+import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -257,6 +260,34 @@ def test_process_that_is_killed_is_told(picture_root: Path, monkeypatch: pytest.
 
 def _die(*args: object) -> None:
     os._exit(9)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere they are not told of it")
+def test_decoding_processes_end_with_one_that_is_killed() -> None:
+    """They would wait for it for ever, each with its memory."""
+    reading, writing = os.pipe()
+    killed = os.fork()
+    if not killed:
+        os.setpgid(0, 0)
+        with picture_cache._processes() as pool:
+            os.write(writing, str(pool.submit(os.getpid).result()).encode())
+            os.kill(os.getpid(), signal.SIGKILL)
+    os.waitpid(killed, 0)
+    worker = int(os.read(reading, 20))
+    deadline = time.monotonic() + 2
+    while _is_alive(worker) and time.monotonic() < deadline:
+        time.sleep(0.01)
+    outlived = _is_alive(worker)
+    with contextlib.suppress(ProcessLookupError):
+        os.killpg(killed, signal.SIGKILL)
+    assert not outlived
+
+
+def _is_alive(pid: int) -> bool:
+    try:
+        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
+    except FileNotFoundError:
+        return False
 
 
 def test_full_disk_is_told_before_the_work(picture_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
