@@ -45,6 +45,11 @@ class RowsFloat(Good):
         split = super().split(samples)
         return Split(split.images, split.labels, torch.arange(samples).float())
 
+class RowsArray(Good):
+    def split(self, samples):
+        split = super().split(samples)
+        return Split(split.images, split.labels, numpy.arange(samples))
+
 class Elsewhere(Good):
     def split(self, samples):
         split = super().split(samples)
@@ -85,6 +90,10 @@ class Tensors(Good):
 class Flat(Good):
     def split(self, samples):
         return Split.of(torch.zeros(samples, 28, 28, dtype=torch.uint8), torch.zeros(samples, dtype=torch.int64))
+
+class Array(Good):
+    def split(self, samples):
+        return Split.of(numpy.zeros((samples, 1, 28, 28), numpy.uint8), torch.zeros(samples, dtype=torch.int64))
 """
 NAMES = [line.split()[1].partition("(")[0].rstrip(":") for line in MODULE.splitlines() if line.startswith("class")]
 
@@ -115,15 +124,17 @@ def test_a_good_one_is_trained_on(here, name):
         ("NoNames", "data: their_data.NoNames.info: classes: 2 is not allowed; the names of the classes"),
         ("NoChannels", "data: their_data.NoChannels.info: shape: (28, 28) is not allowed; (channels, height, width)"),
         ("Empty", "data: their_data.Empty.info: train_samples: 0 is not allowed; a whole number of at least 1"),
-        ("Breaks", "data: their_data.Breaks.info failed: their_data.py:62: OSError: no such server"),
+        ("Breaks", "data: their_data.Breaks.info failed: their_data.py:67: OSError: no such server"),
         ("OneSplit", "data: their_data.OneSplit.load gives a Split, and two Splits are needed: training, test"),
         ("ThreeSplits", "data: their_data.ThreeSplits.load gives 3 things, and two Splits are needed"),
         ("RowsOutside", "training data: rows from 1 to 40; of 40 pictures 0 to 39 are there"),
         ("RowsBefore", "training data: rows from -1 to 38; of 40 pictures 0 to 39 are there"),
+        ("RowsArray", "training data: rows are a ndarray; needed is a tensor (samples,) int64"),
         ("RowsFloat", "training data: rows torch.float32 (40,); needed is int64 (samples,)"),
         ("Elsewhere", "training data: pictures on meta, labels on cpu; needed are both on the CPU"),
         ("Tensors", "training data: the source gives a Tensor"),
-        ("Flat", "data: their_data.Flat.load failed: their_data.py:78: RuntimeError: "),
+        ("Flat", "their_data.Flat.load failed: their_data.py:83: ValueError: pictures are (40, 28, 28); needed is"),
+        ("Array", "their_data.py:87: ValueError: pictures are a ndarray; needed is a tensor (samples, channels, "),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(here, capsys, name, expected):

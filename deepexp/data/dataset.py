@@ -189,6 +189,8 @@ def _checked(split: Split, name: str, info: DataInfo) -> Split:
 
 
 def _check_rows(rows: Tensor, pictures: int, name: str) -> None:
+    if not isinstance(rows, Tensor):
+        raise InputError(f"{name} data: rows are a {type(rows).__name__}; needed is a tensor (samples,) int64")
     if rows.dtype != torch.int64 or rows.dim() != 1:
         raise InputError(f"{name} data: rows {rows.dtype} {tuple(rows.shape)}; needed is int64 (samples,)")
     if len(rows) and not 0 <= rows.min() <= rows.max() < pictures:

@@ -54,7 +54,10 @@ class Split:
 
     @classmethod
     def of(cls, images: Tensor, labels: Tensor) -> "Split":
-        """A split of (samples, channels, height, width) pictures in any memory order."""
+        """A split of (samples, channels, height, width) pictures in any memory order; `ValueError` for others."""
+        if not isinstance(images, Tensor) or images.dim() != 4:
+            found = str(tuple(images.shape)) if isinstance(images, Tensor) else f"a {type(images).__name__}"
+            raise ValueError(f"pictures are {found}; needed is a tensor (samples, channels, height, width)")
         nhwc = images.permute(0, 2, 3, 1).contiguous()
         return cls(nhwc.permute(0, 3, 1, 2), labels)
 
