@@ -192,6 +192,12 @@ def section(cls: type, node: Mapping[str, Any], prefix: str, problems: Problems)
     return _build(cls, node, prefix, problems)
 
 
+def keys_of(group: str) -> list[str]:
+    """The closed keys of a group, which no target of it is given."""
+    cls = typing.get_type_hints(TrainConfig)[group]
+    return [item.name for item in dataclasses.fields(cls) if item.name != "component"]
+
+
 def check_values(config: TrainConfig, problems: Problems) -> None:
     """Add what is wrong with values that must fit each other; nothing is built for it."""
     for index, rule in enumerate(config.freeze or []):

@@ -18,7 +18,7 @@ from hydra.utils import get_object
 
 from deepexp import paths
 from deepexp.errors import InputError, as_yaml
-from deepexp.schema import Component, refusal
+from deepexp.schema import Component, keys_of, refusal
 
 
 def find(name: str) -> Callable[..., Any]:
@@ -60,6 +60,11 @@ def check_arguments(group: str, component: Component, given: Mapping[str, Any]) 
     signature = inspect.signature(target)
     for name in arguments.keys() & given.keys():
         raise InputError(f"{group}.{name}: is what deepexp gives to {component.target}; leave it out of its YAML")
+    for name in sorted(signature.parameters.keys() & set(keys_of(group)) - given.keys()):
+        raise InputError(
+            f"{group}.{name}: is a key of deepexp's own, which {component.target} would never be given; "
+            f"call its argument {name!r} otherwise"
+        )
     bind = signature.bind_partial if component.arguments.get("_partial_") else signature.bind
     try:
         bind(**arguments, **given)

@@ -94,6 +94,10 @@ class Flat(Good):
 class Array(Good):
     def split(self, samples):
         return Split.of(numpy.zeros((samples, 1, 28, 28), numpy.uint8), torch.zeros(samples, dtype=torch.int64))
+
+class TakesSubset(Good):
+    def __init__(self, *, subset=None):
+        pass
 """
 NAMES = [line.split()[1].partition("(")[0].rstrip(":") for line in MODULE.splitlines() if line.startswith("class")]
 
@@ -135,6 +139,7 @@ def test_a_good_one_is_trained_on(here, name):
         ("Tensors", "training data: the source gives a Tensor"),
         ("Flat", "their_data.Flat.load failed: their_data.py:83: ValueError: pictures are (40, 28, 28); needed is"),
         ("Array", "their_data.py:87: ValueError: pictures are a ndarray; needed is a tensor (samples, channels, "),
+        ("TakesSubset", "data.subset: is a key of deepexp's own, which their_data.TakesSubset would never be given; "),
     ],
 )
 def test_what_is_wrong_is_told_in_one_line(here, capsys, name, expected):
