@@ -121,7 +121,9 @@ def plan(config: TrainConfig) -> Plan:
     else:
         attempt("freeze", lambda: _check_freeze(config, model))
         attempt("optim", lambda: build.optimizer(config, model))
-    attempt("augment", lambda: build.augment(config))
+    augmentation = attempt("augment", lambda: build.augment(config))
+    if augmentation is not None and shape is not None and device is not None:
+        attempt("augment", lambda: own_parts.check_augment(augmentation, shape, device))
     schedule = attempt("schedule", lambda: build.schedule(config))
     total_steps = steps_of_run(config, len(updates))
     if schedule is not None and total_steps:

@@ -3,7 +3,12 @@
 import math
 from typing import Any
 
-from deepexp import targets
+import torch
+from torch import Tensor
+
+from deepexp import runtime, targets
+from deepexp.data.augment import Mix
+from deepexp.data.source import Shape
 from deepexp.errors import DeepexpError, InputError
 
 _METHODS = {"schedule": ("__call__", "depends_on_horizon", "check"), "augment": ("draw", "apply")}
@@ -30,3 +35,64 @@ def check_schedule(schedule: Any, total_steps: int) -> None:
             f"schedule: {type(schedule).__name__} gives {multiplier!r} for the first update; a number ≥ 0 is needed, "
             "which multiplies optim.lr"
         )
+
+
+def check_augment(augmentation: Any, shape: Shape, device: torch.device) -> None:
+    """Raise `InputError` if an augmentation fails for two pictures, or gives something else than is trained on.
+
+    Pictures are on the CPU here, so those of runs on other devices are not tried.
+    """
+    kind = type(augmentation)
+    if kind.__module__.startswith("deepexp."):
+        return
+    name = f"augment: {kind.__module__}.{kind.__qualname__}"
+    with runtime.forked_random(torch.device("cpu")):
+        try:
+            draws, again = (augmentation.draw(2, shape, torch.Generator().manual_seed(0)) for _ in range(2))
+            _check_draws(name, draws, again)
+            if device.type != "cpu":
+                return
+            pictures = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+            given = augmentation.apply(pictures.to(memory_format=torch.channels_last), dict(draws))
+        except DeepexpError:
+            raise
+        except (Exception, SystemExit) as error:
+            size = "×".join(map(str, shape))
+            raise InputError(f"{name} fails for two pictures of {size}: {targets.told(error)}") from error
+    _check_augmented(name, given, shape)
+
+
+def _check_draws(name: str, draws: Any, again: Any) -> None:
+    if not isinstance(draws, dict) or not all(isinstance(rows, Tensor) for rows in draws.values()):
+        raise InputError(f"{name}.draw gives {_kinds(draws)}; needed is a dict of tensors, with a row for each sample")
+    for key, rows in draws.items():
+        if rows.shape[:1] != (2,):
+            raise InputError(
+                f"{name}.draw gives {key} of shape {tuple(rows.shape)} for 2 samples; needed is a row each"
+            )
+        if not torch.equal(rows, again[key]):
+            raise InputError(
+                f"{name}.draw gives another {key} each time, and a run that goes on within an epoch draws anew; "
+                "take all random numbers from its generator"
+            )
+
+
+def _check_augmented(name: str, given: Any, shape: Shape) -> None:
+    if not isinstance(given, (tuple, list)) or len(given) != 2 or not (given[1] is None or isinstance(given[1], Mix)):
+        raise InputError(f"{name}.apply gives {_kinds(given)}; needed are the pictures, and None or a Mix of labels")
+    pictures, _ = given
+    if not isinstance(pictures, Tensor):
+        raise InputError(f"{name}.apply gives {targets.kind(pictures)} for the pictures; needed is a tensor")
+    if pictures.dtype != torch.float32 or pictures.dim() != 4 or pictures.shape[:2] != (2, shape[0]):
+        raise InputError(
+            f"{name}.apply gives {pictures.dtype} of shape {tuple(pictures.shape)} for two pictures; "
+            f"needed is float32 (2, {shape[0]}, height, width)"
+        )
+    if not pictures.isfinite().all():
+        raise InputError(f"{name}.apply gives pixels that are not finite for pixels from 0 to 1")
+
+
+def _kinds(given: Any) -> str:
+    """`a Tensor`, `a tuple of Tensor and int`: what something is, and what is in it."""
+    held = list(given.values()) if isinstance(given, dict) else list(given) if isinstance(given, (tuple, list)) else []
+    return targets.kind(given) + (f" of {' and '.join(type(item).__name__ for item in held[:4])}" if held else "")

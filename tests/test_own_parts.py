@@ -48,6 +48,53 @@ class Draws:
     def draw(self, samples, shape, generator):
         return {}
 
+class Noise:
+    def draw(self, samples, shape, generator):
+        return {"noise": torch.randn(samples, *shape, generator=generator)}
+
+    def apply(self, images, draws):
+        return images + draws["noise"], None
+
+class Unseeded(Noise):
+    def draw(self, samples, shape, generator):
+        return {"noise": torch.randn(samples, *shape)}
+
+class OneRow(Noise):
+    def draw(self, samples, shape, generator):
+        return {"noise": torch.zeros(1)}
+
+class NoDict(Noise):
+    def draw(self, samples, shape, generator):
+        return torch.zeros(samples)
+
+class Numbers(Noise):
+    def draw(self, samples, shape, generator):
+        return {"noise": 0.5}
+
+class NoLabels(Noise):
+    def apply(self, images, draws):
+        return images
+
+class Array(Noise):
+    def apply(self, images, draws):
+        return images.numpy(), None
+
+class Double(Noise):
+    def apply(self, images, draws):
+        return images.double(), None
+
+class Fewer(Noise):
+    def apply(self, images, draws):
+        return images[1:], None
+
+class NotFinite(Noise):
+    def apply(self, images, draws):
+        return images / 0, None
+
+class Fails(Noise):
+    def apply(self, images, draws):
+        return images + draws["nose"], None
+
 class NoOptimizer:
     def __init__(self, params, lr):
         pass
@@ -55,11 +102,14 @@ class NoOptimizer:
 SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
 SCHEDULES = ("Good", "NoHorizon", "NotANumber", "Negative", "Tensor", "OneArgument", "Breaks")
 
+AUGMENTATIONS = "Noise Unseeded OneRow NoDict Numbers NoLabels Array Double Fewer NotFinite Fails".split()
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
     (tmp_path / "their_parts.py").write_text(MODULE)
     options = {f"schedule/{name}": name for name in SCHEDULES} | {"augment/Draws": "Draws"}
+    options |= {f"augment/{name}": name for name in AUGMENTATIONS}
     options["optim/NoOptimizer"] = "NoOptimizer\n_partial_: true\nlr: 0.1"
     for option, target in options.items():
         path = tmp_path / "conf" / f"{option}.yaml"
@@ -75,6 +125,10 @@ def test_a_good_schedule_is_trained_with_and_gone_on_with(here):
     assert cli.main(["train", f"resume={run}", "epochs=2"]) == 0
 
 
+def test_a_good_augmentation_is_trained_with(here):
+    assert cli.main(["train", "augment=Noise", *SMALL]) == 0
+
+
 @pytest.mark.parametrize(
     ("word", "expected"),
     [
@@ -85,6 +139,16 @@ def test_a_good_schedule_is_trained_with_and_gone_on_with(here):
         ("schedule=OneArgument", "schedule: OneArgument fails: TypeError: OneArgument.__call__() takes 2 positional"),
         ("schedule=Breaks", "schedule: Breaks fails: their_parts.py:39: ZeroDivisionError: division by zero"),
         ("augment=Draws", "augment._target_: their_parts.Draws gives a Draws without apply"),
+        ("augment=Unseeded", "their_parts.Unseeded.draw gives another noise each time, and a run that goes on within"),
+        ("augment=OneRow", "their_parts.OneRow.draw gives noise of shape (1,) for 2 samples; needed is a row"),
+        ("augment=NoDict", "their_parts.NoDict.draw gives a Tensor; needed is a dict of tensors"),
+        ("augment=Numbers", "their_parts.Numbers.draw gives a dict of float; needed is a dict of tensors"),
+        ("augment=NoLabels", "their_parts.NoLabels.apply gives a Tensor; needed are the pictures, and None or"),
+        ("augment=Array", "their_parts.Array.apply gives a ndarray for the pictures; needed is a tensor"),
+        ("augment=Double", "Double.apply gives torch.float64 of shape (2, 1, 28, 28) for two pictures; needed is"),
+        ("augment=Fewer", "Fewer.apply gives torch.float32 of shape (1, 1, 28, 28) for two pictures; needed is"),
+        ("augment=NotFinite", "their_parts.NotFinite.apply gives pixels that are not finite for pixels from 0"),
+        ("augment=Fails", "fails for two pictures of 1×28×28: their_parts.py:90: KeyError: 'nose'"),
         ("optim=NoOptimizer", "optim: what it makes is no torch.optim.Optimizer, but a NoOptimizer"),
     ],
 )
