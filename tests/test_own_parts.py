@@ -98,6 +98,20 @@ class Fails(Noise):
 class NoOptimizer:
     def __init__(self, params, lr):
         pass
+
+class NoStep(torch.optim.Optimizer):
+    def __init__(self, params, lr):
+        super().__init__(params, {"lr": lr})
+
+class Stands(NoStep):
+    @torch.no_grad()
+    def step(self, closure=None, *more, **options):
+        pass
+
+class Closure(NoStep):
+    @torch.no_grad()
+    def step(self, closure):
+        closure()
 """
 SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
 SCHEDULES = ("Good", "NoHorizon", "NotANumber", "Negative", "Tensor", "OneArgument", "Breaks")
@@ -110,7 +124,8 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "their_parts.py").write_text(MODULE)
     options = {f"schedule/{name}": name for name in SCHEDULES} | {"augment/Draws": "Draws"}
     options |= {f"augment/{name}": name for name in AUGMENTATIONS}
-    options["optim/NoOptimizer"] = "NoOptimizer\n_partial_: true\nlr: 0.1"
+    optimizers = ("NoOptimizer", "NoStep", "Stands", "Closure")
+    options |= {f"optim/{name}": f"{name}\n_partial_: true\nlr: 0.1" for name in optimizers}
     for option, target in options.items():
         path = tmp_path / "conf" / f"{option}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -125,8 +140,9 @@ def test_a_good_schedule_is_trained_with_and_gone_on_with(here):
     assert cli.main(["train", f"resume={run}", "epochs=2"]) == 0
 
 
-def test_a_good_augmentation_is_trained_with(here):
-    assert cli.main(["train", "augment=Noise", *SMALL]) == 0
+@pytest.mark.parametrize("word", ["augment=Noise", "optim=Stands"])
+def test_a_good_one_is_trained_with(here, word):
+    assert cli.main(["train", word, *SMALL]) == 0
 
 
 @pytest.mark.parametrize(
@@ -150,6 +166,8 @@ def test_a_good_augmentation_is_trained_with(here):
         ("augment=NotFinite", "their_parts.NotFinite.apply gives pixels that are not finite for pixels from 0"),
         ("augment=Fails", "fails for two pictures of 1×28×28: their_parts.py:90: KeyError: 'nose'"),
         ("optim=NoOptimizer", "optim: what it makes is no torch.optim.Optimizer, but a NoOptimizer"),
+        ("optim=NoStep", "optim: NoStep has no step of its own"),
+        ("optim=Closure", "optim: Closure.step: missing a required argument: 'closure', and it is called without any"),
     ],
 )
 def test_what_is_none_is_refused_in_one_line(here, capsys, word, expected):

@@ -91,9 +91,22 @@ def _refused(optimizer: OptimizerFactory, **options: Any) -> Exception | None:
         made: object = optimizer([_probe()], **options)
     except Exception as error:  # what an optimizer makes of wrong arguments is its own affair
         return error
-    if isinstance(made, torch.optim.Optimizer):
-        return None
-    return ValueError(f"what it makes is no torch.optim.Optimizer, but a {type(made).__name__}")
+    if not isinstance(made, torch.optim.Optimizer):
+        return ValueError(f"what it makes is no torch.optim.Optimizer, but a {type(made).__name__}")
+    return _without_step(made)
+
+
+def _without_step(made: torch.optim.Optimizer) -> ValueError | None:
+    """What speaks against calling an optimizer's `step`, without arguments unless it is torch's LBFGS."""
+    name = type(made).__name__
+    if inspect.unwrap(type(made).step) is inspect.unwrap(torch.optim.Optimizer.step):
+        return ValueError(f"{name} has no step of its own")
+    if not isinstance(made, torch.optim.LBFGS):
+        try:
+            inspect.signature(made.step).bind()
+        except TypeError as error:
+            return ValueError(f"{name}.step: {error}, and it is called without any")
+    return None
 
 
 def refusals(optimizer: OptimizerFactory, rules: Sequence[Rule], precision: str) -> list[str]:
