@@ -33,7 +33,13 @@ from deepexp.optim.capturable import capturable_arguments
 from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
 from deepexp.optim.fused import fused_arguments
-from deepexp.optim.groups import check_arguments, check_group_options, parameter_groups, refusals
+from deepexp.optim.groups import (
+    check_arguments,
+    check_group_options,
+    check_learning_rate,
+    parameter_groups,
+    refusals,
+)
 from deepexp.parts import Parts
 from deepexp.schema import Component, TrainConfig
 from deepexp.step import Objective, Precision, Step
@@ -176,6 +182,7 @@ def check_optimizer(config: TrainConfig) -> None:
         raise InputError("\n".join(refused))
     try:
         check_arguments(partial)
+        check_learning_rate(config.optim.component.arguments["lr"])
         check_group_options(partial, config.optim.groups)
     except Exception as error:
         raise InputError(_under("optim", error)) from error

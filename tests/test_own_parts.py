@@ -174,3 +174,10 @@ def test_what_is_none_is_refused_in_one_line(here, capsys, word, expected):
     assert cli.main(["train", word, *SMALL]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line and not (here / "outputs").exists()
+
+
+@pytest.mark.parametrize("lr", ["-0.1", "inf", "nan", "true", "null", "fast"])
+def test_a_learning_rate_that_is_none_is_refused_whatever_the_optimizer_takes(here, capsys, lr):
+    assert cli.main(["train", "optim=Stands", f"optim.lr={lr}", *SMALL]) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("deepexp: optim.lr: ") and line.endswith(" is not allowed; a number ≥ 0")

@@ -109,6 +109,12 @@ def _without_step(made: torch.optim.Optimizer) -> ValueError | None:
     return None
 
 
+def check_learning_rate(lr: object) -> None:
+    """Raise `ValueError` for one from which no schedule can start, which an optimizer of the user's own may take."""
+    if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not 0 <= lr < math.inf:
+        raise ValueError(f"optim.lr: {as_yaml(lr)} is not allowed; a number ≥ 0")
+
+
 def refusals(optimizer: OptimizerFactory, rules: Sequence[Rule], precision: str) -> list[str]:
     """What in the config this optimizer refuses, a line each.
 
