@@ -11,10 +11,11 @@ import hashlib
 import io
 import logging
 import os
+from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
-from deepexp.errors import InputError
+from deepexp.errors import InputError, RunFailed
 from deepexp.storage import storage_errors, sync_directory, write_atomically
 
 log = logging.getLogger(__name__)
@@ -31,10 +32,12 @@ def save(path: Path, content: dict[str, Any], *, keep_previous: Path | None = No
     """Write `content` to `path`, safe against a crash or a power cut at any point.
 
     Until the new file is wholly on the disk, the old one stays under its name; after that, as `keep_previous`.
-    Raises `RunFailed`, naming the path and the free space, when it cannot be written.
+    Raises `RunFailed`, naming the path and the free space, when it cannot be written, or what in it could not be read.
     """
     import torch
 
+    for key, value in content.items():
+        _check_readable(key, value)
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
     with buffer.getbuffer() as saved:
@@ -45,6 +48,31 @@ def save(path: Path, content: dict[str, Any], *, keep_previous: Path | None = No
             _link(path, keep_previous)
     with buffer.getbuffer() as written:
         write_atomically(path, written)
+
+
+def _check_readable(name: str, value: Any) -> None:
+    """Raise `RunFailed` for what code of the user's own keeps, in an optimizer's state say, and `load` would refuse."""
+    import torch
+
+    if value is None or isinstance(value, torch.Tensor) or type(value) in (bool, int, float, str):
+        return
+    if type(value) in (dict, OrderedDict):
+        for key, held in value.items():
+            _check_readable(f"{name}.{key}", held)
+    elif type(value) in (list, tuple):
+        for index, held in enumerate(value):
+            _check_readable(f"{name}.{index}", held)
+    else:
+        buffer = io.BytesIO()
+        try:
+            torch.save(value, buffer)
+            torch.load(io.BytesIO(buffer.getvalue()), weights_only=True)
+        except Exception:  # pickling and unpickling raise nearly anything
+            kind = f"{type(value).__module__}.{type(value).__qualname__}"
+            raise RunFailed(
+                f"{name} is of type {kind}, which no run could go on with: "
+                "let it be a tensor or a plain value (a number of NumPy's: float(…))"
+            ) from None
 
 
 def load(path: Path) -> dict[str, Any]:

@@ -1,8 +1,10 @@
 """Checkpoints are whole or refused, and a good one is never lost to a bad one."""
 
+import collections
 import errno
 import pickle
 
+import numpy as np
 import pytest
 import torch
 
@@ -133,3 +135,22 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
     monkeypatch.undo()
     with pytest.raises(InputError, match="newer deepexp"):
         checkpoint.load(tmp_path / "last.pt")
+
+
+@pytest.mark.parametrize(
+    "value", [np.float64(0.5), collections.deque([1]), lambda: 1], ids=["numpy", "deque", "lambda"]
+)
+def test_what_could_not_be_read_again_is_not_saved(tmp_path, value):
+    """A run would be told of it when it is to be gone on with, and all of its checkpoints would be for nothing."""
+    state = {"state": {0: {"seen": [1, value]}}, "param_groups": []}
+    with pytest.raises(
+        RunFailed, match=r"optimizer\.state\.0\.seen\.1 is of type .*(float64|deque|function), which no run"
+    ):
+        checkpoint.save(tmp_path / "last.pt", {"optimizer": state})
+    assert not list(tmp_path.iterdir())
+
+
+def test_all_that_can_be_read_again_is_saved(tmp_path):
+    kept = {"size": torch.Size([2]), "type": torch.float16, "set": {1}, "order": collections.OrderedDict(a=(None, 1j))}
+    checkpoint.save(tmp_path / "last.pt", {"optimizer": kept})
+    assert checkpoint.load(tmp_path / "last.pt")["optimizer"] == kept
