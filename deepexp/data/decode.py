@@ -45,7 +45,9 @@ def header(path: str) -> tuple[int, int, int, bool]:
                 width, height = height, width
             return (1 if image.mode in _GRAY else 3), height, width, image.has_transparency_data
     except Exception as error:  # Pillow looks through a whole PNG for its EXIF, and may find it broken
-        raise InputError(f"{show(path)}: {error or type(error).__name__}") from error
+        raise InputError(
+            f"{show(path)}: {str(error) or type(error).__name__}; replace or remove this picture"
+        ) from error
 
 
 def decode(path: str, channels: int, height: int, width: int) -> tuple[np.ndarray, bool]:
