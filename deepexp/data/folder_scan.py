@@ -18,6 +18,7 @@ _EXTENSIONS = frozenset(
     ".avif .bmp .dib .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
 )
 _COUNTED = f"files that count end in {', '.join(sorted(_EXTENSIONS))}"
+_NAMES_OF_SPLITS = frozenset("train training test testing val valid validation eval".split())
 _NEEDED = "needed is a folder with a folder of pictures for each class, or with two of that kind: train/ and test/"
 
 
@@ -99,6 +100,10 @@ def _train_and_test(root: Path) -> Listing:
 
 def _split(root: Path, test_fraction: float, split_seed: int) -> Listing:
     names = _class_names(root)
+    if _NAMES_OF_SPLITS.issuperset(name.lower() for name in names):
+        raise InputError(
+            f"data.root: {show(root)} holds {_list(names)}, which are no classes; {_NEEDED}, in small letters"
+        )
     files = list(_pictures(root, names))
     _check_classes(root, names, files)
     count = max(1, round(test_fraction * len(files)))

@@ -1,4 +1,5 @@
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 
@@ -128,6 +129,14 @@ def test_train_without_test(picture_root: Path) -> None:
     (picture_root / "test").rename(picture_root.parent / "elsewhere")
     with pytest.raises(InputError, match="has train/ but no test/"):
         listing(picture_root)
+
+
+@pytest.mark.parametrize("names", [("Train", "Test"), ("Testing", "Training"), ("valid", "TEST", "Train")])
+def test_splits_of_other_names_are_not_taken_for_classes(picture_root: Path, names: tuple[str, ...]) -> None:
+    for name in names:
+        shutil.copytree(picture_root / "train", picture_root / "other" / name)
+    with pytest.raises(InputError, match=r"holds .*, which are no classes; .*: train/ and test/, in small letters"):
+        scan(picture_root / "other", 0.2, 0)
 
 
 def test_empty_class_is_named(picture_root: Path) -> None:
