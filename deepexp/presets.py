@@ -76,7 +76,8 @@ def missing_sweep(words: Sequence[str], choice: str | None, swept: Collection[st
     open_keys = [key for key in swept if key not in given]
     if not open_keys:
         return None
-    command = shlex.join(["deepexp", "train", "-m", *words])
+    # A sweep cannot be shown without being run.
+    command = shlex.join(["deepexp", "train", "-m", *(word for word in words if split(word)[1] != "dry_run")])
     one = "one value" if len(open_keys) == 1 else "one value each"
     return (
         f"{GROUP}={choice}: is a sweep over {', '.join(open_keys)}; all of it: {command}; "

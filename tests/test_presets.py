@@ -110,9 +110,10 @@ def test_the_data_can_be_others(name):
 
 
 @pytest.mark.parametrize("name", SWEEPS)
-def test_a_sweep_is_not_run_as_one_meaningless_run(name):
+@pytest.mark.parametrize("more", [[], ["dry_run=true"]], ids=["run", "shown"])  # the command that is named takes none
+def test_a_sweep_is_not_run_as_one_meaningless_run(name, more):
     with pytest.raises(InputError) as caught:
-        deepexp.train([f"experiment={name}", "scale=quick"], quiet=True)
+        deepexp.train([f"experiment={name}", "scale=quick", *more], quiet=True)
     (line,) = str(caught.value).splitlines()
     assert line.startswith(f"experiment={name}/quick: is a sweep over ")
     assert f"deepexp train -m experiment={name} scale=quick;" in line
