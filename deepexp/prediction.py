@@ -21,7 +21,7 @@ from deepexp.data.source import Shape, Split
 from deepexp.errors import InputError
 from deepexp.retest import data_of, precision_here
 from deepexp.rundir import RunDirectory
-from deepexp.saved_model import SavedModel, Which, load, saved_config
+from deepexp.saved_model import Which, load
 from deepexp.step import Precision
 from deepexp.units import counted
 
@@ -40,7 +40,6 @@ class Predictions:
     probabilities: Tensor
     """(files, classes) float32"""
     classes: tuple[str, ...]
-    saved: SavedModel
 
 
 def predict(
@@ -54,6 +53,11 @@ def predict(
     run = RunDirectory.open(directory)
     saved = load(directory, which)
     pictures = saved.pictures or _pictures_of(run)
+    if pictures.shape[0] not in (1, 3):
+        raise InputError(
+            f"{directory}: its model was trained on pictures of {counted(pictures.shape[0], 'channel')}, "
+            "and those of files have 1 (grey) or 3 (colour)"
+        )
     images = _decoded(files, pictures.shape)
     if invert:
         images = 255 - images
@@ -68,12 +72,12 @@ def predict(
     split = resize.fit(Split.of(images, torch.zeros(len(images), dtype=torch.int64)), saved.shape)
     loader = ResidentLoader(split, pictures.mean, pictures.std, device)
     bounds = [(start, min(start + _BATCH_SIZE, len(split))) for start in range(0, len(split), _BATCH_SIZE)]
-    precision = Precision(device, precision_here(saved_config(run), device))
+    precision = Precision(device, precision_here(saved.config, device))
     model = saved.model.to(device)
     with torch.inference_mode(), precision.autocast():
         batches = loader.batches(torch.arange(len(split)), bounds)
         probabilities = [model(images).float().softmax(1).cpu() for images, _ in batches]
-    return Predictions(tuple(files), torch.cat(probabilities), pictures.classes, saved)
+    return Predictions(tuple(files), torch.cat(probabilities), pictures.classes)
 
 
 def _pictures_of(run: RunDirectory) -> Pictures:

@@ -4,6 +4,7 @@ Nothing is downloaded or trained, and nothing written but decoded pictures, to t
 the answers is elsewhere.
 """
 
+import contextlib
 import inspect
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -12,7 +13,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deepexp import build, targets
+from deepexp import build, runtime, targets
 from deepexp.data.dataset import Dataset
 from deepexp.data.loader import Loader
 from deepexp.data.resident import ResidentLoader
@@ -52,6 +53,20 @@ class Retest:
         """(samples,) int64"""
         return self.probabilities.argmax(1)
 
+    @property
+    def errors(self) -> int:
+        """Test samples whose class is another one than predicted."""
+        return int((self.predicted != self.target).sum())
+
+
+@contextlib.contextmanager
+def on_device(directory: Path, name: str) -> Iterator[torch.device]:
+    """The device of that name, in a process set up to run the model of a run there; raises `InputError`."""
+    device = runtime.choose_device(name)
+    tf32 = precision_here(saved_config(RunDirectory.open(directory)), device) == "tf32"
+    with runtime.session(device, threads="auto", deterministic=False, tf32=tf32):
+        yield device
+
 
 def retest(directory: Path, *, which: Which = "last", device: torch.device = _CPU) -> Retest:
     """Load the model and the data of a run and run the one on the other, in its precision where the device has it.
@@ -62,7 +77,7 @@ def retest(directory: Path, *, which: Which = "last", device: torch.device = _CP
     run = RunDirectory.open(directory)
     saved = load(directory, which)
     source, data = data_of(run)
-    precision = precision_here(saved_config(run), device)
+    precision = precision_here(saved.config, device)
     saved.model.to(device)
     answers = _Answers()
     test = ResidentLoader(data.test, data.mean, data.std, device)

@@ -35,6 +35,8 @@ class SavedModel:
     """Whether the weights are averages over the updates (`ema`)."""
     shape: Shape
     """Of the pictures that the model takes."""
+    config: schema.TrainConfig
+    """Of its run."""
     pictures: Pictures | None
     """Those that it was trained on; None in a checkpoint from before they were saved with it."""
 
@@ -83,6 +85,7 @@ def load(directory: Path, which: Which = "last") -> SavedModel:
         epoch=epoch,
         is_averaged=content["ema"] is not None,
         shape=(channels, height, width),
+        config=config,
         pictures=pictures,
     )
 

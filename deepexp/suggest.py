@@ -1,12 +1,17 @@
 """Near misses: the word that somebody probably meant. Standard library only, since the command line imports it."""
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 
 
 def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     """The end of an error message: ` (did you mean 'adam'?)`, or nothing when no candidate is near."""
     best = nearest(word, candidates)
     return f" (did you mean '{best}'?)" if best is not None else ""
+
+
+def no_such_key(name: str, known: Collection[str]) -> str:
+    """The error message for a key that is none of those that are known."""
+    return f"{name}: there is no such key{did_you_mean(name, known)}; one of {', '.join(known)}"
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:

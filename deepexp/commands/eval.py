@@ -41,7 +41,7 @@ from deepexp.report.statistics import wilson_interval
 from deepexp.rundir import plain
 from deepexp.schema import key
 from deepexp.storage import named_by, write_atomically
-from deepexp.suggest import did_you_mean
+from deepexp.suggest import no_such_key
 from deepexp.terminal import Stream
 from deepexp.text_table import Table
 from deepexp.units import counted, percent
@@ -49,6 +49,7 @@ from deepexp.units import counted, percent
 if TYPE_CHECKING:
     from deepexp.retest import Retest
 
+_FILES = ("confusion.png", "confusion.svg", "mistakes.png", "mistakes.svg", "answers.csv")
 _TAKEN = "most often taken for"
 _MOST_TAKEN = 3  # classes that are named as what a class is taken for
 _MOST_CLASSES = 30  # that have a row in the terminal
@@ -82,11 +83,9 @@ def main(argv: Sequence[str]) -> int:
 
 def _test(chosen: Options, run: Run, to: Path | None) -> None:
     from deepexp import runtime
-    from deepexp.retest import retest
+    from deepexp.retest import on_device, retest
 
-    device = runtime.choose_device(chosen.device)
-    tf32 = device.type == "cuda" and run.config.get("precision") == "tf32"
-    with runtime.session(device, threads="auto", deterministic=False, tf32=tf32):
+    with on_device(run.path, chosen.device) as device:
         where = runtime.describe_device(device)
         found = retest(run.path, which=chosen.checkpoint, device=device)
     worst = mistakes.worst_mistakes(found)
@@ -105,10 +104,9 @@ def _test(chosen: Options, run: Run, to: Path | None) -> None:
 
 def _no_option(word: str) -> str:
     name, equals, _ = word.partition("=")
-    names = list(Options.__dataclass_fields__)
     if not equals:
         return f"{word}: is no KEY=VALUE; run={word} tests the run of that name"
-    return f"{name}: there is no such key{did_you_mean(name, names)}; one of {', '.join(names)}"
+    return no_such_key(name, Options.__dataclass_fields__)
 
 
 def _read(path: Path) -> Run:
@@ -121,8 +119,9 @@ def _read(path: Path) -> Run:
 
 @contextlib.contextmanager
 def _new_folder(word: str, run: Path) -> Iterator[Path]:
-    """A folder with nothing in it, made before the work is done; what was begun in it is removed if that fails."""
+    """A folder with nothing in it, made before the work is done; if that fails, what was begun in it is removed."""
     folder = Path(os.path.expanduser(word))
+    is_made_here = not os.path.lexists(folder)
     if not word or folder.resolve().is_relative_to(run.resolve()):
         raise InputError(f"to: {word or 'nothing'} is not allowed; a folder outside the run, which is not changed")
     try:
@@ -136,17 +135,18 @@ def _new_folder(word: str, run: Path) -> Iterator[Path]:
     try:
         yield folder
     except BaseException:
-        for path in folder.iterdir():
-            path.unlink()
-        folder.rmdir()
+        for name in _FILES:
+            (folder / name).unlink(missing_ok=True)
+        if is_made_here:
+            with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
+                folder.rmdir()
         raise
 
 
 def _lines(run: Run, found: "Retest", worst: Sequence[int], where: str, columns: int | None) -> Iterator[str]:
     yield from _what(run, found, where)
     yield ""
-    cells = _cells(found)
-    errors, samples = int(cells.sum() - np.trace(cells)), int(cells.sum())
+    cells, errors, samples = _cells(found), found.errors, len(found.target)
     low, high = wilson_interval(errors, samples)
     yield (
         f"test error  {percent(errors / samples)}  "
@@ -178,7 +178,7 @@ def _lines(run: Run, found: "Retest", worst: Sequence[int], where: str, columns:
 
 def _what(run: Run, found: "Retest", where: str) -> Iterator[str]:
     """Which model, from where, tested on what."""
-    data, own = run.choices.get("data", "its data"), run.config.get("precision", found.precision)
+    data, own = run.choices.get("data", "its data"), found.saved.config.precision
     precision = found.precision if own == found.precision else f"{found.precision} (trained in {own}, for CUDA only)"
     yield f"{run.choices.get('model', 'a model')} on {data}, {where}, {precision}"
     averaged = ", averaged weights" if found.saved.is_averaged else ""
@@ -261,8 +261,7 @@ def _answers(found: "Retest", samples: Sequence[int]) -> Iterator[dict[str, Any]
 
 
 def _as_json(run: Run, found: "Retest", worst: Sequence[int], where: str) -> dict[str, object]:
-    cells = _cells(found)
-    errors, samples = int(cells.sum() - np.trace(cells)), int(cells.sum())
+    errors, samples = found.errors, len(found.target)
     return {
         "run": str(run.path),
         "checkpoint": found.saved.path.name,
@@ -277,7 +276,7 @@ def _as_json(run: Run, found: "Retest", worst: Sequence[int], where: str) -> dic
         "test_error_interval": wilson_interval(errors, samples),
         "test_loss": found.loss,
         "classes": list(found.classes),
-        "confusion": cells.tolist(),
+        "confusion": _cells(found).tolist(),
         "mistakes": list(_answers(found, worst)),
     }
 

@@ -30,7 +30,7 @@ from deepexp.errors import InputError
 from deepexp.report.runs import one_directory
 from deepexp.rundir import plain
 from deepexp.schema import key
-from deepexp.suggest import did_you_mean
+from deepexp.suggest import no_such_key
 from deepexp.terminal import Stream
 from deepexp.text_table import Table
 
@@ -59,14 +59,10 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("run: of which run? Give its directory: deepexp predict run=outputs/…")
     run = one_directory(Path(os.path.expanduser(chosen.run)))
 
-    from deepexp import runtime
     from deepexp.prediction import predict
-    from deepexp.rundir import RunDirectory
-    from deepexp.saved_model import saved_config
+    from deepexp.retest import on_device
 
-    device = runtime.choose_device(chosen.device)
-    tf32 = device.type == "cuda" and saved_config(RunDirectory.open(run)).precision == "tf32"
-    with runtime.session(device, threads="auto", deterministic=False, tf32=tf32):
+    with on_device(run, chosen.device) as device:
         found = predict(run, files, which=chosen.checkpoint, device=device, invert=chosen.invert)
     if chosen.json:
         print(json.dumps(plain(_as_json(found)), indent=2, ensure_ascii=False, allow_nan=False))
@@ -96,8 +92,7 @@ def _files(words: Sequence[str]) -> list[str]:
         elif os.path.exists(path):
             raise InputError(f"{word}: is not a file; a picture, or a folder of pictures")
         elif equals and "/" not in word:
-            names = list(Options.__dataclass_fields__)
-            raise InputError(f"{name}: there is no such key{did_you_mean(name, names)}; one of {', '.join(names)}")
+            raise InputError(no_such_key(name, Options.__dataclass_fields__))
         else:
             raise InputError(
                 f"{word or 'an empty word'}: there is nothing of that name; a picture, or a folder of pictures"

@@ -37,7 +37,7 @@ from deepexp.report.model import Report
 from deepexp.report.table import csv_text
 from deepexp.schema import key
 from deepexp.storage import write_atomically
-from deepexp.suggest import did_you_mean
+from deepexp.suggest import no_such_key
 from deepexp.terminal import Stream
 from deepexp.units import counted
 
@@ -81,6 +81,5 @@ def _path(word: str) -> Path:
     path = Path(os.path.expanduser(word))
     name, equals, _ = word.partition("=")
     if equals and "/" not in word and not path.exists():
-        names = list(Options.__dataclass_fields__)
-        raise InputError(f"{name}: there is no such key{did_you_mean(name, names)}; one of {', '.join(names)}")
+        raise InputError(no_such_key(name, Options.__dataclass_fields__))
     return path

@@ -66,7 +66,7 @@ class Pictures:
     def of(cls, state: dict[str, Any], channels: int, classes: int) -> "Pictures":
         """From what `state_dict` gave, for a model of so many channels and classes; `ValueError` if it is not that."""
         shape, mean, std, names = (state[name] for name in ("shape", "mean", "std", "classes"))
-        if not (len(shape) == 3 and all(type(size) is int and size > 0 for size in shape) and shape[0] in (1, 3)):
+        if not (len(shape) == 3 and all(type(size) is int and size > 0 for size in shape)):
             raise ValueError(f"pictures of shape {shape}")
         for values in (mean, std):
             if not (isinstance(values, Tensor) and values.dtype == torch.float32 and values.shape == (channels,)):

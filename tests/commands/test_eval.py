@@ -268,6 +268,21 @@ def test_what_was_begun_on_a_full_disk_is_removed(trained, tmp_path, monkeypatch
     with pytest.raises(RunFailed, match="make room there, or choose another place with to=DIR"):
         main([f"run={trained.directory}", f"to={tmp_path / 'to'}", "device=cpu"])
     assert not (tmp_path / "to").exists()
+    (tmp_path / "there").mkdir()
+    with pytest.raises(RunFailed):
+        main([f"run={trained.directory}", f"to={tmp_path / 'there'}", "device=cpu"])
+    assert list((tmp_path / "there").iterdir()) == [], "it was there before"
+
+
+def test_what_somebody_else_puts_there_meanwhile_is_not_removed(trained, tmp_path, monkeypatch):
+    def full(path, data):
+        (path.parent / "theirs").write_text("")
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(module, "write_atomically", full)
+    with pytest.raises(RunFailed):
+        main([f"run={trained.directory}", f"to={tmp_path / 'to'}", "device=cpu"])
+    assert [path.name for path in (tmp_path / "to").iterdir()] == ["theirs"]
 
 
 def test_a_run_without_a_checkpoint_says_so(directory):

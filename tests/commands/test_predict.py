@@ -11,6 +11,7 @@ from PIL import Image, ImageOps
 import deepexp
 from deepexp import checkpoint, prediction
 from deepexp.commands import predict as module
+from deepexp.commands.eval import main as evaluate
 from deepexp.commands.predict import main
 from deepexp.data.digits import Digits
 from deepexp.errors import InputError
@@ -142,6 +143,17 @@ def test_classes_of_one_name_keep_their_probabilities(directory, digits, capsys)
     found, probabilities = answers(capsys, f"run={directory}", str(digits / "000.png"))
     assert probabilities.shape == (1, 10) and probabilities.sum().item() == pytest.approx(1)
     assert found[0]["probability"] == probabilities.max().item()
+
+
+def test_pictures_of_two_channels_are_tested_but_are_in_no_file(run, digits, capsys):
+    result = run(
+        ["data=synthetic", "data.channels=2", "data.train_samples=40", "data.test_samples=20", "batch_size=20"]
+    )
+    assert evaluate([f"run={result.directory}", "device=cpu", "json=true"]) == 0
+    assert json.loads(capsys.readouterr().out)["test_errors"] == result.test_errors
+    assert isinstance(result.model, torch.nn.Module)
+    with pytest.raises(InputError, match="of 2 channels, and those of files have 1"):
+        main([f"run={result.directory}", str(digits), "device=cpu"])
 
 
 def test_the_table_has_the_most_probable_first(trained, digits, capsys):
