@@ -85,6 +85,8 @@ def _files(words: Sequence[str]) -> list[str]:
     for word in words:
         path = os.path.expanduser(word)
         name, equals, _ = word.partition("=")
+        if os.path.isdir(os.path.join(path, ".hydra")):
+            raise InputError(f"{word}: is a run and no picture; run={word} asks its model")
         if os.path.isdir(path):
             files += pictures_below(Path(path))
         elif os.path.isfile(path):

@@ -178,6 +178,11 @@ def test_more_classes_than_there_are_can_be_asked_for(trained, digits, capsys):
     assert capsys.readouterr().out.count("%") == 10
 
 
+def test_a_run_in_the_place_of_a_picture(trained):
+    with pytest.raises(InputError, match=f"is a run and no picture; run={trained.directory} asks its model"):
+        main([str(trained.directory)])
+
+
 def test_the_best_checkpoint(directory, digits, capsys):
     checkpoints = directory / "checkpoints"
     shutil.copy(checkpoints / "previous.pt", checkpoints / "best.pt")
