@@ -28,6 +28,7 @@ from deepexp.data.loader import choose_mode, make_loader
 from deepexp.data.source import DataInfo, Shape, Source, Split
 from deepexp.errors import InputError
 from deepexp.frozen_features import arrange
+from deepexp.identity import Identity
 from deepexp.models import init, pretrained
 from deepexp.optim.capturable import capturable_arguments
 from deepexp.optim.ema import Ema
@@ -283,6 +284,7 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
         test_samples=len(data.test),
         shape=plan.shape,
         pictures=Pictures(plan.info.shape, data.mean, data.std, data.classes),
+        identity=Identity.of(config),
     )
 
 

@@ -57,6 +57,7 @@ def provenance(plan: Plan, data: Dataset, parts: Parts, mode: str) -> dict[str, 
         device=runtime.describe_device(plan.device),
         data_fingerprint=data.fingerprint,
         pretrained=getattr(parts.model, "pretrained_origin", None),
+        code=parts.identity.code,
         choices={
             "device": str(plan.device),
             "threads": torch.get_num_threads(),

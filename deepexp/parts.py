@@ -13,6 +13,7 @@ from deepexp.data.dataset import Pictures
 from deepexp.data.loader import Loader
 from deepexp.evaluation import Scorer
 from deepexp.frozen_features import FrozenFeatures
+from deepexp.identity import Identity
 from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
 from deepexp.optim.schedules import Schedule
@@ -43,6 +44,7 @@ class Parts:
     test_samples: int
     shape: tuple[int, int, int]  # (channels, height, width)
     pictures: Pictures
+    identity: Identity
 
     def example(self) -> Tensor:
         """Two test pictures as the model takes them (2, channels, height, width)."""

@@ -30,6 +30,7 @@ def collect(
     device: str,
     data_fingerprint: str | None = None,
     pretrained: str | None = None,
+    code: Mapping[str, str] | None = None,
     choices: Mapping[str, Any] | None = None,
     command_line: Sequence[str] | None = None,
     directory: Path | None = None,
@@ -37,9 +38,9 @@ def collect(
     """The content of provenance.json.
 
     `device` in words; `data_fingerprint` of the samples used; `pretrained`: where such weights came
-    from; `choices`: what was decided at run time (more can be added by `RunDirectory.update_json`);
-    `command_line`: default is this process's own; `directory` (default: the working directory)
-    is where the user's code is looked for.
+    from; `code`: see `identity.Identity`; `choices`: what was decided at run time (more can be
+    added by `RunDirectory.update_json`); `command_line`: default is this process's own; `directory`
+    (default: the working directory) is where the user's code is looked for.
     """
     directory = directory or Path.cwd()
     return {
@@ -52,6 +53,7 @@ def collect(
         "cores": os.cpu_count(),
         "device": device,
         "choices": dict(choices or {}),
+        "code": dict(code or {}),
         "data_fingerprint": data_fingerprint,
         "pretrained": pretrained,
     }

@@ -22,6 +22,7 @@ from deepexp.check import Plan
 from deepexp.composer import Composed
 from deepexp.data.source import WritingSource
 from deepexp.errors import InputError
+from deepexp.identity import HOW, MAY_CHANGE, Identity
 from deepexp.overrides import quote_paths, split
 from deepexp.rundir import RunDirectory
 from deepexp.schema import TrainConfig
@@ -30,10 +31,6 @@ from deepexp.yaml_file import read_mapping
 
 log = logging.getLogger(__name__)
 
-HOW = frozenset({"data.mode", "data.workers", "data.cache", "data.download", "log_every", "checkpoint.every_minutes"})
-"""Keys that say how a run is done; they change nothing of what it comes to."""
-
-MAY_CHANGE = ("epochs", "max_steps", "max_minutes", "early_stop", "data.root", *sorted(HOW))
 GROUPS = {"model", "data", "optim", "schedule", "augment"}
 
 
@@ -132,8 +129,8 @@ def is_complete(run: RunDirectory, composed: Composed) -> bool:
 def last_checkpoint(run: RunDirectory, resumed: Resumed) -> dict[str, Any] | None:
     """The content of the last good checkpoint; None when the run was cut off before its first one.
 
-    Raises `InputError` if none is good, if they were removed from a finished run, or if the run is past the end that it
-    is to have now.
+    Raises `InputError` if none is good, if they were removed from a finished run, if it is of another config, or if
+    the run is past the end that it is to have now.
     """
     kept = [run.checkpoints / name for name in (checkpoint.LAST, checkpoint.PREVIOUS)]
     if not any(path.exists() for path in kept):
@@ -145,11 +142,40 @@ def last_checkpoint(run: RunDirectory, resumed: Resumed) -> dict[str, Any] | Non
         log.warning("%s has no checkpoint: it begins anew", run.path)
         return None
     path, content = checkpoint.load_latest(run.checkpoints)
+    check_trained_with(resumed.config, path, content)
     _refuse_if_past_the_end(path, content, resumed.config)
     if path.name != checkpoint.LAST:
         checkpoint.set_aside(run.checkpoints / checkpoint.LAST)
     log.info("going on from %s", path)
     return content
+
+
+def check_trained_with(config: TrainConfig, path: Path, content: dict[str, Any]) -> None:
+    """Raise `InputError` if a checkpoint says that it was trained with another config."""
+    try:
+        before = Identity.from_checkpoint(content)
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged ({error})") from None
+    other = [] if before is None else Identity.of(config).other_config(before)
+    if other:
+        more = f", and {len(other) - _TOLD} more" if len(other) > _TOLD else ""
+        raise InputError(
+            f"{path}: was trained with another config than the one in .hydra/config.yaml: "
+            f"{', '.join(other[:_TOLD])}{more}; put back what was changed there, or start a new run"
+        )
+
+
+_TOLD = 5  # keys in a message
+
+
+def warn_of_other_code(now: Identity, content: dict[str, Any], path: Path) -> list[str]:
+    """The modules and packages that a run's targets are in, and that are not what its checkpoint was trained with."""
+    before = Identity.from_checkpoint(content)
+    other = [] if before is None else now.other_code(before)
+    if other:
+        has = "has" if len(other) == 1 else "have"
+        log.warning("%s: was trained with other code: %s %s changed since then", path, " and ".join(other), has)
+    return other
 
 
 def check_same_data(run: RunDirectory, fingerprint: str) -> None:
@@ -162,18 +188,19 @@ def check_same_data(run: RunDirectory, fingerprint: str) -> None:
         )
 
 
-def note_machine(run: RunDirectory, device: torch.device) -> None:
-    """Write into `provenance.json` where the run goes on, and warn of what keeps it from being equal bit for bit.
+def note_circumstances(run: RunDirectory, device: torch.device, identity: Identity, content: dict[str, Any]) -> None:
+    """Write into `provenance.json` how the run goes on, and warn of what keeps it from being equal bit for bit.
 
-    That is another device, number of threads (on a CPU) or torch than those of its first start.
+    That is another device, number of threads (on a CPU), torch or deepexp than those of its first start, and other code
+    of the user's own, or of a package that they have chosen, than that which its checkpoint was trained with.
     """
     known = run.read_json("provenance.json")
     words = runtime.describe_device(device)
-    now = {"device": words, "threads": torch.get_num_threads(), "torch": provenance.versions()["torch"]}
+    now = {"device": words, "threads": torch.get_num_threads(), **_versions(provenance.versions())}
     before = {
         "device": known.get("device"),
         "threads": _get(known.get("choices"), "threads"),
-        "torch": _get(known.get("versions"), "torch"),
+        **_versions(known.get("versions")),
     }
     on_cpu = device.type == "cpu" and str(before["device"]).startswith("cpu")
     compared = [name for name in now if before[name] is not None and name != ("device" if on_cpu else "threads")]
@@ -187,8 +214,10 @@ def note_machine(run: RunDirectory, device: torch.device) -> None:
             differences,
             threads,
         )
+    code = warn_of_other_code(identity, content, run.checkpoints)
     earlier = known.get("resumed")
-    entry = {"time": datetime.datetime.now().astimezone().isoformat(timespec="seconds"), **now, "differs": told}
+    time = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    entry = {"time": time, **now, "code": identity.code, "differs": [*told, *code]}
     run.update_json("provenance.json", {"resumed": [*(earlier if isinstance(earlier, list) else []), entry]})
 
 
@@ -205,6 +234,11 @@ def _names(run: RunDirectory) -> dict[str, Any]:
         groups = ", ".join(sorted(GROUPS))
         raise InputError(f"{run.path / '.hydra' / 'hydra.yaml'}: runtime.choices must name the options of {groups}")
     return {group: None if name is None else str(name) for group, name in names.items()}
+
+
+def _versions(versions: Any) -> dict[str, Any]:
+    """Those whose arithmetic, or order of arithmetic, is a run's."""
+    return {name: _get(versions, name) for name in ("torch", "deepexp")}
 
 
 def _get(node: Any, name: str) -> Any:

@@ -11,9 +11,10 @@ from deepexp import build, checkpoint, schema, trust
 from deepexp.data.dataset import Pictures
 from deepexp.data.source import Shape
 from deepexp.errors import InputError
+from deepexp.identity import Identity
 from deepexp.optim.ema import fill
 from deepexp.progress import Progress
-from deepexp.resuming import read_yaml
+from deepexp.resuming import check_trained_with, read_yaml, warn_of_other_code
 from deepexp.rundir import RunDirectory
 
 Which = Literal["last", "best"]
@@ -65,6 +66,7 @@ def load(directory: Path, which: Which = "last") -> SavedModel:
     run = RunDirectory.open(directory)
     config = saved_config(run)
     path, content = _content(run, which)
+    check_trained_with(config, path, content)
     try:
         channels, height, width = map(int, content["shape"])
         classes = int(content["classes"])
@@ -77,6 +79,7 @@ def load(directory: Path, which: Which = "last") -> SavedModel:
         pictures = Pictures.of(content["pictures"], channels, classes) if "pictures" in content else None
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: does not fit the model of {directory} ({str(error).splitlines()[0]})") from None
+    warn_of_other_code(Identity.of(config), content, path)
     model = model.to(memory_format=torch.channels_last).eval()
     return SavedModel(
         model=model,

@@ -12,6 +12,7 @@ import typing
 from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 from hydra.utils import get_object
@@ -100,15 +101,14 @@ _known: dict[str, tuple[Any, tuple[int, int]]] = {}
 
 def _changed(name: str) -> str | None:
     """A line if a module of the user's own is in memory as it no longer is on the disk, as happens in notebooks."""
-    parts = name.split(".")
-    loaded = [".".join(parts[:end]) for end in range(1, len(parts)) if ".".join(parts[:end]) in sys.modules]
-    module = sys.modules[loaded[-1]] if loaded else None
+    module = module_of(name)
     file = getattr(module, "__file__", None)
     if module is None or file is None or "site-packages" in file or Path(file).is_relative_to(paths.PACKAGE_DIR):
         return None
     remedy = f"restart Python or importlib.reload(sys.modules[{module.__name__!r}])"
-    there = PathFinder.find_spec(loaded[0])
-    root = getattr(sys.modules[loaded[0]], "__file__", None)
+    package = name.partition(".")[0]
+    there = PathFinder.find_spec(package)
+    root = getattr(sys.modules.get(package), "__file__", None)
     if there is not None and there.origin and root and Path(there.origin).resolve() != Path(root).resolve():
         return f"it was imported as {root} before, and here it is {there.origin}; {remedy}"
     if not Path(file).exists():
@@ -121,6 +121,13 @@ def _changed(name: str) -> str | None:
     elif then != now:
         return f"{paths.shown(Path(file))} has changed since it was imported; {remedy}"
     return None
+
+
+def module_of(name: str) -> ModuleType | None:
+    """The module in which a dotted name was found; None if none of them has been imported."""
+    parts = name.split(".")
+    loaded = [".".join(parts[:end]) for end in range(1, len(parts)) if ".".join(parts[:end]) in sys.modules]
+    return sys.modules[loaded[-1]] if loaded else None
 
 
 def _reason(name: str, cause: BaseException) -> str:
@@ -141,7 +148,7 @@ def told(error: BaseException) -> str:
 
 def place(error: BaseException) -> str:
     """`stripes.py:7: `: the last place in the user's own code that an error came through; empty if there is none."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if _is_the_users(Path(frame.filename))]
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_the_users(Path(frame.filename))]
     return f"{paths.shown(Path(frames[-1].filename))}:{frames[-1].lineno}: " if frames else ""
 
 
@@ -151,7 +158,8 @@ def kind(found: object) -> str:
     return "None" if found is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
-def _is_the_users(file: Path) -> bool:
+def is_the_users(file: Path) -> bool:
+    """Whether a file is Python of the user's own: not deepexp's, not Python's, and not of an installed package."""
     if file.suffix != ".py" or {"site-packages", "dist-packages"} & set(file.parts):
         return False
     return not any(file.is_relative_to(place) for place in (paths.PACKAGE_DIR, sysconfig.get_path("stdlib")))

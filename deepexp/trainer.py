@@ -342,6 +342,7 @@ class Trainer:
             "shape": list(parts.shape),
             "classes": len(parts.pictures.classes),
             "pictures": parts.pictures.state_dict(),
+            "identity": parts.identity.state_dict(),
             "optimizer": parts.step.learning_rates.optimizer_state(),
             "scaler": parts.step.scaler.state_dict(),
             "ema": None if parts.ema is None else parts.ema.state_dict(),

@@ -180,7 +180,7 @@ def _run(
                 run_log.describe(describe.for_tensorboard(config, data, names, parts.example(), model, run))
             else:
                 trainer.load(content)
-                resuming.note_machine(run, plan.device)
+                resuming.note_circumstances(run, plan.device, parts.identity, content)
             header = describe.header(config, plan, data, names, model, run)
             horizon = describe.horizon(config, plan, trainer.progress)
             run_log.start(header, horizon, has_validation=data.val is not None)

@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from deepexp import build, check, overrides, resuming
+from deepexp import build, check, identity, overrides
 from deepexp.compose import check_swept_keys, composing
 from deepexp.composer import Composed
 from deepexp.data.loader import mode_that_fits
@@ -147,7 +147,7 @@ def settled(point: Checked, choices: Choices) -> Point:
         words.append(f"threads={choices.threads}")
     if point.config.data.mode == "auto":
         words.append(f"data.mode={choices.data_mode}")  # the batches are the same, so the hash is
-    how = resuming.HOW - point.varying.keys()
+    how = identity.HOW - point.varying.keys()
     known_by, formerly = config_hash(_without(resolved, how)), config_hash(resolved)
     return Point(point.name, point.varying, words, known_by, formerly, point.config)
 

@@ -22,10 +22,11 @@ from deepexp.commands.train import train
 from deepexp.composer import Composed
 from deepexp.console import Console, Horizon
 from deepexp.errors import InputError, Interrupted, RunFailed
+from deepexp.identity import HOW
 from deepexp.metrics import EpochMetrics
 from deepexp.orphans import die_with_parent
 from deepexp.overrides import quote, split
-from deepexp.resuming import HOW, with_keys_of_its_own
+from deepexp.resuming import with_keys_of_its_own
 from deepexp.sweep.shared_data import SharedSource
 
 NOT_TRAINING = "stopped while it was not training"

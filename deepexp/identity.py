@@ -1,0 +1,136 @@
+"""What a checkpoint was trained with, kept in it: the config of its run, and the code of the user's own.
+
+So a config that was edited since, or the checkpoint of another run, is noticed before anything is made of the two.
+"""
+
+import dataclasses
+import hashlib
+import importlib.metadata
+import sys
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import FunctionType, ModuleType
+from typing import Any
+
+from deepexp import schema, targets
+from deepexp.errors import as_yaml
+from deepexp.schema import Component, TrainConfig
+
+HOW = frozenset({"data.mode", "data.workers", "data.cache", "data.download", "log_every", "checkpoint.every_minutes"})
+"""Keys that say how a run is done; they change nothing of what it comes to."""
+
+MAY_CHANGE = ("epochs", "max_steps", "max_minutes", "early_stop", "data.root", *sorted(HOW))
+"""Keys that may be given anew when a run is gone on with."""
+
+_FREE = {*MAY_CHANGE, "device", "threads", "name", "output_dir", "resume", "dry_run"}
+"""Keys that are no part of what a checkpoint was trained with; `provenance.json` tells its devices and threads."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What one part of a run was trained with."""
+
+    config: dict[str, str]
+    """Dotted key → its value as YAML has it, without the keys that may change."""
+    code: dict[str, str]
+    """Module of the user's own → SHA-256 of its file; package that was installed for a `_target_` → its version."""
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Identity":
+        """That of a run with this config, whose targets have been imported."""
+        return cls({key: as_yaml(value) for key, value in _flat(config, "") if key not in _FREE}, _code(config))
+
+    @classmethod
+    def from_checkpoint(cls, content: dict[str, Any]) -> "Identity | None":
+        """That in a checkpoint; None in one from before it was kept. Raises `ValueError` if it is something else."""
+        kept = content.get("identity")
+        if kept is None:
+            return None
+        if not isinstance(kept, dict) or not all(_is_texts(kept.get(part)) for part in ("config", "code")):
+            raise ValueError("what it was trained with cannot be read from it")
+        return cls(kept["config"], kept["code"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"config": self.config, "code": self.code}
+
+    def other_config(self, before: "Identity") -> list[str]:
+        """`optim.lr is 0.2 and was 0.1` for each key that is not as `before`.
+
+        Keys of deepexp's own that were not there before have been added to it since.
+        """
+        new = {key for key, _, _ in schema.describe_keys()} - before.config.keys()
+        keys = [key for key in {**before.config, **self.config} if key not in new and key not in _FREE]
+        return [
+            f"{key} is {self.config.get(key, 'not there')} and was {before.config.get(key, 'not there')}"
+            for key in keys
+            if self.config.get(key) != before.config.get(key)
+        ]
+
+    def other_code(self, before: "Identity") -> list[str]:
+        """The modules and packages that are not as `before`, or were not there."""
+        return [name for name in self.code if self.code[name] != before.code.get(name)]
+
+
+def _is_texts(part: Any) -> bool:
+    return isinstance(part, dict) and all(isinstance(text, str) for item in part.items() for text in item)
+
+
+def _flat(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """(dotted key, plain value) of everything in a typed config."""
+    for item in dataclasses.fields(node):
+        value = getattr(node, item.name)
+        if isinstance(value, Component):
+            yield f"{prefix}_target_", value.target
+            yield from ((f"{prefix}{name}", argument) for name, argument in value.arguments.items())
+        elif dataclasses.is_dataclass(value):
+            yield from _flat(value, f"{prefix}{item.name}.")
+        elif isinstance(value, list):
+            entries = [dataclasses.asdict(e) if dataclasses.is_dataclass(e) else e for e in value]  # type: ignore[arg-type]
+            yield prefix + item.name, entries
+        else:
+            yield prefix + item.name, value
+
+
+def _code(config: TrainConfig) -> dict[str, str]:
+    """What the targets of a config are made of, as far as it is neither deepexp's nor torch's."""
+    found: dict[str, str] = {}
+    for node in (config.model, config.data, config.optim, config.schedule, config.augment):
+        package = node.component.target.partition(".")[0]
+        module = targets.module_of(node.component.target)
+        if module is None or package in _KNOWN:
+            continue
+        found |= _digests(module) or _version(package)
+    return found
+
+
+_KNOWN = ("deepexp", "torch", "torchvision")
+"""Packages whose versions every run notes."""
+
+
+def _digests(module: ModuleType) -> dict[str, str]:
+    """The name and the digest of a module of the user's own, and of those others that it has something from."""
+    found: dict[str, str] = {}
+    waiting = [module]
+    while waiting:
+        module = waiting.pop()
+        file = getattr(module, "__file__", None)
+        if module.__name__ not in found and file and targets.is_the_users(Path(file)):
+            found[module.__name__] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
+            waiting += _imported(module)
+    return dict(sorted(found.items()))
+
+
+def _imported(module: ModuleType) -> list[ModuleType]:
+    """The modules that a module names, or from which it has classes, functions and other objects."""
+    held = list(vars(module).values())
+    named = [value for value in held if isinstance(value, ModuleType)]
+    origins = {(value if isinstance(value, type | FunctionType) else type(value)).__module__ for value in held}
+    return named + [sys.modules[name] for name in origins if name in sys.modules]
+
+
+def _version(package: str) -> dict[str, str]:
+    """The name and the version of what an installed package came with; empty if nothing tells it."""
+    names = importlib.metadata.packages_distributions().get(package, [])
+    return {name: importlib.metadata.version(name) for name in names}
