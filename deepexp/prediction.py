@@ -19,7 +19,7 @@ from deepexp.data.decode import decode_many, header, show
 from deepexp.data.resident import ResidentLoader
 from deepexp.data.source import Shape, Split
 from deepexp.errors import InputError
-from deepexp.retest import data_of, precision_here
+from deepexp.retest import pictures_of, precision_here
 from deepexp.rundir import RunDirectory
 from deepexp.saved_model import Which, load
 from deepexp.step import Precision
@@ -52,7 +52,7 @@ def predict(
     """
     run = RunDirectory.open(directory)
     saved = load(directory, which)
-    pictures = saved.pictures or _pictures_of(run)
+    pictures = pictures_of(run, saved)
     if pictures.shape[0] not in (1, 3):
         raise InputError(
             f"{directory}: its model was trained on pictures of {counted(pictures.shape[0], 'channel')}, "
@@ -78,18 +78,6 @@ def predict(
         batches = loader.batches(torch.arange(len(split)), bounds)
         probabilities = [model(images).float().softmax(1).cpu() for images, _ in batches]
     return Predictions(tuple(files), torch.cat(probabilities), pictures.classes)
-
-
-def _pictures_of(run: RunDirectory) -> Pictures:
-    """What an older checkpoint does not hold, from the run's data."""
-    try:
-        source, data = data_of(run)
-    except InputError as error:
-        raise InputError(
-            f"{run.path}: its checkpoint is from before mean and deviation of the pictures were saved with it, "
-            f"and its data are not here: {error}"
-        ) from None
-    return Pictures(source.info().shape, data.mean, data.std, data.classes)
 
 
 def _decoded(files: Sequence[str], shape: Shape) -> Tensor:

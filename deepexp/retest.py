@@ -14,7 +14,7 @@ import torch
 from torch import Tensor, nn
 
 from deepexp import build, runtime, targets
-from deepexp.data.dataset import Dataset
+from deepexp.data.dataset import Dataset, Pictures
 from deepexp.data.loader import Loader
 from deepexp.data.resident import ResidentLoader
 from deepexp.data.source import FileSource, Source, WritingSource
@@ -133,3 +133,20 @@ def data_of(run: RunDirectory) -> tuple[Source, Dataset]:
             f"the data that {config.data.component.target} finds here are not those that the run was made on"
         )
     return source, data
+
+
+def pictures_of(run: RunDirectory, saved: SavedModel) -> Pictures:
+    """What is known of the pictures that a model was trained on; from the data, if an older checkpoint has it not.
+
+    Raises `InputError` if these are not here either.
+    """
+    if saved.pictures is not None:
+        return saved.pictures
+    try:
+        source, data = data_of(run)
+    except InputError as error:
+        raise InputError(
+            f"{run.path}: its checkpoint is from before mean and deviation of the pictures were saved with it, "
+            f"and its data are not here: {error}"
+        ) from None
+    return Pictures(source.info().shape, data.mean, data.std, data.classes)

@@ -53,6 +53,12 @@ COMMANDS = {
         keys=("run", "input", "checkpoint", "device", "top", "invert", "json"),
         path_keys=("run", "input"),
     ),
+    "export": Command(
+        "deepexp.commands.export",
+        "a run's model as a file that works without deepexp, checked against it",
+        keys=("run", "format", "fold_bn", "checkpoint", "to", "check", "json"),
+        path_keys=("run", "to"),
+    ),
     "report": Command(
         "deepexp.commands.report",
         "tables, tests and plots over many runs",

@@ -36,7 +36,7 @@ from deepexp.errors import InputError
 from deepexp.paths import shown
 from deepexp.report.plots import confusion, mistakes
 from deepexp.report.plots.plot import Missing
-from deepexp.report.runs import Run, one_directory, read
+from deepexp.report.runs import Run, read_one
 from deepexp.report.statistics import wilson_interval
 from deepexp.rundir import plain
 from deepexp.schema import key
@@ -72,7 +72,7 @@ def main(argv: Sequence[str]) -> int:
     chosen, _ = options.parse(argv, Options, _no_option)
     if not chosen.run:
         raise InputError("run: of which run? Give its directory: deepexp eval run=outputs/…")
-    run = _read(one_directory(Path(os.path.expanduser(chosen.run))))
+    run = read_one(Path(os.path.expanduser(chosen.run)))
     if chosen.to is None:
         _test(chosen, run, None)
         return 0
@@ -107,14 +107,6 @@ def _no_option(word: str) -> str:
     if not equals:
         return f"{word}: is no KEY=VALUE; run={word} tests the run of that name"
     return no_such_key(name, Options.__dataclass_fields__)
-
-
-def _read(path: Path) -> Run:
-    """What the files of the run say; `InputError` if they are damaged."""
-    reading = read([path])
-    if reading.damaged:
-        raise InputError("\n".join(reading.damaged))
-    return reading.runs[0]
 
 
 @contextlib.contextmanager

@@ -126,6 +126,14 @@ def read(paths: Sequence[Path]) -> Reading:
     return Reading(sorted(runs, key=sweeps.position), sorted(damaged), sweeps.not_started(paths))
 
 
+def read_one(path: Path) -> Run:
+    """What the files of one run directory say; `InputError` if it is none, or they are damaged."""
+    reading = read([one_directory(path)])
+    if reading.damaged:
+        raise InputError("\n".join(reading.damaged))
+    return reading.runs[0]
+
+
 def one_directory(path: Path) -> Path:
     """The path, if it is that of a run directory; else `InputError`, which names the first run below it."""
     try:

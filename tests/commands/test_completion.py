@@ -59,7 +59,7 @@ def test_what_a_line_may_end_in(line, words):
     assert complete(line) == words
 
 
-@pytest.mark.parametrize("name", ["eval", "predict", "report", "runs"])
+@pytest.mark.parametrize("name", ["eval", "export", "predict", "report", "runs"])
 def test_a_commands_own_options_are_offered(name):
     module = importlib.import_module(COMMANDS[name].module)
     assert list(COMMANDS[name].keys) == list(module.Options.__dataclass_fields__)

@@ -10,6 +10,7 @@ from PIL import Image, ImageOps
 
 import deepexp
 from deepexp import checkpoint, prediction
+from deepexp import retest as retesting
 from deepexp.commands import predict as module
 from deepexp.commands.eval import main as evaluate
 from deepexp.commands.predict import main
@@ -57,7 +58,7 @@ def answers(capsys, *words):
 
 def test_they_are_those_of_the_test_and_need_no_data(trained, digits, capsys, monkeypatch):
     expected = retest(trained.directory).probabilities[:30]
-    monkeypatch.setattr(prediction, "data_of", None)
+    monkeypatch.setattr(retesting, "data_of", None)
     found, probabilities = answers(capsys, f"run={trained.directory}", str(digits))
     assert torch.equal(probabilities, expected)
     assert [one["picture"] for one in found] == [str(digits / f"{index:03}.png") for index in range(30)]

@@ -1,0 +1,173 @@
+"""usage: deepexp export run=RUN [KEY=VALUE …]
+
+The model of a run as a file that works without deepexp: ONNX for ONNX Runtime, browsers, phones; pt2 for torch alone.
+
+  deepexp export run=outputs/resnet/2026-01-31_12-00-00_1a2b3c              resnet.onnx
+  deepexp export run=RUN checkpoint=best format=pt2 to=models/best.pt2
+
+  run=…               directory of a run, finished or not
+  format=onnx         onnx (needs pip install onnx onnxscript onnxruntime), or pt2, which torch.export.load reads
+  fold_bn=true        make batch normalisation a part of the convolution or linear layer before it
+  checkpoint=last     last, or best: that of the best validation error (val_fraction)
+  to=null             the file, which must not be there yet; null: named by the model, in the working directory
+  check=1000          compare with the model on so many test pictures; on random ones, if the data are not here
+  json=false          print JSON
+
+The file takes any number of pictures as bytes, in the size that the model takes, normalises them as the training's were
+and gives logits; it holds the names of the classes, too. It is loaded again and asked for the same pictures as the
+model before it is put in its place. Averaged weights are taken where the run has averaged them (ema).
+"""
+
+import json
+import os
+import sys
+import tempfile
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Literal
+
+from deepexp import options
+from deepexp.errors import InputError
+from deepexp.paths import shown
+from deepexp.report.runs import Run, read_one
+from deepexp.rundir import plain
+from deepexp.schema import key
+from deepexp.storage import named_by, write_atomically
+from deepexp.suggest import no_such_key
+from deepexp.terminal import Stream
+from deepexp.units import amount, counted
+
+if TYPE_CHECKING:
+    from deepexp.export import Exported
+
+_MOST_CLASSES = 5  # whose names are told
+
+
+@dataclass
+class Options:
+    """Options of `export`."""
+
+    run: str | None = key(None, "directory of a run")
+    format: Literal["onnx", "pt2"] = key("onnx", "kind of file")
+    fold_bn: bool = key(True, "make batch normalisation a part of the layer before it")
+    checkpoint: Literal["last", "best"] = key("last", "which of its checkpoints")
+    to: str | None = key(None, "the file")
+    check: int = key(1000, "how many test pictures are compared", minimum=1)
+    json: bool = key(False, "print JSON")
+
+
+def main(argv: Sequence[str]) -> int:
+    """Make the file, check it, put it in its place, and say what it is."""
+    chosen, _ = options.parse(argv, Options, _no_option)
+    if not chosen.run:
+        raise InputError("run: of which run? Give its directory: deepexp export run=outputs/…")
+    run = read_one(Path(os.path.expanduser(chosen.run)))
+    to = _place(chosen, run)
+
+    from deepexp.export import export
+    from deepexp.retest import on_device
+
+    with on_device(run.path, "cpu"):
+        made = export(
+            run.path,
+            chosen.format,
+            which=chosen.checkpoint,
+            fold=chosen.fold_bn,
+            check=chosen.check,
+            notes={"run": run.name, "model": run.choices.get("model", ""), "data": run.choices.get("data", "")},
+        )
+    _check_free(to)  # it may have been made meanwhile
+    with named_by("to", to):
+        write_atomically(to, made.content)
+    if chosen.json:
+        print(json.dumps(plain(_as_json(chosen, made, to)), indent=2, ensure_ascii=False, allow_nan=False))
+    else:
+        Stream(sys.stdout, is_everything=True).write("".join(f"{line}\n" for line in _lines(run, made, to)))
+    return 0
+
+
+def _no_option(word: str) -> str:
+    name, equals, _ = word.partition("=")
+    if not equals:
+        return f"{word}: is no KEY=VALUE; run={word} exports the model of the run of that name"
+    return no_such_key(name, Options.__dataclass_fields__)
+
+
+def _place(chosen: Options, run: Run) -> Path:
+    """Where the file is to be; `InputError` if something is there, or nothing can be written there."""
+    if chosen.to is None:
+        to = Path(f"{run.choices.get('model', 'model')}.{chosen.format}")
+    else:
+        to = Path(os.path.expanduser(chosen.to))
+    if not to.name or to.resolve().is_relative_to(run.path.resolve()):
+        raise InputError(f"to: {chosen.to or 'nothing'} is not allowed; a file outside the run, which is not changed")
+    _check_free(to)
+    if not to.parent.is_dir():
+        raise InputError(f"to: there is no folder {to.parent} for {to.name}; make it, or give another place")
+    try:
+        with tempfile.TemporaryFile(dir=to.parent):
+            pass
+    except OSError as error:
+        raise InputError(
+            f"to: cannot write into {shown(to.parent.absolute())}: {error.strerror or error}; give to=FILE"
+        ) from None
+    return to
+
+
+def _check_free(to: Path) -> None:
+    if os.path.lexists(to):
+        raise InputError(f"to: {to} is there, and nothing is replaced; give another name with to=FILE")
+
+
+def _lines(run: Run, made: "Exported", to: Path) -> Iterator[str]:
+    saved, parity = made.saved, made.parity
+    averaged = ", averaged weights" if saved.is_averaged else ""
+    yield f"{run.choices.get('model', 'a model')} on {run.choices.get('data', 'its data')}"
+    yield f"{saved.path.name}: {counted(saved.step, 'update')}, the last one in epoch {saved.epoch}{averaged}"
+    yield ""
+    channels, height, width = saved.shape
+    yield f"takes    pictures (batch, {channels}, {height}, {width}) uint8, 0 to 255; they are normalised in the file"
+    if made.pictures.shape != saved.shape:
+        was = "×".join(map(str, made.pictures.shape))
+        repeated = "" if made.pictures.shape[0] == channels else ", with a single channel repeated"
+        yield f"         those of the data are {was}, resized bilinearly with antialiasing{repeated}"
+    names = list(made.pictures.classes)
+    more = f", … ({len(names)})" if len(names) > _MOST_CLASSES else ""
+    yield f"gives    logits (batch, {len(names)}) float32, of {', '.join(names[:_MOST_CLASSES])}{more}"
+    if made.folded.of:
+        yield f"folded   {made.folded.count} of {counted(made.folded.of, 'batch normalisation')}"
+    kind = "random" if parity.no_test_pictures else "test"
+    yield (
+        f"checked  with {counted(parity.pictures, f'{kind} picture')}: logits up to {parity.largest:.3g} differ by at "
+        f"most {parity.difference:.1e}, {_same(parity.other_answers)}"
+    )
+    if parity.no_test_pictures:
+        yield f"         for the test pictures are not here: {parity.no_test_pictures}"
+    yield f"written  {shown(to.absolute())}, {amount(len(made.content), 'B')}"
+
+
+def _same(others: int) -> str:
+    return f"{counted(others, 'picture')} of another class" if others else "every class is the same"
+
+
+def _as_json(chosen: Options, made: "Exported", to: Path) -> dict[str, Any]:
+    saved, parity = made.saved, made.parity
+    return {
+        "file": str(to),
+        "format": chosen.format,
+        "bytes": len(made.content),
+        "checkpoint": saved.path.name,
+        "step": saved.step,
+        "epoch": saved.epoch,
+        "averaged": saved.is_averaged,
+        "input_shape": list(saved.shape),
+        "classes": list(made.pictures.classes),
+        "batch_norms": made.folded.of,
+        "batch_norms_folded": made.folded.count,
+        "pictures_compared": parity.pictures,
+        "no_test_pictures": parity.no_test_pictures,
+        "largest_logit": parity.largest,
+        "largest_difference": parity.difference,
+        "other_answers": parity.other_answers,
+    }

@@ -1,0 +1,108 @@
+"""Batch normalisation behind a convolution or a linear layer, made a part of that layer for use after training.
+
+Then the statistics are constants, and γ (Wx + b - μ) / √(σ² + ε) + β is the layer with the weights γW / √(σ² + ε) and
+the bias γ (b - μ) / √(σ² + ε) + β (Jacob et al. 2017, section 3.2).
+"""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, fx
+
+_ATEN = torch.ops.aten
+_CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
+_DIMENSIONS_OF_LINEAR = 2  # with more, batch normalisation is over another dimension than the layer's outputs
+
+
+@dataclass(frozen=True)
+class Folded:
+    """How many batch normalisations of a graph are now part of the layer before them."""
+
+    count: int
+    of: int
+
+
+def fold_batch_norm(graph_module: fx.GraphModule) -> Folded:
+    """Fold each batch normalisation that alone uses what a convolution or linear layer gives; changes the graph.
+
+    `graph_module`: the module of an `ExportedProgram` in test mode, whose nodes are operators of ATen. New weights are
+    computed in float64. Left alone are those behind anything else, and those that take the statistics of their batch.
+    """
+    graph = graph_module.graph
+    norms = batch_norms(graph_module)
+    count = 0
+    for norm in norms:
+        layer = norm.args[0]
+        if not (isinstance(layer, fx.Node) and _can_take(layer, norm)):
+            continue
+        weight, bias = _folded_weights(graph_module, layer, norm)
+        names = [f"folded_{count}_{part}" for part in ("weight", "bias")]
+        with graph.inserting_before(layer):
+            for name, value in zip(names, (weight, bias), strict=True):
+                graph_module.register_parameter(name, torch.nn.Parameter(value, requires_grad=False))
+            nodes = [graph.get_attr(name) for name in names]
+        layer.args = (layer.args[0], *nodes, *layer.args[3:])
+        norm.replace_all_uses_with(layer)
+        graph.erase_node(norm)
+        count += 1
+    graph.eliminate_dead_code()
+    _forget_unused(graph_module)
+    graph_module.recompile()
+    return Folded(count, len(norms))
+
+
+def batch_norms(graph_module: fx.GraphModule) -> list[fx.Node]:
+    """The nodes of a graph that are batch normalisations."""
+    return [node for node in graph_module.graph.nodes if node.target == _ATEN.batch_norm.default]
+
+
+def _can_take(layer: fx.Node, norm: fx.Node) -> bool:
+    """Whether a layer can be given the work of a batch normalisation of its output."""
+    is_linear = layer.target == _ATEN.linear.default and layer.meta["val"].dim() == _DIMENSIONS_OF_LINEAR
+    if not (is_linear or getattr(layer.target, "_opname", None) in _CONVOLUTIONS):
+        return False
+    takes_batch_statistics = norm.args[5] is not False
+    weights = [node for node in layer.args[1:3] if node is not None]  # and the bias, if there is one
+    return len(layer.users) == 1 and not takes_batch_statistics and not layer.kwargs and all(map(_is_constant, weights))
+
+
+def _is_constant(node: object) -> bool:
+    return isinstance(node, fx.Node) and node.op == "get_attr"
+
+
+def _folded_weights(graph_module: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> tuple[Tensor, Tensor]:
+    """Weight and bias of the layer that does the work of both, in the layer's own type."""
+
+    def value(node: object, default: float) -> Tensor:
+        if node is None:
+            return torch.full((len(weight),), default, dtype=torch.float64)
+        assert isinstance(node, fx.Node)
+        return _attribute(graph_module, str(node.target)).detach().double()
+
+    assert isinstance(layer.args[1], fx.Node)
+    weight = _attribute(graph_module, str(layer.args[1].target)).detach()  # (outputs, …)
+    bias = value(layer.args[2] if len(layer.args) > 2 else None, 0.0)  # (outputs,)
+    _, gamma, beta, mean, variance, _, _, epsilon, _ = norm.args
+    assert isinstance(epsilon, float)
+    scale = value(gamma, 1.0) / (value(variance, 1.0) + epsilon).sqrt()  # (outputs,)
+    folded = weight.double() * scale.view(-1, *(1 for _ in weight.shape[1:]))
+    shift = (bias - value(mean, 0.0)) * scale + value(beta, 0.0)
+    return folded.to(weight.dtype), shift.to(weight.dtype)
+
+
+def _attribute(module: torch.nn.Module, path: str) -> Tensor:
+    """The parameter or buffer of a dotted name."""
+    *folders, name = path.split(".")
+    found = getattr(module.get_submodule(".".join(folders)), name)
+    assert isinstance(found, Tensor)
+    return found
+
+
+def _forget_unused(graph_module: fx.GraphModule) -> None:
+    """Delete the parameters and buffers that no node of the graph takes any more."""
+    used = {str(node.target) for node in graph_module.graph.nodes if node.op == "get_attr"}
+    held = [name for name, _ in [*graph_module.named_parameters(), *graph_module.named_buffers()]]
+    for path in held:
+        if path not in used:
+            *folders, name = path.split(".")
+            delattr(graph_module.get_submodule(".".join(folders)), name)
