@@ -5,13 +5,15 @@ import threading
 from types import FrameType, TracebackType
 from typing import Any
 
-_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1")  # SIGUSR1: how clusters announce that a job will be pre-empted
+# SIGUSR1: how clusters announce that a job will be pre-empted; SIGHUP: the terminal or the connection is gone
+_NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 
 
 class StopRequest:
-    """Context in which SIGINT, SIGTERM and SIGUSR1 only leave a note in `signal_number`.
+    """Context in which SIGINT, SIGTERM, SIGUSR1 and SIGHUP only leave a note in `signal_number`.
 
-    A second Ctrl-C is not held back. Outside the main thread, where Python allows no handlers, it catches nothing.
+    A second Ctrl-C is not held back. A SIGHUP that is ignored, as `nohup` has it, stays ignored. Outside the main
+    thread, where Python allows no handlers, it catches nothing.
     """
 
     def __init__(self) -> None:
@@ -21,8 +23,8 @@ class StopRequest:
     def __enter__(self) -> "StopRequest":
         if threading.current_thread() is threading.main_thread():
             for name in _NAMES:
-                number = getattr(signal, name, None)  # Windows has no SIGUSR1
-                if number is not None:
+                number = getattr(signal, name, None)  # Windows has neither SIGUSR1 nor SIGHUP
+                if number is not None and not (name == "SIGHUP" and signal.getsignal(number) == signal.SIG_IGN):
                     self._before[number] = signal.signal(number, self._note)
         return self
 

@@ -9,7 +9,7 @@ import pytest
 from deepexp.interrupt import StopRequest
 
 
-@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1"])
+@pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"])
 def test_a_signal_leaves_a_note(name):
     number = getattr(signal, name)
     before = signal.getsignal(number)
@@ -18,6 +18,18 @@ def test_a_signal_leaves_a_note(name):
         os.kill(os.getpid(), number)
         assert stop.signal_number == number
     assert signal.getsignal(number) is before
+
+
+def test_a_closed_terminal_that_is_to_be_ignored_stays_so():
+    """As `nohup` has it."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with StopRequest() as stop:
+            os.kill(os.getpid(), signal.SIGHUP)
+            assert stop.signal_number is None
+        assert signal.getsignal(signal.SIGHUP) is signal.SIG_IGN
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_a_second_ctrl_c_is_not_held_back():

@@ -179,7 +179,7 @@ def test_a_run_that_has_lost_its_checkpoints_keeps_what_it_had_measured(run, cap
     assert caplog.text.count("has no checkpoint: it begins anew") == 2
 
 
-@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGINT", 130)])
+@pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGHUP", 129), ("SIGINT", 130)])
 def test_a_signal_is_answered_by_a_checkpoint(tmp_path, monkeypatch, capsys, name, status):
     call = Step.__call__
 

@@ -112,11 +112,12 @@ class _Pictures(Dataset[Tensor]):
 
 
 def _start_worker(_: int) -> None:
-    """Workers leave Ctrl-C and pre-emption to the process that they work for, which may need them for its last step.
+    """Workers leave Ctrl-C, pre-emption and a closed terminal to the process that they work for.
 
-    They end when it tells them to, and with it: one that outlives it for seconds would hold the lock of its run.
+    That may need them for its last step. They end when it tells them to, and with it: one that outlives it for seconds
+    would hold the lock of its run.
     """
-    for name in ("SIGINT", "SIGUSR1"):
+    for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -97,7 +97,7 @@ def train(training: Training, say: Callable[[str], None]) -> None:
 
 @contextlib.contextmanager
 def _handing_signals_on(child: subprocess.Popen[str]) -> Iterator[list[int]]:
-    """Context in which SIGINT and SIGTERM go to the child, which saves and ends; yields those that came."""
+    """Context in which the signals below go to the child, which saves and ends; yields those that came."""
     received: list[int] = []
 
     def hand_on(number: int, _: FrameType | None) -> None:
@@ -107,7 +107,9 @@ def _handing_signals_on(child: subprocess.Popen[str]) -> Iterator[list[int]]:
     if threading.current_thread() is not threading.main_thread():
         yield received
         return
-    before = {number: signal.signal(number, hand_on) for number in (signal.SIGINT, signal.SIGTERM)}
+    numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    caught = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # as `nohup` has it
+    before = {number: signal.signal(number, hand_on) for number in caught}
     try:
         yield received
     finally:
