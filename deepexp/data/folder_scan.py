@@ -67,11 +67,20 @@ def scan(root: Path, test_fraction: float, split_seed: int) -> Listing:
     try:
         if _folders(root / "train"):
             if not _folders(root / "test"):
-                raise InputError(f"data.root: {show(root)} has train/ but no test/ with class folders; {_NEEDED}")
+                held_out = further_splits(root)
+                remedy = f" (if models are to be tested on {held_out[0]}/, let it be test/)" if held_out else ""
+                raise InputError(
+                    f"data.root: {show(root)} has train/ but no test/ with class folders{remedy}; {_NEEDED}"
+                )
             return _train_and_test(root)
         return _split(root, test_fraction, split_seed)
     except OSError as error:
         raise InputError(f"{show(error.filename or root)}: cannot be read ({error.strerror})") from error
+
+
+def further_splits(root: Path) -> list[str]:
+    """The folders beside `train/` and `test/` that look as if they were held-out pictures; nothing reads them."""
+    return [name for name in ("val", "valid", "validation", "eval") if _folders(root / name)]
 
 
 def pictures_below(folder: Path) -> list[str]:

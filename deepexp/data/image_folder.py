@@ -11,7 +11,7 @@ from pathlib import Path
 
 from deepexp.data import picture_cache
 from deepexp.data.decode import channels_and_size
-from deepexp.data.folder_scan import Listing, scan
+from deepexp.data.folder_scan import Listing, further_splits, scan
 from deepexp.data.source import DataInfo, Shape, Split
 from deepexp.units import counted
 
@@ -79,6 +79,12 @@ class ImageFolder:
     def load(self) -> tuple[Split, Split]:
         """Both splits, memory-mapped, sorted by class and path."""
         listing = self._listing
+        if listing.split is None and (further := further_splits(self._root)):
+            log.warning(
+                "%s: %s/ is not read; val_fraction holds validation pictures out of train/",
+                self._root,
+                "/, ".join(further),
+            )
         untested = set(range(len(listing.classes))) - {file.label for file in listing.test}
         if untested:
             names = ", ".join(listing.classes[label] for label in sorted(untested)[:8])

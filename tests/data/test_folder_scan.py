@@ -127,7 +127,10 @@ def test_root_without_classes(tmp_path: Path) -> None:
 
 def test_train_without_test(picture_root: Path) -> None:
     (picture_root / "test").rename(picture_root.parent / "elsewhere")
-    with pytest.raises(InputError, match="has train/ but no test/"):
+    with pytest.raises(InputError, match="has train/ but no test/ with class folders; needed is"):
+        listing(picture_root)
+    (picture_root.parent / "elsewhere").rename(picture_root / "val")
+    with pytest.raises(InputError, match=r"folders \(if models are to be tested on val/, let it be test/\); needed"):
         listing(picture_root)
 
 

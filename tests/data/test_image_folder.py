@@ -217,6 +217,16 @@ def test_grey_first_picture_makes_all_grey_with_a_warning(
     assert not caplog.records
 
 
+def test_a_folder_of_validation_pictures_is_told_of(picture_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copytree(picture_root / "test", picture_root / "val")
+    train, test = source(picture_root).load()
+    assert "val/ is not read; val_fraction holds validation pictures out of train/" in caplog.text
+    shutil.rmtree(picture_root / "val")
+    caplog.clear()
+    without = source(picture_root).load()
+    assert not caplog.records and [len(train), len(test)] == [len(split) for split in without]
+
+
 def test_class_without_test_pictures_is_told(picture_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     for path in (picture_root / "test" / "bee").iterdir():
         path.unlink()
