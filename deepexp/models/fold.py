@@ -11,7 +11,6 @@ from torch import Tensor, fx
 
 _ATEN = torch.ops.aten
 _CONVOLUTIONS = ("conv1d", "conv2d", "conv3d")
-_DIMENSIONS_OF_LINEAR = 2  # with more, batch normalisation is over another dimension than the layer's outputs
 
 
 @dataclass(frozen=True)
@@ -33,7 +32,7 @@ def fold_batch_norm(graph_module: fx.GraphModule) -> Folded:
     count = 0
     for norm in norms:
         layer = norm.args[0]
-        if not (isinstance(layer, fx.Node) and _can_take(layer, norm)):
+        if not (isinstance(layer, fx.Node) and _can_take(graph_module, layer, norm)):
             continue
         weight, bias = _folded_weights(graph_module, layer, norm)
         names = [f"folded_{count}_{part}" for part in ("weight", "bias")]
@@ -56,14 +55,17 @@ def batch_norms(graph_module: fx.GraphModule) -> list[fx.Node]:
     return [node for node in graph_module.graph.nodes if node.target == _ATEN.batch_norm.default]
 
 
-def _can_take(layer: fx.Node, norm: fx.Node) -> bool:
+def _can_take(graph_module: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> bool:
     """Whether a layer can be given the work of a batch normalisation of its output."""
-    is_linear = layer.target == _ATEN.linear.default and layer.meta["val"].dim() == _DIMENSIONS_OF_LINEAR
-    if not (is_linear or getattr(layer.target, "_opname", None) in _CONVOLUTIONS):
+    if layer.target != _ATEN.linear.default and getattr(layer.target, "_opname", None) not in _CONVOLUTIONS:
         return False
     takes_batch_statistics = norm.args[5] is not False
-    weights = [node for node in layer.args[1:3] if node is not None]  # and the bias, if there is one
-    return len(layer.users) == 1 and not takes_batch_statistics and not layer.kwargs and all(map(_is_constant, weights))
+    # Weights and bias, scale and shift, mean and variance: some may be missing.
+    values = [node for node in (*layer.args[1:3], *norm.args[1:5]) if node is not None]
+    if len(layer.users) > 1 or takes_batch_statistics or layer.kwargs or not all(map(_is_constant, values)):
+        return False
+    # With another number of dimensions than the weights', normalisation is over others than the layer's outputs.
+    return layer.meta["val"].dim() == _value(graph_module, layer.args[1]).dim()
 
 
 def _is_constant(node: object) -> bool:
@@ -76,11 +78,9 @@ def _folded_weights(graph_module: fx.GraphModule, layer: fx.Node, norm: fx.Node)
     def value(node: object, default: float) -> Tensor:
         if node is None:
             return torch.full((len(weight),), default, dtype=torch.float64)
-        assert isinstance(node, fx.Node)
-        return _attribute(graph_module, str(node.target)).detach().double()
+        return _value(graph_module, node).double()
 
-    assert isinstance(layer.args[1], fx.Node)
-    weight = _attribute(graph_module, str(layer.args[1].target)).detach()  # (outputs, …)
+    weight = _value(graph_module, layer.args[1])  # (outputs, …)
     bias = value(layer.args[2] if len(layer.args) > 2 else None, 0.0)  # (outputs,)
     _, gamma, beta, mean, variance, _, _, epsilon, _ = norm.args
     assert isinstance(epsilon, float)
@@ -90,12 +90,13 @@ def _folded_weights(graph_module: fx.GraphModule, layer: fx.Node, norm: fx.Node)
     return folded.to(weight.dtype), shift.to(weight.dtype)
 
 
-def _attribute(module: torch.nn.Module, path: str) -> Tensor:
-    """The parameter or buffer of a dotted name."""
-    *folders, name = path.split(".")
-    found = getattr(module.get_submodule(".".join(folders)), name)
+def _value(graph_module: fx.GraphModule, node: object) -> Tensor:
+    """The parameter or buffer that a node takes."""
+    assert isinstance(node, fx.Node)
+    *folders, name = str(node.target).split(".")
+    found = getattr(graph_module.get_submodule(".".join(folders)), name)
     assert isinstance(found, Tensor)
-    return found
+    return found.detach()
 
 
 def _forget_unused(graph_module: fx.GraphModule) -> None:

@@ -92,11 +92,48 @@ class FromAnInput(nn.Module):
         return self.norm(F.conv2d(x, x[:2, :, :2, :2]))
 
 
+class WithComputedScale(nn.Module):
+    """A normalisation whose scale is no constant."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8)
+
+    def forward(self, x):
+        norm = self.norm
+        return F.batch_norm(self.conv(x), norm.running_mean, norm.running_var, norm.weight.exp(), norm.bias)
+
+
+class OfOnePicture(nn.Module):
+    """A convolution of a picture without a batch, whose outputs are not the second dimension."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv, self.norm = nn.Conv2d(3, 8, 3, padding=1), nn.BatchNorm1d(8)
+
+    def forward(self, x):
+        return self.norm(self.conv(x[0]))
+
+
+class WithAVector(nn.Module):
+    """A linear layer of one output, whose dimension is left out."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.norm = nn.Parameter(torch.ones(6)), nn.BatchNorm1d(6)
+
+    def forward(self, x):
+        return self.norm(F.linear(x, self.weight))
+
+
 @pytest.mark.parametrize(
     ("model", "shape"),
     [
         (UsedTwice(), (3, 6, 6)),
         (FromAnInput(), (3, 6, 6)),
+        (WithComputedScale(), (3, 6, 6)),
+        (OfOnePicture(), (3, 8, 8)),
+        (WithAVector(), (6, 6)),
         (nn.Sequential(nn.BatchNorm2d(3), nn.Conv2d(3, 8, 3)), (3, 6, 6)),
         (nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.BatchNorm2d(8)), (3, 6, 6)),
         (nn.Sequential(nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8, track_running_stats=False)), (3, 6, 6)),
