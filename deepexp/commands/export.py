@@ -25,7 +25,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from deepexp import options
 from deepexp.errors import InputError
@@ -41,6 +41,7 @@ from deepexp.units import amount, counted
 if TYPE_CHECKING:
     from deepexp.export import Exported
 
+Format = Literal["onnx", "pt2"]
 _MOST_CLASSES = 5  # whose names are told
 
 
@@ -49,7 +50,7 @@ class Options:
     """Options of `export`."""
 
     run: str | None = key(None, "directory of a run")
-    format: Literal["onnx", "pt2"] = key("onnx", "kind of file")
+    format: Format = key("onnx", "kind of file")
     fold_bn: bool = key(True, "make batch normalisation a part of the layer before it")
     checkpoint: Literal["last", "best"] = key("last", "which of its checkpoints")
     to: str | None = key(None, "the file")
@@ -97,20 +98,24 @@ def _no_option(word: str) -> str:
 def _place(chosen: Options, run: Run) -> Path:
     """Where the file is to be; `InputError` if something is there, or nothing can be written there."""
     if chosen.to is None:
-        to = Path(f"{run.choices.get('model', 'model')}.{chosen.format}")
+        name = Path(run.choices.get("model", "model")).name  # without the folders of an option such as small/mine
+        to = Path(f"{name}.{chosen.format}")
     else:
         to = Path(os.path.expanduser(chosen.to))
-    if not to.name or to.resolve().is_relative_to(run.path.resolve()):
+    if not to.name or Path(os.path.realpath(to)).is_relative_to(run.path.resolve()):
         raise InputError(f"to: {chosen.to or 'nothing'} is not allowed; a file outside the run, which is not changed")
+    other = next((kind for kind in get_args(Format) if kind != chosen.format and to.suffix == f".{kind}"), None)
+    if other is not None:
+        raise InputError(f"to: {to} is named as format={other}, and it is format={chosen.format}; change one of them")
     _check_free(to)
-    if not to.parent.is_dir():
+    if not os.path.isdir(to.parent):  # which answers for a name that is too long, or a folder that is closed, as well
         raise InputError(f"to: there is no folder {to.parent} for {to.name}; make it, or give another place")
     try:
-        with tempfile.TemporaryFile(dir=to.parent):
+        with tempfile.NamedTemporaryFile(dir=to.parent, prefix=f".{to.name}."):  # as long as that of a part of it
             pass
     except OSError as error:
         raise InputError(
-            f"to: cannot write into {shown(to.parent.absolute())}: {error.strerror or error}; give to=FILE"
+            f"to: cannot write {to.name} into {shown(to.parent.absolute())}: {error.strerror or error}; give to=FILE"
         ) from None
     return to
 

@@ -204,6 +204,12 @@ def test_a_model_of_ones_own_is_exported(own, capsys):
     torch.testing.assert_close(answers, expected.probabilities, rtol=1e-4, atol=1e-6)
 
 
+def test_a_model_in_a_folder_names_a_file_in_this_one(directory, capsys):
+    path = directory / ".hydra" / "hydra.yaml"
+    path.write_text(path.read_text().replace("model: mnist_net", "model: small/mine"))
+    assert exported(capsys, f"run={directory}", "format=pt2")["file"] == "mine.pt2"
+
+
 @pytest.mark.parametrize(
     "line", ["x = x if x.sum() > 1e9 else 2 * x", "x = x.view(2 if len(x) == 2 else len(x), 1, 8, 8)"]
 )
@@ -261,6 +267,10 @@ def test_an_older_checkpoint_takes_the_normalisation_from_the_data(directory, ca
         (["run=RUN", "to="], "to: nothing is not allowed"),
         (["run=RUN", "to=missing/net.onnx"], "there is no folder missing for net.onnx"),
         (["run=RUN", "to=taken"], "to: taken is there, and nothing is replaced"),
+        (["run=RUN", "to=net.pt2"], "to: net.pt2 is named as format=pt2, and it is format=onnx"),
+        (["run=RUN", f"to={'x' * 300}.onnx"], "x.onnx into .*: File name too long; give to=FILE"),
+        (["run=RUN", f"to={'x' * 300}/net.onnx"], "there is no folder x"),
+        (["run=RUN", "to=round/net.onnx"], "there is no folder round for net.onnx"),
         (["run=RUN", "format=tf"], "format: 'tf' is not allowed; 'onnx' or 'pt2'"),
         (["run=RUN", "check=0"], "check: 0 is not allowed"),
         (["run=RUN", "fold=true"], r"fold: there is no such key .*fold_bn"),
@@ -270,9 +280,10 @@ def test_an_older_checkpoint_takes_the_normalisation_from_the_data(directory, ca
 def test_mistakes_are_told_before_anything_is_done(directory, words, told, monkeypatch):
     monkeypatch.setattr(module, "export", None)
     os.symlink("nowhere", "taken")
+    os.symlink("round", "round")
     with pytest.raises(InputError, match=told):
         main([word.replace("RUN", str(directory)) for word in words])
-    assert os.listdir() == ["taken"]
+    assert sorted(os.listdir()) == ["round", "taken"]
 
 
 def test_the_run_stays_as_it_is(directory):
