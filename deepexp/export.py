@@ -11,6 +11,7 @@ import importlib.util
 import io
 import json
 import logging
+import math
 import warnings
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
@@ -32,7 +33,7 @@ from deepexp.models.fold import Folded, batch_norms, fold_batch_norm
 from deepexp.retest import data_of, pictures_of
 from deepexp.rundir import RunDirectory
 from deepexp.saved_model import SavedModel, Which, load
-from deepexp.units import amount
+from deepexp.units import amount, counted
 
 log = logging.getLogger(__name__)
 
@@ -106,9 +107,16 @@ def export(
         file = _RUNTIMES[kind](content)
     with torch.inference_mode():
         parity = _compare(saved, pictures, file, *_pictures_to_try(run, saved.shape, check))
+    target = saved.config.model.component.target
+    if not math.isfinite(parity.largest):
+        what = f"{parity.pictures} {'random' if parity.no_test_pictures else 'test'} pictures"
+        raise RunFailed(
+            f"{target} gives logits that are NaN or infinite for some of {what}, in the run as well, so that its file "
+            "cannot be checked; nothing was written"
+        )
     if not parity.difference <= _TOLERANCE * parity.largest:  # as it is for what is no number
         raise RunFailed(
-            f"{saved.config.model.component.target} in the file gives something else than in the run: logits differ by "
+            f"{target} in the file gives something else than in the run: logits differ by "
             f"up to {parity.difference:.2g}, and {parity.largest:.2g} is the largest; nothing was written"
         )
     return Exported(content, saved, pictures, folded, parity)
@@ -266,11 +274,23 @@ def _pictures_to_try(run: RunDirectory, shape: Shape, most: int) -> tuple[Tensor
 def _compare(saved: SavedModel, pictures: Pictures, file: Ask, given: Tensor, no_test_pictures: str | None) -> Parity:
     """Ask both, the model as it is asked in a run, for the same pictures."""
     normalise = Normaliser(saved.shape, pictures.mean, pictures.std)
+    target = saved.config.model.component.target
     model_says, file_says = [], []
-    for batch in given.split(_BATCH_SIZE):  # the last one may be of any size, as those of others
+    # One picture alone, of which graphs are made apart; then full batches, and a last one of any size.
+    for batch in filter(len, (given[:1], *given[1:].split(_BATCH_SIZE))):
         pixels = batch.permute(0, 2, 3, 1).flatten(1)  # (batch, height * width * channels)
-        model_says.append(saved.model(normalise(pixels)))
-        file_says.append(torch.from_numpy(file(np.ascontiguousarray(batch.numpy()))))
+        try:
+            model_says.append(saved.model(normalise(pixels)))
+            file_says.append(torch.from_numpy(file(np.ascontiguousarray(batch.numpy()))))
+        except Exception as error:  # a model may raise anything, and so may what runs the file
+            told = f"{target} fails for {counted(len(batch), 'picture')}: {targets.told(error)}"
+            raise RunFailed(f"{told}; nothing was written") from error
+        if not model_says[-1].shape == file_says[-1].shape == (len(batch), len(pictures.classes)):
+            raise RunFailed(
+                f"{target} gives {tuple(file_says[-1].shape)} in the file and {tuple(model_says[-1].shape)} in the run "
+                f"for {counted(len(batch), 'picture')}, and {(len(batch), len(pictures.classes))} is due; "
+                "nothing was written"
+            )
     ours, theirs = torch.cat(model_says).double(), torch.cat(file_says).double()  # (pictures, classes)
     return Parity(
         pictures=len(given),

@@ -228,6 +228,29 @@ def test_a_model_that_answers_by_chance_is_not_exported(own):
         main([f"run={result.directory}", "format=pt2"])
 
 
+def test_a_file_that_gives_something_else_for_one_picture_is_never_written(own):
+    """Graphs are made as if there were more, and an axis of one picture would be left out."""
+    result = own("x = self.linear(x.flatten(1)).squeeze(); return x.unsqueeze(0) if x.dim() == 1 else x")
+    with pytest.raises(RunFailed, match=r"gives \(10,\) in the file and \(1, 10\) in the run for 1 picture"):
+        main([f"run={result.directory}", "format=pt2"])
+
+
+def test_a_model_that_fails_for_one_picture_is_told(own):
+    result = own("x = nn.functional.batch_norm(x.flatten(1), None, None, training=True)")
+    with pytest.raises(RunFailed, match=r"^mine\.Net fails for 1 picture: mine\.py:.* more than 1 value per channel"):
+        main([f"run={result.directory}", "format=pt2"])
+
+
+def test_a_model_that_gives_no_numbers_is_told(own):
+    result = own("x = x / (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))")
+    path = result.directory / "checkpoints" / "last.pt"
+    content = checkpoint.load(path)
+    content["model"]["linear.weight"].fill_(3e38)
+    checkpoint.save(path, content)
+    with pytest.raises(RunFailed, match=r"logits that are NaN or infinite for some of 359 test pictures"):
+        main([f"run={result.directory}", "format=pt2"])
+
+
 def test_what_onnx_has_not_is_told(own):
     result = own("x = torch.special.i1e(x)")
     with pytest.raises(RunFailed, match=r"cannot be written as ONNX: .*; format=pt2 may do"):
