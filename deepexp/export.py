@@ -147,7 +147,7 @@ class _FromBytes(nn.Module):
 
     def forward(self, pictures: Tensor) -> Tensor:
         """(batch, channels, height, width) uint8 → (batch, classes) float32"""
-        return self.model((pictures.to(torch.float32) - self.pixel_mean) / self.pixel_std)
+        return self.model((pictures.to(torch.float32) - self.pixel_mean) / self.pixel_std).float()
 
 
 def _program(saved: SavedModel, pictures: Pictures, fold: bool) -> tuple[ExportedProgram, Folded]:

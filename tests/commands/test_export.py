@@ -204,6 +204,12 @@ def test_a_model_of_ones_own_is_exported(own, capsys):
     torch.testing.assert_close(answers, expected.probabilities, rtol=1e-4, atol=1e-6)
 
 
+def test_a_file_gives_float32_whatever_the_model_gives(own, capsys):
+    result = own("return self.linear(x.flatten(1)).double()")
+    exported(capsys, f"run={result.directory}")
+    assert onnx_answers("mine.onnx", torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).dtype == torch.float32
+
+
 def test_a_model_in_a_folder_names_a_file_in_this_one(directory, capsys):
     path = directory / ".hydra" / "hydra.yaml"
     path.write_text(path.read_text().replace("model: mnist_net", "model: small/mine"))
