@@ -212,8 +212,9 @@ def _onnx(program: ExportedProgram, shape: Shape, *, fold: bool, notes: Mapping[
             optimizer = importlib.import_module("onnxscript.optimizer")
             optimizer.fold_constants(made.model)
             optimizer.remove_unused_nodes(made.model)
-        texts = {name: value if isinstance(value, str) else json.dumps(value) for name, value in notes.items()}
-        made.model.metadata_props.update(texts)
+        for name, value in notes.items():
+            text = value if isinstance(value, str) else json.dumps(value)
+            made.model.metadata_props[name] = text.encode("utf-8", "replace").decode()  # a run may have any name
         content: bytes = made.model_proto.SerializeToString()
     except Exception as error:  # what has no counterpart in ONNX fails in many ways
         raise RunFailed(f"the model cannot be written as ONNX: {targets.told(error)}; format=pt2 may do") from error
@@ -222,7 +223,7 @@ def _onnx(program: ExportedProgram, shape: Shape, *, fold: bool, notes: Mapping[
 
 def _pt2(program: ExportedProgram, shape: Shape, *, fold: bool, notes: Mapping[str, Any]) -> bytes:  # noqa: ARG001
     buffer = io.BytesIO()
-    torch.export.save(program, buffer, extra_files={NOTES: json.dumps(notes, ensure_ascii=False)})
+    torch.export.save(program, buffer, extra_files={NOTES: json.dumps(notes)})
     return buffer.getvalue()
 
 

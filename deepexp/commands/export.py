@@ -35,7 +35,7 @@ from deepexp.rundir import plain
 from deepexp.schema import key
 from deepexp.storage import named_by, write_atomically
 from deepexp.suggest import no_such_key
-from deepexp.terminal import Stream
+from deepexp.terminal import Stream, printable
 from deepexp.units import amount, counted
 
 if TYPE_CHECKING:
@@ -137,7 +137,7 @@ def _lines(run: Run, made: "Exported", to: Path) -> Iterator[str]:
         was = "×".join(map(str, made.pictures.shape))
         repeated = "" if made.pictures.shape[0] == channels else ", with a single channel repeated"
         yield f"         those of the data are {was}, resized bilinearly with antialiasing{repeated}"
-    names = list(made.pictures.classes)
+    names = [printable(name) for name in made.pictures.classes]
     more = f", … ({len(names)})" if len(names) > _MOST_CLASSES else ""
     yield f"gives    logits (batch, {len(names)}) float32, of {', '.join(names[:_MOST_CLASSES])}{more}"
     if made.folded.of:

@@ -210,6 +210,22 @@ def test_a_file_gives_float32_whatever_the_model_gives(own, capsys):
     assert onnx_answers("mine.onnx", torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).dtype == torch.float32
 
 
+def test_names_may_be_of_any_bytes(directory, capsys):
+    """As those of folders of pictures, which are the classes, and of runs may be."""
+    path = directory / "checkpoints" / "last.pt"
+    content = checkpoint.load(path)
+    content["pictures"]["classes"] = [*"012345678", "caf\udce9\n"]
+    checkpoint.save(path, content)
+    run = directory.rename(directory.parent / "run\udce9")
+    assert main([f"run={run}", "check=1"]) == 0
+    notes = {item.key: item.value for item in onnx.load("mnist_net.onnx").metadata_props}
+    assert notes["run"] == "run?" and json.loads(notes["classes"])[9] == "caf\udce9\n"
+    assert main([f"run={run}", "check=1", "format=pt2"]) == 0
+    extra = {"deepexp.json": ""}
+    torch.export.load("mnist_net.pt2", extra_files=extra)
+    assert json.loads(extra["deepexp.json"])["classes"][9] == "caf\udce9\n"
+
+
 def test_a_model_in_a_folder_names_a_file_in_this_one(directory, capsys):
     path = directory / ".hydra" / "hydra.yaml"
     path.write_text(path.read_text().replace("model: mnist_net", "model: small/mine"))
