@@ -152,8 +152,12 @@ class _FromBytes(nn.Module):
 
 def _program(saved: SavedModel, pictures: Pictures, fold: bool) -> tuple[ExportedProgram, Folded]:
     """The model as a graph of ATen's operators, for any number of pictures."""
-    model = _FromBytes(copy.deepcopy(saved.model), pictures)  # that of the run is what it is compared with
-    model = model.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+    target = saved.config.model.component.target
+    try:
+        model = _FromBytes(copy.deepcopy(saved.model), pictures)  # that of the run is what it is compared with
+        model = model.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
+    except Exception as error:  # a model may hold anything
+        raise RunFailed(f"{target} cannot be exported, as it cannot be copied: {targets.told(error)}") from error
     example = _example(saved.shape)
     sizes = ({0: Dim("batch", min=1)},)
     try:
@@ -166,8 +170,8 @@ def _program(saved: SavedModel, pictures: Pictures, fold: bool) -> tuple[Exporte
                 program = torch.export.export(graph_module, example, dynamic_shapes=sizes)
     except Exception as error:  # tracing a model may raise anything
         raise RunFailed(
-            f"{saved.config.model.component.target} cannot be exported: {targets.told(error)} (torch.export makes a "
-            "graph of its forward, which must not depend on the values or the number of its pictures)"
+            f"{target} cannot be exported: {targets.told(error)} (torch.export makes a graph of its forward, which "
+            "must not depend on the values or the number of its pictures: write x.shape[0] where it has len(x))"
         ) from error
     return program, folded
 
@@ -217,7 +221,10 @@ def _onnx(program: ExportedProgram, shape: Shape, *, fold: bool, notes: Mapping[
             made.model.metadata_props[name] = text.encode("utf-8", "replace").decode()  # a run may have any name
         content: bytes = made.model_proto.SerializeToString()
     except Exception as error:  # what has no counterpart in ONNX fails in many ways
-        raise RunFailed(f"the model cannot be written as ONNX: {targets.told(error)}; format=pt2 may do") from error
+        why: BaseException = error
+        while why.__cause__ is not None:  # the outer ones say at which step of how many
+            why = why.__cause__
+        raise RunFailed(f"the model cannot be written as ONNX: {targets.told(why)}; format=pt2 may do") from error
     return content
 
 
@@ -249,7 +256,7 @@ def _onnx_runtime(content: bytes) -> Ask:
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise RunFailed(f"ONNX Runtime cannot load the file: {targets.told(error)}; nothing was written") from error
+        raise RunFailed(f"ONNX Runtime cannot load the file: {targets.told(error)}; format=pt2 may do") from error
     return lambda pictures: session.run([OUTPUT], {INPUT: pictures})[0]
 
 
