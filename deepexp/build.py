@@ -30,6 +30,7 @@ from deepexp.errors import InputError
 from deepexp.frozen_features import arrange
 from deepexp.identity import Identity
 from deepexp.models import init, pretrained
+from deepexp.models.layout import channels_last
 from deepexp.optim.capturable import capturable_arguments
 from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
@@ -107,7 +108,7 @@ def model(
     own_model.warn_of_loose_layers(made, component.target)
     if load_pretrained and hasattr(made, "load_pretrained"):
         made.load_pretrained()
-    return made.to(device=device, memory_format=torch.channels_last)
+    return channels_last(made.to(device=device))
 
 
 def _made_on_meta(component: Component, given: dict[str, Any]) -> nn.Module:
@@ -126,7 +127,7 @@ def _made_on_meta(component: Component, given: dict[str, Any]) -> nn.Module:
 def _made_on_cpu(component: Component, given: dict[str, Any]) -> Any:
     """A model to try, as it is in a run but for its numbers."""
     made = _instantiate("model", component, **given)
-    return made.to(memory_format=torch.channels_last) if isinstance(made, nn.Module) else made
+    return channels_last(made) if isinstance(made, nn.Module) else made
 
 
 def _runs_as_tried(config: TrainConfig) -> bool:

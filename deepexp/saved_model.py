@@ -4,7 +4,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import torch
 from torch import nn
 
 from deepexp import build, checkpoint, schema, trust
@@ -12,6 +11,7 @@ from deepexp.data.dataset import Pictures
 from deepexp.data.source import Shape
 from deepexp.errors import InputError
 from deepexp.identity import Identity
+from deepexp.models.layout import channels_last
 from deepexp.optim.ema import fill
 from deepexp.progress import Progress
 from deepexp.resuming import check_trained_with, read_yaml, warn_of_other_code
@@ -80,7 +80,7 @@ def load(directory: Path, which: Which = "last") -> SavedModel:
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
         raise InputError(f"{path}: does not fit the model of {directory} ({str(error).splitlines()[0]})") from None
     warn_of_other_code(Identity.of(config), content, path)
-    model = model.to(memory_format=torch.channels_last).eval()
+    model = channels_last(model).eval()
     return SavedModel(
         model=model,
         path=path,

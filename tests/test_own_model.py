@@ -153,6 +153,14 @@ class Bare(nn.Module):
 class NoModule:
     def __init__(self, *, shape, classes):
         pass
+
+class Volume(Net):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape=(4, 26, 26), classes=classes)
+        self.conv, self.norm = nn.Conv3d(1, 4, (1, 3, 3)), nn.BatchNorm3d(4)
+
+    def forward(self, x):
+        return super().forward(self.norm(self.conv(x.unsqueeze(1))).squeeze(2))
 """
 NAMES = [line.split()[1].partition("(")[0].rstrip(":") for line in MODULE.splitlines() if line.startswith("class")]
 SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
@@ -170,7 +178,7 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["Net", "Looks", "Counts", "GivenWeights", "Groups", "Conv", "LazyButCalled", "Constant"]
+    "name", ["Net", "Looks", "Counts", "GivenWeights", "Groups", "Conv", "Volume", "LazyButCalled", "Constant"]
 )
 def test_one_that_gives_logits_is_trained(here, name):
     assert cli.main(["train", f"model={name}", *SMALL]) == 0

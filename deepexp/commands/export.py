@@ -106,7 +106,9 @@ def _place(chosen: Options, run: Run) -> Path:
         raise InputError(f"to: {chosen.to or 'nothing'} is not allowed; a file outside the run, which is not changed")
     other = next((kind for kind in get_args(Format) if kind != chosen.format and to.suffix == f".{kind}"), None)
     if other is not None:
-        raise InputError(f"to: {to} is named as format={other}, and it is format={chosen.format}; change one of them")
+        raise InputError(
+            f"to: {to} ends as format={other} has it, and this is format={chosen.format}; change one of them"
+        )
     _check_free(to)
     if not os.path.isdir(to.parent):  # which answers for a name that is too long, or a folder that is closed, as well
         raise InputError(f"to: there is no folder {to.parent} for {to.name}; make it, or give another place")

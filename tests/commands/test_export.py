@@ -322,7 +322,7 @@ def test_an_older_checkpoint_takes_the_normalisation_from_the_data(directory, ca
         (["run=RUN", "to="], "to: nothing is not allowed"),
         (["run=RUN", "to=missing/net.onnx"], "there is no folder missing for net.onnx"),
         (["run=RUN", "to=taken"], "to: taken is there, and nothing is replaced"),
-        (["run=RUN", "to=net.pt2"], "to: net.pt2 is named as format=pt2, and it is format=onnx"),
+        (["run=RUN", "to=net.pt2"], "to: net.pt2 ends as format=pt2 has it, and this is format=onnx"),
         (["run=RUN", f"to={'x' * 300}.onnx"], "x.onnx into .*: File name too long; give to=FILE"),
         (["run=RUN", f"to={'x' * 300}/net.onnx"], "there is no folder x"),
         (["run=RUN", "to=round/net.onnx"], "there is no folder round for net.onnx"),
