@@ -3,14 +3,17 @@
 So a config that was edited since, or the checkpoint of another run, is noticed before anything is made of the two.
 """
 
+import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
+import importlib.util
+import re
 import sys
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
-from types import FunctionType, ModuleType
+from types import ModuleType
 from typing import Any
 
 from deepexp import schema, targets
@@ -101,7 +104,7 @@ def _code(config: TrainConfig) -> dict[str, str]:
         module = targets.module_of(node.component.target)
         if module is None or package in _KNOWN:
             continue
-        found |= _digests(module) or _version(package)
+        found |= _digests(module.__name__) or _version(package)
     return found
 
 
@@ -109,25 +112,45 @@ _KNOWN = ("deepexp", "torch", "torchvision")
 """Packages whose versions every run notes."""
 
 
-def _digests(module: ModuleType) -> dict[str, str]:
-    """The name and the digest of a module of the user's own, and of those others that it has something from."""
+_IMPORT = re.compile(r"(?:^|[;:])[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTILINE)
+
+
+def _digests(name: str) -> dict[str, str]:
+    """The name and the digest of a module of the user's own, and of those others that it has something from.
+
+    What modules hold may be of any kind, and is not asked for anything; what cannot be read is left out.
+    """
     found: dict[str, str] = {}
-    waiting = [module]
+    waiting, seen = [name], {name}
     while waiting:
-        module = waiting.pop()
-        file = getattr(module, "__file__", None)
-        if module.__name__ not in found and file and targets.is_the_users(Path(file)):
-            found[module.__name__] = hashlib.sha256(Path(file).read_bytes()).hexdigest()
-            waiting += _imported(module)
+        name = waiting.pop()
+        held = _held(sys.modules.get(name))
+        file = held.get("__file__")
+        if not isinstance(file, str) or not targets.is_the_users(Path(file)):
+            continue
+        try:
+            source = Path(file).read_bytes()
+        except OSError:  # it was removed, lies in an archive, or is no file: torch.ops says that it is _ops.py
+            continue
+        found[name] = hashlib.sha256(source).hexdigest()
+        new = _imported(source, held) - seen
+        waiting += new
+        seen |= new
     return dict(sorted(found.items()))
 
 
-def _imported(module: ModuleType) -> list[ModuleType]:
-    """The modules that a module names, or from which it has classes, functions and other objects."""
-    held = list(vars(module).values())
-    named = [value for value in held if isinstance(value, ModuleType)]
-    origins = {(value if isinstance(value, type | FunctionType) else type(value)).__module__ for value in held}
-    return named + [sys.modules[name] for name in origins if name in sys.modules]
+def _imported(source: bytes, held: dict[str, Any]) -> set[str]:
+    """The names of the modules that a module holds, and of those that its source imports something from."""
+    names = {name for value in list(held.values()) if isinstance(name := _held(value).get("__name__"), str)}
+    for name in _IMPORT.findall(source.decode(errors="replace")):
+        with contextlib.suppress(ImportError):  # a line of a text that only looks like one
+            names.add(importlib.util.resolve_name(name, held.get("__package__")))
+    return names
+
+
+def _held(value: Any) -> dict[str, Any]:
+    """What a module holds; nothing if the value is none. A module that loads itself when it is asked is not asked."""
+    return object.__getattribute__(value, "__dict__") if issubclass(type(value), ModuleType) else {}
 
 
 def _version(package: str) -> dict[str, str]:

@@ -4,6 +4,7 @@ import importlib.metadata
 import json
 import shutil
 import sys
+import zipfile
 
 import pytest
 import torch
@@ -189,6 +190,65 @@ def test_a_module_is_found_by_what_is_imported_from_it(run, own, tmp_path):
     (tmp_path / "widths.py").write_text("def width(): return 5\n")
     (tmp_path / "mine.py").write_text(NET.replace("import WIDTH", "import width\nWIDTH = width()"))
     assert list(provenance(run([*SMALL, "model=mine"]))["code"]) == ["mine", "widths"]
+
+
+def code():
+    """The names of what a run of model=mine would record."""
+    config = typed(OmegaConf.to_container(compose("train", ["model=mine"]).config, resolve=True))
+    find(config.model.component.target)
+    return list(Identity.of(config).code)
+
+
+@pytest.mark.parametrize(
+    ("line", "module"),
+    [
+        ("from widths import WIDTH", "widths"),
+        ("import torch; from widths import WIDTH", "widths"),
+        ("import folder.widths; WIDTH = folder.widths.WIDTH", "folder.widths"),
+        ("import importlib; WIDTH = (widths := importlib.import_module('widths')).WIDTH", "widths"),
+    ],
+)
+def test_a_module_is_found_by_a_number_that_is_taken_from_it(own, tmp_path, line, module):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "widths.py").write_text("WIDTH = 5\n")
+    (tmp_path / "mine.py").write_text(NET.replace("from widths import WIDTH", line))
+    assert sorted(code()) == sorted(["mine", module])
+
+
+def test_in_a_package_a_module_is_found_by_its_relative_name(own, tmp_path):
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text(MODEL.replace("mine.Net", "nets.mine.Net"))
+    (tmp_path / "nets").mkdir()
+    (tmp_path / "nets" / "widths.py").write_text("WIDTH = 5\n")
+    source = NET.replace("widths", ".widths")
+    (tmp_path / "nets" / "mine.py").write_text(f'"""Taken\nfrom ... elsewhere.\n"""\n{source}')
+    assert code() == ["nets.mine", "nets.widths"]
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "from torch import ops",  # names a file that there is not
+        "import sys; sys.modules['nowhere'] = None; Net.__init__.__module__ = 'nowhere'",
+        "from unittest.mock import MagicMock; from types import ModuleType; mock = MagicMock(spec=ModuleType)",
+        "class Proxy: __class__ = property(lambda self: 1 / 0)\nproxy = Proxy()",
+        "from types import ModuleType\nclass Lazy(ModuleType):\n def __getattr__(self, _): 1 / 0\nlazy = Lazy('x')",
+    ],
+)
+def test_what_a_module_holds_may_be_anything(own, tmp_path, line):
+    (tmp_path / "mine.py").write_text(f"{NET}\n{line}\n")
+    assert code() == ["mine", "widths"]
+
+
+def test_what_cannot_be_read_is_left_out(own, tmp_path, monkeypatch):
+    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
+        archive.writestr("zipped.py", "WIDTH = 5\n")
+    monkeypatch.syspath_prepend(str(tmp_path / "archive.zip"))
+    (tmp_path / "mine.py").write_text(f"import zipped\n{NET}")
+    find("mine.Net")
+    (tmp_path / "widths.py").unlink()
+    assert code() == ["mine"]
+    (tmp_path / "mine.py").unlink()
+    assert code() == []
 
 
 def test_of_an_installed_package_the_version_counts(run, tmp_path, monkeypatch, caplog):
