@@ -16,7 +16,7 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from deepexp import schema, targets
+from deepexp import schema, targets, trust
 from deepexp.errors import as_yaml
 from deepexp.schema import Component, TrainConfig
 
@@ -100,11 +100,11 @@ def _code(config: TrainConfig) -> dict[str, str]:
     """What the targets of a config are made of, as far as it is neither deepexp's nor torch's."""
     found: dict[str, str] = {}
     for node in (config.model, config.data, config.optim, config.schedule, config.augment):
-        package = node.component.target.partition(".")[0]
-        module = targets.module_of(node.component.target)
-        if module is None or package in _KNOWN:
-            continue
-        found |= _digests(module.__name__) or _version(package)
+        for target in (node.component.target, *trust.targets_in(node.component.arguments)):
+            package = target.partition(".")[0]
+            module = targets.module_of(target)
+            if module is not None and package not in _KNOWN:
+                found |= _digests(module.__name__) or _version(package)
     return found
 
 

@@ -20,7 +20,7 @@ def check_targets(node: Any) -> None:
             f"{text!r} stands in the saved config, which deepexp saves with every value filled in; it is not evaluated"
         )
     trusted = trusted_targets()
-    for name in _targets(node):
+    for name in targets_in(node):
         if name not in trusted:
             raise InputError(
                 f"_target_: {name!r} stands in the saved config, but in no YAML of deepexp or of ./conf here; "
@@ -34,7 +34,7 @@ def trusted_targets() -> set[str]:
     for directory in paths.conf_directories():
         for file in sorted(directory.rglob("*.yaml")):
             try:
-                found.update(_targets(yaml.load(file.read_text(encoding="utf-8"), yaml_file.SAFE_LOADER)))
+                found.update(targets_in(yaml.load(file.read_text(encoding="utf-8"), yaml_file.SAFE_LOADER)))
             except Exception:  # PyYAML lets through what its conversions raise: of a date, say, that there is not
                 continue  # a broken file of the user's own grants nothing; composing it reports it
     return found
@@ -51,13 +51,14 @@ def _interpolations(node: Any) -> Iterator[str]:
         yield node
 
 
-def _targets(node: Any) -> Iterator[str]:
+def targets_in(node: Any) -> Iterator[str]:
+    """What stands as `_target_` in a value and in those within it."""
     if isinstance(node, dict):
         for name, value in node.items():
             if name == "_target_":
                 yield str(value)
             else:
-                yield from _targets(value)
+                yield from targets_in(value)
     elif isinstance(node, list):
         for value in node:
-            yield from _targets(value)
+            yield from targets_in(value)

@@ -224,6 +224,13 @@ def test_in_a_package_a_module_is_found_by_its_relative_name(own, tmp_path):
     assert code() == ["nets.mine", "nets.widths"]
 
 
+def test_what_an_argument_is_made_of_counts_too(own, tmp_path):
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text(f"{MODEL}layers: [{{of: {{_target_: widths.unused}}}}]\n")
+    (tmp_path / "mine.py").write_text(NET.replace("from widths import WIDTH", "WIDTH = 5"))
+    find("widths.unused")
+    assert code() == ["mine", "widths"]
+
+
 @pytest.mark.parametrize(
     "line",
     [
