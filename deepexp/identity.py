@@ -72,8 +72,11 @@ class Identity:
         ]
 
     def other_code(self, before: "Identity") -> list[str]:
-        """The modules and packages that are not as `before`, or were not there."""
-        return [name for name in self.code if self.code[name] != before.code.get(name)]
+        """The modules and packages that are not as `before`.
+
+        Those that are only in one of them need not be other: of a package, what was imported for another run is there.
+        """
+        return [name for name in self.code if self.code[name] != before.code.get(name, self.code[name])]
 
 
 def _is_texts(part: Any) -> bool:

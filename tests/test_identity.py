@@ -258,6 +258,19 @@ def test_what_cannot_be_read_is_left_out(own, tmp_path, monkeypatch):
     assert code() == []
 
 
+def test_what_another_run_has_imported_is_no_change(run, own, tmp_path, caplog):
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text(MODEL.replace("mine.Net", "models.mine.Net"))
+    (tmp_path / "models").mkdir()
+    (tmp_path / "models" / "__init__.py").touch()
+    (tmp_path / "models" / "mine.py").write_text(f"import models\n{NET}")
+    (tmp_path / "models" / "other.py").write_text("def make(): ...\n")
+    result = run([*SMALL, "model=mine"])
+    find("models.other.make")
+    assert "models.other" in code()
+    load(result.directory)
+    assert "other code" not in caplog.text
+
+
 def test_of_an_installed_package_the_version_counts(run, tmp_path, monkeypatch, caplog):
     """A model of torch's own has none beside those that every run notes."""
     site = tmp_path / "site-packages"
