@@ -42,7 +42,7 @@ class Identity:
     @classmethod
     def of(cls, config: TrainConfig) -> "Identity":
         """That of a run with this config, whose targets have been imported."""
-        return cls({key: as_yaml(value) for key, value in _flat(config, "") if key not in _FREE}, _code(config))
+        return cls(_texts(config), _code(config))
 
     @classmethod
     def from_checkpoint(cls, content: dict[str, Any]) -> "Identity | None":
@@ -58,17 +58,17 @@ class Identity:
         """What a checkpoint keeps."""
         return {"config": self.config, "code": self.code}
 
-    def other_config(self, before: "Identity") -> list[str]:
-        """`optim.lr is 0.2 and was 0.1` for each key that is not as `before`.
+    def other_config(self, config: TrainConfig) -> list[str]:
+        """`optim.lr is 0.2 and was 0.1` for each key that a config has otherwise.
 
         Keys of deepexp's own that were not there before have been added to it since.
         """
-        new = {key for key, _, _ in schema.describe_keys()} - before.config.keys()
-        keys = [key for key in {**before.config, **self.config} if key not in new and key not in _FREE]
+        before, now = self.config, _texts(config)
+        new = {key for key, _, _ in schema.describe_keys()} - before.keys()
         return [
-            f"{key} is {self.config.get(key, 'not there')} and was {before.config.get(key, 'not there')}"
-            for key in keys
-            if self.config.get(key) != before.config.get(key)
+            f"{key} is {now.get(key, 'not there')} and was {before.get(key, 'not there')}"
+            for key in {**before, **now}
+            if key not in new and key not in _FREE and now.get(key) != before.get(key)
         ]
 
     def other_code(self, before: "Identity") -> list[str]:
@@ -81,6 +81,11 @@ class Identity:
 
 def _is_texts(part: Any) -> bool:
     return isinstance(part, dict) and all(isinstance(text, str) for item in part.items() for text in item)
+
+
+def _texts(config: TrainConfig) -> dict[str, str]:
+    """Dotted key → its value as YAML has it, without the keys that may change."""
+    return {key: as_yaml(value) for key, value in _flat(config, "") if key not in _FREE}
 
 
 def _flat(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
@@ -157,6 +162,14 @@ def _held(value: Any) -> dict[str, Any]:
 
 
 def _version(package: str) -> dict[str, str]:
-    """The name and the version of what an installed package came with; empty if nothing tells it."""
-    names = importlib.metadata.packages_distributions().get(package, [])
-    return {name: importlib.metadata.version(name) for name in names}
+    """The name and the version of what an installed package came with; empty if nothing tells it.
+
+    `packages_distributions` takes a second in an environment of a hundred packages, all of whose lists it parses.
+    """
+    places = re.compile(rf"^{re.escape(package)}(?:$|[/.])", re.MULTILINE)
+    owners = [
+        distribution.name
+        for distribution in importlib.metadata.distributions()
+        if any(places.search(distribution.read_text(list_of) or "") for list_of in ("top_level.txt", "RECORD"))
+    ]
+    return {name: importlib.metadata.version(name) for name in owners}

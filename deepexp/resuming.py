@@ -156,7 +156,7 @@ def check_trained_with(config: TrainConfig, path: Path, content: dict[str, Any])
         before = Identity.from_checkpoint(content)
     except ValueError as error:
         raise InputError(f"{path}: is damaged ({error})") from None
-    other = [] if before is None else Identity.of(config).other_config(before)
+    other = [] if before is None else before.other_config(config)
     if other:
         more = f", and {len(other) - _TOLD} more" if len(other) > _TOLD else ""
         raise InputError(

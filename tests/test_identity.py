@@ -290,6 +290,22 @@ def test_of_an_installed_package_the_version_counts(run, tmp_path, monkeypatch, 
     assert "zoo has changed since then" in caplog.text
 
 
+@pytest.mark.parametrize("place", ["zoo/__init__.py", "zoo.py"])
+def test_what_a_package_came_with_is_found_in_its_list_of_files(own, tmp_path, monkeypatch, place):
+    """`packages_distributions` finds it too, but in a second."""
+    site = tmp_path / "site-packages"
+    for name, listed in (("keepers", place), ("zoology", "zoology/zoo/__init__.py\nzoo_of/__init__.py")):
+        (site / f"{name}-1.5.dist-info").mkdir(parents=True)
+        (site / f"{name}-1.5.dist-info" / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: 1.5\n")
+        (site / f"{name}-1.5.dist-info" / "RECORD").write_text(f"{name}-1.5.dist-info/METADATA,,\n{listed},,\n")
+    (site / place).parent.mkdir(exist_ok=True)
+    (site / place).write_text(NET)
+    (tmp_path / "conf" / "model" / "mine.yaml").write_text(MODEL.replace("mine.Net", "zoo.Net"))
+    monkeypatch.syspath_prepend(str(site))
+    monkeypatch.delattr(importlib.metadata, "packages_distributions")
+    assert code() == ["keepers"]
+
+
 def test_parts_of_deepexp_and_torch_need_no_digest():
     config = typed(OmegaConf.to_container(compose("train", []).config, resolve=True))
     find(config.model.component.target)
