@@ -89,7 +89,10 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
     trust.check_targets(saved)
     asked = _asked(composed)
     changes = _different(asked, saved)
-    config_before, plan_before = check.typed_and_planned(saved)
+    before = OmegaConf.create(saved)
+    if "data.root" in changes:  # where they were there may be none any longer
+        OmegaConf.update(before, "data.root", changes["data.root"])
+    config_before, plan_before = check.typed_and_planned(OmegaConf.to_container(before))
     if "data.root" in asked and "cache" in config_before.data.component.arguments:
         changes.setdefault("data.cache", asked.get("data.cache"))  # the saved one may be for other pictures
     changed = OmegaConf.create(saved)

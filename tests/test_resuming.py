@@ -104,7 +104,8 @@ def test_keys_that_only_the_data_of_a_run_have_may_change(run, tmp_path, monkeyp
         Image.new("L", (28, 28), 40).save(picture)
     monkeypatch.chdir(tmp_path)
     result = run(["data=image_folder", "data.root=pictures", "epochs=1", "batch_size=2"])
-    resume(result, "epochs=2", "data.cache=kept in (1)")  # the usual data, digits, have no cache
+    (tmp_path / "pictures").rename(tmp_path / "elsewhere")
+    resume(result, "epochs=2", "data.root=elsewhere", "data.cache=kept in (1)")  # the usual data have no cache
     assert (tmp_path / "kept in (1)").is_dir()
     with pytest.raises(InputError, match=r"^data: .*'download'"):
         resume(result, "epochs=3", "data.download=false")
