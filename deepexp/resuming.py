@@ -95,6 +95,8 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
     config_before, plan_before = check.typed_and_planned(OmegaConf.to_container(before))
     if "data.root" in asked and "cache" in config_before.data.component.arguments:
         changes.setdefault("data.cache", asked.get("data.cache"))  # the saved one may be for other pictures
+    if isinstance(changes.get("data.cache"), str) and isinstance(plan_before.source, WritingSource):
+        changes["data.cache"] = _absolute(changes["data.cache"])
     changed = OmegaConf.create(saved)
     for key, value in changes.items():
         OmegaConf.update(changed, key, value)
@@ -302,7 +304,15 @@ def _asked(composed: Composed) -> dict[str, Any]:
     """The keys that are given anew, with their values; `InputError` names those that must not change."""
     keys = [split(override)[1] for override in composed.overrides]
     check_changes(keys)
-    return {key: OmegaConf.select(composed.config, key) for key in keys if key in MAY_CHANGE}
+    asked = {key: OmegaConf.select(composed.config, key) for key in keys if key in MAY_CHANGE}
+    if isinstance(asked.get("data.root"), str):
+        asked["data.root"] = _absolute(asked["data.root"])
+    return asked
+
+
+def _absolute(place: str) -> str:
+    """A place as the user names it here, so that it is the same one wherever the run is gone on with."""
+    return str(Path(os.path.expanduser(place)).absolute())
 
 
 def _different(asked: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:

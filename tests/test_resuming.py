@@ -106,6 +106,8 @@ def test_keys_that_only_the_data_of_a_run_have_may_change(run, tmp_path, monkeyp
     result = run(["data=image_folder", "data.root=pictures", "epochs=1", "batch_size=2"])
     (tmp_path / "pictures").rename(tmp_path / "elsewhere")
     resume(result, "epochs=2", "data.root=elsewhere", "data.cache=kept in (1)")  # the usual data have no cache
+    data = yaml.safe_load((result.directory / ".hydra" / "config.yaml").read_text())["data"]
+    assert data["root"] == str(tmp_path / "elsewhere") and data["cache"] == str(tmp_path / "kept in (1)")
     assert (tmp_path / "kept in (1)").is_dir()
     with pytest.raises(InputError, match=r"^data: .*'download'"):
         resume(result, "epochs=3", "data.download=false")
