@@ -13,7 +13,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from deepexp import build, cuda_graph, own_parts, runtime, schema
+from deepexp import build, cuda_graph, identity, own_parts, runtime, schema
 from deepexp.data.dataset import training_samples
 from deepexp.data.order import batch_bounds
 from deepexp.data.source import DataInfo, Source
@@ -128,6 +128,7 @@ def plan(config: TrainConfig) -> Plan:
     total_steps = steps_of_run(config, len(updates))
     if schedule is not None and total_steps:
         attempt("schedule", lambda: own_parts.check_schedule(schedule, total_steps))
+    attempt("model", lambda: identity.refuse_changed(config))
     _check_combinations(config, device, model, samples, problems)
     problems.raise_any()
     assert device is not None and source is not None and info is not None and shape is not None and samples is not None

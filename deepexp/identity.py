@@ -16,8 +16,8 @@ from pathlib import Path
 from types import ModuleType
 from typing import Any
 
-from deepexp import schema, targets, trust
-from deepexp.errors import as_yaml
+from deepexp import paths, schema, targets, trust
+from deepexp.errors import InputError, as_yaml
 from deepexp.schema import Component, TrainConfig
 
 HOW = frozenset({"data.mode", "data.workers", "data.cache", "data.download", "log_every", "checkpoint.every_minutes"})
@@ -104,16 +104,48 @@ def _flat(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
             yield prefix + item.name, value
 
 
+def refuse_changed(config: TrainConfig) -> None:
+    """Raise `InputError` if what the targets import from is in memory as it no longer is on the disk, as in notebooks.
+
+    Else a run would be told to be of code that it was not trained with. The targets' own modules are `targets.find`'s.
+    """
+    targets_own = {name for _, name in _origins(config)}
+    digests = {name: digest for own in targets_own for name, digest in _digests(own).items()}
+    lines = []
+    for name in sorted(digests.keys() - targets_own):
+        held = _held(sys.modules[name])
+        imported, then = _as_imported.setdefault(name, (held.get("__spec__"), digests[name]))
+        if imported is not held.get("__spec__"):  # it was reloaded
+            _as_imported[name] = (held.get("__spec__"), digests[name])
+        elif then != digests[name]:
+            lines.append(
+                f"{paths.shown(Path(held['__file__']))} has changed since it was imported; restart Python, or "
+                f"importlib.reload(sys.modules[{name!r}]) and then what imports from it"
+            )
+    if lines:
+        raise InputError("\n".join(lines))
+
+
+_as_imported: dict[str, tuple[Any, str]] = {}
+"""Module → as what it was imported, and the digest of its file then."""
+
+
 def _code(config: TrainConfig) -> dict[str, str]:
     """What the targets of a config are made of, as far as it is neither deepexp's nor torch's."""
     found: dict[str, str] = {}
+    for package, name in _origins(config):
+        found |= _digests(name) or _version(package)
+    return found
+
+
+def _origins(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """(package, module) of the targets of a config that are neither deepexp's nor torch's, where they are imported."""
     for node in (config.model, config.data, config.optim, config.schedule, config.augment):
         for target in (node.component.target, *trust.targets_in(node.component.arguments)):
             package = target.partition(".")[0]
             module = targets.module_of(target)
             if module is not None and package not in _KNOWN:
-                found |= _digests(module.__name__) or _version(package)
-    return found
+                yield package, module.__name__
 
 
 _KNOWN = ("deepexp", "torch", "torchvision")

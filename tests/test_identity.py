@@ -1,5 +1,6 @@
 """A checkpoint goes with the config and the code that it was trained with, and says so when they are others."""
 
+import importlib
 import importlib.metadata
 import json
 import shutil
@@ -256,6 +257,19 @@ def test_what_cannot_be_read_is_left_out(own, tmp_path, monkeypatch):
     assert code() == ["mine"]
     (tmp_path / "mine.py").unlink()
     assert code() == []
+
+
+def test_what_a_module_imports_from_must_be_as_it_was_imported(run, own, tmp_path):
+    """As for the module itself: else the run would be told to be of what is in the file now."""
+    first = run([*SMALL, "model=mine"])
+    (tmp_path / "widths.py").write_text("WIDTH = 7  # units\n")
+    with pytest.raises(InputError, match=r"^widths\.py has changed since it was imported; .*reload\(.*'widths'"):
+        run([*SMALL, "model=mine"])
+    importlib.reload(sys.modules["widths"])
+    importlib.reload(sys.modules["mine"])
+    second = run([*SMALL, "model=mine"])
+    assert second.model[1].out_features == 7
+    assert provenance(first)["code"]["widths"] != provenance(second)["code"]["widths"]
 
 
 def test_what_another_run_has_imported_is_no_change(run, own, tmp_path, caplog):
