@@ -166,7 +166,8 @@ def _digests(name: str) -> dict[str, str]:
         name = waiting.pop()
         held = _held(sys.modules.get(name))
         file = held.get("__file__")
-        if not isinstance(file, str) or not targets.is_the_users(Path(file)):
+        known = name.partition(".")[0] in _KNOWN
+        if known or not isinstance(file, str) or not targets.is_the_users(Path(file)):
             continue
         try:
             source = Path(file).read_bytes()

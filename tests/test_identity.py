@@ -13,7 +13,7 @@ import yaml
 from omegaconf import OmegaConf
 
 import deepexp
-from deepexp import catalogue, checkpoint, describe, schema, yaml_file
+from deepexp import catalogue, checkpoint, describe, schema, targets, yaml_file
 from deepexp.compose import compose
 from deepexp.errors import InputError
 from deepexp.identity import Identity
@@ -244,6 +244,12 @@ def test_what_an_argument_is_made_of_counts_too(own, tmp_path):
 )
 def test_what_a_module_holds_may_be_anything(own, tmp_path, line):
     (tmp_path / "mine.py").write_text(f"{NET}\n{line}\n")
+    assert code() == ["mine", "widths"]
+
+
+def test_a_torch_of_ones_own_building_is_none_of_ones_modules(own, monkeypatch):
+    """It lies in no site-packages, and has 700 of them."""
+    monkeypatch.setattr(targets, "is_the_users", lambda file: file.suffix == ".py")
     assert code() == ["mine", "widths"]
 
 
