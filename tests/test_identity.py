@@ -1,5 +1,6 @@
 """A checkpoint goes with the config and the code that it was trained with, and says so when they are others."""
 
+import contextlib
 import importlib
 import importlib.metadata
 import json
@@ -193,6 +194,16 @@ def test_a_module_is_found_by_what_is_imported_from_it(run, own, tmp_path):
     assert list(provenance(run([*SMALL, "model=mine"]))["code"]) == ["mine", "widths"]
 
 
+@contextlib.contextmanager
+def importable(place):
+    """Not `syspath_prepend`, which would put back the folder of an earlier test as well, that deepexp has added."""
+    sys.path.insert(0, str(place))
+    try:
+        yield
+    finally:
+        sys.path.remove(str(place))
+
+
 def code():
     """The names of what a run of model=mine would record."""
     config = typed(OmegaConf.to_container(compose("train", ["model=mine"]).config, resolve=True))
@@ -253,12 +264,12 @@ def test_a_torch_of_ones_own_building_is_none_of_ones_modules(own, monkeypatch):
     assert code() == ["mine", "widths"]
 
 
-def test_what_cannot_be_read_is_left_out(own, tmp_path, monkeypatch):
+def test_what_cannot_be_read_is_left_out(own, tmp_path):
     with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
         archive.writestr("zipped.py", "WIDTH = 5\n")
-    monkeypatch.syspath_prepend(str(tmp_path / "archive.zip"))
     (tmp_path / "mine.py").write_text(f"import zipped\n{NET}")
-    find("mine.Net")
+    with importable(tmp_path / "archive.zip"):
+        find("mine.Net")
     (tmp_path / "widths.py").unlink()
     assert code() == ["mine"]
     (tmp_path / "mine.py").unlink()
@@ -321,9 +332,9 @@ def test_what_a_package_came_with_is_found_in_its_list_of_files(own, tmp_path, m
     (site / place).parent.mkdir(exist_ok=True)
     (site / place).write_text(NET)
     (tmp_path / "conf" / "model" / "mine.yaml").write_text(MODEL.replace("mine.Net", "zoo.Net"))
-    monkeypatch.syspath_prepend(str(site))
     monkeypatch.delattr(importlib.metadata, "packages_distributions")
-    assert code() == ["keepers"]
+    with importable(site):
+        assert code() == ["keepers"]
 
 
 def test_parts_of_deepexp_and_torch_need_no_digest():
