@@ -205,4 +205,4 @@ def _version(package: str) -> dict[str, str]:
         for distribution in importlib.metadata.distributions()
         if any(places.search(distribution.read_text(list_of) or "") for list_of in ("top_level.txt", "RECORD"))
     ]
-    return {name: importlib.metadata.version(name) for name in owners}
+    return {name: str(importlib.metadata.version(name)) for name in owners}
