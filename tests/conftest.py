@@ -2,6 +2,7 @@
 
 import gc
 import os
+import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
@@ -51,6 +52,14 @@ def run(tmp_path: Path) -> Run:
         return result
 
     return train
+
+
+@pytest.fixture
+def hangups() -> Iterator[None]:
+    """Closed terminals are heard of, here and in processes that are started, though the tests may run under `nohup`."""
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+    yield
+    signal.signal(signal.SIGHUP, before)
 
 
 @pytest.fixture(scope="session")

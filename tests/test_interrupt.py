@@ -10,7 +10,7 @@ from deepexp.interrupt import StopRequest
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"])
-def test_a_signal_leaves_a_note(name):
+def test_a_signal_leaves_a_note(name, hangups):
     number = getattr(signal, name)
     before = signal.getsignal(number)
     with StopRequest() as stop:

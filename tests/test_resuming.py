@@ -183,7 +183,7 @@ def test_a_run_that_has_lost_its_checkpoints_keeps_what_it_had_measured(run, cap
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGHUP", 129), ("SIGINT", 130)])
-def test_a_signal_is_answered_by_a_checkpoint(tmp_path, monkeypatch, capsys, name, status):
+def test_a_signal_is_answered_by_a_checkpoint(tmp_path, monkeypatch, capsys, hangups, name, status):
     call = Step.__call__
 
     def with_signal(self, batches, samples):

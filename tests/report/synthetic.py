@@ -180,7 +180,8 @@ def _provenance(words: Sequence[str]) -> dict:
     return {
         "format": 1, "command_line": "deepexp train " + " ".join(words), "working_directory": "/tmp", "git": None,
         "versions": VERSIONS, "host": "vm", "platform": "Linux-6.1-x86_64", "cores": 2, "device": "cpu (1 thread)",
-        "choices": {"device": "cpu", "threads": 1, "data.mode": "resident"}, "data_fingerprint": "c6" * 32,
+        "choices": {"device": "cpu", "threads": 1, "data.mode": "resident"}, "code": {},
+        "data_fingerprint": "c6" * 32,
         "pretrained": None,
     }  # fmt: skip
 
