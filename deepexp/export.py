@@ -243,7 +243,7 @@ def _check_installed(kind: Format) -> None:
     if missing:
         be = "is" if len(missing) == 1 else "are"
         raise InputError(
-            f"format: {kind} needs {' and '.join(missing)}, which {be} not installed; "
+            f"format: {kind} needs {', '.join(missing)}, which {be} not installed; "
             f"pip install {' '.join(missing)}, or take format=pt2"
         )
 
