@@ -5,6 +5,7 @@ import contextlib
 import gc
 import os
 import signal
+import sys
 import threading
 from collections.abc import Iterator, Sequence
 from types import FrameType
@@ -22,9 +23,17 @@ def prepare() -> None:
     While others want the cores, threads sleep at once (see `waiting.py`). Other OpenMP libraries than GNU's know only
     the policy, and sleep always.
     """
-    atexit.register(gc.freeze)  # else Python looks through all of torch once more as it ends, for half a second
+    end_quickly()
     if not _OPENMP.keys() & os.environ.keys():
         os.environ.update({**_OPENMP, MARK: "1"})
+
+
+def end_quickly() -> None:
+    """Keep Python from looking through all of torch once more as it ends, for half a second or more.
+
+    Where Triton is loaded, which the compiler does, it is let to: what it would not find, Triton tells of as leaked.
+    """
+    atexit.register(lambda: None if "triton" in sys.modules else gc.freeze())
 
 
 @contextlib.contextmanager
