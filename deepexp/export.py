@@ -103,8 +103,12 @@ def export(
     program, folded = _program(saved, pictures, fold)
     about = {**_about(saved, pictures, folded), **notes}
     with _quiet():
-        content = _WRITERS[kind](program, saved.shape, fold=fold, notes=about)
-        file = _RUNTIMES[kind](content)
+        if kind == "onnx":
+            content = _onnx(program, saved.shape, about, fold=fold)
+            file = _onnx_runtime(content)
+        else:
+            content = _pt2(program, about)
+            file = _torch_runtime(content)
     with torch.inference_mode():
         parity = _compare(saved, pictures, file, *_pictures_to_try(run, saved.shape, check))
     target = saved.config.model.component.target
@@ -186,17 +190,14 @@ def _about(saved: SavedModel, pictures: Pictures, folded: Folded) -> dict[str, A
         "mean": pictures.mean.tolist(),
         "std": pictures.std.tolist(),
         "pictures_were": list(pictures.shape),
-        "checkpoint": saved.path.name,
-        "step": saved.step,
-        "epoch": saved.epoch,
-        "averaged": saved.is_averaged,
+        **saved.facts(),
         "batch_norm": f"{folded.count} of {folded.of} folded",
         "deepexp": deepexp.__version__,
         "torch": str(torch.__version__),
     }
 
 
-def _onnx(program: ExportedProgram, shape: Shape, *, fold: bool, notes: Mapping[str, Any]) -> bytes:
+def _onnx(program: ExportedProgram, shape: Shape, notes: Mapping[str, Any], *, fold: bool) -> bytes:
     weights = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     if weights > _MOST_ONNX_BYTES:
         raise InputError(f"format: an ONNX file holds 2 GB, and the model has {amount(weights, 'B')}; format=pt2 does")
@@ -228,13 +229,12 @@ def _onnx(program: ExportedProgram, shape: Shape, *, fold: bool, notes: Mapping[
     return content
 
 
-def _pt2(program: ExportedProgram, shape: Shape, *, fold: bool, notes: Mapping[str, Any]) -> bytes:  # noqa: ARG001
+def _pt2(program: ExportedProgram, notes: Mapping[str, Any]) -> bytes:
     buffer = io.BytesIO()
     torch.export.save(program, buffer, extra_files={NOTES: json.dumps(notes)})
     return buffer.getvalue()
 
 
-_WRITERS = {"onnx": _onnx, "pt2": _pt2}
 _PACKAGES = {"onnx": ("onnx", "onnxscript", "onnxruntime"), "pt2": ()}
 
 
@@ -263,9 +263,6 @@ def _onnx_runtime(content: bytes) -> Ask:
 def _torch_runtime(content: bytes) -> Ask:
     model = torch.export.load(io.BytesIO(content)).module()
     return lambda pictures: model(torch.from_numpy(pictures)).numpy()
-
-
-_RUNTIMES = {"onnx": _onnx_runtime, "pt2": _torch_runtime}
 
 
 def _pictures_to_try(run: RunDirectory, shape: Shape, most: int) -> tuple[Tensor, str | None]:

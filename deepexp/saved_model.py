@@ -16,6 +16,7 @@ from deepexp.optim.ema import fill
 from deepexp.progress import Progress
 from deepexp.resuming import check_trained_with, read_yaml, warn_of_other_code
 from deepexp.rundir import RunDirectory
+from deepexp.units import counted
 
 Which = Literal["last", "best"]
 """`best` is that of the best validation error, which only runs with `val_fraction` have."""
@@ -40,6 +41,20 @@ class SavedModel:
     """Of its run."""
     pictures: Pictures | None
     """Those that it was trained on; None in a checkpoint from before they were saved with it."""
+
+    def facts(self) -> dict[str, Any]:
+        """What is told of the checkpoint, for JSON and the notes of an exported file."""
+        return {
+            "checkpoint": self.path.name,
+            "step": self.step,
+            "epoch": self.epoch,
+            "averaged": self.is_averaged,
+        }
+
+    def in_words(self) -> str:
+        """The same, as a line."""
+        averaged = ", averaged weights" if self.is_averaged else ""
+        return f"{self.path.name}: {counted(self.step, 'update')}, the last one in epoch {self.epoch}{averaged}"
 
 
 def saved_config(run: RunDirectory) -> schema.TrainConfig:

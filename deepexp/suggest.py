@@ -14,6 +14,15 @@ def no_such_key(name: str, known: Collection[str]) -> str:
     return f"{name}: there is no such key{did_you_mean(name, known)}; one of {', '.join(known)}"
 
 
+def no_word_but_keys(word: str, keys: Collection[str], meant: str) -> str:
+    """The line for a word that is none of the options of a command that takes a run and nothing but them.
+
+    `meant`: what the command would do with it as its run.
+    """
+    name, equals, _ = word.partition("=")
+    return no_such_key(name, keys) if equals else f"{word}: is no KEY=VALUE; run={word} {meant}"
+
+
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
     """The candidate with the fewest typing mistakes to `word`, or None when all need too many.
 

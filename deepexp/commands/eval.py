@@ -41,7 +41,7 @@ from deepexp.report.statistics import wilson_interval
 from deepexp.rundir import plain
 from deepexp.schema import key
 from deepexp.storage import named_by, write_atomically
-from deepexp.suggest import no_such_key
+from deepexp.suggest import no_word_but_keys
 from deepexp.terminal import Stream
 from deepexp.text_table import Table
 from deepexp.units import counted, percent
@@ -70,9 +70,7 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Test, print, and write what is asked for."""
     chosen, _ = options.parse(argv, Options, _no_option)
-    if not chosen.run:
-        raise InputError("run: of which run? Give its directory: deepexp eval run=outputs/…")
-    run = read_one(Path(os.path.expanduser(chosen.run)))
+    run = read_one(chosen.run, "eval")
     if chosen.to is None:
         _test(chosen, run, None)
         return 0
@@ -103,10 +101,7 @@ def _test(chosen: Options, run: Run, to: Path | None) -> None:
 
 
 def _no_option(word: str) -> str:
-    name, equals, _ = word.partition("=")
-    if not equals:
-        return f"{word}: is no KEY=VALUE; run={word} tests the run of that name"
-    return no_such_key(name, Options.__dataclass_fields__)
+    return no_word_but_keys(word, Options.__dataclass_fields__, "tests the run of that name")
 
 
 @contextlib.contextmanager
@@ -173,9 +168,7 @@ def _what(run: Run, found: "Retest", where: str) -> Iterator[str]:
     data, own = run.choices.get("data", "its data"), found.saved.config.precision
     precision = found.precision if own == found.precision else f"{found.precision} (trained in {own}, for CUDA only)"
     yield f"{run.choices.get('model', 'a model')} on {data}, {where}, {precision}"
-    averaged = ", averaged weights" if found.saved.is_averaged else ""
-    saved = found.saved
-    yield f"{saved.path.name}: {counted(saved.step, 'update')}, the last one in epoch {saved.epoch}{averaged}"
+    yield found.saved.in_words()
 
 
 def _compared(run: Run, found: "Retest") -> str | None:
@@ -256,10 +249,7 @@ def _as_json(run: Run, found: "Retest", worst: Sequence[int], where: str) -> dic
     errors, samples = found.errors, len(found.target)
     return {
         "run": str(run.path),
-        "checkpoint": found.saved.path.name,
-        "step": found.saved.step,
-        "epoch": found.saved.epoch,
-        "averaged": found.saved.is_averaged,
+        **found.saved.facts(),
         "device": where,
         "precision": found.precision,
         "test_errors": errors,

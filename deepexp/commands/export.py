@@ -34,7 +34,7 @@ from deepexp.report.runs import Run, read_one
 from deepexp.rundir import plain
 from deepexp.schema import key
 from deepexp.storage import named_by, write_atomically
-from deepexp.suggest import no_such_key
+from deepexp.suggest import no_word_but_keys
 from deepexp.terminal import Stream, printable
 from deepexp.units import amount, counted
 
@@ -61,9 +61,7 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Make the file, check it, put it in its place, and say what it is."""
     chosen, _ = options.parse(argv, Options, _no_option)
-    if not chosen.run:
-        raise InputError("run: of which run? Give its directory: deepexp export run=outputs/…")
-    run = read_one(Path(os.path.expanduser(chosen.run)))
+    run = read_one(chosen.run, "export")
     to = _place(chosen, run)
 
     from deepexp.export import export
@@ -89,10 +87,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _no_option(word: str) -> str:
-    name, equals, _ = word.partition("=")
-    if not equals:
-        return f"{word}: is no KEY=VALUE; run={word} exports the model of the run of that name"
-    return no_such_key(name, Options.__dataclass_fields__)
+    return no_word_but_keys(word, Options.__dataclass_fields__, "exports the model of the run of that name")
 
 
 def _place(chosen: Options, run: Run) -> Path:
@@ -129,9 +124,8 @@ def _check_free(to: Path) -> None:
 
 def _lines(run: Run, made: "Exported", to: Path) -> Iterator[str]:
     saved, parity = made.saved, made.parity
-    averaged = ", averaged weights" if saved.is_averaged else ""
     yield f"{run.choices.get('model', 'a model')} on {run.choices.get('data', 'its data')}"
-    yield f"{saved.path.name}: {counted(saved.step, 'update')}, the last one in epoch {saved.epoch}{averaged}"
+    yield saved.in_words()
     yield ""
     channels, height, width = saved.shape
     yield f"takes    pictures (batch, {channels}, {height}, {width}) uint8, 0 to 255; they are normalised in the file"
@@ -164,10 +158,7 @@ def _as_json(chosen: Options, made: "Exported", to: Path) -> dict[str, Any]:
         "file": str(to),
         "format": chosen.format,
         "bytes": len(made.content),
-        "checkpoint": saved.path.name,
-        "step": saved.step,
-        "epoch": saved.epoch,
-        "averaged": saved.is_averaged,
+        **saved.facts(),
         "input_shape": list(saved.shape),
         "classes": list(made.pictures.classes),
         "batch_norms": made.folded.of,

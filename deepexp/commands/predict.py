@@ -55,9 +55,7 @@ def main(argv: Sequence[str]) -> int:
     """Decode the pictures, ask the model, and print what it says."""
     chosen, words = options.parse(argv, Options)
     files = _files([*([] if chosen.input is None else [chosen.input]), *words])
-    if not chosen.run:
-        raise InputError("run: of which run? Give its directory: deepexp predict run=outputs/…")
-    run = one_directory(Path(os.path.expanduser(chosen.run)))
+    run = one_directory(chosen.run, "predict")
 
     from deepexp.prediction import predict
     from deepexp.retest import on_device

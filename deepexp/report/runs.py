@@ -126,16 +126,19 @@ def read(paths: Sequence[Path]) -> Reading:
     return Reading(sorted(runs, key=sweeps.position), sorted(damaged), sweeps.not_started(paths))
 
 
-def read_one(path: Path) -> Run:
-    """What the files of one run directory say; `InputError` if it is none, or they are damaged."""
-    reading = read([one_directory(path)])
+def read_one(word: str | None, command: str) -> Run:
+    """What the files of the run directory say that `one_directory` finds; `InputError` if they are damaged."""
+    reading = read([one_directory(word, command)])
     if reading.damaged:
         raise InputError("\n".join(reading.damaged))
     return reading.runs[0]
 
 
-def one_directory(path: Path) -> Path:
-    """The path, if it is that of a run directory; else `InputError`, which names the first run below it."""
+def one_directory(word: str | None, command: str) -> Path:
+    """The run directory that `run=` gives to a command; else `InputError`, which names the first run below it."""
+    if not word:
+        raise InputError(f"run: of which run? Give its directory: deepexp {command} run=outputs/…")
+    path = Path(os.path.expanduser(word))
     try:
         first = next(run_directories(path), None)
         if first is None:
