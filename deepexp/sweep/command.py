@@ -19,11 +19,12 @@ from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.sweep import shapes, table
 from deepexp.sweep.directory import SweepDirectory, is_sweep
 from deepexp.sweep.display import Display
-from deepexp.sweep.foreign import check_sweep, said_again
+from deepexp.sweep.foreign import as_typed, check_sweep, said_again
 from deepexp.sweep.jobs import Sweep
 from deepexp.sweep.launcher import JobFailed
 from deepexp.sweep.table import Row
-from deepexp.units import counted
+from deepexp.sweep.trials import Trials
+from deepexp.units import counted, percent
 
 log = logging.getLogger(__name__)
 
@@ -138,6 +139,9 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
         console.print(line, style="" if number else "bold")
     for number, line in enumerate(table.lines_over_seeds(rows)):
         console.print(line if number else f"\n{line}", style="" if number else "bold")
+    if going_on.trials is not None:
+        for line in _best(going_on.trials):
+            console.print(line)
     for line in table.failures(rows, short_path(going_on.directory.path)):
         console.print(line, style="bad")
     if (left := table.unfinished(rows)) is not None:
@@ -148,3 +152,19 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
         which = f"{counted(others, 'other job')}, not asked for any longer, left as before"
         console.print(f"{which}: deepexp report {shlex.quote(path)}")
     return rows
+
+
+def _best(trials: Trials) -> list[str]:
+    """What a search has found, and the command that trains it alone."""
+    best = trials.best()
+    if best is None:
+        return []
+    setting, rate, tried = best
+    points = trials.search.space.points(setting)
+    words = {word.partition("=")[0]: as_typed(word) for word in points[0]}
+    chosen = ", ".join(words[key] for key in trials.search.keys)
+    mean = f", the mean of {len(points)} seeds" if len(points) > 1 else ""
+    return [
+        f"best of {counted(tried, 'setting')}: {chosen}: {trials.objective} {percent(rate)}{mean}",
+        f"train it alone with: {shlex.join(['deepexp', 'train', *words.values()])}",
+    ]

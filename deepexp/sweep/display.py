@@ -28,14 +28,14 @@ class Display:
         """Shares of jobs that were worked off by this process, added up: what the time that is left is told from."""
         self._next_draw = 0.0
 
-    def begin(self, directory: Path, total: int, done: int, slots: int) -> None:
-        """A batch begins, of so many jobs, of which so many are done already."""
+    def begin(self, directory: Path, total: int, done: int, slots: int, how: str = "") -> None:
+        """A batch begins, of so many jobs, of which so many are done already; `how`: the jobs are chosen."""
         if not self._total:
             self._console.print(f"sweep directory: {short_path(directory)}")
         self._total += total
         self._done += done
         skipped = f", {done} of them done before" if done else ""
-        self._console.print(f"{counted(total, 'job')}{skipped}, {slots} at a time")
+        self._console.print(f"{counted(total, 'job')}{skipped}, {slots} at a time{how and f', {how}'}")
 
     def started(self, task: Task) -> None:
         """A try has begun."""
@@ -55,7 +55,9 @@ class Display:
         if summary is not None:
             self._worked += 1.0 - progress.fraction
             errors = f"{summary['test_errors']:,} of {summary['test_samples']:,}"
-            text, style = f"test error {percent(summary['test_error_rate'])} ({errors})", ""
+            validated = summary.get("val_error_rate")
+            first = f"val error {percent(validated)}, " if validated is not None else ""
+            text, style = f"{first}test error {percent(summary['test_error_rate'])} ({errors})", ""
         else:
             style = "" if ending.state == "interrupted" else "bad"
             text = f"{ending.state}: {printable(str(ending.reason))}"

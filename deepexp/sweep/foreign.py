@@ -18,7 +18,7 @@ from deepexp.sweep.directory import SWEEP_FILE
 from deepexp.sweep.settings import LauncherConfig
 
 _LAUNCHER = {f"hydra.launcher.{field.name}" for field in dataclasses.fields(LauncherConfig)}
-_SWEEPER = {f"hydra.sweeper.{name}" for name in ("zip", "samples", "seed")}
+_SWEEPER = {f"hydra.sweeper.{name}" for name in ("zip", "samples", "search", "seed")}
 
 
 def check_sweep(directory: Path, asked: Collection[str]) -> None:
@@ -41,10 +41,11 @@ def check_sweep(directory: Path, asked: Collection[str]) -> None:
 
 def said_again(words: Sequence[str]) -> list[str]:
     """Those words of a sweep that have to stand in the command that goes on with it, too, as they are typed."""
-    return [_typed(word) for word in words if _complaint(word) is not None]
+    return [as_typed(word) for word in words if _complaint(word) is not None]
 
 
-def _typed(word: str) -> str:
+def as_typed(word: str) -> str:
+    """A word as it is written on the command line, where values of path keys need no quotes of Hydra's."""
     prefix, key, value = overrides.split(word)
     return f"{prefix}{key}={overrides.unquote(value)}" if key in overrides.PATH_KEYS and value else word
 

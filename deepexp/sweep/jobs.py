@@ -1,14 +1,14 @@
 """The jobs of a sweep: which points are run, skipped or gone on with, and what is written down about each."""
 
 import logging
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path, PurePath
 from typing import Any
 
 from deepexp.compose import compose
 from deepexp.errors import InputError, Interrupted
-from deepexp.sweep import pool, server
+from deepexp.sweep import pool, server, shapes
 from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, can_go_on, finished, read_summary
 from deepexp.sweep.display import Display
 from deepexp.sweep.ledger import Entry, Ledger, read
@@ -21,10 +21,12 @@ from deepexp.sweep.points import (
     choose_pretrained,
     settled,
 )
+from deepexp.sweep.search import Search
 from deepexp.sweep.settings import LauncherConfig
 from deepexp.sweep.shared_data import SharedData
 from deepexp.sweep.slots import Slot, make_slots, threads_of_a_job
 from deepexp.sweep.table import Row
+from deepexp.sweep.trials import Trials
 from deepexp.sweep.worker import Ending, Progress, Task
 
 log = logging.getLogger(__name__)
@@ -40,6 +42,11 @@ class Handed:
     needs_objective: bool
     """Whether the sweeper goes by the results."""
 
+    @property
+    def needs_validation(self) -> bool:
+        """Whether they are those on validation data."""
+        return self.needs_objective and self.config.objective == "val_error_rate"
+
 
 class Sweep:
     """The sweep that this process is at work on, in a directory that is its own; `launch` is called for each batch."""
@@ -49,6 +56,8 @@ class Sweep:
         self.display = display
         self.points: list[Point] = []
         """Every point that was handed over, once each."""
+        self.trials: Trials | None = None
+        """Those of a search."""
         self._ledger: Ledger | None = None
         self._data = SharedData()
 
@@ -66,25 +75,44 @@ class Sweep:
         Raises `InputError` before anything has started if a point is impossible or its data cannot be loaded,
         `Interrupted` if a signal came.
         """
-        needs_validation = handed.needs_objective and handed.config.objective == "val_error_rate"
         server.start()  # it gets ready while the points are checked
-        checked = check_points(points, handed.fixed, needs_validation=needs_validation)
+        checked = check_points(points, handed.fixed, needs_validation=handed.needs_validation)
         once = list({repr(point.config): point for point in checked}.values())
         if len(once) < len(checked):
             log.warning("%d of %d points are the same as others, and run once", len(checked) - len(once), len(checked))
-        slots = make_slots(
-            handed.config,
-            [point.device for point in once],
-            any_gpu=all(point.config.device in ("auto", "cuda", "cpu") for point in once),
-        )
-        entries = read(self.directory.path / LEDGER)
-        batch = [_as_entered(point, entries) for point in self._settle(checked, slots)]
-        unfinished = self._without_result(batch, entries)
-        check_pretrained([point for point in unfinished if not self._has_checkpoint(entries.get(point.config_hash))])
-        self._data.load(unfinished)
+        slots = _slots(handed, once, len(once))
+        batch = self._ready(checked, slots)
         self._enter(batch)
+        entries = {point.config_hash: self.ledger.entries[point.config_hash] for point in batch}
+        done = sum(entry.state == "done" for entry in entries.values())
+        self.display.begin(self.directory.path, len(entries), done, len(slots))
         self._run(batch, slots, handed.config)
         return [self.row(point) for point in batch]
+
+    def search(self, search: Search, handed: Handed) -> list[Row]:
+        """Run the jobs of settings that a search chooses, each when a place is free; a row for each job.
+
+        What the ledger has of that search counts as tried, and what is unfinished of it comes first. Raises as `launch`
+        does; a setting that turns out to be impossible later costs itself alone.
+        """
+        server.start()
+        corners = check_points(
+            shapes.corners(search.space.axes), handed.fixed, needs_validation=handed.needs_validation
+        )
+        total = search.count * len(search.space.seeds)
+        slots = _slots(handed, corners, total)
+        self._ready(corners, slots)
+
+        def enter(points: Sequence[Sequence[str]]) -> list[Point]:
+            batch = self._ready(check_points(points, handed.fixed, needs_validation=False), slots)
+            self._enter(batch)
+            return batch
+
+        self.trials = Trials(search, handed.config.objective, self.ledger.entries.values(), enter, self.row)
+        how = f"chosen by {search.method} over {', '.join(search.keys)} for the least {handed.config.objective}"
+        self.display.begin(self.directory.path, total, self.trials.jobs_done, len(slots), how)
+        self._run([], slots, handed.config, self.trials.more)
+        return self.rows()
 
     def rows(self) -> list[Row]:
         """A row for every point that was handed over."""
@@ -107,6 +135,15 @@ class Sweep:
         self._data.close()
         if self._ledger is not None:
             self._ledger.close()
+
+    def _ready(self, checked: Sequence[Checked], slots: Sequence[Slot]) -> list[Point]:
+        """The points as the ledger knows them, with what those without a result need loaded, and nothing written."""
+        entries = read(self.directory.path / LEDGER)
+        batch = [_as_entered(point, entries) for point in self._settle(checked, slots)]
+        unfinished = self._without_result(batch, entries)
+        check_pretrained([point for point in unfinished if not self._has_checkpoint(entries.get(point.config_hash))])
+        self._data.load(unfinished)
+        return batch
 
     def _settle(self, checked: Sequence[Checked], slots: Sequence[Slot]) -> list[Point]:
         """The points with the sweep's choices, which are made when first needed and kept from then on."""
@@ -154,12 +191,16 @@ class Sweep:
                 news[point.config_hash] = replace(entry, state="queued", directory=None)
         self.ledger.record(*news.values())
 
-    def _run(self, batch: Sequence[Point], slots: Sequence[Slot], config: LauncherConfig) -> None:
-        by_hash = {point.config_hash: point for point in batch}
-        entries = {name: self.ledger.entries[name] for name in by_hash}
-        tasks = [self.task(by_hash[name], entry) for name, entry in entries.items() if entry.state != "done"]
-        self.display.begin(self.directory.path, len(entries), len(entries) - len(tasks), len(slots))
-        watcher = _Watcher(self, config, by_hash)
+    def _run(
+        self,
+        batch: Sequence[Point],
+        slots: Sequence[Slot],
+        config: LauncherConfig,
+        more: Callable[[], Sequence[Point]] = list,
+    ) -> None:
+        """`more`: asked for further points while slots are free."""
+        watcher = _Watcher(self, config, more)
+        tasks = watcher.tasks(batch)
         limit = None if config.time_limit_minutes is None else 60 * config.time_limit_minutes
         threads = self.directory.choices.threads or 1
         try:
@@ -183,6 +224,13 @@ class Sweep:
             epochs=point.config.epochs,
             data=self._data.of(point.config),
         )
+
+
+def _slots(handed: Handed, points: Sequence[Checked], jobs: int) -> list[Slot]:
+    """Places for so many jobs on the devices of these points."""
+    devices = [points[index % len(points)].device for index in range(jobs)]
+    any_gpu = all(point.config.device in ("auto", "cuda", "cpu") for point in points)
+    return make_slots(handed.config, devices, any_gpu=any_gpu)
 
 
 def _as_entered(point: Point, entries: Mapping[str, Entry]) -> Point:
@@ -209,12 +257,23 @@ def _result(run: Path) -> tuple[dict[str, Any] | None, str | None]:
 class _Watcher:
     """Writes into the ledger what happens in the pool, and applies the policy for failures."""
 
-    def __init__(self, sweep: Sweep, config: LauncherConfig, points: dict[str, Point]) -> None:
+    def __init__(self, sweep: Sweep, config: LauncherConfig, more: Callable[[], Sequence[Point]]) -> None:
         self.sweep = sweep
         self.config = config
-        self.points = points
+        self._more = more
+        self.points: dict[str, Point] = {}
         self.tries: dict[str, int] = {}
         self.has_failed = False
+
+    def tasks(self, points: Sequence[Point]) -> list[Task]:
+        """A first try of each of these points that has no result."""
+        once = {point.config_hash: point for point in points}
+        self.points.update(once)
+        entries = {name: self.sweep.ledger.entries[name] for name in once}
+        return [self.sweep.task(once[name], entry) for name, entry in entries.items() if entry.state != "done"]
+
+    def more(self) -> list[Task]:
+        return self.tasks(self._more())
 
     def starting(self, task: Task) -> Task:
         self.tries[task.config_hash] = self.tries.get(task.config_hash, 0) + 1

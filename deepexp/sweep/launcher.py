@@ -9,6 +9,7 @@ from omegaconf import DictConfig, OmegaConf
 
 from deepexp.errors import RunFailed
 from deepexp.sweep.jobs import Handed, Sweep
+from deepexp.sweep.search import Search
 from deepexp.sweep.settings import LauncherConfig, launcher_config
 from deepexp.sweep.shapes import words_of
 from deepexp.sweep.table import Row
@@ -32,6 +33,13 @@ def launch(
     searches = config.hydra.sweeper["_target_"] not in NOT_SEARCHING
     rows = sweep.launch(points, Handed(launcher, fixed_keys(config), needs_objective=searches))
     return [_result(row, list(words), launcher) for row, words in zip(rows, points, strict=True)]
+
+
+def launch_search(sweep: Sweep, settings: dict[str, Any], config: DictConfig, search: Search) -> list[JobReturn]:
+    """Run the points that a search chooses; their results as from `launch`."""
+    launcher = launcher_config(settings)
+    rows = sweep.search(search, Handed(launcher, fixed_keys(config), needs_objective=True))
+    return [_result(row, [], launcher) for row in rows]
 
 
 def fixed_keys(config: DictConfig) -> set[str]:

@@ -40,6 +40,9 @@ class Watcher(Protocol):
     def wants_more(self) -> bool:
         """Whether jobs that wait shall still be started."""
 
+    def more(self) -> Sequence[Task]:
+        """Further tasks, asked for when none waits and a slot is free; none: there is nothing more to do for now."""
+
     def tick(self) -> None:
         """Called several times a second."""
 
@@ -86,7 +89,11 @@ class _Pool:
 
     def run(self, waiting: deque[Task], stop: StopRequest) -> None:
         while True:
-            while waiting and self.free and stop.signal_number is None and self.watcher.wants_more():
+            while self.free and stop.signal_number is None and self.watcher.wants_more():
+                if not waiting:
+                    waiting.extend(self.watcher.more())
+                if not waiting:
+                    break
                 self.start(waiting.popleft())
             if not self.running:
                 return

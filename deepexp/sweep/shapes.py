@@ -37,19 +37,87 @@ class Axis:
         """Whether it has several values, or could have."""
         return self.interval is not None or len(self.values) > 1
 
+    @property
+    def ends(self) -> tuple[float, float]:
+        """The least and the largest value of an interval."""
+        assert self.interval is not None
+        start, end = self.interval.start, self.interval.end
+        assert start is not None and end is not None
+        return (start, end - 1) if self.is_whole else (start, end)
+
+    @property
+    def is_whole(self) -> bool:
+        """Whether an interval is one of whole numbers, which leave its end out."""
+        interval = self.interval
+        return interval is not None and all(isinstance(end, int) for end in (interval.start, interval.end))
+
+    @property
+    def is_log(self) -> bool:
+        """Whether an interval is to be drawn from on a logarithmic scale."""
+        return self.interval is not None and "log" in self.interval.tags
+
+    @property
+    def outermost(self) -> list[str]:
+        """All its overrides; of an interval, those of its ends."""
+        return self.values or [self.override(end) for end in self.ends]
+
     def draw(self, numbers: random.Random) -> str:
         """An override with a random value."""
         if self.interval is None:
             return numbers.choice(self.values)
-        start, end = self.interval.start, self.interval.end
-        assert start is not None and end is not None
-        is_whole, is_log = isinstance(start, int) and isinstance(end, int), "log" in self.interval.tags
-        if is_whole and not is_log:
-            return f"{self.key}={numbers.randrange(int(start), int(end))}"
-        value = math.exp(numbers.uniform(math.log(start), math.log(end))) if is_log else numbers.uniform(start, end)
-        if is_whole:  # a logarithm and back can end beside them
-            return f"{self.key}={min(max(int(value), int(start)), int(end) - 1)}"
-        return f"{self.key}={value:.6g}"
+        first, last = self.ends
+        if self.is_whole and not self.is_log:
+            return self.override(numbers.randint(int(first), int(last)))
+        if not self.is_log:
+            return self.override(numbers.uniform(first, last))
+        value = math.exp(numbers.uniform(math.log(first), math.log(last + self.is_whole)))
+        return self.override(min(max(value, first), last))  # a logarithm and back can end beside them
+
+    def override(self, value: float) -> str:
+        """That of a value of an interval."""
+        return f"{self.key}={int(value)}" if self.is_whole else f"{self.key}={value:.6g}"
+
+    def number(self, override: str) -> float | None:
+        """The value in an override of an interval; None if it is none of its values."""
+        first, last = self.ends
+        try:
+            value = min(max(float(override.partition("=")[2]), first), last)  # six digits can lie beside an end
+            return value if self.override(value) == override and first <= value <= last else None
+        except ValueError:
+            return None
+
+
+@dataclass(frozen=True)
+class Space:
+    """The settings that words describe, each to be repeated with every seed that is given."""
+
+    axes: list[Axis]
+    """All words, in their order."""
+    blocks: list[list[tuple[str, ...]]]
+    """Alternatives to be combined freely, each some overrides; zipped keys are one block."""
+    intervals: list[Axis]
+    repeated: list[Axis]
+    """`seed`, the config key, where it is among the words."""
+
+    @property
+    def seeds(self) -> list[tuple[str, ...]]:
+        """What each setting is repeated with."""
+        return list(itertools.product(*(dict.fromkeys(axis.values) for axis in self.repeated)))
+
+    @classmethod
+    def of(cls, words: Sequence[str], zipped: Sequence[str] = ()) -> "Space":
+        """Raises `InputError` for values that cannot be paired and intervals without a value."""
+        given = axes(words)
+        for axis in given:
+            _check_interval(axis)
+        repeated = [axis for axis in given if axis.key == REPEATED and axis.interval is None]
+        discrete = [axis for axis in given if axis not in repeated and axis.interval is None]
+        intervals = [axis for axis in given if axis.interval is not None]
+        return cls(given, _blocks(discrete, zipped), intervals, repeated)
+
+    def points(self, setting: Sequence[str]) -> list[Point]:
+        """The jobs of a setting, which has an override of every key but `seed`: one for each seed."""
+        return [_in_order(self.axes, [tuple(setting), seed]) for seed in self.seeds]
 
 
 def axes(words: Sequence[str]) -> list[Axis]:
@@ -72,29 +140,28 @@ def grid(words: Sequence[str], zipped: Sequence[str] = ()) -> list[Point]:
 
 def samples(words: Sequence[str], count: int, seed: int, zipped: Sequence[str] = ()) -> list[Point]:
     """`count` random points, each with every value of `seed`, the config key, where that has several to repeat it."""
-    given = axes(words)
-    for axis in given:
-        _check_interval(axis)
-    repeated = [axis for axis in given if axis.key == REPEATED and axis.interval is None]
-    drawn = [axis for axis in given if axis not in repeated]
+    space = Space.of(words, zipped)
     numbers = random.Random(seed)
-    discrete = [axis for axis in drawn if axis.interval is None]
     points = []
     for _ in range(count):
-        parts = [tuple(numbers.choice(block)) for block in _blocks(discrete, zipped)]
-        parts += [(axis.draw(numbers),) for axis in drawn if axis.interval is not None]
-        for last in itertools.product(*(axis.values for axis in repeated)):
-            points.append(_in_order(given, [*parts, last]))
+        setting = [override for block in space.blocks for override in numbers.choice(block)]
+        setting += [axis.draw(numbers) for axis in space.intervals]
+        points += space.points(setting)
     return points
 
 
 def one_at_a_time(words: Sequence[str]) -> list[Point]:
-    """Points in which each value of each word occurs, as few as that takes: enough to judge all names by."""
-    given = axes(words)
-    first = [axis.values[0] if axis.values else f"{axis.key}={_start(axis)}" for axis in given]
+    """Points in which each value of each word occurs, as few as that takes: enough to judge all of them by."""
+    return corners(axes(words))
+
+
+def corners(given: Sequence[Axis]) -> list[Point]:
+    """Such points of axes."""
+    outermost = [axis.outermost for axis in given]
+    first = [values[0] for values in outermost]
     points = [first]
-    for position, axis in enumerate(given):
-        points += [[*first[:position], value, *first[position + 1 :]] for value in axis.values[1:]]
+    for position, values in enumerate(outermost):
+        points += [[*first[:position], value, *first[position + 1 :]] for value in values[1:]]
     return points
 
 
@@ -154,8 +221,3 @@ def _check_interval(axis: Axis) -> None:
     assert start is not None and end is not None
     if end <= start or ("log" in axis.interval.tags and start <= 0):
         raise InputError(f"{axis.key}: interval({start}, {end}) needs a start below its end, above 0 with tag(log, …)")
-
-
-def _start(axis: Axis) -> float:
-    assert axis.interval is not None and axis.interval.start is not None
-    return axis.interval.start

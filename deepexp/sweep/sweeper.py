@@ -2,15 +2,16 @@
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, Protocol
 
 from hydra.core.utils import JobReturn
-from hydra.plugins.launcher import Launcher
 
 from deepexp import overrides, schema
 from deepexp.errors import InputError
 from deepexp.schema import Problems, key
 from deepexp.sweep import shapes
+from deepexp.sweep.search import Method, Search
+from deepexp.sweep.shapes import Space
 
 
 @dataclass
@@ -20,21 +21,35 @@ class SweeperConfig:
     params: dict[str, Any] = key({}, "swept keys of a preset, with their values as on the command line")
     zip: list[str] = key([], "keys whose values are taken in pairs")
     samples: int | None = key(None, "draw so many points at random", minimum=1)
-    seed: int = key(0, "of that drawing", minimum=0)
+    search: Method | None = key(None, "choose each of them by what those before came to, with Optuna")
+    seed: int = key(0, "of that drawing, or search", minimum=0)
 
 
-def sweep(settings: Mapping[str, Any], launcher: Launcher, words: Sequence[str]) -> Sequence[JobReturn]:
-    """Hand all points over at once, so that all of them are checked before the first starts."""
-    return launcher.launch(points(settings, words), initial_job_idx=0)
+class SearchLauncher(Protocol):
+    """A launcher that can be given a search, too."""
+
+    def launch(self, job_overrides: Sequence[Sequence[str]], initial_job_idx: int) -> Sequence[JobReturn]:
+        """Run all these points."""
+
+    def search(self, search: Search) -> Sequence[JobReturn]:
+        """Run points that the search chooses."""
 
 
-def points(settings: Mapping[str, Any], words: Sequence[str]) -> list[shapes.Point]:
-    """The points that the words and settings describe. Raises `InputError`."""
+def sweep(settings: Mapping[str, Any], launcher: SearchLauncher, words: Sequence[str]) -> Sequence[JobReturn]:
+    """Hand all points over at once, so that all of them are checked before the first starts; or what chooses them."""
     config = _config(settings)
     everything = overrides.quote_paths([*shapes.words_of(config.params), *words])
+    if config.search is None:
+        return launcher.launch(_points(config, everything), initial_job_idx=0)
+    if config.samples is None:
+        raise InputError(f"hydra.sweeper.search: {config.search} needs to know for how many: hydra.sweeper.samples=20")
+    return launcher.search(Search(Space.of(everything, config.zip), config.search, config.samples, config.seed))
+
+
+def _points(config: SweeperConfig, words: Sequence[str]) -> list[shapes.Point]:
     if config.samples is not None:
-        return shapes.samples(everything, config.samples, config.seed, config.zip)
-    return shapes.grid(everything, config.zip)
+        return shapes.samples(words, config.samples, config.seed, config.zip)
+    return shapes.grid(words, config.zip)
 
 
 def _config(settings: Mapping[str, Any]) -> SweeperConfig:

@@ -24,7 +24,7 @@ def make_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
     return terminal
 
 
-SUMMARY = {"test_errors": 12, "test_samples": 1000, "test_error_rate": 0.012}
+SUMMARY = {"test_errors": 12, "test_samples": 1000, "test_error_rate": 0.012, "val_error_rate": None}
 
 
 def draw(screen: Display) -> None:

@@ -94,10 +94,11 @@ def test_intervals_that_cannot_be_drawn_from(interval: str) -> None:
         shapes.samples([f"optim.lr={interval}"], 1, seed=0)
 
 
-def test_one_at_a_time_has_every_value() -> None:
+def test_one_at_a_time_has_every_value_and_both_ends() -> None:
     assert shapes.one_at_a_time(["seed=0,1", "batch_size=1,2,3", "optim.lr=interval(0.5,1)"]) == [
         ["seed=0", "batch_size=1", "optim.lr=0.5"],
         ["seed=1", "batch_size=1", "optim.lr=0.5"],
         ["seed=0", "batch_size=2", "optim.lr=0.5"],
         ["seed=0", "batch_size=3", "optim.lr=0.5"],
+        ["seed=0", "batch_size=1", "optim.lr=1"],
     ]

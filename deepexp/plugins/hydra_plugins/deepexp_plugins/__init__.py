@@ -52,9 +52,15 @@ class ProcessLauncher(Launcher):
 
         return launch(self.sweep, self.settings, self.config, job_overrides)
 
+    def search(self, search: Any) -> Sequence[JobReturn]:
+        """Run jobs that a `deepexp.sweep.search.Search` chooses one after the other."""
+        from deepexp.sweep.launcher import launch_search
+
+        return launch_search(self.sweep, self.settings, self.config, search)
+
 
 class PointSweeper(Sweeper):
-    """Grids, pairs, random samples; `settings` are the keys of `conf/hydra/sweeper/deepexp.yaml`."""
+    """Grids, pairs, random samples, searches; `settings` are the keys of `conf/hydra/sweeper/deepexp.yaml`."""
 
     def __init__(self, **settings: Any) -> None:
         self.settings = settings
@@ -68,7 +74,7 @@ class PointSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
-        """Hand over every point that the words of the command line and the settings describe."""
+        """Hand over the points that the words of the command line and the settings describe."""
         from deepexp.sweep.sweeper import sweep
 
         return sweep(self.settings, self.launcher, arguments)

@@ -1,0 +1,159 @@
+"""A search: the next setting to try, by what those before it came to.
+
+The samplers are Optuna's. What is kept of a search is the sweep's ledger, from which it goes on; nothing is run here.
+"""
+
+import importlib.util
+import itertools
+import math
+import random
+import warnings
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, Literal
+
+from deepexp.errors import InputError
+from deepexp.runtime import derive_seed
+from deepexp.sweep.shapes import Space
+
+if TYPE_CHECKING:
+    from optuna.distributions import BaseDistribution
+    from optuna.samplers import BaseSampler
+
+Method = Literal["tpe", "gp"]
+"""Tree-structured Parzen estimators (Bergstra et al. 2011), or a Gaussian process (Snoek et al. 2012)."""
+
+Setting = tuple[str, ...]
+"""An override of every key but `seed`."""
+
+_AT_RANDOM = 10  # settings before a sampler goes by what they came to
+_ATTEMPTS = 10  # of a sampler that names settings which were tried
+
+
+@dataclass(frozen=True)
+class Trial:
+    """A setting, and what it came to: an error rate, or None while that is not known."""
+
+    setting: Setting
+    value: float | None
+
+
+class Search:
+    """In which space is searched, how, and for how many settings.
+
+    Each setting is a function of the seed and of the trials before: a search that was cut off goes on as if it had not
+    been, where its jobs run one at a time (of several at a time, it is not always the same that ends first).
+    """
+
+    def __init__(self, space: Space, method: Method, count: int, seed: int) -> None:
+        """`InputError` if there is nothing to choose from, or no Optuna."""
+        if importlib.util.find_spec("optuna") is None:
+            raise InputError(
+                f"hydra.sweeper.search: {method} needs optuna, which is not installed; pip install optuna, "
+                "or leave it out for points at random"
+            )
+        self.space, self.method, self.seed = space, method, seed
+        self.blocks = [list(dict.fromkeys(block)) for block in space.blocks]
+        combinations = math.prod(len(block) for block in self.blocks)
+        if combinations == 1 and not space.intervals:
+            raise InputError(
+                f"hydra.sweeper.search: {method} has nothing to choose from; give a key several values or an interval, "
+                "as 'optim.lr=tag(log,interval(1e-4,1))'"
+            )
+        self.count = count if space.intervals else min(count, combinations)
+        """How many settings are tried; no more than there are."""
+
+    @property
+    def keys(self) -> list[str]:
+        """What is searched over."""
+        return [axis.key for axis in self.space.axes if axis.is_swept and axis not in self.space.repeated]
+
+    def setting_of(self, overrides: Sequence[str]) -> Setting | None:
+        """The setting of a job with these overrides, which may have more behind them; None if it is none of these."""
+        given = {override.partition("=")[0]: override for override in overrides[: len(self.space.axes)]}
+        try:
+            parts = [tuple(given[key] for key in _keys(block)) for block in self.blocks]
+            drawn = [given[axis.key] for axis in self.space.intervals]
+            seed = tuple(given[axis.key] for axis in self.space.repeated)
+        except KeyError:
+            return None
+        known = all(part in block for part, block in zip(parts, self.blocks, strict=True))
+        known &= all(axis.number(word) is not None for axis, word in zip(self.space.intervals, drawn, strict=True))
+        return (*itertools.chain(*parts), *drawn) if known and seed in self.space.seeds else None
+
+    def next(self, trials: Sequence[Trial]) -> Setting | None:
+        """A setting that was not tried yet; None once there are enough of them, or none is found."""
+        if len(trials) >= self.count:
+            return None
+        tried = {trial.setting for trial in trials}
+        for attempt in range(_ATTEMPTS):
+            setting = self._suggested(trials, derive_seed(self.seed, "search", len(trials), attempt))
+            if setting not in tried:
+                return setting
+        if self.space.intervals:  # they are so short that they have no more
+            return None
+        settings = [tuple(itertools.chain(*parts)) for parts in itertools.product(*self.blocks)]
+        numbers = random.Random(derive_seed(self.seed, "left", len(trials)))
+        return numbers.choice([setting for setting in settings if setting not in tried])
+
+    def _suggested(self, trials: Sequence[Trial], seed: int) -> Setting:
+        import optuna
+        from optuna.trial import TrialState, create_trial
+
+        distributions = self._distributions()
+        verbosity = optuna.logging.get_verbosity()
+        optuna.logging.set_verbosity(optuna.logging.WARNING)
+        try:
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+                study = optuna.create_study(direction="minimize", sampler=self._sampler(seed % 2**32))
+                for trial in trials:
+                    state = TrialState.RUNNING if trial.value is None else TrialState.COMPLETE
+                    past = self._params(trial.setting)
+                    study.add_trial(
+                        create_trial(state=state, value=trial.value, params=past, distributions=distributions)
+                    )
+                params: dict[str, Any] = study.ask(distributions).params
+        finally:
+            optuna.logging.set_verbosity(verbosity)
+        chosen = [block[params[_name(block)]] for block in self.blocks]
+        return (*itertools.chain(*chosen), *(axis.override(params[axis.key]) for axis in self.space.intervals))
+
+    def _sampler(self, seed: int) -> "BaseSampler":
+        """A new one for each setting, so that nothing of it has to be kept."""
+        from optuna import samplers
+
+        if self.method == "gp":
+            return samplers.GPSampler(seed=seed, n_startup_trials=_AT_RANDOM)
+        return samplers.TPESampler(seed=seed, n_startup_trials=_AT_RANDOM, multivariate=True, constant_liar=True)
+
+    def _distributions(self) -> "dict[str, BaseDistribution]":
+        """By name; of the alternatives of a block, the number is chosen."""
+        from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
+
+        found: dict[str, BaseDistribution] = {
+            _name(block): CategoricalDistribution(range(len(block))) for block in self.blocks
+        }
+        for axis in self.space.intervals:
+            first, last = axis.ends
+            if axis.is_whole:
+                found[axis.key] = IntDistribution(int(first), int(last), log=axis.is_log)
+            else:
+                found[axis.key] = FloatDistribution(first, last, log=axis.is_log)
+        return found
+
+    def _params(self, setting: Setting) -> dict[str, float | None]:
+        """A setting as Optuna has it."""
+        given = {override.partition("=")[0]: override for override in setting}
+        params: dict[str, float | None] = {
+            _name(block): block.index(tuple(given[key] for key in _keys(block))) for block in self.blocks
+        }
+        return params | {axis.key: axis.number(given[axis.key]) for axis in self.space.intervals}
+
+
+def _keys(block: Sequence[Setting]) -> list[str]:
+    return [override.partition("=")[0] for override in block[0]]
+
+
+def _name(block: Sequence[Setting]) -> str:
+    return ",".join(_keys(block))

@@ -1,0 +1,81 @@
+"""The jobs of a search: whose turn it is when a place is free, and what the settings so far came to."""
+
+import logging
+import statistics
+from collections.abc import Callable, Iterable, Sequence
+
+from deepexp.errors import InputError
+from deepexp.sweep.ledger import Entry
+from deepexp.sweep.points import Point
+from deepexp.sweep.search import Search, Setting, Trial
+from deepexp.sweep.table import Row
+
+log = logging.getLogger(__name__)
+
+WORST = 1.0
+"""The error rate that counts for a job that came to nothing, as where training diverged: every picture wrong."""
+
+
+class Trials:
+    """The settings that a search has tried, in their order."""
+
+    def __init__(
+        self,
+        search: Search,
+        objective: str,
+        entries: Iterable[Entry],
+        enter: Callable[[Sequence[Sequence[str]]], list[Point]],
+        row: Callable[[Point], Row],
+    ) -> None:
+        """`entries`: of the ledger; `enter`: points into it, `InputError` if one is impossible; `row`: what one is."""
+        self.search = search
+        self.objective = objective
+        self._enter = enter
+        self._row = row
+        known = [(search.setting_of(entry.overrides), entry.state) for entry in entries]
+        self.jobs_done = sum(setting is not None and state == "done" for setting, state in known)
+        """How many jobs of the search had a result before it was gone on with."""
+        self._known = [setting for setting in dict.fromkeys(setting for setting, _ in known) if setting is not None]
+        self._points: dict[Setting, list[Point]] = {}
+        self._values: dict[Setting, float] = {}
+
+    def more(self) -> list[Point]:
+        """The jobs of the next setting; none if there are enough of them."""
+        while (setting := self._next()) is not None:
+            self._points[setting] = []
+            try:
+                self._points[setting] = self._enter(self.search.space.points(setting))
+            except InputError as error:
+                log.warning("%s", error)
+                self._values[setting] = WORST
+            if any(self._row(point).state != "done" for point in self._points[setting]):
+                return self._points[setting]
+        return []
+
+    def best(self) -> tuple[Setting, float, int] | None:
+        """(the setting with the least value, that value, out of how many); None if there is none with a result."""
+        values = {trial.setting: trial.value for trial in self._trials() if trial.value is not None}
+        setting = min(values, key=values.__getitem__, default=None)
+        if setting is None or not any(self._row(point).summary for point in self._points[setting]):
+            return None
+        return setting, values[setting], len(values)
+
+    def _next(self) -> Setting | None:
+        for setting in self._known:
+            if setting not in self._points:
+                return setting
+        return self.search.next(self._trials())
+
+    def _trials(self) -> list[Trial]:
+        return [Trial(setting, self._value(setting)) for setting in self._points]
+
+    def _value(self, setting: Setting) -> float | None:
+        """The mean over the seeds, once all of its jobs have ended."""
+        if setting not in self._values:
+            rows = [self._row(point) for point in self._points[setting]]
+            if any(row.state in ("queued", "running", "interrupted") for row in rows):
+                return None
+            self._values[setting] = statistics.fmean(
+                WORST if row.summary is None else row.summary[self.objective] for row in rows
+            )
+        return self._values[setting]

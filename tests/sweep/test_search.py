@@ -1,0 +1,148 @@
+"""Which setting a search tries next, on functions whose least value is known."""
+
+import importlib.util
+import math
+import random
+import statistics
+from typing import Any
+
+import pytest
+
+from deepexp.errors import InputError
+from deepexp.sweep import shapes
+from deepexp.sweep.search import Method, Search, Setting, Trial
+from deepexp.sweep.shapes import Space
+
+WORDS = ["epochs=2", "optim.lr=tag(log, interval(1e-5, 1))", "optim=sgd,adam,rmsprop", "seed=0,1"]
+
+
+def make(*words: str, method: Method = "tpe", count: int = 20, seed: int = 0, zipped: tuple[str, ...] = ()) -> Search:
+    return Search(Space.of(words or WORDS, zipped), method, count, seed)
+
+
+def bowl(setting: Setting) -> float:
+    """Least, 0, for Adam at 1e-3."""
+    values = dict(word.split("=") for word in setting)
+    return 0.1 * (math.log10(float(values["optim.lr"])) + 3) ** 2 + (values["optim"] != "adam") * 0.3
+
+
+def run(search: Search, trials: list[Trial] | None = None) -> list[Trial]:
+    trials = list(trials or [])
+    while (setting := search.next(trials)) is not None:
+        trials.append(Trial(setting, bowl(setting)))
+    return trials
+
+
+@pytest.mark.parametrize(("method", "count", "seeds"), [("tpe", 40, 3), ("gp", 15, 2)])
+def test_it_finds_better_settings_than_points_at_random(method: Method, count: int, seeds: int) -> None:
+    found = [min(trial.value for trial in run(make(method=method, count=count, seed=seed))) for seed in range(seeds)]  # type: ignore[type-var]
+    at_random = []
+    for seed in range(100):
+        points = shapes.samples(WORDS[:3], count, seed)
+        at_random.append(min(bowl(tuple(point)) for point in points))
+    assert statistics.median(found) < 0.5 * statistics.median(at_random)  # type: ignore[type-var]
+
+
+@pytest.mark.parametrize("method", ["tpe", "gp"])
+def test_a_search_that_is_gone_on_with_tries_what_it_would_have_tried(method: Method) -> None:
+    whole = run(make(method=method, count=13, seed=3))
+    for cut in (4, 11):
+        assert run(make(method=method, count=13, seed=3), whole[:cut]) == whole
+    assert run(make(method=method, count=13, seed=4)) != whole
+
+
+@pytest.mark.parametrize("method", ["tpe", "gp"])
+def test_settings_that_still_run_are_not_tried_again(method: Method) -> None:
+    search = make(method=method, count=30)
+    trials = run(make(method=method, count=12))
+    for _ in range(4):
+        setting = search.next(trials)
+        assert setting is not None
+        trials.append(Trial(setting, None))
+    assert len({trial.setting for trial in trials}) == 16
+
+
+def test_each_combination_is_tried_once_where_they_can_be_counted() -> None:
+    search = make("batch_size=10,20,30", "optim=sgd,adam", "batch_norm=true", "seed=range(3)", count=50)
+    trials: list[Trial] = []
+    while (setting := search.next(trials)) is not None:
+        trials.append(Trial(setting, 0.5))
+    assert search.count == len(trials) == len({trial.setting for trial in trials}) == 6
+    assert all("batch_norm=true" in trial.setting and len(trial.setting) == 3 for trial in trials)
+
+
+def test_an_interval_of_few_numbers_is_tried_to_its_end() -> None:
+    search = make("batch_size=int(interval(10, 13))", count=50)
+    trials: list[Trial] = []
+    while (setting := search.next(trials)) is not None:
+        trials.append(Trial(setting, 0.5))
+    assert {trial.setting for trial in trials} == {("batch_size=10",), ("batch_size=11",), ("batch_size=12",)}
+
+
+def test_whole_numbers_pairs_and_both_scales_stay_within_what_was_given() -> None:
+    search = make(
+        *("batch_size=int(tag(log, interval(1, 1000)))", "dropout=interval(0.1, 0.5)", "optim.lr=0.1,0.2,0.3"),
+        *("optim.momentum=0.3,0.2,0.1", "epochs=int(interval(1, 4))"),
+        count=40,
+        zipped=("optim.lr", "optim.momentum"),
+    )
+    numbers = random.Random(0)
+    trials: list[Trial] = []
+    while (setting := search.next(trials)) is not None:
+        trials.append(Trial(setting, numbers.random()))
+    assert len(trials) == 40
+    for trial in trials:
+        values = {key: float(value) for key, value in (word.split("=") for word in trial.setting)}
+        assert 1 <= values["batch_size"] < 1000 and 0.1 <= values["dropout"] <= 0.5 and values["epochs"] in (1, 2, 3)
+        assert values["optim.lr"] + values["optim.momentum"] == pytest.approx(0.4)
+
+
+def test_the_jobs_of_a_setting_are_found_again() -> None:
+    search = make()
+    setting = search.next([])
+    assert setting is not None
+    points = search.space.points(setting)
+    assert [point[3] for point in points] == ["seed=0", "seed=1"]
+    assert [point[0] for point in points] == ["epochs=2", "epochs=2"], "in the order of the words"
+    for point in points:
+        assert search.setting_of([*point, "threads=1", "data.mode=resident"]) == setting
+
+
+@pytest.mark.parametrize(
+    "overrides",
+    [
+        ["epochs=3", "optim.lr=0.01", "optim=adam", "seed=0"],
+        ["epochs=2", "optim.lr=1.5", "optim=adam", "seed=0"],
+        ["epochs=2", "optim.lr=nan", "optim=adam", "seed=0"],
+        ["epochs=2", "optim.lr=0.01", "optim=nadam", "seed=0"],
+        ["epochs=2", "optim.lr=0.01", "optim=adam", "seed=2"],
+        ["epochs=2", "optim.lr=0.01", "optim=adam"],
+        ["epochs=2", "optim.momentum=0.01", "optim=adam", "seed=0"],
+        [],
+    ],
+)
+def test_jobs_of_another_search_are_not_taken_for_its_own(overrides: list[str]) -> None:
+    assert make().setting_of(overrides) is None
+    assert make().setting_of(["epochs=2", "optim.lr=0.01", "optim=adam", "seed=0"]) is not None
+
+
+def test_pairs_that_were_not_pairs_are_another_search() -> None:
+    search = make("optim.lr=0.1,0.2", "optim.momentum=0.3,0.4", zipped=("optim.lr", "optim.momentum"))
+    assert search.setting_of(["optim.lr=0.1", "optim.momentum=0.3"]) == ("optim.lr=0.1", "optim.momentum=0.3")
+    assert search.setting_of(["optim.lr=0.1", "optim.momentum=0.4"]) is None
+
+
+def test_there_must_be_something_to_choose_from() -> None:
+    with pytest.raises(InputError, match="nothing to choose from"):
+        make("epochs=2", "seed=range(5)")
+
+
+def test_without_optuna_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+    found = importlib.util.find_spec
+
+    def spec(name: str, *rest: Any) -> Any:
+        return None if name == "optuna" else found(name, *rest)
+
+    monkeypatch.setattr(importlib.util, "find_spec", spec)
+    with pytest.raises(InputError, match="needs optuna, which is not installed; pip install optuna"):
+        make()

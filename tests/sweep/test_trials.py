@@ -1,0 +1,107 @@
+"""Whole searches, of jobs in processes of their own."""
+
+import json
+from pathlib import Path
+
+import pytest
+
+from deepexp.console import Console
+from deepexp.errors import InputError
+from deepexp.sweep import ledger, trials
+from deepexp.sweep.command import SweepResult, run_sweep
+
+from .conftest import Sweeper
+
+RATES = ("model=troubled", "val_fraction=0.2", "hydra.sweeper.search=tpe", "optim.lr=tag(log,interval(1e-3,1))")
+ONE = "hydra.launcher.jobs=1"
+
+
+def names(result: SweepResult) -> list[str]:
+    return [row.name for row in result.rows]
+
+
+def test_a_search_goes_by_the_validation_error_and_ends_with_its_best(
+    sweep: Sweeper, capsys: pytest.CaptureFixture[str]
+) -> None:
+    result = sweep(*RATES, "batch_size=20,50", "seed=0,1", "hydra.sweeper.samples=3")
+    assert result.failures == [] and len(result.rows) == 6
+    assert [row.varying["seed"] for row in result.rows] == ["0", "1"] * 3
+    out = capsys.readouterr().out
+    assert "6 jobs, 2 at a time, chosen by tpe over batch_size, optim.lr for the least val_error_rate" in out
+    means: dict[tuple[str, str], float] = {}
+    for row in result.rows:
+        assert row.summary is not None
+        key = (row.varying["optim.lr"], row.varying["batch_size"])
+        means[key] = means.get(key, 0.0) + row.summary["val_error_rate"] / 2
+    rate, size = min(means, key=means.__getitem__)
+    best = f"batch_size={size}, optim.lr={rate}: val_error_rate {100 * means[rate, size]:.2f}%, the mean of 2 seeds"
+    assert f"best of 3 settings: {best}" in out
+    command = next(line for line in out.splitlines() if line.startswith("train it alone with: deepexp train "))
+    assert all(f" {word}" in command for word in (f"optim.lr={rate}", f"batch_size={size}", "seed=0"))
+    assert "hydra" not in command
+
+
+def test_a_search_goes_on_as_if_it_had_not_ended(
+    sweep: Sweeper, folder: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    whole = sweep(*RATES, ONE, "hydra.sweeper.samples=5", quiet=True)
+    part = sweep(*RATES, ONE, "hydra.sweeper.samples=3", quiet=True)
+    assert names(part) == names(whole)[:3]
+    capsys.readouterr()
+    rest = run_sweep([f"resume={part.directory}", "hydra.sweeper.samples=5"], Console("plain"))
+    assert names(rest) == names(whole)
+    assert "5 jobs, 3 of them done before, 1 at a time" in capsys.readouterr().out
+    assert [row.tries for row in rest.rows] == [1] * 5
+    assert json.loads((rest.directory / "sweep.json").read_text())["overrides"].count("hydra.sweeper.samples=5") == 1
+
+
+def test_what_is_unfinished_comes_first(sweep: Sweeper, folder: Path) -> None:
+    result = sweep(*RATES, ONE, "model.trouble=once", "hydra.sweeper.samples=2", quiet=True)
+    assert [row.state for row in result.rows] == ["failed", "done"]
+    again = run_sweep([f"resume={result.directory}", "hydra.sweeper.samples=3"], Console("quiet"))
+    assert [row.state for row in again.rows] == ["done"] * 3 and [row.tries for row in again.rows] == [2, 1, 1]
+    assert names(again)[:2] == names(result)
+
+
+def test_what_comes_to_nothing_counts_as_all_wrong(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("model.trouble=diverge,none,raise", "val_fraction=0.2", "hydra.sweeper.search=tpe")
+    result = sweep("model=troubled", *words, "hydra.sweeper.samples=9")
+    assert sorted((row.varying["model.trouble"], row.state) for row in result.rows) == [
+        ("diverge", "failed"), ("none", "done"), ("raise", "failed"),
+    ]  # fmt: skip
+    out = capsys.readouterr().out
+    assert "3 jobs, 2 at a time" in out and "best of 3 settings: model.trouble=none: val_error_rate" in out
+
+
+def test_a_setting_that_cannot_be_costs_itself_alone(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+    # Of 40 pictures no batch of 50 can be made, and the points that are looked at first have 100 or batches of 20.
+    words = ("batch_size=20,50", "data.subset=100,40", "val_fraction=0.2", "hydra.sweeper.search=tpe")
+    result = sweep("model=troubled", *words, "hydra.sweeper.samples=4")
+    assert len(result.rows) == 3 and result.failures == []
+    assert "batch_size: 50" in capsys.readouterr().err
+
+
+def test_nothing_starts_if_a_value_cannot_be(sweep: Sweeper, folder: Path) -> None:
+    with pytest.raises(InputError, match=r"dropout: 1\.5"):
+        sweep("val_fraction=0.2", "dropout=interval(0,1.5)", "hydra.sweeper.search=tpe", "hydra.sweeper.samples=4")
+    assert not list(folder.glob("outputs/*/*"))
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("val_fraction=0.2", "hydra.sweeper.search=tpe"), "hydra.sweeper.samples=20"),
+        (("hydra.sweeper.search=tpe", "hydra.sweeper.samples=3"), r"val_fraction=0\.1.*objective=test_error_rate"),
+        (("val_fraction=0.2", "hydra.sweeper.search=tpee", "hydra.sweeper.samples=3"), "'tpe' or 'gp' or null"),
+    ],
+)
+def test_searches_that_are_refused(sweep: Sweeper, words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sweep("optim.lr=interval(0.01,0.1)", *words)
+
+
+def test_a_search_in_which_nothing_succeeds_has_no_best(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+    result = sweep(*RATES, "model.trouble=raise", "hydra.sweeper.samples=2")
+    assert len(result.failures) == 2 and "best of" not in capsys.readouterr().out
+    entries = ledger.read(result.directory / "ledger.jsonl").values()
+    assert [entry.state for entry in entries] == ["failed", "failed"] and trials.WORST == 1.0
