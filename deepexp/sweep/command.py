@@ -159,12 +159,12 @@ def _best(trials: Trials) -> list[str]:
     best = trials.best()
     if best is None:
         return []
-    setting, rate, tried = best
-    points = trials.search.space.points(setting)
+    points = trials.search.space.points(best.setting)
     words = {word.partition("=")[0]: as_typed(word) for word in points[0]}
     chosen = ", ".join(words[key] for key in trials.search.keys)
-    mean = f", the mean of {len(points)} seeds" if len(points) > 1 else ""
+    rates = ", ".join(f"{table.RATES[name]} {percent(rate)}" for name, rate in best.rates.items())
+    mean = f", the means of {len(points)} seeds" if len(points) > 1 else ""
     return [
-        f"best of {counted(tried, 'setting')}: {chosen}: {trials.objective} {percent(rate)}{mean}",
+        f"best of {counted(best.tried, 'setting')} by {table.RATES[trials.objective]}: {chosen}: {rates}{mean}",
         f"train it alone with: {shlex.join(['deepexp', 'train', *words.values()])}",
     ]

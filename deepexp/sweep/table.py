@@ -30,6 +30,9 @@ _FIGURES = (
     "parameters",
 )
 
+RATES = {"val_error_rate": "val error", "test_error_rate": "test error"}
+"""The error rates of a summary, as tables name them."""
+
 
 @dataclass(frozen=True)
 class Row:

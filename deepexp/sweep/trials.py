@@ -3,17 +3,29 @@
 import logging
 import statistics
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 
 from deepexp.errors import InputError
 from deepexp.sweep.ledger import Entry
 from deepexp.sweep.points import Point
 from deepexp.sweep.search import Search, Setting, Trial
-from deepexp.sweep.table import Row
+from deepexp.sweep.table import RATES, Row
 
 log = logging.getLogger(__name__)
 
 WORST = 1.0
 """The error rate that counts for a job that came to nothing, as where training diverged: every picture wrong."""
+
+
+@dataclass(frozen=True)
+class Best:
+    """What a search has found: the setting with the least objective."""
+
+    setting: Setting
+    rates: dict[str, float]
+    """Its error rates, the means over its seeds."""
+    tried: int
+    """Out of how many settings."""
 
 
 class Trials:
@@ -52,13 +64,15 @@ class Trials:
                 return self._points[setting]
         return []
 
-    def best(self) -> tuple[Setting, float, int] | None:
-        """(the setting with the least value, that value, out of how many); None if there is none with a result."""
+    def best(self) -> Best | None:
+        """What the search has found; None if nothing has a result."""
         values = {trial.setting: trial.value for trial in self._trials() if trial.value is not None}
         setting = min(values, key=values.__getitem__, default=None)
-        if setting is None or not any(self._row(point).summary for point in self._points[setting]):
+        rows = [self._row(point) for point in self._points[setting]] if setting is not None else []
+        if setting is None or all(row.summary is None for row in rows):
             return None
-        return setting, values[setting], len(values)
+        known = [name for name in RATES if all(row.summary is None or row.summary[name] is not None for row in rows)]
+        return Best(setting, {name: _mean(rows, name) for name in known}, len(values))
 
     def _next(self) -> Setting | None:
         for setting in self._known:
@@ -75,7 +89,9 @@ class Trials:
             rows = [self._row(point) for point in self._points[setting]]
             if any(row.state in ("queued", "running", "interrupted") for row in rows):
                 return None
-            self._values[setting] = statistics.fmean(
-                WORST if row.summary is None else row.summary[self.objective] for row in rows
-            )
+            self._values[setting] = _mean(rows, self.objective)
         return self._values[setting]
+
+
+def _mean(rows: Sequence[Row], name: str) -> float:
+    return statistics.fmean(WORST if row.summary is None else row.summary[name] for row in rows)
