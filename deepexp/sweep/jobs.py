@@ -99,8 +99,7 @@ class Sweep:
         corners = check_points(
             shapes.corners(search.space.axes), handed.fixed, needs_validation=handed.needs_validation
         )
-        total = search.count * len(search.space.seeds)
-        slots = _slots(handed, corners, total)
+        slots = _slots(handed, corners, search.count * len(search.space.seeds))
         self._ready(corners, slots)
 
         def enter(points: Sequence[Sequence[str]]) -> list[Point]:
@@ -110,7 +109,7 @@ class Sweep:
 
         self.trials = Trials(search, handed.config.objective, self.ledger.entries.values(), enter, self.row)
         how = f"chosen by {search.method} over {', '.join(search.keys)} for the least {handed.config.objective}"
-        self.display.begin(self.directory.path, total, self.trials.jobs_done, len(slots), how)
+        self.display.begin(self.directory.path, self.trials.jobs, self.trials.jobs_done, len(slots), how)
         self._run([], slots, handed.config, self.trials.more)
         return self.rows()
 

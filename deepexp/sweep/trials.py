@@ -48,6 +48,8 @@ class Trials:
         self.jobs_done = sum(setting is not None and state == "done" for setting, state in known)
         """How many jobs of the search had a result before it was gone on with."""
         self._known = [setting for setting in dict.fromkeys(setting for setting, _ in known) if setting is not None]
+        self.jobs = max(search.count, len(self._known)) * len(search.space.seeds)
+        """How many there are to be: a search may have come further than it is asked for now."""
         self._points: dict[Setting, list[Point]] = {}
         self._values: dict[Setting, float] = {}
 

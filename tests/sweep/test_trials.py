@@ -55,6 +55,9 @@ def test_a_search_goes_on_as_if_it_had_not_ended(
     assert "5 jobs, 3 of them done before, 1 at a time" in capsys.readouterr().out
     assert [row.tries for row in rest.rows] == [1] * 5
     assert json.loads((rest.directory / "sweep.json").read_text())["overrides"].count("hydra.sweeper.samples=5") == 1
+    less = run_sweep([f"resume={part.directory}", "hydra.sweeper.samples=2"], Console("plain"))
+    assert names(less) == names(whole)
+    assert "5 jobs, 5 of them done before" in capsys.readouterr().out
 
 
 def test_what_is_unfinished_comes_first(sweep: Sweeper, folder: Path) -> None:
