@@ -13,12 +13,14 @@ from deepexp.report.plots import (
     learning_rate,
     mistakes,
     parallel_coordinates,
+    search,
     steps_to,
 )
 from deepexp.report.plots.confusion import Confusion
 from deepexp.report.plots.plot import Missing, Plot
 from deepexp.report.runs import Run
 from deepexp.report.saved_names import names_of_classes
+from deepexp.report.searched import search_of
 from deepexp.report.variation import Group
 
 _EXAMINED = 3  # runs whose confusions are shown
@@ -60,7 +62,7 @@ def draw(report: Report, *, with_mistakes: bool = False) -> Figures:
     chosen, why = best_runs(report.groups)
     return Figures(
         curves=_curves(report.groups),
-        settings=_settings(report.groups, report.varying),
+        settings=[*_settings(report.groups, report.varying), *_search(report)],
         steps_to=None if report.steps_to is None else steps_to.draw(report.steps_to),
         examined=[_examine(run, place) for place, run in enumerate(chosen, 1)],
         why_these=why,
@@ -104,6 +106,11 @@ def _settings(groups: Sequence[Group], keys: Sequence[str]) -> list[Plot | Missi
     if learning_rate.KEY in keys:
         found.append(learning_rate.draw(groups, keys))
     return found
+
+
+def _search(report: Report) -> list[Plot | Missing]:
+    found = search_of(report.runs)
+    return [] if found is None else [search.draw(report.groups, found)]
 
 
 def _examine(run: Run, place: int) -> Examined:

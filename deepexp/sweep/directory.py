@@ -5,6 +5,7 @@ import json
 import os
 import shutil
 import socket
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal
@@ -45,6 +46,8 @@ class SweepDirectory:
     words: list[str]
     """What was asked for, as overrides."""
     choices: Choices = field(default_factory=Choices)
+    search: Mapping[str, str | None] | None = None
+    """How its points are chosen, where a search does that."""
     lock: filelock.BaseFileLock | None = None
 
     @classmethod
@@ -61,7 +64,7 @@ class SweepDirectory:
         content = _read(path / SWEEP_FILE)
         choices = content["choices"]
         made = Choices(choices["pretrained"], choices["threads"], choices.get("data_mode"))
-        return cls(path.absolute(), list(content["overrides"]), made, lock)
+        return cls(path.absolute(), list(content["overrides"]), made, lock=lock)
 
     def save(self) -> None:
         """Write `sweep.json`."""
@@ -69,6 +72,7 @@ class SweepDirectory:
             "format": FORMAT,
             "overrides": self.words,
             "choices": dataclasses.asdict(self.choices),
+            "search": self.search,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "working_directory": str(Path.cwd()),

@@ -100,6 +100,7 @@ class Sweep:
             shapes.corners(search.space.axes), handed.fixed, needs_validation=handed.needs_validation
         )
         slots = _slots(handed, corners, search.count * len(search.space.seeds))
+        self.directory.search = search.described() | {"objective": handed.config.objective}
         self._ready(corners, slots)
 
         def enter(points: Sequence[Sequence[str]]) -> list[Point]:

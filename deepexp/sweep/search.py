@@ -3,6 +3,7 @@
 The samplers are Optuna's. What is kept of a search is the sweep's ledger, from which it goes on; nothing is run here.
 """
 
+import importlib.metadata
 import importlib.util
 import itertools
 import math
@@ -67,6 +68,10 @@ class Search:
     def keys(self) -> list[str]:
         """What is searched over."""
         return [axis.key for axis in self.space.axes if axis.is_swept and axis not in self.space.repeated]
+
+    def described(self) -> dict[str, str | None]:
+        """What a sweep notes of it."""
+        return {"method": self.method, "optuna": importlib.metadata.version("optuna")}
 
     def setting_of(self, overrides: Sequence[str]) -> Setting | None:
         """The setting of a job with these overrides, which may have more behind them; None if it is none of these."""

@@ -54,7 +54,9 @@ def test_a_search_goes_on_as_if_it_had_not_ended(
     assert names(rest) == names(whole)
     assert "5 jobs, 3 of them done before, 1 at a time" in capsys.readouterr().out
     assert [row.tries for row in rest.rows] == [1] * 5
-    assert json.loads((rest.directory / "sweep.json").read_text())["overrides"].count("hydra.sweeper.samples=5") == 1
+    saved = json.loads((rest.directory / "sweep.json").read_text())
+    assert saved["overrides"].count("hydra.sweeper.samples=5") == 1
+    assert (saved["search"]["method"], saved["search"]["objective"]) == ("tpe", "val_error_rate")
     less = run_sweep([f"resume={part.directory}", "hydra.sweeper.samples=2"], Console("plain"))
     assert names(less) == names(whole)
     assert "5 jobs, 5 of them done before" in capsys.readouterr().out

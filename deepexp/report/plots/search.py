@@ -1,0 +1,49 @@
+"""What a search has found, setting by setting: the error of each, and the least so far."""
+
+import statistics
+from collections.abc import Sequence
+from itertools import accumulate
+
+from deepexp import plotting
+from deepexp.report.plots.plot import Missing, Plot, value_axis
+from deepexp.report.searched import Searched
+from deepexp.report.variation import Group
+from deepexp.units import counted
+
+_NAMES = {"val_error_rate": "validation error", "test_error_rate": "test error"}
+_TOP = 1.03  # of the axes' height: where settings without a result are marked
+
+
+def draw(groups: Sequence[Group], search: Searched) -> Plot | Missing:
+    """A point for each setting, in the order in which they were chosen, and a line through the least so far."""
+    ordered = sorted(groups, key=lambda group: min(search.places.get(run.path, len(groups)) for run in group.runs))
+    errors = [_error(group, search.objective) for group in ordered]
+    known = [(number, error) for number, error in enumerate(errors, 1) if error is not None]
+    if not known:
+        return Missing("no setting of the search has a result")
+    numbers, values = zip(*known, strict=True)
+    least = list(accumulate(values, min))
+    figure, axes = plotting.figure(6.0, 3.6)
+    axis = axes[0, 0]
+    axis.plot(numbers, values, "o", color=plotting.COLOURS[0], zorder=3, markersize=5)
+    axis.step([*numbers, len(errors)], [*least, least[-1]], where="post", color=plotting.COLOURS[1], linewidth=2.0)
+    failed = [number for number, error in enumerate(errors, 1) if error is None]
+    axis.plot(
+        failed, [_TOP] * len(failed), "x", color=plotting.COLOURS[0], transform=axis.get_xaxis_transform(),
+        clip_on=False, markeredgewidth=2,
+    )  # fmt: skip
+    name = _NAMES[search.objective]
+    value_axis(axis, values, f"{name} (%)")
+    axis.set_xlim(0, len(errors) + 1)
+    axis.xaxis.get_major_locator().set_params(integer=True)
+    axis.set_xlabel(f"settings, in the order in which {search.method} chose them")
+    caption = f"The {name} of each setting, of several seeds the mean; the line is the least so far."
+    if failed:
+        caption += f" × at the top edge: {counted(len(failed), 'setting')} without a result."
+    alt = f"The {name} of {counted(len(errors), 'setting')} in the order in which they were tried."
+    return Plot("search", figure, caption, alt)
+
+
+def _error(group: Group, objective: str) -> float | None:
+    rates = list(group.by_seed(objective).values())
+    return 100 * statistics.fmean(rates) if rates else None

@@ -1,0 +1,63 @@
+"""The picture of a search."""
+
+import json
+
+import numpy as np
+import pytest
+
+from deepexp.report import variation
+from deepexp.report.plots import search
+from deepexp.report.plots.plot import Missing
+from deepexp.report.runs import read
+from deepexp.report.searched import search_of
+
+from ..synthetic import make_sweep
+
+NAN = float("nan")
+# By their learning rates, the order in which they were tried is not that of the numbers.
+RATES = {0.3: 0.5, 0.1: 0.2, 0.4: NAN, 0.2: 0.3, 0.05: 0.1}
+
+
+def make_search(path, **content):
+    sweep = make_sweep(path, {"optim.lr": list(RATES), "seed": [0, 1]},
+                       lambda job: RATES[job["optim.lr"]] + 0.02 * job["seed"])  # fmt: skip
+    saved = json.loads((sweep / "sweep.json").read_text())
+    found = {"method": "tpe", "optuna": "5.0.0", "objective": "test_error_rate"} | content
+    (sweep / "sweep.json").write_text(json.dumps({**saved, "search": found}))
+    return sweep
+
+
+def test_each_setting_has_its_place_and_the_line_is_the_least_so_far(tmp_path):
+    make_search(tmp_path / "s")
+    runs = read([tmp_path]).runs
+    found = search_of(runs)
+    assert found is not None
+    plot = search.draw(variation.groups(runs), found)
+    points, least, failed = plot.figure.axes[0].lines
+    assert list(points.get_xdata()) == [1, 2, 4, 5]
+    assert points.get_ydata() == pytest.approx([51, 21, 31, 11])
+    assert np.array(least.get_ydata()) == pytest.approx([51, 21, 21, 11, 11])
+    assert list(failed.get_xdata()) == [3] and "1 setting without a result" in plot.caption
+    assert "test error of each setting" in plot.caption and plot.figure.axes[0].get_ylabel() == "test error (%)"
+
+
+def test_without_any_result_it_says_so(tmp_path):
+    make_search(tmp_path / "s", objective="val_error_rate")
+    runs = read([tmp_path]).runs
+    found = search_of(runs)
+    assert found is not None
+    assert search.draw(variation.groups(runs), found) == Missing("no setting of the search has a result")
+
+
+@pytest.mark.parametrize("content", ["[]", "{", '{"search": null}', '{"search": {"method": "tpe", "objective": "x"}}'])
+def test_what_is_no_search_or_damaged_has_none(tmp_path, content):
+    sweep = make_search(tmp_path / "s")
+    runs = read([tmp_path]).runs
+    (sweep / "sweep.json").write_text(content)
+    assert search_of(runs) is None
+
+
+def test_two_sweeps_are_no_search(tmp_path):
+    make_search(tmp_path / "s")
+    make_search(tmp_path / "t")
+    assert search_of(read([tmp_path]).runs) is None
