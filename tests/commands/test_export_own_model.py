@@ -1,0 +1,110 @@
+"""`deepexp export` of models of the user's own: what can be made a file of is, and of the rest it is told why not."""
+
+import os
+
+import pytest
+import torch
+
+from deepexp import checkpoint
+from deepexp.commands.export import main
+from deepexp.errors import RunFailed
+from deepexp.retest import retest
+
+from .test_export import WORDS, exported, onnx_answers
+
+OWN = """
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, shape, classes):
+        super().__init__()
+        self.linear = nn.Linear(shape[0] * shape[1] * shape[2], classes)
+
+    def forward(self, x):
+        {line}
+        return self.linear(x.flatten(1))
+"""
+
+
+@pytest.fixture(autouse=True)
+def somewhere(tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+
+@pytest.fixture
+def own(tmp_path, run):
+    """Trains a model of the user's own with this line in its forward."""
+
+    def train(line):
+        conf = tmp_path / "here" / "conf" / "model"
+        conf.mkdir(parents=True)
+        (conf / "mine.yaml").write_text("_target_: mine.Net\ninput: {channels: null, height: null, width: null}\n")
+        (tmp_path / "here" / "mine.py").write_text(OWN.format(line=line))
+        return run([*WORDS, "model=mine", "epochs=1"])
+
+    return train
+
+
+def test_a_model_of_ones_own_is_exported(own, capsys):
+    result = own("x = x * torch.sigmoid(x)")
+    assert exported(capsys, f"run={result.directory}")["file"] == "mine.onnx"
+    expected = retest(result.directory)
+    answers = onnx_answers("mine.onnx", expected.images).softmax(1)
+    torch.testing.assert_close(answers, expected.probabilities, rtol=1e-4, atol=1e-6)
+
+
+def test_a_file_gives_float32_whatever_the_model_gives(own, capsys):
+    result = own("return self.linear(x.flatten(1)).double()")
+    exported(capsys, f"run={result.directory}")
+    assert onnx_answers("mine.onnx", torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).dtype == torch.float32
+
+
+@pytest.mark.parametrize(
+    "line", ["x = x if x.sum() > 1e9 else 2 * x", "x = x.view(2 if len(x) == 2 else len(x), 1, 8, 8)"]
+)
+def test_what_no_graph_can_be_made_of_is_told(own, line):
+    result = own(line)
+    with pytest.raises(
+        RunFailed,
+        match=r"^mine\.Net cannot be exported: .*must not depend on the values or the number .* x\.shape\[0\] where",
+    ):
+        main([f"run={result.directory}"])
+    assert sorted(set(os.listdir()) - {"__pycache__"}) == ["conf", "mine.py"]
+
+
+def test_a_model_that_answers_by_chance_is_not_exported(own):
+    result = own("x = nn.functional.dropout(x, 0.5)")
+    with pytest.raises(RunFailed, match="gives something else"):
+        main([f"run={result.directory}", "format=pt2"])
+
+
+def test_a_file_that_gives_something_else_for_one_picture_is_never_written(own):
+    """Graphs are made as if there were more, and an axis of one picture would be left out."""
+    result = own("x = self.linear(x.flatten(1)).squeeze(); return x.unsqueeze(0) if x.dim() == 1 else x")
+    with pytest.raises(RunFailed, match=r"gives \(10,\) in the file and \(1, 10\) in the run for 1 picture"):
+        main([f"run={result.directory}", "format=pt2"])
+
+
+def test_a_model_that_fails_for_one_picture_is_told(own):
+    result = own("x = nn.functional.batch_norm(x.flatten(1), None, None, training=True)")
+    with pytest.raises(RunFailed, match=r"^mine\.Net fails for 1 picture: mine\.py:.* more than 1 value per channel"):
+        main([f"run={result.directory}", "format=pt2"])
+
+
+def test_a_model_that_gives_no_numbers_is_told(own):
+    result = own("x = x / (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))")
+    path = result.directory / "checkpoints" / "last.pt"
+    content = checkpoint.load(path)
+    content["model"]["linear.weight"].fill_(3e38)
+    checkpoint.save(path, content)
+    with pytest.raises(RunFailed, match=r"logits that are NaN or infinite for some of 359 test pictures"):
+        main([f"run={result.directory}", "format=pt2"])
+
+
+def test_what_onnx_has_not_is_told(own):
+    result = own("x = torch.special.i1e(x)")
+    with pytest.raises(RunFailed, match=r"cannot be written as ONNX: DispatchError: .*i1e.*; format=pt2 may do"):
+        main([f"run={result.directory}"])
+    assert main([f"run={result.directory}", "format=pt2"]) == 0
