@@ -101,13 +101,16 @@ def export(
     saved = load(directory, which)
     pictures = pictures_of(run, saved)
     program, folded = _program(saved, pictures, fold)
-    about = {**_about(saved, pictures, folded), **notes}
+
+    def about(folded: Folded) -> dict[str, Any]:
+        return {**_about(saved, pictures, folded), **notes}
+
     with _quiet():
         if kind == "onnx":
-            content = _onnx(program, saved.shape, about, fold=fold)
+            content, folded = _onnx(program, saved.shape, folded, about, fold=fold)
             file = _onnx_runtime(content)
         else:
-            content = _pt2(program, about)
+            content = _pt2(program, about(folded))
             file = _torch_runtime(content)
     with torch.inference_mode():
         parity = _compare(saved, pictures, file, *_pictures_to_try(run, saved.shape, check))
@@ -197,7 +200,15 @@ def _about(saved: SavedModel, pictures: Pictures, folded: Folded) -> dict[str, A
     }
 
 
-def _onnx(program: ExportedProgram, shape: Shape, notes: Mapping[str, Any], *, fold: bool) -> bytes:
+def _onnx(
+    program: ExportedProgram,
+    shape: Shape,
+    folded: Folded,
+    notes: Callable[[Folded], Mapping[str, Any]],
+    *,
+    fold: bool,
+) -> tuple[bytes, Folded]:
+    """The file's content, and what is folded in it: ONNX's own optimizer knows more layers that can take it."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     if weights > _MOST_ONNX_BYTES:
         raise InputError(f"format: an ONNX file holds 2 GB, and the model has {amount(weights, 'B')}; format=pt2 does")
@@ -207,17 +218,21 @@ def _onnx(program: ExportedProgram, shape: Shape, notes: Mapping[str, Any], *, f
             _example(shape),
             dynamo=True,
             verbose=False,
-            optimize=fold,  # which folds batch normalisation itself, too
+            optimize=False,
             input_names=[INPUT],
             output_names=[OUTPUT],
             dynamic_shapes=({0: "batch"},),
         )
         assert made is not None
-        if not fold:
+        if fold:
+            before = _onnx_batch_norms(made)
+            made.optimize()
+            folded = Folded(folded.count + before - _onnx_batch_norms(made), folded.of)
+        else:
             optimizer = importlib.import_module("onnxscript.optimizer")
             optimizer.fold_constants(made.model)
             optimizer.remove_unused_nodes(made.model)
-        for name, value in notes.items():
+        for name, value in notes(folded).items():
             text = value if isinstance(value, str) else json.dumps(value)
             made.model.metadata_props[name] = text.encode("utf-8", "replace").decode()  # a run may have any name
         content: bytes = made.model_proto.SerializeToString()
@@ -226,7 +241,11 @@ def _onnx(program: ExportedProgram, shape: Shape, notes: Mapping[str, Any], *, f
         while why.__cause__ is not None:  # the outer ones say at which step of how many
             why = why.__cause__
         raise RunFailed(f"the model cannot be written as ONNX: {targets.told(why)}; format=pt2 may do") from error
-    return content
+    return content, folded
+
+
+def _onnx_batch_norms(made: torch.onnx.ONNXProgram) -> int:
+    return sum(node.op_type == "BatchNormalization" for node in made.model.graph)
 
 
 def _pt2(program: ExportedProgram, notes: Mapping[str, Any]) -> bytes:

@@ -2,6 +2,7 @@
 
 import os
 
+import onnx
 import pytest
 import torch
 
@@ -20,6 +21,7 @@ class Net(nn.Module):
     def __init__(self, shape, classes):
         super().__init__()
         self.linear = nn.Linear(shape[0] * shape[1] * shape[2], classes)
+        self.more = {more}
 
     def forward(self, x):
         {line}
@@ -35,13 +37,13 @@ def somewhere(tmp_path, monkeypatch):
 
 @pytest.fixture
 def own(tmp_path, run):
-    """Trains a model of the user's own with this line in its forward."""
+    """Trains a model of the user's own with this line in its forward, and more layers for it."""
 
-    def train(line):
+    def train(line, more="None"):
         conf = tmp_path / "here" / "conf" / "model"
         conf.mkdir(parents=True)
         (conf / "mine.yaml").write_text("_target_: mine.Net\ninput: {channels: null, height: null, width: null}\n")
-        (tmp_path / "here" / "mine.py").write_text(OWN.format(line=line))
+        (tmp_path / "here" / "mine.py").write_text(OWN.format(line=line, more=more))
         return run([*WORDS, "model=mine", "epochs=1"])
 
     return train
@@ -53,6 +55,16 @@ def test_a_model_of_ones_own_is_exported(own, capsys):
     expected = retest(result.directory)
     answers = onnx_answers("mine.onnx", expected.images).softmax(1)
     torch.testing.assert_close(answers, expected.probabilities, rtol=1e-4, atol=1e-6)
+
+
+def test_what_onnx_folds_itself_is_counted(own, capsys):
+    """Behind a transposed convolution, say."""
+    result = own("x = self.more(x)", "nn.Sequential(nn.ConvTranspose2d(1, 1, 3, padding=1), nn.BatchNorm2d(1))")
+    found = exported(capsys, f"run={result.directory}")
+    made = onnx.load("mine.onnx")
+    assert "BatchNormalization" not in [node.op_type for node in made.graph.node]
+    assert (found["batch_norms_folded"], found["batch_norms"]) == (1, 1)
+    assert {item.key: item.value for item in made.metadata_props}["batch_norm"] == "1 of 1 folded"
 
 
 def test_a_file_gives_float32_whatever_the_model_gives(own, capsys):
