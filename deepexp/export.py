@@ -5,7 +5,6 @@ were normalised with is part of it.
 """
 
 import contextlib
-import copy
 import importlib
 import importlib.util
 import io
@@ -160,15 +159,12 @@ class _FromBytes(nn.Module):
 def _program(saved: SavedModel, pictures: Pictures, fold: bool) -> tuple[ExportedProgram, Folded]:
     """The model as a graph of ATen's operators, for any number of pictures."""
     target = saved.config.model.component.target
-    try:
-        model = _FromBytes(copy.deepcopy(saved.model), pictures)  # that of the run is what it is compared with
-        model = model.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
-    except Exception as error:  # a model may hold anything
-        raise RunFailed(f"{target} cannot be exported, as it cannot be copied: {targets.told(error)}") from error
     example = _example(saved.shape)
     sizes = ({0: Dim("batch", min=1)},)
     try:
         with torch.no_grad(), _quiet():
+            model = _FromBytes(saved.model_again(), pictures)  # that of the run is what it is compared with
+            model = model.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
             program = torch.export.export(model, example, dynamic_shapes=sizes)
             graph_module = program.module(check_guards=False)
             assert isinstance(graph_module, torch.fx.GraphModule)
@@ -176,11 +172,22 @@ def _program(saved: SavedModel, pictures: Pictures, fold: bool) -> tuple[Exporte
             if folded.count:
                 program = torch.export.export(graph_module, example, dynamic_shapes=sizes)
     except Exception as error:  # tracing a model may raise anything
-        raise RunFailed(
-            f"{target} cannot be exported: {targets.told(error)} (torch.export makes a graph of its forward, which "
-            "must not depend on the values or the number of its pictures: write x.shape[0] where it has len(x))"
-        ) from error
+        raise RunFailed(f"{target} cannot be exported: {targets.told(error)} ({_hint(saved.model)})") from error
     return program, folded
+
+
+def _hint(model: nn.Module) -> str:
+    """What may be wrong with a model of which no graph can be made."""
+    for name, part in model.named_modules():
+        if isinstance(part, torch.jit.ScriptModule):
+            return (
+                f"torch.export cannot look into what torch.jit.script or trace has made, as {name or 'all of it'} is; "
+                "leave these out, and the weights still fit"
+            )
+    return (
+        "torch.export makes a graph of its forward, which must not depend on the values or the number of its "
+        "pictures: write x.shape[0] where it has len(x)"
+    )
 
 
 def _about(saved: SavedModel, pictures: Pictures, folded: Folded) -> dict[str, Any]:

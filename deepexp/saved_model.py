@@ -1,5 +1,7 @@
 """A trained model out of a run directory: built from the config that was saved, filled with one of its checkpoints."""
 
+import copy
+import logging
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -17,6 +19,8 @@ from deepexp.progress import Progress
 from deepexp.resuming import check_trained_with, read_yaml, warn_of_other_code
 from deepexp.rundir import RunDirectory
 from deepexp.units import counted
+
+log = logging.getLogger(__name__)
 
 Which = Literal["last", "best"]
 """`best` is that of the best validation error, which only runs with `val_fraction` have."""
@@ -37,10 +41,23 @@ class SavedModel:
     """Whether the weights are averages over the updates (`ema`)."""
     shape: Shape
     """Of the pictures that the model takes."""
+    classes: int
+    """How many it tells apart."""
     config: schema.TrainConfig
     """Of its run."""
     pictures: Pictures | None
     """Those that it was trained on; None in a checkpoint from before they were saved with it."""
+
+    def model_again(self) -> nn.Module:
+        """The model once more, for whoever changes it."""
+        try:
+            return copy.deepcopy(self.model)
+        except Exception as error:  # a model may hold anything: a lock, or what `torch.nn.utils.weight_norm` keeps
+            log.debug("built anew, as it cannot be copied: %s", error)
+        model = build.model(self.config, self.shape, self.classes, "cpu", load_pretrained=False)
+        model.load_state_dict(self.model.state_dict())
+        fill(model, {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())})
+        return model.eval()
 
     def facts(self) -> dict[str, Any]:
         """What is told of the checkpoint, for JSON and the notes of an exported file."""
@@ -103,6 +120,7 @@ def load(directory: Path, which: Which = "last") -> SavedModel:
         epoch=epoch,
         is_averaged=content["ema"] is not None,
         shape=(channels, height, width),
+        classes=classes,
         config=config,
         pictures=pictures,
     )

@@ -1,5 +1,6 @@
 """`deepexp export` of models of the user's own: what can be made a file of is, and of the rest it is told why not."""
 
+import copy
 import os
 
 import onnx
@@ -7,6 +8,7 @@ import pytest
 import torch
 
 from deepexp import checkpoint
+from deepexp import export as module
 from deepexp.commands.export import main
 from deepexp.errors import RunFailed
 from deepexp.retest import retest
@@ -112,6 +114,21 @@ def test_a_model_that_gives_no_numbers_is_told(own):
     content["model"]["linear.weight"].fill_(3e38)
     checkpoint.save(path, content)
     with pytest.raises(RunFailed, match=r"logits that are NaN or infinite for some of 359 test pictures"):
+        main([f"run={result.directory}", "format=pt2"])
+
+
+def test_a_model_that_cannot_be_copied_is_built_anew(own, tmp_path, capsys):
+    """As one with torch's old weight normalisation, which keeps what it has computed."""
+    result = own("x = self.more(x)", "nn.utils.weight_norm(nn.Linear(8, 8))")
+    with pytest.raises(RuntimeError, match="deepcopy"):
+        copy.deepcopy(module.load(result.directory).model)
+    found = exported(capsys, f"run={result.directory}", "format=pt2")
+    assert found["other_answers"] == 0 and found["largest_difference"] < 1e-5
+
+
+def test_a_model_with_a_part_in_torchscript_is_told(own):
+    result = own("x = self.more(x)", "torch.jit.script(nn.Linear(8, 8))")
+    with pytest.raises(RunFailed, match=r"^mine\.Net cannot be exported: .*torch\.jit\.script .*, as more is; leave"):
         main([f"run={result.directory}", "format=pt2"])
 
 
