@@ -18,12 +18,14 @@ _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 
 @contextlib.contextmanager
-def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str | None = "output_dir") -> Iterator[None]:
+def storage_errors(
+    path: Path, *, chosen_by_user: bool = False, option: str | None = "output_dir=DIR"
+) -> Iterator[None]:
     """Turn an `OSError` of the block into ours, which names `path`, reason and space left.
 
     That is a `RunFailed`; with `chosen_by_user` (nothing was ever written there), a folder that
-    refuses is an `InputError` instead, unless the disk itself is the trouble. `option`: what names the place; None if
-    it cannot be another, as that of a run that is gone on with.
+    refuses is an `InputError` instead, unless the disk itself is the trouble. `option`: what names
+    the place, and how; None if it cannot be another, as that of a run that is gone on with.
     """
     try:
         yield
@@ -32,7 +34,7 @@ def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str | No
             text = f"cannot write {path}: its folder was removed during the run"
             raise RunFailed(text) from error
         remedies = ["make room there"] if error.errno in DISK_TROUBLE else []
-        remedies += [f"choose another place with {option}=DIR"] if option else []
+        remedies += [f"choose another place with {option}"] if option else []
         text = f"cannot write {path}: {error.strerror or error} ({_free_space(path)})"
         if remedies:
             text += f"; {', or '.join(remedies)}"
@@ -42,9 +44,9 @@ def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str | No
 
 
 @contextlib.contextmanager
-def named_by(option: str, folder: Path) -> Iterator[None]:
-    """Tell of trouble with any file that is written meanwhile as of trouble with `folder`, which `option` names."""
-    with storage_errors(folder, option=option):
+def named_by(option: str, place: Path) -> Iterator[None]:
+    """Tell of trouble with any file that is written meanwhile as of trouble with `place`, which `option` names."""
+    with storage_errors(place, option=option):
         try:
             yield
         except RunFailed as error:

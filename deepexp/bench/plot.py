@@ -11,6 +11,7 @@ from deepexp import plotting
 from deepexp.bench.compare import Ratio
 from deepexp.bench.text import short
 from deepexp.errors import InputError
+from deepexp.storage import named_by
 from deepexp.suggest import did_you_mean
 
 if TYPE_CHECKING:
@@ -66,7 +67,8 @@ def check_path(path: str) -> Path:
 
 def write(charts: Sequence[Chart | Stack], path: Path) -> None:
     """Draw the charts below each other into one file. Raises `RunFailed` when the disk refuses."""
-    plotting.save(draw(charts), path.with_suffix(""), [path.suffix.removeprefix(".")])
+    with named_by("plot=FILE", path):
+        plotting.save(draw(charts), path.with_suffix(""), [path.suffix.removeprefix(".")])
 
 
 def draw(charts: Sequence[Chart | Stack]) -> "Figure":

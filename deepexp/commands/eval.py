@@ -94,7 +94,7 @@ def _test(chosen: Options, run: Run, to: Path | None) -> None:
         lines = _lines(run, found, worst[: chosen.mistakes], where, out.width if out.is_terminal else None)
         out.write("".join(f"{line}\n" for line in lines))
     if to is not None:
-        with named_by("to", to):
+        with named_by("to=DIR", to):
             written = _write(to, run, found)
         message = f"written: {', '.join(written)} in {shown(to.absolute())}"
         print(message, file=sys.stderr) if chosen.json else out.write(f"\n{message}\n")

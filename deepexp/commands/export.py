@@ -77,7 +77,7 @@ def main(argv: Sequence[str]) -> int:
             notes={"run": run.name, "model": run.choices.get("model", ""), "data": run.choices.get("data", "")},
         )
     _check_free(to)  # it may have been made meanwhile
-    with named_by("to", to):
+    with named_by("to=FILE", to):
         write_atomically(to, made.content)
     if chosen.json:
         print(json.dumps(plain(_as_json(chosen, made, to)), indent=2, ensure_ascii=False, allow_nan=False))

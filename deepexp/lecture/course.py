@@ -23,6 +23,7 @@ from deepexp.report import make as report
 from deepexp.report.model import Report
 from deepexp.report.plots import curves
 from deepexp.report.plots.plot import Plot
+from deepexp.storage import named_by
 from deepexp.units import duration
 
 log = logging.getLogger(__name__)
@@ -59,7 +60,8 @@ def make(folder: Path, choices: Choices) -> int:
         for part in chapter.parts:
             if isinstance(part, Demo) or choices.training:
                 done.add(part)
-    page.write(folder / "index.html")
+    with named_by("to=DIR", folder):
+        page.write(folder / "index.html")
     print(f"page: {paths.shown((folder / 'index.html').absolute())}, {duration(time.perf_counter() - began)}")
     if done.failed:
         print(f"failed: {', '.join(done.failed)}")

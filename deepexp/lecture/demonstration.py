@@ -8,7 +8,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from deepexp.storage import storage_errors, write_atomically
+from deepexp.storage import named_by, storage_errors, write_atomically
 from deepexp.text_table import Table
 
 if TYPE_CHECKING:
@@ -64,11 +64,12 @@ class Demonstration:
 
         make_folder(folder)
         written: list[Path] = []
-        for picture in self.pictures:
-            written += plotting.save(picture.figure, folder / picture.name)
-        for name, content in self.animations.items():
-            write_atomically(folder / name, content)
-            written.append(folder / name)
+        with named_by("to=DIR", folder):
+            for picture in self.pictures:
+                written += plotting.save(picture.figure, folder / picture.name)
+            for name, content in self.animations.items():
+                write_atomically(folder / name, content)
+                written.append(folder / name)
         return written
 
 
@@ -82,7 +83,7 @@ def check_sizes(**sizes: int | Sequence[int] | None) -> None:
 
 def make_folder(folder: Path) -> None:
     """Make the folder that the user chose for results, unless it is there; `InputError` if it cannot be made."""
-    with storage_errors(folder, chosen_by_user=True, option="to"):
+    with storage_errors(folder, chosen_by_user=True, option="to=DIR"):
         folder.mkdir(parents=True, exist_ok=True)
 
 

@@ -58,7 +58,7 @@ def _filled(directory: Path, paths: Sequence[Path], fill: Callable[[Path], objec
     _check_free(directory, _ALWAYS)
     staging = Path(tempfile.mkdtemp(prefix=".report-", dir=directory))
     try:
-        with named_by("to", directory):
+        with named_by("to=DIR", directory):
             fill(staging)
         return _put(staging, directory, paths)
     finally:

@@ -1,15 +1,17 @@
 """The pictures of benchmarks: what is drawn are the figures."""
 
+import errno
 import statistics
 import xml.etree.ElementTree as ElementTree
 
 import pytest
 
+from deepexp import plotting
 from deepexp.bench import plot, step, sweep
 from deepexp.bench.compare import Ratio
 from deepexp.bench.plot import Bar, Chart, Stack
 from deepexp.cli import main
-from deepexp.errors import InputError
+from deepexp.errors import InputError, RunFailed
 
 from . import test_report, test_start, test_sweep
 
@@ -114,6 +116,15 @@ def test_a_folder_is_no_file(tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(InputError, match="is a folder"):
         plot.check_path(str(tmp_path / "folder.png"))
+
+
+def test_a_full_disk_is_told_with_the_option_that_names_the_file(tmp_path, monkeypatch):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr(plotting, "write_atomically", full)
+    with pytest.raises(RunFailed, match=r"cannot write .*step\.png: No space left .* with plot=FILE$"):
+        plot.write([Chart("step", [OURS])], tmp_path / "step.png")
 
 
 def test_from_the_command_line(capsys, tmp_path, monkeypatch):

@@ -1,3 +1,4 @@
+import errno
 import subprocess
 import sys
 
@@ -64,6 +65,16 @@ def test_mistakes(capsys, words, messages):
     err = capsys.readouterr().err
     assert all(message in err for message in messages), err
     assert "Traceback" not in err
+
+
+def test_a_full_disk_is_told_with_the_option_that_names_the_folder(tmp_path, monkeypatch, capsys):
+    def full(path, data):
+        raise OSError(errno.ENOSPC, "No space left on device", str(path))
+
+    monkeypatch.setattr("deepexp.plotting.write_atomically", full)
+    assert cli.main(["lecture", "curvature", f"to={tmp_path / 'here'}"]) == 1
+    err = capsys.readouterr().err
+    assert f"cannot write {tmp_path / 'here'}: No space left" in err and err.endswith("with to=DIR\n")
 
 
 def test_numbers_that_memory_has_no_room_for(capsys):
