@@ -26,7 +26,7 @@ from deepexp.rundir import HydraFiles, RunDirectory
 from deepexp.runlog import Description
 from deepexp.schema import TrainConfig
 from deepexp.trainer import Outcome
-from deepexp.yaml_file import read_list, read_mapping
+from deepexp.yaml_file import read_list, read_mapping, text_of
 
 Names = dict[str, Any]
 """Group → the option that was chosen in it."""
@@ -45,9 +45,9 @@ def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
     if isinstance(cache, str) and hasattr(targets.find(config.data.component.target), "keep_out_of"):
         resolved["data"]["cache"] = str(Path(os.path.expanduser(cache)).absolute())
     return HydraFiles(
-        config=OmegaConf.to_yaml(OmegaConf.create(resolved)),
-        overrides=OmegaConf.to_yaml(OmegaConf.create(list(composed.overrides))),
-        hydra=OmegaConf.to_yaml(OmegaConf.create({"runtime": {"choices": dict(composed.choices)}})),
+        config=text_of(OmegaConf.create(resolved)),
+        overrides=text_of(OmegaConf.create(list(composed.overrides))),
+        hydra=text_of(OmegaConf.create({"runtime": {"choices": dict(composed.choices)}})),
     )
 
 

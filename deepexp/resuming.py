@@ -27,7 +27,7 @@ from deepexp.overrides import quote_paths, split
 from deepexp.rundir import RunDirectory
 from deepexp.schema import TrainConfig
 from deepexp.storage import storage_errors, sync_directory, write_atomically
-from deepexp.yaml_file import read_mapping
+from deepexp.yaml_file import read_mapping, text_of
 
 log = logging.getLogger(__name__)
 
@@ -104,7 +104,7 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
     _refuse_if_horizon_matters(config_before, plan_before, config, plan)
     if isinstance(plan.source, WritingSource):
         plan.source.keep_out_of(_foreign_places(config, composed, asked))
-    return Resumed(config, plan, _names(run), OmegaConf.to_yaml(changed) if changes else None)
+    return Resumed(config, plan, _names(run), text_of(changed) if changes else None)
 
 
 def begin(run: RunDirectory, resumed: Resumed, *, anew: bool) -> None:

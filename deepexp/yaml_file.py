@@ -1,15 +1,18 @@
 """YAML from outside, read as plain values: files that a run has left behind, and values typed on a command line.
 
-Nothing in them is evaluated, whoever wrote them.
+Nothing in them is evaluated, whoever wrote them. And the text of a config, for such a file.
 """
 
 import re
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import yaml
 
 from deepexp.errors import InputError
+
+if TYPE_CHECKING:
+    from omegaconf import DictConfig, ListConfig
 
 # The parser in C is seven times as fast, which matters for the runs of a large sweep.
 SAFE_LOADER = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
@@ -40,6 +43,16 @@ def read_value(text: str) -> Any:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
         raise ValueError(f"{text!r} is no value in YAML") from error
+
+
+def text_of(config: "DictConfig | ListConfig") -> str:
+    """A config in YAML that is read as it was written."""
+    from omegaconf import OmegaConf  # which few of those who read YAML need
+
+    text = OmegaConf.to_yaml(config)
+    if "\x85" in text:  # a line break, which is read as a blank where it is not written as an escape
+        text = yaml.safe_dump(OmegaConf.to_container(config), sort_keys=False)
+    return text
 
 
 def _read(path: Path) -> Any:

@@ -6,7 +6,7 @@ import pytest
 import yaml
 from omegaconf import OmegaConf
 
-from deepexp.yaml_file import SAFE_LOADER, read_mapping
+from deepexp.yaml_file import SAFE_LOADER, read_mapping, text_of
 
 UNDECODABLE = os.fsdecode(b"data/\xff") if os.name != "nt" else "data/\udcff"
 
@@ -15,6 +15,15 @@ def test_a_path_that_is_no_utf_8_is_read_as_it_was_written(tmp_path):
     path = tmp_path / "config.yaml"
     content = {"data": {"root": UNDECODABLE}, "seed": 0}
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
+    assert read_mapping(path) == content
+
+
+@pytest.mark.parametrize("sign", ["\x85", "\u2028", "\u2029", "\n", "\r", "\ufeff"])
+def test_a_config_is_read_as_it_was_written(tmp_path, sign):
+    """Whatever line breaks YAML knows are in it."""
+    path = tmp_path / "config.yaml"
+    content = {f"z{sign}": [f"{sign}a{sign}{sign}b {sign} c", 1e-3, "1e-3", None], "a": {"é": "ü"}, "empty": {}}
+    path.write_text(text_of(OmegaConf.create(content)), encoding="utf-8")
     assert read_mapping(path) == content
 
 
