@@ -34,7 +34,7 @@ DONE, RUNNING, FAILED, INTERRUPTED, CUT_OFF = "done", "running", "failed", "inte
 STATUSES = (DONE, RUNNING, FAILED, INTERRUPTED, CUT_OFF)
 """`interrupted`: a signal ended it after it was saved. `cut off`: it says that it is running, and no process is."""
 
-_CONFIG, _STATUS = ".hydra/config.yaml", "status.json"
+_CONFIG, _STATUS, _PROVENANCE = ".hydra/config.yaml", "status.json", "provenance.json"
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error)
 
 
@@ -151,10 +151,11 @@ def one_directory(word: str | None, command: str) -> Path:
 
 
 def run_directories(path: Path) -> Iterator[Path]:
-    """The run directories at or below `path`, found without opening a file."""
+    """The run directories at or below `path`, found without opening a file; also those that have lost `.hydra`."""
     for folder, folders, files in os.walk(path):
         here = Path(folder)
-        if ".hydra" in folders and (_STATUS in files or (here / _CONFIG).is_file()):
+        has_config = ".hydra" in folders and (_STATUS in files or (here / _CONFIG).is_file())
+        if has_config or {_STATUS, _PROVENANCE} <= set(files):
             yield here
             folders.clear()  # no run lies in another
         folders[:] = sorted(name for name in folders if not name.startswith("."))
@@ -247,7 +248,7 @@ def _read_run(path: Path, name: str, sweeps: _Sweeps) -> Run:
         reason=reason,
         summary=summary,
         metrics=_metrics(path / "metrics.jsonl"),
-        provenance=directory.read_json("provenance.json") if (path / "provenance.json").exists() else {},
+        provenance=directory.read_json(_PROVENANCE) if (path / _PROVENANCE).exists() else {},
         sweep=sweep,
         overrides=[str(word) for word in read_list(overrides)] if overrides.exists() else [],
         state=state,

@@ -1,6 +1,7 @@
 import importlib.util
 import json
 import os
+import shutil
 import time
 import zipfile
 from pathlib import Path
@@ -128,6 +129,10 @@ def damage_status(run):
     (run / "status.json").write_text('{"format": 1, "stat')
 
 
+def no_hydra(run):
+    shutil.rmtree(run / ".hydra")
+
+
 def damage_summary(run):
     content = json.loads((run / "summary.json").read_text())
     (run / "summary.json").write_text(json.dumps(content | {"test_errors": "three"}))
@@ -189,6 +194,7 @@ DAMAGES = [
     no_summary,
     damage_metrics,
     damage_config,
+    no_hydra,
     laughs,
     deep,
     code,
