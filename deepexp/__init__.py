@@ -7,6 +7,10 @@
 Nothing heavy is imported before it is used, so that the command line can show its help without waiting for torch.
 """
 
+from deepexp import early  # noqa: F401 - before all others, for a Ctrl-C while they are imported
+
+# isort: split
+
 import threading
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path

@@ -8,8 +8,8 @@ import signal
 import sys
 import threading
 from collections.abc import Iterator, Sequence
-from types import FrameType
-from typing import NoReturn
+
+from deepexp import early
 
 _OPENMP = {"OMP_WAIT_POLICY": "passive", "GOMP_SPINCOUNT": "10000"}
 MARK = "DEEPEXP_SET_OMP_WAIT_POLICY"
@@ -59,19 +59,14 @@ def ending_at_ctrl_c() -> Iterator[None]:
     As an exception it might be: where it meets torch as that is loaded, it vanishes, and half of NumPy is missing.
     """
     is_main = threading.current_thread() is threading.main_thread()
-    if not is_main or signal.getsignal(signal.SIGINT) is not signal.default_int_handler:
+    if not is_main or signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, early.end):
         yield  # somebody else sees to it, or it is ignored as behind nohup
         return
-    signal.signal(signal.SIGINT, _end)
+    signal.signal(signal.SIGINT, early.end)
     try:
         yield
     finally:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-
-
-def _end(number: int, _: FrameType | None) -> NoReturn:
-    os.write(2, b"deepexp: interrupted\n")
-    os._exit(128 + number)
 
 
 def users_environment() -> dict[str, str]:

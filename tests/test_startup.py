@@ -73,6 +73,43 @@ def test_ctrl_c_is_not_lost_in_an_import(tmp_path):
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "deepexp: interrupted\n")
 
 
+INTERRUPTED_BY_AN_IMPORT = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+sys.argv, sys.orig_argv = {argv}, {orig_argv}
+
+class Finder:
+    def find_spec(name, path, target=None):
+        if name == "{module}":
+            os.kill(os.getpid(), signal.SIGINT)
+
+sys.meta_path.insert(0, Finder)
+try:
+    from deepexp.cli import main
+except KeyboardInterrupt:
+    print("left to Python")
+"""
+
+
+@pytest.mark.parametrize("module", ["deepexp.startup", "deepexp.commands"])
+@pytest.mark.parametrize(
+    ("argv", "orig_argv", "is_command"),
+    [
+        (["-m"], ["python", "-W", "ignore", "-m", "deepexp", "train"], True),
+        (["/bin/deepexp", "train"], ["/bin/python", "/bin/deepexp", "train"], True),
+        (["-m"], ["python", "-m", "deepexp.bench.worker", "plain"], False),
+        (["/bin/deepexp", "train"], ["/bin/python", "-c", "a process of its own"], False),
+        (["mine.py"], ["python", "mine.py"], False),
+    ],
+)
+def test_ctrl_c_ends_a_command_before_it_has_begun(argv, orig_argv, is_command, module):
+    """And no program that imports deepexp, which may see to it itself."""
+    code = INTERRUPTED_BY_AN_IMPORT.format(argv=argv, orig_argv=orig_argv, module=module)
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
+    ended = (130, "", "deepexp: interrupted\n") if is_command else (0, "left to Python\n", "")
+    assert (done.returncode, done.stdout, done.stderr) == ended
+
+
 def test_a_ctrl_c_that_others_see_to_is_left_to_them():
     before = signal.getsignal(signal.SIGINT)
     try:
