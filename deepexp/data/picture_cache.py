@@ -112,7 +112,7 @@ def _read(folder: Path, listing: Listing) -> Splits | None:
                     log.warning("%s is damaged; the pictures are decoded again", show(folder / name))
                     return None
         return _map(folder, listing)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, KeyError, TypeError) as error:
         log.warning("%s cannot be used (%s); the pictures are decoded again", show(folder), error)

@@ -71,6 +71,15 @@ def test_cache_goes_where_it_is_told(picture_root: Path, tmp_path: Path) -> None
     assert len(caches(tmp_path / "c ü")) == 1 and not (picture_root.parent / ".deepexp-cache").exists()
 
 
+def test_a_file_in_the_place_of_the_cache_is_refused_in_one_line(
+    picture_root: Path, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match=r"cannot be kept in \S*file: not writable; set data\.cache to a folder"):
+        source(picture_root, cache=str(tmp_path / "file")).load()
+    assert not caplog.records, "that a cache there cannot be used goes without saying"
+
+
 def test_user_cache_is_used_where_the_data_cannot_be_written_beside(
     picture_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
