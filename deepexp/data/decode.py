@@ -62,6 +62,8 @@ def decode(path: str, channels: int, height: int, width: int) -> tuple[np.ndarra
             loses_colour = channels == 1 and image.mode not in _GRAY
             if image.mode in _SIXTEEN_BIT_GRAY:
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
+            if image.mode == "LAB":  # which Pillow makes colour of, and no grey
+                image = image.convert("RGB")
             image = image.convert("L" if channels == 1 else "RGB")
             if image.size != (width, height):
                 image = image.resize((width, height), Image.Resampling.BILINEAR)

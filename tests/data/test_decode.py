@@ -39,6 +39,17 @@ def test_colour_becomes_luminance_and_that_is_told(tmp_path: Path) -> None:
     assert abs(int(grey[0, 0, 0]) - (0.299 * 200 + 0.587 * 30 + 0.114 * 10)) <= 1  # ITU-R 601
 
 
+@pytest.mark.parametrize(
+    ("mode", "colour"), [("CMYK", (120, 150, 140, 40)), ("LAB", (120, 150, 140)), ("YCbCr", (120, 150, 140))]
+)
+def test_other_colours_become_grey_as_well(tmp_path: Path, mode: str, colour: tuple[int, ...]) -> None:
+    path = str(tmp_path / "x.tif")
+    Image.new(mode, (4, 6), colour).save(path)
+    rgb, grey = (decode.decode(path, channels, 6, 4)[0][0, 0].astype(int) for channels in (3, 1))
+    assert decode.channels_and_size(path) == (3, 6, 4)
+    assert abs(grey[0] - rgb @ [0.299, 0.587, 0.114]) <= 1
+
+
 def test_sixteen_bits_keep_their_high_byte(tmp_path: Path) -> None:
     values = np.array([[0, 255, 256], [32768, 65280, 65535]], np.uint16)
     path = save(tmp_path / "x.png", values)
