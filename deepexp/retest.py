@@ -6,6 +6,7 @@ the answers is elsewhere.
 
 import contextlib
 import inspect
+import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -61,11 +62,15 @@ class Retest:
 
 @contextlib.contextmanager
 def on_device(directory: Path, name: str) -> Iterator[torch.device]:
-    """The device of that name, in a process set up to run the model of a run there; raises `InputError`."""
-    device = runtime.choose_device(name)
-    tf32 = precision_here(saved_config(RunDirectory.open(directory)), device) == "tf32"
-    with runtime.session(device, threads="auto", deterministic=False, tf32=tf32):
-        yield device
+    """The device of that name, in a process set up to run the model of a run there; raises `InputError`.
+
+    What the user's own code prints goes to standard error: on standard output is what the command found, be it JSON.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        device = runtime.choose_device(name)
+        tf32 = precision_here(saved_config(RunDirectory.open(directory)), device) == "tf32"
+        with runtime.session(device, threads="auto", deterministic=False, tf32=tf32):
+            yield device
 
 
 def retest(directory: Path, *, which: Which = "last", device: torch.device = _CPU) -> Retest:

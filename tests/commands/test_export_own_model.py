@@ -1,13 +1,15 @@
 """`deepexp export` of models of the user's own: what can be made a file of is, and of the rest it is told why not."""
 
 import copy
+import json
 import os
 
 import onnx
 import pytest
 import torch
+from PIL import Image
 
-from deepexp import checkpoint
+from deepexp import checkpoint, cli
 from deepexp import export as module
 from deepexp.commands.export import main
 from deepexp.errors import RunFailed
@@ -67,6 +69,16 @@ def test_what_onnx_folds_itself_is_counted(own, capsys):
     assert "BatchNormalization" not in [node.op_type for node in made.graph.node]
     assert (found["batch_norms_folded"], found["batch_norms"]) == (1, 1)
     assert {item.key: item.value for item in made.metadata_props}["batch_norm"] == "1 of 1 folded"
+
+
+@pytest.mark.parametrize(("command", "words"), [("eval", []), ("export", ["format=pt2"]), ("predict", ["picture.png"])])
+def test_what_a_model_prints_is_kept_out_of_the_json(own, capsys, command, words):
+    result = own("print('hello'); x = x * 2")
+    Image.new("L", (8, 8)).save("picture.png")
+    capsys.readouterr()
+    assert cli.main([command, f"run={result.directory}", "json=true", *words]) == 0
+    out, err = capsys.readouterr()
+    assert json.loads(out) and "hello\n" in err
 
 
 def test_a_file_gives_float32_whatever_the_model_gives(own, capsys):
