@@ -15,15 +15,18 @@ from torch import nn
 
 from deepexp import build, cuda_graph, identity, own_parts, runtime, schema
 from deepexp.data.dataset import training_samples
+from deepexp.data.memory import available_bytes
 from deepexp.data.order import batch_bounds
 from deepexp.data.source import DataInfo, Source
 from deepexp.errors import InputError
 from deepexp.optim.freeze import FreezePlan
 from deepexp.schema import Problems, TrainConfig
-from deepexp.units import counted
+from deepexp.units import amount, counted
 
 T = TypeVar("T")
 
+_BYTES_A_SAMPLE = 8  # of its place in the order of an epoch
+_BYTES_A_BATCH = 200  # of its bounds, in a plan
 FULL_CHUNK = 1000  # samples that batch_size=full takes at once; the gradient is that of the whole set
 
 
@@ -177,7 +180,17 @@ def _check_freeze(config: TrainConfig, model: nn.Module) -> None:
 
 def _training_samples(config: TrainConfig, info: DataInfo) -> int:
     """How many samples an epoch has; data without a fixed number of them are told apart when loaded."""
-    return training_samples(info, config.data.subset, config.data.replicate, config.val_fraction)
+    samples = training_samples(info, config.data.subset, config.data.replicate, config.val_fraction)
+    batch_size = FULL_CHUNK if config.batch_size == "full" else config.batch_size
+    needed = samples * _BYTES_A_SAMPLE + samples // batch_size * _BYTES_A_BATCH
+    free = available_bytes(torch.device("cpu"))
+    if free is not None and needed > free:
+        remedy = "data.subset takes fewer of them" if config.data.replicate == 1 else "give a smaller data.replicate"
+        raise InputError(
+            f"data: an epoch of {samples:,} training samples needs {amount(needed, 'B')} of memory for their order and "
+            f"batches alone, and {amount(free, 'B')} are free; {remedy}"
+        )
+    return samples
 
 
 def _updates(config: TrainConfig, samples: int, batch_norm: bool) -> list[list[tuple[int, int]]]:

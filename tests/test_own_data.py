@@ -98,6 +98,10 @@ class Array(Good):
 class TakesSubset(Good):
     def __init__(self, *, subset=None):
         pass
+
+class Endless(Good):
+    def info(self):
+        return DataInfo((1, 28, 28), ("a", "b"), 10**15, 10)
 """
 NAMES = [line.split()[1].partition("(")[0].rstrip(":") for line in MODULE.splitlines() if line.startswith("class")]
 
@@ -139,6 +143,10 @@ def test_a_good_one_is_trained_on(here, name):
         ("Tensors", "training data: the source gives a Tensor"),
         ("Flat", "their_data.Flat.load failed: their_data.py:83: ValueError: pictures are (40, 28, 28); needed is"),
         ("Array", "their_data.py:87: ValueError: pictures are a ndarray; needed is a tensor (samples, channels, "),
+        (
+            "Endless",
+            "data: an epoch of 1,000,000,000,000,000 training samples needs 28000000.0 GB of memory for their ",
+        ),
         ("TakesSubset", "data.subset: is a key of deepexp's own, which their_data.TakesSubset would never be given; "),
     ],
 )
@@ -146,6 +154,14 @@ def test_what_is_wrong_is_told_in_one_line(here, capsys, name, expected):
     assert train(name) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line and not (here / "outputs").exists()
+
+
+def test_fewer_samples_are_taken_of_more_than_there_is_memory_for(here, capsys):
+    """Of data that are repeated too often as well."""
+    assert train("Endless", "data.subset=40") == 2
+    assert "announced were 1000000000000000" in capsys.readouterr().err, "what is wrong with it is only this"
+    assert train("Good", "data.replicate=100000000000000") == 2
+    assert capsys.readouterr().err.endswith(" are free; give a smaller data.replicate\n")
 
 
 def test_one_that_writes_is_told_where_not_to(here, monkeypatch):
