@@ -72,9 +72,15 @@ def provenance(plan: Plan, data: Dataset, parts: Parts, mode: str) -> dict[str, 
 
 
 def for_tensorboard(
-    config: TrainConfig, data: Dataset, names: Names, example: torch.Tensor, model: nn.Module, run: RunDirectory
+    config: TrainConfig,
+    data: Dataset,
+    names: Names,
+    example: torch.Tensor,
+    model: nn.Module,
+    run: RunDirectory,
+    epoch: int = 0,
 ) -> Description:
-    """What TensorBoard shows of a run beside its curves."""
+    """What TensorBoard shows of a run beside its curves, with the weights that it has after so many epochs."""
     shown = torch.arange(min(_SAMPLES_SHOWN, len(data.train)))
     saved = (run.path / ".hydra" / "config.yaml").read_text(encoding="utf-8")
     return Description(
@@ -85,6 +91,7 @@ def for_tensorboard(
         images=data.train.pictures(shown),
         labels=data.train.labels[shown],
         classes=data.classes,
+        epoch=epoch,
     )
 
 

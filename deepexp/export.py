@@ -112,7 +112,7 @@ def export(
             content = _pt2(program, about(folded))
             file = _torch_runtime(content)
     with torch.inference_mode():
-        parity = _compare(saved, pictures, file, *_pictures_to_try(run, saved.shape, check))
+        parity = _compare(saved, pictures, file, *_pictures_to_try(run, pictures, saved.shape, check))
     target = saved.config.model.component.target
     if not math.isfinite(parity.largest):
         what = f"{parity.pictures} {'random' if parity.no_test_pictures else 'test'} pictures"
@@ -291,10 +291,10 @@ def _torch_runtime(content: bytes) -> Ask:
     return lambda pictures: model(torch.from_numpy(pictures)).numpy()
 
 
-def _pictures_to_try(run: RunDirectory, shape: Shape, most: int) -> tuple[Tensor, str | None]:
+def _pictures_to_try(run: RunDirectory, known: Pictures, shape: Shape, most: int) -> tuple[Tensor, str | None]:
     """(pictures, channels, height, width) uint8: of the test set, from all over it; else random ones, and why."""
     try:
-        _, data = data_of(run)
+        _, data = data_of(run, known)
     except InputError as error:
         random = torch.Generator().manual_seed(0)
         return torch.randint(0, 256, (_RANDOM_PICTURES, *shape), dtype=torch.uint8, generator=random), str(error)

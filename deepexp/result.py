@@ -55,7 +55,8 @@ def load_run(directory: str | Path) -> Result:
     metrics = directory / "metrics.jsonl"
     try:
         content = json.loads(summary.read_text(encoding="utf-8"))
-        lines = [json.loads(line) for line in metrics.read_text(encoding="utf-8").splitlines()]
+        text = metrics.read_text(encoding="utf-8") if metrics.exists() else ""  # lost; the result is whole without it
+        lines = [json.loads(line) for line in text.splitlines()]
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{directory}: its summary.json or metrics.jsonl is damaged ({error})") from error
     if not isinstance(content, dict) or "test_error_rate" not in content:

@@ -17,9 +17,10 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from deepexp import build, check, checkpoint, provenance, runtime, trust
+from deepexp import build, check, checkpoint, lost_files, provenance, runtime, trust
 from deepexp.check import Plan
 from deepexp.composer import Composed
+from deepexp.data.dataset import Dataset
 from deepexp.data.source import WritingSource
 from deepexp.errors import InputError
 from deepexp.identity import HOW, MAY_CHANGE, Identity
@@ -126,7 +127,7 @@ def begin(run: RunDirectory, resumed: Resumed, *, anew: bool) -> None:
 def is_complete(run: RunDirectory, composed: Composed) -> bool:
     """Whether the run has ended by itself and nothing is asked of it beyond that."""
     asked = _asked(composed)
-    if run.read_json("status.json").get("status") != "done":
+    if run.read_status().get("status") != "done":
         return False
     return _different(asked, read_yaml(run, "config")).keys() <= HOW
 
@@ -183,22 +184,32 @@ def warn_of_other_code(now: Identity, content: dict[str, Any], path: Path) -> li
     return other
 
 
-def check_same_data(run: RunDirectory, fingerprint: str) -> None:
-    """Refuse to go on with other pictures than the run began with."""
-    known = run.read_json("provenance.json").get("data_fingerprint")
-    if known != fingerprint:
+def check_same_data(run: RunDirectory, data: Dataset, content: dict[str, Any]) -> None:
+    """Refuse to go on with other pictures than the run began with, as far as that is still known of them."""
+    if (run.path / "provenance.json").exists():
+        is_same = run.read_json("provenance.json").get("data_fingerprint") == data.fingerprint
+        why = "their digest is another than the one in provenance.json"
+    else:
+        is_same = lost_files.may_be_of(data, content)
+        why = "their mean, deviation or classes are others than those in the checkpoint"
+    if not is_same:
         raise InputError(
-            f"data: they are not those that {run.path} was trained on until now (their digest is another than the one "
-            f"in provenance.json); put the same files back, or give their place with data.root=DIR"
+            f"data: they are not those that {run.path} was trained on until now ({why}); "
+            "put the same files back, or give their place with data.root=DIR"
         )
 
 
-def note_circumstances(run: RunDirectory, device: torch.device, identity: Identity, content: dict[str, Any]) -> None:
+def note_circumstances(
+    run: RunDirectory, device: torch.device, identity: Identity, content: dict[str, Any], lost: Sequence[str] = ()
+) -> None:
     """Write into `provenance.json` how the run goes on, and warn of what keeps it from being equal bit for bit.
 
     That is another device, number of threads (on a CPU), torch or deepexp than those of its first start, and other code
-    of the user's own, or of a package that they have chosen, than that which its checkpoint was trained with.
+    of the user's own, or of a package that they have chosen, than that which its checkpoint was trained with. `lost`:
+    the files that begin anew.
     """
+    if lost:
+        log.warning("%s", lost_files.in_words(lost, content["progress"]["step"]))
     known = run.read_json("provenance.json")
     words = runtime.describe_device(device)
     now = {"device": words, "threads": torch.get_num_threads(), **_versions(provenance.versions())}
@@ -222,7 +233,7 @@ def note_circumstances(run: RunDirectory, device: torch.device, identity: Identi
     code = warn_of_other_code(identity, content, run.checkpoints)
     earlier = known.get("resumed")
     time = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    entry = {"time": time, **now, "code": identity.code, "differs": [*told, *code]}
+    entry = {"time": time, **now, "code": identity.code, "differs": [*told, *code], "lost": list(lost)}
     run.update_json("provenance.json", {"resumed": [*(earlier if isinstance(earlier, list) else []), entry]})
 
 

@@ -6,6 +6,7 @@ the answers is elsewhere.
 
 import contextlib
 import inspect
+import logging
 import sys
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -25,6 +26,8 @@ from deepexp.rundir import RunDirectory
 from deepexp.saved_model import SavedModel, Which, load, saved_config
 from deepexp.schema import TrainConfig
 from deepexp.step import Precision
+
+log = logging.getLogger(__name__)
 
 _CPU = torch.device("cpu")
 
@@ -81,7 +84,7 @@ def retest(directory: Path, *, which: Which = "last", device: torch.device = _CP
     """
     run = RunDirectory.open(directory)
     saved = load(directory, which)
-    source, data = data_of(run)
+    source, data = data_of(run, saved.pictures)
     precision = precision_here(saved.config, device)
     saved.model.to(device)
     answers = _Answers()
@@ -121,9 +124,10 @@ class _Answers:
             yield scores_of_logits(logits, labels)
 
 
-def data_of(run: RunDirectory) -> tuple[Source, Dataset]:
+def data_of(run: RunDirectory, pictures: Pictures | None) -> tuple[Source, Dataset]:
     """The source and the data of a run, loaded anew; `InputError` if they are not here, or others than the run's.
 
+    `pictures`: what its checkpoint tells of them, by which they are known where `provenance.json` is lost.
     The config may be a stranger's: nothing is written to where it points.
     """
     config = saved_config(run)
@@ -133,7 +137,14 @@ def data_of(run: RunDirectory) -> tuple[Source, Dataset]:
     if isinstance(source, WritingSource):
         source.keep_out_of({"root", "cache"})
     data = build.assembled(config, source, build.input_shape(config, source.info()))
-    if data.fingerprint != run.read_json("provenance.json").get("data_fingerprint"):
+    if (run.path / "provenance.json").exists():
+        is_same = data.fingerprint == run.read_json("provenance.json").get("data_fingerprint")
+    else:
+        log.warning(
+            "%s is missing: that these are the run's data cannot be told for certain", run.path / "provenance.json"
+        )
+        is_same = pictures is None or pictures.may_be_of(data)
+    if not is_same:
         raise InputError(
             f"the data that {config.data.component.target} finds here are not those that the run was made on"
         )
@@ -148,7 +159,7 @@ def pictures_of(run: RunDirectory, saved: SavedModel) -> Pictures:
     if saved.pictures is not None:
         return saved.pictures
     try:
-        source, data = data_of(run)
+        source, data = data_of(run, None)
     except InputError as error:
         raise InputError(
             f"{run.path}: its checkpoint is from before mean and deviation of the pictures were saved with it, "

@@ -120,7 +120,7 @@ class RunDirectory:
         if problem:
             raise InputError(f"{path} is not a run: {problem}")
         run = cls(path)
-        run.read_json("status.json")
+        run.read_status()
         return run
 
     def lock(self) -> None:
@@ -149,7 +149,7 @@ class RunDirectory:
         except filelock.Timeout:
             return True
         except PermissionError:  # another user's run, which only its status tells about
-            return self.read_json("status.json").get("status") == "running"
+            return self.read_status().get("status") == "running"
         except OSError as error:
             if error.errno == errno.EROFS:  # where nobody can write, nobody is at work
                 return False
@@ -192,6 +192,14 @@ class RunDirectory:
             )
         return content
 
+    def read_status(self) -> dict[str, Any]:
+        """What `status.json` says; where that is lost, the rest tells whether the run was done or was cut off."""
+        if not has_lost_status(self.path):
+            return self.read_json("status.json")
+        if (self.path / "summary.json").is_file():  # it is written last, and away before a run is trained further
+            return {"format": FORMAT, "status": "done"}
+        return {"format": FORMAT, "status": "running", "reason": "its status.json is missing"}
+
     def set_status(self, status: Status, reason: str | None = None) -> None:
         """Record where the run stands; `running` a second time means that it was resumed."""
         now = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
@@ -219,6 +227,16 @@ class RunDirectory:
         except InputError:
             return ""
         return f" (process {status.get('pid')} on {status.get('host')})"
+
+
+def has_lost_status(path: Path) -> bool:
+    """Whether a run was begun in a directory, as what it has saved tells, and its `status.json` is gone."""
+    kept = ("summary.json", "checkpoints/last.pt", "checkpoints/previous.pt")
+    return (
+        not os.path.lexists(path / "status.json")
+        and (path / ".hydra" / "config.yaml").is_file()
+        and any((path / name).is_file() for name in kept)
+    )
 
 
 def check_entries(directory: Path) -> None:
@@ -253,7 +271,7 @@ def _why_no_run(path: Path) -> str | None:
     if any((path / name).exists() for name in _SWEEP_FILES):
         return "it is a sweep, whose runs are the folders in it"
     missing = [name for name in _REQUIRED if not (path / name).is_file()]
-    if not missing:
+    if not missing or has_lost_status(path):
         return None
     if [entry.name for entry in path.iterdir()] == [".lock"]:
         return "nothing had begun in it when it was cut off; give the command again that was to"

@@ -55,10 +55,12 @@ class Description:
     images: Tensor
     labels: Tensor
     classes: Sequence[str]
+    epoch: int = 0
+    """Of the model's weights."""
 
 
 def check_lengths(run: RunDirectory, offsets: Mapping[str, int]) -> None:
-    """Raise `InputError` if a file is missing, or shorter than `RunLog.offsets` said when a checkpoint was written."""
+    """Raise `InputError` if a file is shorter than `RunLog.offsets` said when a checkpoint was written."""
     event_file = events.present(run.path) or run.path / "events.out.tfevents"
     for name, path in {"metrics.jsonl": run.path / "metrics.jsonl", "events": event_file}.items():
         check_length(path, path.stat().st_size if path.exists() else 0, offsets.get(name, 0))
@@ -93,12 +95,12 @@ class RunLog:
         self._console.begin(horizon, has_validation=has_validation)
 
     def describe(self, description: Description) -> None:
-        """Fill TensorBoard's pages of a new run: text, graph, images, hyper-parameters."""
+        """Fill TensorBoard's pages of a new run, or of one that lost them: text, graph, images, hyper-parameters."""
         self._events.hparams(description.hparams)
         self._events.text("config", f"```yaml\n{description.config}\n```")
         grid = pictures.sample_grid(description.images, description.labels, description.classes)
         self._events.image("samples/train", grid, 0)
-        self._draw_filters(description.model, 0)
+        self._draw_filters(description.model, description.epoch)
         try:
             self._events.graph(model_graph(description.model, description.example))
         except Exception as error:  # a model of the user's own may do what cannot be traced

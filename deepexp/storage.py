@@ -158,7 +158,7 @@ def check_length(path: Path, size: int, offset: int) -> None:
     if offset > size:
         raise InputError(
             f"{path} has {size} bytes but had {offset} when the checkpoint was written: "
-            "it was damaged or replaced since; put the original back"
+            "it was damaged or replaced since; put the original back, or move it away to go on without what it held"
         )
 
 

@@ -38,7 +38,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from deepexp import build, check, describe, dry_run, resuming, runtime, targets
+from deepexp import build, check, describe, dry_run, lost_files, resuming, runtime, targets
 from deepexp.check import Plan
 from deepexp.compose import check_swept_keys, compose, without_mistakes
 from deepexp.composer import Composed
@@ -150,12 +150,14 @@ def resume(directory: Path, composed: Composed, console: Console, loaded: Mappin
         config, plan = resumed.config, resumed.plan
         with console, _session(config, plan):
             data = build.dataset(config, plan, loaded)
-            content = resuming.last_checkpoint(run, resumed)
+            content, lost = resuming.last_checkpoint(run, resumed), []
             if content is not None:
-                resuming.check_same_data(run, data.fingerprint)
+                resuming.check_same_data(run, data, content)
+                lost = lost_files.lost_files(run, content)
+                lost_files.begin_anew(run, content, lost)
                 check_lengths(run, content.get("logs", {}))
             resuming.begin(run, resumed, anew=content is None)
-            return _run(config, plan, data, resumed.names, run, console, content)
+            return _run(config, plan, data, resumed.names, run, console, content, lost)
     finally:
         run.unlock()
 
@@ -168,8 +170,9 @@ def _run(
     run: RunDirectory,
     console: Console,
     content: dict[str, Any] | None = None,
+    lost: Sequence[str] = (),
 ) -> Result:
-    """Train in a run directory, from the beginning or from the content of a checkpoint."""
+    """Train in a run directory, from the beginning or from the content of a checkpoint, beside which files are lost."""
     with StopRequest() as stop, _recorded(run, console) as run_log:
         model = build.model(config, plan.shape, len(data.classes), plan.device, load_pretrained=content is None)
         mode = build.data_mode(config, plan, data)
@@ -181,7 +184,13 @@ def _run(
                 run_log.describe(describe.for_tensorboard(config, data, names, parts.example(), model, run))
             else:
                 trainer.load(content)
-                resuming.note_circumstances(run, plan.device, parts.identity, content)
+                if lost_files.PROVENANCE in lost:
+                    run.write_json("provenance.json", describe.provenance(plan, data, parts, mode))
+                if lost_files.EVENTS in lost:
+                    epoch = trainer.progress.epoch
+                    shown = describe.for_tensorboard(config, data, names, parts.example(), model, run, epoch)
+                    run_log.describe(shown)
+                resuming.note_circumstances(run, plan.device, parts.identity, content, lost)
             header = describe.header(config, plan, data, names, model, run)
             horizon = describe.horizon(config, plan, trainer.progress)
             run_log.start(header, horizon, has_validation=data.val is not None)

@@ -58,6 +58,14 @@ class Pictures:
     """(channels of the model,) float32"""
     classes: tuple[str, ...]
 
+    def may_be_of(self, data: Dataset) -> bool:
+        """Whether the mean and deviation of some data, and their classes, are these."""
+        alike = all(
+            mine.shape == theirs.shape and torch.allclose(mine, theirs)
+            for mine, theirs in ((self.mean, data.mean), (self.std, data.std))
+        )
+        return alike and self.classes == tuple(map(str, data.classes))
+
     def state_dict(self) -> dict[str, Any]:
         """For a checkpoint."""
         return {"shape": list(self.shape), "mean": self.mean, "std": self.std, "classes": list(map(str, self.classes))}

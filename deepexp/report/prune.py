@@ -57,7 +57,7 @@ def remove(pruning: Pruning) -> None:
     directory = RunDirectory(pruning.run.path)
     directory.lock()
     try:
-        if directory.read_json("status.json").get("status") != DONE:
+        if directory.read_status().get("status") != DONE:
             raise InputError(f"{pruning.run.path} is being gone on with; its checkpoints are kept")
         allowed = _checkpoints(pruning.run.path)
         for path in pruning.files:

@@ -224,7 +224,7 @@ class _Sweeps:
 def _read_run(path: Path, name: str, sweeps: _Sweeps) -> Run:
     """Raises `InputError` naming the file that is missing or damaged."""
     directory = RunDirectory(path)
-    state = directory.read_json("status.json")
+    state = directory.read_status()
     status, reason = _status(directory, state)
     sweep = path.parent if (path.parent / "sweep.json").is_file() else None
     job = sweeps.job(path) if sweep else None
@@ -261,7 +261,7 @@ def _status(directory: RunDirectory, state: Mapping[str, Any]) -> tuple[str, str
     if status == "killed-by-signal":
         return INTERRUPTED, reason
     if status == RUNNING and not directory.is_alive():
-        return CUT_OFF, None
+        return CUT_OFF, reason
     if status not in STATUSES:
         raise InputError(f"{directory.path / 'status.json'} is damaged: status is {status!r}")
     return str(status), reason

@@ -14,7 +14,7 @@ import filelock
 
 from deepexp import paths, provenance
 from deepexp.errors import InputError
-from deepexp.rundir import FORMAT, RunDirectory, make_unique_directory
+from deepexp.rundir import FORMAT, RunDirectory, has_lost_status, make_unique_directory
 from deepexp.storage import storage_errors, write_atomically
 
 SWEEP_FILE = "sweep.json"
@@ -104,7 +104,7 @@ class SweepDirectory:
 
 def can_go_on(run: Path) -> bool:
     """Whether a run was begun in a directory: from its last checkpoint, or anew if it has not come to one."""
-    return (run / "status.json").is_file()
+    return (run / "status.json").is_file() or has_lost_status(run)
 
 
 def _removed_shell(run: Path) -> bool:
@@ -119,7 +119,7 @@ def _removed_shell(run: Path) -> bool:
 def finished(run: Path) -> bool:
     """Whether the run in a directory came to its end, whatever the ledger says."""
     try:
-        return RunDirectory.open(run).read_json("status.json").get("status") == "done"
+        return RunDirectory.open(run).read_status().get("status") == "done"
     except InputError:
         return False
 

@@ -1,0 +1,139 @@
+"""Runs that have lost files beside their checkpoint: they are gone on with, tested and listed as what they are."""
+
+import json
+import shutil
+
+import pytest
+import torch
+
+import deepexp
+from deepexp import checkpoint, lost_files
+from deepexp.commands import eval as evaluation
+from deepexp.errors import InputError
+from deepexp.report import runs
+from deepexp.rundir import RunDirectory
+from deepexp.sweep.directory import can_go_on
+
+from .same_run import assert_equal, curves, lines, state
+
+WORDS = ["epochs=2", "data.subset=60", "data.resize=22", "batch_size=20", "threads=1", "device=cpu"]
+FILES = ["status.json", "provenance.json", "metrics.jsonl", "events.out.tfevents.*"]
+
+
+@pytest.fixture(scope="module")
+def trained(tmp_path_factory):
+    return deepexp.train([*WORDS, f"output_dir={tmp_path_factory.mktemp('outputs')}"], quiet=True).directory
+
+
+@pytest.fixture
+def directory(trained, tmp_path):
+    """A copy, for those that change it."""
+    return shutil.copytree(trained, tmp_path / "outputs" / "mnist_net" / "run")
+
+
+def remove(directory, *patterns):
+    for pattern in patterns:
+        (path,) = directory.glob(pattern)
+        path.unlink()
+
+
+def resume(directory, *overrides):
+    return deepexp.train([f"resume={directory}", *overrides], quiet=True)
+
+
+@pytest.fixture(scope="module")
+def whole(trained, tmp_path_factory):
+    """The run trained further, with all of its files."""
+    copy = shutil.copytree(trained, tmp_path_factory.mktemp("whole") / "run")
+    resume(copy, "epochs=4")
+    return copy
+
+
+@pytest.mark.parametrize("lost", [*([name] for name in FILES), FILES], ids=[*FILES, "all"])
+def test_what_is_lost_begins_anew_and_the_run_comes_to_the_same(directory, whole, lost):
+    remove(directory, *lost)
+    resume(directory, "epochs=4")
+    assert_equal(*(state(path / "checkpoints" / "last.pt") for path in (directory, whole)))
+    assert lines(directory / "summary.json") == lines(whole / "summary.json")
+    first = 2 if "metrics.jsonl" in lost else 0
+    assert lines(directory / "metrics.jsonl") == lines(whole / "metrics.jsonl")[first:]
+    after = 2 if "events.out.tfevents.*" in lost else 0
+    points = [[point for point in curve["test/loss"] if point[0] > after] for curve in map(curves, (directory, whole))]
+    assert points[0] == points[1] and len(curves(directory)["test/loss"]) == 4 - after
+    told = [name.removesuffix(".*") for name in lost]
+    log = (directory / "run.log").read_text()
+    assert f"WARNING deepexp.resuming: {' and '.join(told)} w" in log and "begins anew at step 6" in log
+    (entry,) = json.loads((directory / "provenance.json").read_text())["resumed"]
+    assert entry["lost"] == told
+
+
+def test_new_files_are_cut_where_they_end_and_not_where_the_lost_ones_did(directory, monkeypatch):
+    """By a run that is cut off once more, and then finds its last checkpoint damaged."""
+    remove(directory, "metrics.jsonl", "events.out.tfevents.*")
+    save, saved = checkpoint.save, []
+
+    def cut_off(path, content, **options):
+        save(path, content, **options)
+        saved.append(path.name)
+        if len(saved) == 3:  # after those of both that say where the files begin
+            raise KeyboardInterrupt
+
+    monkeypatch.setattr(checkpoint, "save", cut_off)
+    with pytest.raises(KeyboardInterrupt):
+        resume(directory, "epochs=4")
+    monkeypatch.undo()
+    assert saved == ["last.pt", "previous.pt", "last.pt"]
+    (directory / "checkpoints" / "last.pt").write_bytes(b"rubbish")
+    assert [line["epoch"] for line in resume(directory, "epochs=4").metrics] == [3, 4]
+    assert [step for step, _ in curves(directory)["test/loss"]] == [3, 4]
+
+
+def test_without_provenance_other_data_are_told_by_their_mean(directory, caplog):
+    remove(directory, "provenance.json")
+    last = directory / "checkpoints" / "last.pt"
+    content = checkpoint.load(last)
+    content["pictures"]["mean"] += torch.ones(1)
+    checkpoint.save(last, content)
+    with pytest.raises(InputError, match=r"their mean, deviation or classes are others than those in the checkpoint"):
+        resume(directory, "epochs=4")
+    with pytest.raises(InputError, match="not those that the run was made on"):
+        evaluation.main([f"run={directory}", "device=cpu"])
+    content["pictures"]["mean"] -= torch.ones(1)
+    checkpoint.save(last, content)
+    caplog.clear()
+    assert evaluation.main([f"run={directory}", "device=cpu"]) == 0
+    assert "provenance.json is missing: that these are the run's data cannot be told for certain" in caplog.text
+
+
+def test_a_finished_run_without_a_status_is_still_done(directory):
+    remove(directory, "status.json")
+    before = {path for path in directory.rglob("*") if path.name != ".lock"}
+    (found,) = runs.read([directory]).runs
+    assert (found.status, found.summary["epochs"]) == ("done", 2)
+    assert resume(directory).epochs == 2
+    assert evaluation.main([f"run={directory}", "device=cpu"]) == 0
+    assert {path for path in directory.rglob("*") if path.name != ".lock"} == before
+
+
+def test_an_unfinished_run_without_a_status_was_cut_off(directory):
+    remove(directory, "status.json", "summary.json")
+    (found,) = runs.read([directory]).runs
+    assert (found.status, found.reason) == ("cut off", "its status.json is missing")
+    assert can_go_on(directory)
+    remove(directory, "checkpoints/last.pt", "checkpoints/previous.pt")  # nothing tells that it ever began
+    assert not can_go_on(directory)
+    with pytest.raises(InputError, match=r"is not a run: it has no status\.json"):
+        RunDirectory.open(directory)
+
+
+def test_a_result_is_read_without_its_measurements(directory):
+    remove(directory, "metrics.jsonl")
+    assert deepexp.load_run(directory).metrics == []
+    assert resume(directory).test_samples == 359
+
+
+def test_an_empty_file_is_a_lost_one(directory):
+    """As a full disk leaves it."""
+    (directory / "metrics.jsonl").write_bytes(b"")
+    content = checkpoint.load(directory / "checkpoints" / "last.pt")
+    assert lost_files.lost_files(RunDirectory.open(directory), content) == ["metrics.jsonl"]
