@@ -15,6 +15,7 @@ from torch import nn
 from deepexp import provenance as origin
 from deepexp import runtime, targets
 from deepexp.check import Plan
+from deepexp.composed_of import words_of
 from deepexp.composer import Composed
 from deepexp.console import Header, Horizon
 from deepexp.data.dataset import Dataset
@@ -26,7 +27,7 @@ from deepexp.rundir import HydraFiles, RunDirectory
 from deepexp.runlog import Description
 from deepexp.schema import TrainConfig
 from deepexp.trainer import Outcome
-from deepexp.yaml_file import read_list, read_mapping, text_of
+from deepexp.yaml_file import read_mapping, text_of
 
 Names = dict[str, Any]
 """Group → the option that was chosen in it."""
@@ -101,8 +102,8 @@ def _hparams(config: TrainConfig, names: Names, run: RunDirectory) -> dict[str, 
     values |= {"optim.lr": config.optim.component.arguments.get("lr", "")}
     values |= {key: getattr(config, key) for key in ("batch_size", "epochs", "seed")}
     saved = read_mapping(run.path / ".hydra" / "config.yaml")
-    for override in read_list(run.path / ".hydra" / "overrides.yaml"):
-        key = str(override).partition("=")[0].lstrip("+")
+    for override in words_of(run.path):
+        key = override.partition("=")[0].lstrip("+")
         value = _at(key, saved) if key not in PATH_KEYS else None  # where things lie changes no result
         if isinstance(value, (bool, int, float, str)):
             values[key] = value

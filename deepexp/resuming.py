@@ -19,6 +19,7 @@ from omegaconf import OmegaConf
 
 from deepexp import build, check, checkpoint, lost_files, provenance, runtime, trust
 from deepexp.check import Plan
+from deepexp.composed_of import GROUPS, choices_of
 from deepexp.composer import Composed
 from deepexp.data.dataset import Dataset
 from deepexp.data.source import WritingSource
@@ -31,8 +32,6 @@ from deepexp.storage import storage_errors, sync_directory, write_atomically
 from deepexp.yaml_file import read_mapping, text_of
 
 log = logging.getLogger(__name__)
-
-GROUPS = {"model", "data", "optim", "schedule", "augment"}
 
 
 @dataclass(frozen=True)
@@ -105,7 +104,7 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
     _refuse_if_horizon_matters(config_before, plan_before, config, plan)
     if isinstance(plan.source, WritingSource):
         plan.source.keep_out_of(_foreign_places(config, composed, asked))
-    return Resumed(config, plan, _names(run), text_of(changed) if changes else None)
+    return Resumed(config, plan, choices_of(run.path, saved), text_of(changed) if changes else None)
 
 
 def begin(run: RunDirectory, resumed: Resumed, *, anew: bool) -> None:
@@ -240,16 +239,6 @@ def note_circumstances(
 def read_yaml(run: RunDirectory, name: str) -> dict[str, Any]:
     """A file of `.hydra` as plain values; `InputError` names it if it is damaged."""
     return read_mapping(run.path / ".hydra" / f"{name}.yaml")
-
-
-def _names(run: RunDirectory) -> dict[str, Any]:
-    """The names of the options that were chosen."""
-    runtime = read_yaml(run, "hydra").get("runtime")
-    names = runtime.get("choices") if isinstance(runtime, dict) else None
-    if not isinstance(names, dict) or not names.keys() >= GROUPS:
-        groups = ", ".join(sorted(GROUPS))
-        raise InputError(f"{run.path / '.hydra' / 'hydra.yaml'}: runtime.choices must name the options of {groups}")
-    return {group: None if name is None else str(name) for group, name in names.items()}
 
 
 def _versions(versions: Any) -> dict[str, Any]:

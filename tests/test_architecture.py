@@ -56,6 +56,7 @@ MAY_KNOW = {
     "suggest": [],
     "paths": [],
     "catalogue": ["paths"],
+    "composed_of": ["catalogue", "errors", "overrides", "yaml_file"],
     "presets": ["catalogue", "overrides", "suggest"],
     "overrides": ["errors", "suggest"],
     "cli": ["__version__", "commands", "errors", "help_text", "late_dynamo", "startup", "suggest", "sweep"],
@@ -74,8 +75,8 @@ MAY_KNOW = {
     "late_dynamo": [],
     "checkpoint": ["errors", "storage"],
     "report": [
-        *("report", "checkpoint", "errors", "metrics", "overrides", "page", "paths", "plotting", "rundir", "storage"),
-        *("suggest", "sweep.ledger", "text_table", "units", "yaml_file"),
+        *("report", "checkpoint", "composed_of", "errors", "metrics", "overrides", "page", "paths", "plotting"),
+        *("rundir", "storage", "suggest", "sweep.ledger", "text_table", "units", "yaml_file"),
         "data",  # the names of published classes
         "retest",  # for the mistakes
     ],

@@ -41,6 +41,7 @@ from omegaconf import OmegaConf
 from deepexp import build, check, describe, dry_run, lost_files, resuming, runtime, targets
 from deepexp.check import Plan
 from deepexp.compose import check_swept_keys, compose, without_mistakes
+from deepexp.composed_of import GROUPS
 from deepexp.composer import Composed
 from deepexp.console import Console
 from deepexp.data.dataset import Dataset
@@ -129,7 +130,7 @@ def _composed(words: Sequence[str]) -> Composed:
         if (place := resuming.place_in(words)) is not None:
             RunDirectory.open(place)  # one that is not there has no keys to speak of
             # A part of the run may have keys that the usual one has not: they are known, and kept.
-            resuming.check_changes([key for key in keys if key.partition(".")[0] in resuming.GROUPS])
+            resuming.check_changes([key for key in keys if key.partition(".")[0] in GROUPS])
         rest, wrong = without_mistakes("train", words)
         if rest is None:
             raise

@@ -20,13 +20,14 @@ from typing import Any
 
 import numpy as np
 
+from deepexp.composed_of import choices_of, words_of
 from deepexp.errors import InputError
 from deepexp.metrics import EpochMetrics, Summary
 from deepexp.rundir import FORMAT, RunDirectory
 from deepexp.sweep.ledger import Entry
 from deepexp.sweep.ledger import read as read_ledger
 from deepexp.units import counted
-from deepexp.yaml_file import read_list, read_mapping
+from deepexp.yaml_file import read_mapping
 
 log = logging.getLogger(__name__)
 
@@ -235,14 +236,14 @@ def _read_run(path: Path, name: str, sweeps: _Sweeps) -> Run:
     summary = directory.read_json("summary.json") if status == DONE else None
     if summary is not None:
         _check_summary(path / "summary.json", summary)
-    overrides = path / ".hydra" / "overrides.yaml"
-    config = flat(read_mapping(path / _CONFIG))
+    nested = read_mapping(path / _CONFIG)
+    config = flat(nested)
     if not isinstance(config.get("seed", 0), int):
         raise InputError(f"{path / _CONFIG} is damaged: seed is {config['seed']!r}")
     return Run(
         path=path,
         name=name,
-        choices=_choices(path / ".hydra" / "hydra.yaml"),
+        choices={group: option for group, option in choices_of(path, nested).items() if option is not None},
         config=config,
         status=status,
         reason=reason,
@@ -250,7 +251,7 @@ def _read_run(path: Path, name: str, sweeps: _Sweeps) -> Run:
         metrics=_metrics(path / "metrics.jsonl"),
         provenance=directory.read_json(_PROVENANCE) if (path / _PROVENANCE).exists() else {},
         sweep=sweep,
-        overrides=[str(word) for word in read_list(overrides)] if overrides.exists() else [],
+        overrides=words_of(path),
         state=state,
     )
 
@@ -265,14 +266,6 @@ def _status(directory: RunDirectory, state: Mapping[str, Any]) -> tuple[str, str
     if status not in STATUSES:
         raise InputError(f"{directory.path / 'status.json'} is damaged: status is {status!r}")
     return str(status), reason
-
-
-def _choices(path: Path) -> dict[str, str]:
-    runtime = read_mapping(path).get("runtime")
-    choices = runtime.get("choices") if isinstance(runtime, dict) else None
-    if not isinstance(choices, dict):
-        raise InputError(f"{path} is damaged: runtime.choices must name the options that were chosen")
-    return {str(group): str(option) for group, option in choices.items() if option is not None}
 
 
 def _metrics(path: Path) -> list[Mapping[str, Any]]:
