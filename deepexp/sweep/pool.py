@@ -103,7 +103,7 @@ class _Pool:
                 if not job.process.is_alive():
                     again = self.finish(job, stopping=stop.signal_number is not None)
                     if again is not None:
-                        waiting.appendleft(again)
+                        self.start(again)  # in the slot that came free, before another job can fail for good
                 else:
                     self.limit(job, stopping=stop.signal_number is not None)
             self.watcher.tick()
