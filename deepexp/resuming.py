@@ -304,6 +304,8 @@ def _asked(composed: Composed) -> dict[str, Any]:
     """The keys that are given anew, with their values; `InputError` names those that must not change."""
     keys = [split(override)[1] for override in composed.overrides]
     check_changes(keys)
+    if "output_dir" in keys:
+        check_output_dir(Path(str(composed.config.resume)), str(composed.config.output_dir))
     asked = {key: OmegaConf.select(composed.config, key) for key in keys if key in MAY_CHANGE}
     if isinstance(asked.get("data.root"), str):
         asked["data.root"] = _absolute(asked["data.root"])
@@ -328,6 +330,16 @@ def check_changes(keys: Sequence[str]) -> None:
         raise InputError(
             f"{', '.join(refused)}: cannot be changed when a run is resumed (what was trained would not be what the "
             f"config says); may change: {', '.join(MAY_CHANGE)}"
+        )
+
+
+def check_output_dir(begun: Path, output_dir: str) -> None:
+    """`InputError` if a run or sweep is to be gone on with, and written elsewhere."""
+    own = Path(_absolute(str(begun))).parent.parent
+    if Path(_absolute(output_dir)).resolve() != own.resolve():
+        raise InputError(
+            f"output_dir: {output_dir} is not where {begun} is, and what is gone on with is written where it is; "
+            "leave output_dir out, or move that directory first and give its new place as resume="
         )
 
 

@@ -9,12 +9,26 @@ import errno
 import os
 import shutil
 from collections.abc import Iterator
+from contextvars import ContextVar
 from pathlib import Path
 
 from deepexp.errors import DISK_TROUBLE, InputError, RunFailed
 
 # What some network and FUSE file systems answer that cannot sync a directory.
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
+
+
+_place_stays: ContextVar[bool] = ContextVar("_place_stays", default=False)
+
+
+@contextlib.contextmanager
+def place_that_stays() -> Iterator[None]:
+    """Within the block, no other place is offered for what cannot be written: a run that is gone on with has one."""
+    before = _place_stays.set(True)
+    try:
+        yield
+    finally:
+        _place_stays.reset(before)
 
 
 @contextlib.contextmanager
@@ -34,7 +48,8 @@ def storage_errors(
             text = f"cannot write {path}: its folder was removed during the run"
             raise RunFailed(text) from error
         remedies = ["make room there"] if error.errno in DISK_TROUBLE else []
-        remedies += [f"choose another place with {option}"] if option else []
+        has_choice = option is not None and not (option == "output_dir=DIR" and _place_stays.get())
+        remedies += [f"choose another place with {option}"] if has_choice else []
         text = f"cannot write {path}: {error.strerror or error} ({_free_space(path)})"
         if remedies:
             text += f"; {', or '.join(remedies)}"

@@ -1,5 +1,6 @@
 """How runs end: within an evaluation, at an epoch's last update, before the first one, diverged; and what is kept."""
 
+import errno
 import functools
 import json
 import os
@@ -284,3 +285,21 @@ def test_averages_of_tied_weights_and_unsaved_buffers_come_back(run, monkeypatch
     assert "scale" in averages and not torch.equal(averages["fc2.weight"], saved["model"]["fc2.weight"])
     model = result.model
     assert torch.equal(model.fc2.weight, averages["fc2.weight"]) and model.fc2_again is model.fc2
+
+
+def test_a_run_that_is_gone_on_with_stays_where_it_is(run, tmp_path, monkeypatch, capsys):
+    """No other place is advised when its disk is full, and none is taken."""
+    result = run(SMALL)
+    words = ["train", f"resume={result.directory}", "epochs=4"]
+    assert cli.main([*words, f"output_dir={tmp_path / 'elsewhere'}"]) == 2
+    assert f"output_dir: {tmp_path / 'elsewhere'} is not where {result.directory} is" in capsys.readouterr().err
+
+    def full(_):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "fsync", full)
+        assert cli.main(words) == 1
+    said = capsys.readouterr().err
+    assert "make room there" in said and "output_dir" not in said
+    assert cli.main([*words, f"output_dir={tmp_path / 'outputs'}"]) == 0

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from deepexp.errors import InputError, RunFailed
-from deepexp.storage import AppendFile, make_directory, storage_errors, write_atomically
+from deepexp.storage import AppendFile, make_directory, place_that_stays, storage_errors, write_atomically
 
 
 def raise_no_space(*args, **kwargs):
@@ -168,3 +168,12 @@ def test_a_really_full_disk():
     with pytest.raises(RunFailed, match="/dev/full: No space left on device"):
         file.write(b"x")
     file.close()
+
+
+def test_no_other_place_is_advised_for_what_is_gone_on_with(tmp_path):
+    with pytest.raises(RunFailed, match=r"; make room there$"), place_that_stays(), storage_errors(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(RunFailed, match=r"with to=DIR$"), place_that_stays(), storage_errors(tmp_path, option="to=DIR"):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+    with pytest.raises(RunFailed, match=r"with output_dir=DIR$"), storage_errors(tmp_path):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -55,6 +55,7 @@ from deepexp.rundir import RunDirectory, Status, check_entries
 from deepexp.runlog import RunLog, check_lengths
 from deepexp.schema import TrainConfig
 from deepexp.step import OUT_OF_MEMORY, is_out_of_memory
+from deepexp.storage import place_that_stays
 from deepexp.trainer import Trainer
 
 log = logging.getLogger(__name__)
@@ -116,8 +117,11 @@ def train(
         data = build.dataset(config, plan, loaded)
         files = describe.hydra_files(composed, config)
         name = composed.run_name
-        run = RunDirectory.create_at(at, files) if at else RunDirectory.create(config.output_dir, name, files)
-        return _run(config, plan, data, composed.choices, run, console)
+        if at is None:
+            run = RunDirectory.create(config.output_dir, name, files)
+            return _run(config, plan, data, composed.choices, run, console)
+        with place_that_stays():
+            return _run(config, plan, data, composed.choices, RunDirectory.create_at(at, files), console)
 
 
 def _composed(words: Sequence[str]) -> Composed:
@@ -143,7 +147,9 @@ def resume(directory: Path, composed: Composed, console: Console, loaded: Mappin
     run = RunDirectory.open(directory)
     check_entries(run.path)
     run.lock()
-    try:
+    with contextlib.ExitStack() as stack:
+        stack.callback(run.unlock)
+        stack.enter_context(place_that_stays())
         if resuming.is_complete(run, composed):
             console.print(f"{directory} has finished; train it further with epochs=N")
             return load_run(directory)
@@ -159,8 +165,6 @@ def resume(directory: Path, composed: Composed, console: Console, loaded: Mappin
                 check_lengths(run, content.get("logs", {}))
             resuming.begin(run, resumed, anew=content is None)
             return _run(config, plan, data, resumed.names, run, console, content, lost)
-    finally:
-        run.unlock()
 
 
 def _run(

@@ -3,6 +3,7 @@
 The points come from Hydra's own multirun, so that every sweeper there is can be used; the jobs are ours.
 """
 
+import contextlib
 import logging
 import shlex
 from collections.abc import Sequence
@@ -16,6 +17,7 @@ from deepexp.composer import Composed
 from deepexp.conf_files import first_line
 from deepexp.console import Console, short_path
 from deepexp.errors import InputError, Interrupted, RunFailed
+from deepexp.storage import place_that_stays
 from deepexp.sweep import shapes, table
 from deepexp.sweep.directory import SweepDirectory, is_sweep
 from deepexp.sweep.display import Display
@@ -65,10 +67,14 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
     asked = overrides.quote_paths([word for word in words if not resuming.names_place(word)])
     if begun is not None:
         check_sweep(begun, asked)
+        for word in asked:
+            _, key, value = overrides.split(word)
+            if key == "output_dir" and value:
+                resuming.check_output_dir(begun, overrides.unquote(value))
     directory = SweepDirectory.open(begun) if begun is not None else None
     if directory is not None:
         directory.words = asked = merged(directory.words, asked)
-    with console:
+    with console, contextlib.nullcontext() if begun is None else place_that_stays():
         try:
             first = _first(asked)
             if directory is None:
