@@ -111,7 +111,11 @@ def load_latest(directory: Path) -> tuple[Path, dict[str, Any]]:
             content = load(previous)
         except InputError:
             other = f"{PREVIOUS} is no better" if previous.exists() else "there is no other"
-            raise InputError(f"{error}, and {other}; start a new run with the config in its .hydra folder") from None
+            best = directory / BEST
+            way_on = f"copy {BEST}, which is whole, to {LAST} to go on from there, or " if is_whole(best) else ""
+            raise InputError(
+                f"{error}, and {other}; {way_on}start a new run with the config in its .hydra folder"
+            ) from None
         log.warning("%s; taking %s", error, previous.name)
         return previous, content
 

@@ -17,7 +17,7 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from deepexp import build, check, checkpoint, lost_files, provenance, runtime, trust
+from deepexp import build, check, checkpoint, events, lost_files, provenance, runtime, trust
 from deepexp.check import Plan
 from deepexp.composed_of import GROUPS, choices_of
 from deepexp.composer import Composed
@@ -110,12 +110,12 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
 def begin(run: RunDirectory, resumed: Resumed, *, anew: bool) -> None:
     """Write down that the run goes on, and with what; a finished one keeps the summary of what it had come to.
 
-    One that begins `anew`, having no checkpoint, keeps what it had measured. The status goes first: as long as it says
-    `done`, a config with more epochs would pass for one that was trained.
+    One that begins `anew`, having no checkpoint to go on from, keeps what it had come to. The status goes first: as
+    long as it says `done`, a config with more epochs would pass for one that was trained.
     """
     run.set_status("running")
     if anew:
-        _keep_old_metrics(run)
+        _keep_old_attempt(run)
         with storage_errors(run.checkpoints, option=None):
             run.checkpoints.mkdir(exist_ok=True)
     if resumed.changed is not None:
@@ -287,17 +287,30 @@ def _possible_names(run: RunDirectory) -> Iterator[str]:
     yield from (f"{last}.{number}" for number in itertools.count(2))
 
 
-def _keep_old_metrics(run: RunDirectory) -> None:
-    """Rename `metrics.jsonl` to `metrics.attempt<N>.jsonl`, unless nothing is in it."""
-    metrics = run.path / "metrics.jsonl"
-    with storage_errors(metrics, option=None):
-        if not metrics.exists() or metrics.stat().st_size == 0:
+def _keep_old_attempt(run: RunDirectory) -> None:
+    """Rename `metrics.jsonl` to `metrics.attempt<N>.jsonl`, and `best.pt` and the curves likewise.
+
+    An attempt that has come to no figures has nothing to be kept. The curves get a name that TensorBoard passes over.
+    """
+    metrics, best = run.path / "metrics.jsonl", run.checkpoints / checkpoint.BEST
+    with storage_errors(run.path, option=None):
+        has_figures = metrics.exists() and metrics.stat().st_size > 0
+        if not has_figures and not best.exists():
             return
-        names = (run.path / f"metrics.attempt{number}.jsonl" for number in itertools.count(1))
-        kept = next(name for name in names if not name.exists())
-        os.replace(metrics, kept)
-        sync_directory(run.path)
-    log.warning("what it had measured is kept in %s", kept)
+        for number in itertools.count(1):
+            names = {
+                metrics: metrics.with_name(f"metrics.attempt{number}.jsonl"),
+                best: best.with_name(f"best.attempt{number}.pt"),
+                events.present(run.path) or run.path / "events": run.path / f"curves.attempt{number}",
+            }
+            if not any(kept.exists() for kept in names.values()):
+                break
+        kept_now = {path: kept for path, kept in names.items() if path.exists()}
+        for path, kept in kept_now.items():
+            os.replace(path, kept)
+            sync_directory(path.parent)
+    kept_in = " and ".join(str(kept.relative_to(run.path)) for kept in kept_now.values())
+    log.warning("what it had come to is kept in %s: %s", run.path, kept_in)
 
 
 def _asked(composed: Composed) -> dict[str, Any]:

@@ -9,7 +9,7 @@ import dataclasses
 import io
 import json
 import logging
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -84,6 +84,11 @@ class RunLog:
             # Last, for it changes the loggers, which nobody would put back if another file failed.
             self._log_file = _LogFile(run.path / "run.log", console)
             opened.pop_all()
+
+    def note(self, said: Sequence[logging.LogRecord]) -> None:
+        """Write into `run.log` what was said before it was open."""
+        for record in said:
+            self._log_file.handle(record)
 
     def start(self, header: Header, horizon: Horizon, *, has_validation: bool) -> None:
         """Say what is being trained, or gone on with, and start the progress bar."""
@@ -242,6 +247,29 @@ def _known(metrics: EpochMetrics, figures: Mapping[str, str]) -> dict[str, float
     """Curve → value, of those that there are."""
     values = {tag: getattr(metrics, name) for tag, name in figures.items()}
     return {tag: value for tag, value in values.items() if value is not None}
+
+
+@contextlib.contextmanager
+def heard_early() -> Iterator[list[logging.LogRecord]]:
+    """What deepexp's loggers say within the block, of a run whose log is not open yet."""
+    heard = _Listener()
+    deepexp = logging.getLogger("deepexp")
+    deepexp.addHandler(heard)
+    try:
+        yield heard.records
+    finally:
+        deepexp.removeHandler(heard)
+
+
+class _Listener(logging.Handler):
+    """Keeps what it hears."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.records: list[logging.LogRecord] = []
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self.records.append(record)
 
 
 class _LogFile(logging.Handler):

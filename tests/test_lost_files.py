@@ -137,3 +137,37 @@ def test_an_empty_file_is_a_lost_one(directory):
     (directory / "metrics.jsonl").write_bytes(b"")
     content = checkpoint.load(directory / "checkpoints" / "last.pt")
     assert lost_files.lost_files(RunDirectory.open(directory), content) == ["metrics.jsonl"]
+
+
+def test_what_is_said_before_the_log_is_open_stands_in_it(directory):
+    (directory / "checkpoints" / "last.pt").write_bytes(b"rubbish")
+    resume(directory, "epochs=3")
+    first = (directory / "run.log").read_text()
+    assert first.count("taking previous.pt") == 1
+    remove(directory, "checkpoints/last.pt", "checkpoints/previous.pt", "summary.json", "status.json")
+    RunDirectory(directory).set_status("failed")
+    resume(directory)
+    later = (directory / "run.log").read_text()[len(first) :]
+    assert "has no checkpoint: it begins anew" in later and "taking" not in later
+
+
+def test_the_best_and_the_curves_outlive_both_checkpoints(run):
+    """They are kept when the run begins anew, and the best can be gone on from instead."""
+    first = run([*WORDS, "val_fraction=0.2"]).directory
+    best, (curves_of,) = first / "checkpoints" / "best.pt", first.glob("events.out.tfevents.*")
+    for name in ("last.pt", "previous.pt"):
+        best.with_name(name).write_bytes(b"rubbish")
+    with pytest.raises(
+        InputError, match=r"no better; copy best\.pt, which is whole, to last\.pt to go on from there, or"
+    ):
+        resume(first, "epochs=3")
+    second = shutil.copytree(first, first.with_name("second"))
+    shutil.copyfile(best, second / "checkpoints" / "last.pt")
+    assert [line["epoch"] for line in resume(second, "epochs=3").metrics] == [1, 2, 3]
+    remove(first, "checkpoints/last.pt", "checkpoints/previous.pt", "summary.json", "status.json", "predictions.npz")
+    RunDirectory(first).set_status("failed")
+    kept = {"checkpoints/best.attempt1.pt": best, "curves.attempt1": curves_of, "metrics.attempt1.jsonl": None}
+    before = {name: (path or first / "metrics.jsonl").read_bytes() for name, path in kept.items()}
+    assert resume(first, "epochs=3").epochs == 3
+    assert {name: (first / name).read_bytes() for name in kept} == before
+    assert all(name in (first / "run.log").read_text() for name in kept)

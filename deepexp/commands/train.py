@@ -33,6 +33,7 @@ import contextlib
 import logging
 import os
 from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -52,7 +53,7 @@ from deepexp.interrupt import StopRequest
 from deepexp.overrides import split, split_flags
 from deepexp.result import Result, load_run
 from deepexp.rundir import RunDirectory, Status, check_entries
-from deepexp.runlog import RunLog, check_lengths
+from deepexp.runlog import RunLog, check_lengths, heard_early
 from deepexp.schema import TrainConfig
 from deepexp.step import OUT_OF_MEMORY, is_out_of_memory
 from deepexp.storage import place_that_stays
@@ -153,9 +154,11 @@ def resume(directory: Path, composed: Composed, console: Console, loaded: Mappin
         if resuming.is_complete(run, composed):
             console.print(f"{directory} has finished; train it further with epochs=N")
             return load_run(directory)
-        resumed = resuming.resume(run, composed)
-        config, plan = resumed.config, resumed.plan
-        with console, _session(config, plan):
+        with heard_early() as said:
+            resumed = resuming.resume(run, composed)
+            config, plan = resumed.config, resumed.plan
+            stack.enter_context(console)
+            stack.enter_context(_session(config, plan))
             data = build.dataset(config, plan, loaded)
             content, lost = resuming.last_checkpoint(run, resumed), []
             if content is not None:
@@ -164,7 +167,19 @@ def resume(directory: Path, composed: Composed, console: Console, loaded: Mappin
                 lost_files.begin_anew(run, content, lost)
                 check_lengths(run, content.get("logs", {}))
             resuming.begin(run, resumed, anew=content is None)
-            return _run(config, plan, data, resumed.names, run, console, content, lost)
+        return _run(config, plan, data, resumed.names, run, console, _Earlier(content, lost, said))
+
+
+@dataclass(frozen=True)
+class _Earlier:
+    """What there is of a run that is gone on with."""
+
+    content: dict[str, Any] | None
+    """Of its checkpoint; None if it has none."""
+    lost: list[str]
+    """Files that were there beside the checkpoint and are gone."""
+    said: list[logging.LogRecord]
+    """What was said on the way here."""
 
 
 def _run(
@@ -174,11 +189,12 @@ def _run(
     names: Names,
     run: RunDirectory,
     console: Console,
-    content: dict[str, Any] | None = None,
-    lost: Sequence[str] = (),
+    earlier: "_Earlier | None" = None,
 ) -> Result:
-    """Train in a run directory, from the beginning or from the content of a checkpoint, beside which files are lost."""
+    """Train in a run directory, from the beginning or from a checkpoint."""
+    content, lost, said = (None, [], []) if earlier is None else (earlier.content, earlier.lost, earlier.said)
     with StopRequest() as stop, _recorded(run, console) as run_log:
+        run_log.note(said)
         model = build.model(config, plan.shape, len(data.classes), plan.device, load_pretrained=content is None)
         mode = build.data_mode(config, plan, data)
         with contextlib.closing(build.parts(config, plan, data, model, mode)) as parts:
