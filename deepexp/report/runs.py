@@ -71,6 +71,13 @@ class Run:
         """The seed in its config."""
         return self.config.get("seed")
 
+    @property
+    def has_lost_metrics(self) -> bool:
+        """Whether it went on without its earlier measurements, as `lost_files` notes."""
+        resumed = self.provenance.get("resumed")
+        entries = resumed if isinstance(resumed, list) else []
+        return any("metrics.jsonl" in (entry.get("lost") or ()) for entry in entries if isinstance(entry, dict))
+
     def predictions(self) -> tuple[np.ndarray, np.ndarray] | None:
         """(predicted, target), each (samples,) of integers; None if there are none, `InputError` if damaged."""
         path = self.path / "predictions.npz"

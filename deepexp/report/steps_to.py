@@ -1,7 +1,8 @@
 """How soon each group gets to where a baseline ends: the form of figure 3 of Ioffe and Szegedy (2015).
 
 Accuracies here are the best of all evaluations on the test set, as there: they compare speeds, and are no estimates of
-the error on new pictures. Runs that have not come to a result count for nothing here.
+the error on new pictures. Runs that have not come to a result count for nothing here, nor do those that have lost
+measurements: it is not known when they first came so far.
 """
 
 import statistics
@@ -77,6 +78,8 @@ def steps_to(groups: Sequence[Group], baseline: Group, predictions: Predictions)
     left_out: dict[str, list[str]] = {}
     for group in groups:
         if (row := _reach(group, by_seed, aim)) is None:
+            if any(run.has_lost_metrics for run in group.done):
+                left_out.setdefault("what they had measured at first is lost", []).append(group.label)
             continue
         why = None if group is baseline else predictions.why_not_comparable(baseline, group)
         if why is None:
@@ -106,7 +109,9 @@ def _reach(group: Group, by_seed: Mapping[object, float], aim: float) -> Reach |
 
 
 def _best(run: Run) -> float | None:
-    """The highest test accuracy of a run, a fraction."""
+    """The highest test accuracy of a run, a fraction; None if it was never evaluated, or lost what it had measured."""
+    if run.has_lost_metrics:
+        return None
     return max((1 - line["test_error_rate"] for line in _evaluations(run)), default=None)
 
 

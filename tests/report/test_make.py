@@ -172,6 +172,19 @@ def test_steps_until_the_baselines_best(tmp_path):
     assert figures == [(42, 3, 0.8), (28, 2, 0.9), (None, None, 0.2)]
 
 
+def test_no_steps_are_told_of_runs_that_have_lost_measurements(tmp_path):
+    """They may have been as good before."""
+    make_run(tmp_path / "a", {"batch_norm": False}, rates=[0.5, 0.3, 0.2])
+    lost = {"resumed": [{"lost": ["metrics.jsonl"]}]}
+    later = make_run(tmp_path / "b", {"batch_norm": True}, rates=[0.2, 0.2, 0.2], provenance=lost) / "metrics.jsonl"
+    later.write_text("".join(later.read_text().splitlines(keepends=True)[1:]))
+    report = make([tmp_path], baseline="batch_norm=false")
+    assert [row.label for row in report.steps_to.rows] == ["batch_norm=false"]
+    assert "Left out: batch_norm=true: what they had measured at first is lost." in report.steps_to.table().caption
+    make_run(tmp_path / "c", {"batch_norm": True, "seed": 1}, provenance={"resumed": [{"lost": None}, "other", {}]})
+    assert make([tmp_path / "c"]).damaged == []
+
+
 def test_steps_are_counted_of_results_on_the_baselines_data_alone(tmp_path):
     make_sweep(
         tmp_path / "s",
