@@ -28,6 +28,9 @@ FORMAT = 1
 Status = Literal["running", "done", "failed", "killed-by-signal"]
 
 _REQUIRED = (".hydra/config.yaml", "status.json")
+_NOT_NEEDED = ("status.json", "provenance.json")
+"""What a run with a checkpoint is gone on with without, but is not replaced while it is there."""
+
 _SWEEP_FILES = ("sweep.json", "ledger.jsonl")
 _LONGEST_NAME = 255  # bytes, of what Linux, macOS and Windows allow
 _ATTEMPTS = 100  # at names that nobody has: 2**24 of them in each second
@@ -175,6 +178,7 @@ class RunDirectory:
     def read_json(self, name: str) -> dict[str, Any]:
         """What is in the file `name`; `InputError` if it is missing, damaged or too new."""
         path = self.path / name
+        way_on = "; put the original back, or move it away to go on without it" if name in _NOT_NEEDED else ""
         if not path.is_file():
             raise InputError(f"{path} is missing")
         try:
@@ -182,9 +186,9 @@ class RunDirectory:
         except OSError as error:
             raise InputError(f"{path} cannot be read: {error.strerror}") from error
         except (ValueError, RecursionError) as error:
-            raise InputError(f"{path} is damaged: {error}") from error
+            raise InputError(f"{path} is damaged: {error}{way_on}") from error
         if not isinstance(content, dict) or not isinstance(content.get("format"), int):
-            raise InputError(f"{path} is not a file of a run: it has no 'format'")
+            raise InputError(f"{path} is not a file of a run: it has no 'format'{way_on}")
         if content["format"] > FORMAT:
             raise InputError(
                 f"{path} has format {content['format']}, and this deepexp reads up to {FORMAT}: "

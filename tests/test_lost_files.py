@@ -132,6 +132,17 @@ def test_a_result_is_read_without_its_measurements(directory):
     assert resume(directory).test_samples == 359
 
 
+@pytest.mark.parametrize("name", ["status.json", "provenance.json"])
+@pytest.mark.parametrize("content", [b'{"format": 1, "sta', b"{}"], ids=["torn", "empty"])
+def test_a_damaged_file_is_not_replaced_but_can_be_moved_away(directory, name, content):
+    (directory / name).write_bytes(content)
+    with pytest.raises(InputError, match=rf"{name}.*; put the original back, or move it away to go on without it$"):
+        resume(directory, "epochs=4")
+    assert (directory / name).read_bytes() == content
+    (directory / name).rename(directory / "damaged")
+    assert resume(directory, "epochs=4").epochs == 4
+
+
 def test_an_empty_file_is_a_lost_one(directory):
     """As a full disk leaves it."""
     (directory / "metrics.jsonl").write_bytes(b"")
