@@ -26,6 +26,7 @@ from deepexp.sweep.jobs import Sweep
 from deepexp.sweep.launcher import JobFailed
 from deepexp.sweep.table import Row
 from deepexp.sweep.trials import Trials
+from deepexp.terminal import printable
 from deepexp.units import counted, percent
 
 log = logging.getLogger(__name__)
@@ -152,11 +153,14 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
         console.print(line, style="bad")
     if (left := table.unfinished(rows)) is not None:
         console.print(left)
-    others = len(going_on.ledger.entries) - len(rows)
-    if others > 0:
+    asked = {point.config_hash for point in going_on.points}
+    if others := [entry for name, entry in going_on.ledger.entries.items() if name not in asked]:
         path = short_path(going_on.directory.path)
-        which = f"{counted(others, 'other job')}, not asked for any longer, left as before"
+        which = f"{counted(len(others), 'other job')}, not asked for any longer, left as before"
         console.print(f"{which}: deepexp report {shlex.quote(path)}")
+        if unfinished := [printable(entry.job) for entry in others if entry.state != "done"]:
+            more = f" and {len(unfinished) - 1} more" if len(unfinished) > 1 else ""
+            console.print(f"without a result: {unfinished[0]}{more} (to go on, give these values again)")
     return rows
 
 
