@@ -61,24 +61,36 @@ _File = tuple[str, int, int, int, int]
 def state(loader: ConfigLoader) -> State | None:
     """Which files there are, and when they were last written; None where a config depends on more than them.
 
-    That is where a defaults list of the user's asks a resolver, say `- model: ${oc.env:MODEL}`.
+    That is where a defaults list of the user's asks a resolver, say `- model: ${oc.env:MODEL}`. And None where to look
+    through them all would take longer than to compose anew: below a link to a folder of data, say.
     """
-    files = [file for source in loader.get_sources() if source.scheme() == "file" for file in _stats(source.path)]
+    found = [_stats(source.path) for source in loader.get_sources() if source.scheme() == "file"]
+    if None in found:
+        return None
+    files = [file for some in found if some for file in some]
     ours = f"{paths.CONF_DIR}{os.sep}"
     if any(_may_ask_a_resolver(file) for file in files if not file[0].startswith(ours)):
         return None
     return tuple(files), _registered(ConfigStore.instance().repo)
 
 
-def _stats(folder: str) -> list[_File]:
-    """Of each YAML file below a folder, in order."""
+_MOST_ENTRIES = 10_000
+"""Files and folders that are looked through, which takes a tenth of a second."""
+
+
+def _stats(folder: str) -> list[_File] | None:
+    """Of each YAML file below a folder, in order; None if there is too much in it."""
     found = []
+    entries = 0
     seen: set[str] = set()  # a link may lead back up
     for above, folders, names in os.walk(folder, followlinks=True):
         if (here := os.path.realpath(above)) in seen:
             folders.clear()
             continue
         seen.add(here)
+        entries += len(folders) + len(names)
+        if entries > _MOST_ENTRIES:
+            return None
         folders.sort()
         for name in sorted(names):
             if name.endswith((".yaml", ".yml")):

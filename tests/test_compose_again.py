@@ -15,7 +15,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
 from deepexp import compose as module
-from deepexp import composer, paths, presets
+from deepexp import composer, conf_files, paths, presets
 from deepexp.compose import check_jobs, compose, composing
 from deepexp.errors import InputError
 from deepexp.overrides import quote_paths
@@ -231,6 +231,22 @@ def test_a_folder_that_leads_back_into_itself_is_looked_through_once(tmp_path):
     for name in ("a", "b", "c"):
         (tmp_path / "conf" / "optim" / name).symlink_to(tmp_path / "conf", target_is_directory=True)
     assert compose("train", ["optim=mine"]).config.optim.lr == 0.5
+
+
+def test_a_large_folder_is_not_looked_through_to_its_end(tmp_path, monkeypatch):
+    """As one of data, to which a link leads; what is composed is the same, and composed anew."""
+    monkeypatch.setattr(conf_files, "_MOST_ENTRIES", 500)
+    for number in range(60):
+        (tmp_path / "data" / str(number)).mkdir(parents=True)
+        for name in range(10):
+            (tmp_path / "data" / str(number) / f"{name}.png").touch()
+    (tmp_path / "conf").mkdir()
+    (tmp_path / "conf" / "data").symlink_to(tmp_path / "data")
+    seen = []
+    monkeypatch.setattr(conf_files.os.path, "realpath", lambda path: seen.append(path) or os.path.abspath(path))
+    assert [compose("train", [word]).config.seed for word in ("seed=1", "seed=2")] == [1, 2]
+    below = [path for path in seen if path.startswith(str(tmp_path / "conf"))]
+    assert 2 <= len(below) < 120 and composer._found == {}
 
 
 def test_a_process_that_composes_for_days_does_not_grow(monkeypatch):
