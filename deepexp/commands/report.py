@@ -58,6 +58,8 @@ def main(argv: Sequence[str]) -> int:
     paths = [_path(word) for word in words]
     if not paths:
         raise InputError("report: of what? Give runs, sweeps or a folder above them: deepexp report outputs")
+    if chosen.to == "":  # of a variable that nobody has set: the files would lie loose in the working directory
+        raise InputError("to: is empty; give the folder to write into, which may be .")
     report = make(paths, baseline=chosen.baseline, diff=chosen.diff)
     directory = folder.choose(paths, chosen.to)
     written = folder.write(directory, paths, lambda place: _write(report, place, with_mistakes=chosen.mistakes))

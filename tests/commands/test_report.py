@@ -67,6 +67,14 @@ def test_a_foreign_file_stays_and_nothing_is_drawn_before_that_is_said(sweep, tm
     assert (target / "table.csv").read_text() == "mine"
 
 
+def test_an_empty_name_of_a_folder_is_not_the_working_directory(sweep, tmp_path, monkeypatch):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    with pytest.raises(InputError, match="to: is empty; give the folder"):
+        main([str(sweep), "to="])
+    assert os.listdir() == []
+
+
 def test_a_full_disk_leaves_the_name_free_and_the_message_has_the_option(sweep, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
