@@ -63,12 +63,14 @@ def main(argv: Sequence[str]) -> int:
     limit = _seconds(older_than)
     _check_together(chosen)
     if not any(any(run_directories(path)) for path in paths) and paths == [DEFAULT]:
-        print(f"there are no runs in {DEFAULT}/ here")
+        print("[]" if chosen.json else f"there are no runs in {DEFAULT}/ here")
         return 0
     reading = read(paths)
     now = datetime.datetime.now().astimezone()
     runs = listing.chosen(reading.runs, conditions, names)
     if chosen.sort is not None:
+        if not chosen.sort.removeprefix("-"):
+            raise InputError("sort: is empty; give a key to sort by, or age or size")
         runs = _in_order(runs, chosen.sort, names, now)
     for line in reading.damaged:
         print(f"damaged: {printable(line)}", file=sys.stderr)

@@ -70,6 +70,8 @@ def test_choosing_and_ordering(outputs, capsys, words, names):
         (["stauts=done"], r"stauts: no run here has such a key \(did you mean 'status'\?\)"),
         (["sotr=optim.lr"], r"sotr: no run here has such a key \(did you mean 'sort'\?\)"),
         (["status=fialed"], r"status: .* \(did you mean 'failed'\?\); one of done, running, failed, .*cut-off"),
+        (["sort="], "sort: is empty; give a key to sort by, or age or size"),
+        (["sort=-"], "sort: is empty"),
         (["sort=optim.l"], r"optim\.l: no run here has such a key \(did you mean 'optim\.lr'\?\)"),
         (["batch_size<many"], "batch_size<many: < needs a number"),
         (["older_than=old"], "older_than: 'old' is not allowed; a number and a unit"),
@@ -108,6 +110,8 @@ def test_the_table_and_no_runs_at_all(outputs, capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "empty")
     assert main([]) == 0
     assert capsys.readouterr().out == "there are no runs in outputs/ here\n"
+    assert main(["json=true"]) == 0
+    assert json.loads(capsys.readouterr().out) == []
 
 
 def with_checkpoints(run, days, *, names=("last.pt", "previous.pt", "best.pt")):
