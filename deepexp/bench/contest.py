@@ -77,6 +77,9 @@ def opened(overrides: Sequence[str], against: Sequence[str] | str) -> Iterator[C
     hydra_keys.check_effect(overrides)
     composed = compose("train", overrides)
     config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
+    for key, is_asked in {"resume": config.resume is not None, "dry_run": config.dry_run}.items():
+        if is_asked:
+            raise InputError(f"{key}: a benchmark always measures, and goes on with nothing; leave it out")
     build.resolve_pretrained(config)
     ours = dict(os.environ)
     rival = startup.users_environment()
