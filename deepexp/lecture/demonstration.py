@@ -91,7 +91,8 @@ def figures(value: float, digits: int = 3) -> str:
     """A number with so many significant figures: `0.0123`, `12,300`, `1.23e-08`."""
     if value == 0:
         return "0"
-    if 1e-3 <= abs(value) < 10**digits:
+    rounded = abs(float(f"{value:.{digits - 1}e}"))  # 999.7 becomes 1,000, which is a figure too many for `g`
+    if 1e-3 <= rounded < 10**digits:
         return f"{value:.{digits}g}"
     if 1 <= abs(value) < 1e7:
         return f"{value:,.0f}"

@@ -19,6 +19,22 @@ from deepexp.lecture import (
     strided_identity,
     surgery,
 )
+from deepexp.lecture.demonstration import figures
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"),
+    [
+        (999.4, "999"),
+        (999.7, "1,000"),
+        (-999.7, "-1,000"),
+        (0.00099999, "0.001"),
+        (0.0009984, "9.98e-04"),
+        (12345, "12,345"),
+    ],
+)
+def test_a_number_just_below_a_power_of_ten_is_shown_like_that_power(value, shown):
+    assert figures(value) == shown
 
 
 def test_batch_and_loop_are_what_autograd_computes():
