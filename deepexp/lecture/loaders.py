@@ -40,7 +40,7 @@ def demonstrate(
     data = assemble(Digits(), shape=(1, 28, 28), replicate=replicate, seed=seed)
     loaders: dict[str, Loader] = {"resident": ResidentLoader(data.train, data.mean, data.std, where)}
     for count in workers if workers is not None else [0, 2]:
-        name = f"streamed, {count} workers" if count else "streamed, same process"
+        name = f"streamed, {counted(count, 'worker')}" if count else "streamed, same process"
         loaders[name] = StreamedLoader(data.train, data.mean, data.std, where, workers=count)
     try:
         same = {name: same_batches(loaders["resident"], one, data, batch_size, seed) for name, one in loaders.items()}

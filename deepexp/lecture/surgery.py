@@ -43,7 +43,8 @@ def demonstrate(
     if not moved[1]["features"] > 0:  # also where it is no number
         raise ValueError(f"lr: {lr:g} is not allowed; the layers above are spoilt by it, or do not move at all")
     origin = model.pretrained_origin
-    what = {"imagenet": "trained on ImageNet", "random": "random here: ImageNet's weights are not on this machine"}
+    why = ", as asked for" if pretrained is False else ": ImageNet's weights are not on this machine"
+    what = {"imagenet": "trained on ImageNet", "random": f"random here{why}"}
     return Demonstration(
         title="Neuro-surgery: a borrowed first layer",
         text=f"Monster's first layer is AlexNet's ({what.get(origin, f'from {origin}')}). Frozen, it stays the same to "

@@ -167,6 +167,11 @@ def test_loaders_give_the_same_batches():
     assert set(facts) == {"same_batches", "speed/resident", "speed/streamed, same process"}
 
 
+def test_one_loading_process_is_one_worker():
+    made = loaders.demonstrate(scale="quick", workers=[1], epochs=1, device="cpu")
+    assert "streamed, 1 worker" in {row[0] for row in made.tables[0].rows}
+
+
 def test_groups_move_by_their_own_rules():
     made = parameter_groups.demonstrate(lr=0.1, steps=3)
     with_momentum = 0.1 * (1 + 1.9 + 2.71)
@@ -177,7 +182,9 @@ def test_groups_move_by_their_own_rules():
 
 
 def test_the_borrowed_layer_stands_still_and_then_moves():
-    facts = surgery.demonstrate(scale="quick", pretrained=False).facts
+    made = surgery.demonstrate(scale="quick", pretrained=False)
+    assert "random here, as asked for" in made.text and "not on this machine" not in made.text
+    facts = made.facts
     assert facts["features_epoch_1"] == 0 < facts["features_epoch_2"]
     assert min(facts[f"{part}_epoch_1"] for part in ("converter", "blocks", "fc")) > 0
     assert facts["parameters_features"] == 64 * 3 * 11 * 11 + 64
