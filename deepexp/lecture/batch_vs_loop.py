@@ -211,7 +211,9 @@ def _draw(timings: Sequence[Timing]) -> "Figure":
             right.plot(sizes, [t.ratio for t in chosen], label=f"{direction}, {device}", **style)
     right.axhline(1.0, color=plotting.GREY, linewidth=0.8)
     left.set(xscale="log", yscale="log", xlabel="samples in the batch", ylabel="µs per sample", title="Time")
-    right.set(xscale="log", xlabel="samples in the batch", ylabel="loop / batch", title="Speed ratio", ylim=(0, None))
+    right.set(xscale="log", xlabel="samples in the batch", ylabel="loop / batch", title="Speed ratio")
+    highest = max(1.0, *(timing.ratio for timing in timings))
+    right.set_ylim(0, (1 + 0.15 * len(right.lines)) * highest)  # room for the legend above all lines
     right.legend(loc="upper left")
     figure.legend(*left.get_legend_handles_labels(), loc="outside lower center", ncols=4)
     return figure

@@ -111,4 +111,5 @@ def _draw(speeds: Mapping[str, float]) -> "Figure":
     panel.margins(x=0.15)
     panel.set(xlabel="samples a second")
     panel.xaxis.set_major_formatter("{x:,.0f}")
+    panel.locator_params(axis="x", nbins=5)  # more would run into each other once there are millions
     return figure

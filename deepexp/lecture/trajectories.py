@@ -215,7 +215,7 @@ def _landscapes(surfaces: Mapping[str, Surface]) -> tuple["Figure", list["Axes"]
         levels = np.unique(np.quantile(heights, np.linspace(0, 1, 16) ** 1.5))
         panel.contour(x, y, heights, levels=levels, colors=plotting.GREY, linewidths=0.5)
         panel.plot(*surface.start, color="black", marker="o", markersize=7, linestyle="none")
-        panel.plot(*surface.minimum, color="black", marker="x", markersize=9, linestyle="none")
+        panel.plot(*surface.minimum, color="black", marker="x", markersize=9, linestyle="none", zorder=4)  # above paths
         panel.grid(visible=False)
         panel.set(xlim=(left, right), ylim=(bottom, top), title=surface.title, xlabel="x", ylabel="y")
     return figure, panels[: len(surfaces)]

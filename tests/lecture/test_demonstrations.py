@@ -1,6 +1,7 @@
 """The facts that the demonstrations claim, against formulas and torch."""
 
 import math
+from itertools import pairwise
 
 import pytest
 import torch
@@ -18,6 +19,7 @@ from deepexp.lecture import (
     residual_block,
     strided_identity,
     surgery,
+    update_rules,
 )
 from deepexp.lecture.demonstration import figures
 
@@ -56,6 +58,20 @@ def test_batch_and_loop_agree_and_are_timed():
     assert 0 <= made.facts["largest_difference"] < 1e-5
     assert "CPU batch vs. loop speed ratio" in made.text
     assert [row[2] for row in made.tables[0].rows] == ["1", "1", "16", "16"]
+
+
+def test_the_legend_of_the_ratios_hides_none_of_them():
+    ratios = {"forward": [2.2, 2.3, 8.3, 3.2], "backward": [1.9, 15.3, 12.4, 6.4]}
+    timings = [
+        batch_vs_loop.Timing(torch.device(device), samples, direction, 1e-4, 1e-4 * ratio, 0.0)
+        for device in ("cpu", "cuda")
+        for direction, found in ratios.items()
+        for samples, ratio in zip((1, 10, 100, 500), found, strict=True)
+    ]
+    figure = batch_vs_loop._draw(timings)
+    figure.draw_without_rendering()
+    right = figure.axes[1]
+    assert right.get_legend().get_window_extent().y0 > right.transData.transform((1, 15.3))[1]
 
 
 def test_the_gradient_is_that_of_autograd():
@@ -170,6 +186,23 @@ def test_loaders_give_the_same_batches():
 def test_one_loading_process_is_one_worker():
     made = loaders.demonstrate(scale="quick", workers=[1], epochs=1, device="cpu")
     assert "streamed, 1 worker" in {row[0] for row in made.tables[0].rows}
+
+
+@pytest.mark.parametrize("fastest", [9.9e5, 1.41e6, 1.74e7])
+def test_the_speeds_along_the_axis_do_not_run_into_each_other(fastest):
+    figure = loaders._draw({"resident": fastest, "streamed, same process": 2e5})
+    figure.draw_without_rendering()
+    boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
+    assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
+
+
+def test_the_limit_of_momentum_is_written_above_the_curves():
+    steps = {"momentum": torch.full((50, 2), 10.0), "adadelta": torch.full((50, 2), 0.003)}
+    figure = update_rules._draw(steps, dict.fromkeys(steps, 1.0))
+    figure.draw_without_rendering()
+    (panel,) = figure.axes
+    half_a_mark = figure.dpi * 2 / 72
+    assert panel.texts[0].get_window_extent().y0 > panel.transData.transform((1, 10))[1] + half_a_mark
 
 
 def test_groups_move_by_their_own_rules():

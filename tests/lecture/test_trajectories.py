@@ -39,6 +39,12 @@ def test_first_steps_by_hand():
     assert adam[1] == pytest.approx(start - 0.1 * np.sign(gradient), rel=1e-7)
 
 
+def test_the_cross_at_the_minimum_lies_above_the_paths_that_end_there():
+    (panel,) = trajectories.demonstrate(optim=["adam"], surfaces=["valley"]).pictures[0].figure.axes
+    cross = next(line for line in panel.lines if line.get_marker() == "x")
+    assert cross.get_zorder() > max(line.get_zorder() for line in panel.lines if line is not cross)
+
+
 def test_momentum_runs_past_the_minimum_and_comes_back(facts):
     assert facts["valley/momentum/overshoot"] > 1
     assert facts["valley/momentum/x_crossings"] >= 2

@@ -68,6 +68,7 @@ def _draw_accuracies(axis: "Axes", rows: list[Reach], found: StepsTo) -> None:
         spread = None if row.spread is None else 100 * row.spread
         axis.errorbar(100 * row.best_accuracy, place, xerr=spread, fmt="o", color=colour, capsize=3)
         axis.annotate(f"{100 * row.best_accuracy:.2f}", (100 * row.best_accuracy, place), (0, 7), ha="center",
-                      textcoords="offset points", fontsize=8)  # fmt: skip
+                      textcoords="offset points", fontsize=8,
+                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
     axis.margins(x=0.12)
     axis.set_xlabel("best test accuracy (%), not from zero")

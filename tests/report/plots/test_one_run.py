@@ -107,6 +107,7 @@ def test_steps_are_written_beside_their_bars_and_what_is_never_reached_is_said(t
     left, right = plot.figure.axes
     assert sorted(text.get_text() for text in left.texts) == ["28", "42", "never reached"]
     assert sorted(text.get_text() for text in right.texts) == ["60.00", "80.00", "90.00"]
+    assert all(text.get_bbox_patch() for text in right.texts)  # the dashed line goes through none of them
 
 
 def test_nothing_is_drawn_where_nobody_gets_there(tmp_path):
