@@ -8,6 +8,7 @@ import importlib.util
 import itertools
 import math
 import random
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -55,13 +56,14 @@ class Search:
             )
         self.space, self.method, self.seed = space, method, seed
         self.blocks = [list(dict.fromkeys(block)) for block in space.blocks]
-        combinations = math.prod(len(block) for block in self.blocks)
-        if combinations == 1 and not space.intervals:
+        self.combinations = math.prod([len(block) for block in self.blocks] + [axis.size for axis in space.intervals])
+        """How many settings there are; infinity where an interval is of any numbers."""
+        if self.combinations == 1:
             raise InputError(
                 f"hydra.sweeper.search: {method} has nothing to choose from; give a key several values or an interval, "
                 "as 'optim.lr=tag(log,interval(1e-4,1))'"
             )
-        self.count = count if space.intervals else min(count, combinations)
+        self.count = int(min(count, self.combinations))
         """How many settings are tried; no more than there are."""
 
     @property
@@ -95,11 +97,23 @@ class Search:
             setting = self._suggested(trials, derive_seed(self.seed, "search", len(trials), attempt))
             if setting not in tried:
                 return setting
-        if self.space.intervals:  # they are so short that they have no more
+        if math.isinf(self.combinations):  # its intervals are so short that six digits tell no more of their numbers
             return None
-        settings = [tuple(itertools.chain(*parts)) for parts in itertools.product(*self.blocks)]
         numbers = random.Random(derive_seed(self.seed, "left", len(trials)))
-        return numbers.choice([setting for setting in settings if setting not in tried])
+        countable = range(int(min(self.combinations, sys.maxsize)))
+        places = numbers.sample(countable, len(tried) + 1)  # one of so many was not tried
+        return next(setting for setting in map(self._setting_at, places) if setting not in tried)
+
+    def _setting_at(self, place: int) -> Setting:
+        """One of all settings, which can be counted, by its number."""
+        chosen: list[str] = []
+        for block in self.blocks:
+            place, number = divmod(place, len(block))
+            chosen += block[number]
+        for axis in self.space.intervals:
+            place, number = divmod(place, int(axis.size))
+            chosen.append(axis.override(axis.ends[0] + number))
+        return tuple(chosen)
 
     def _suggested(self, trials: Sequence[Trial], seed: int) -> Setting:
         import optuna

@@ -57,6 +57,12 @@ class Axis:
         return self.interval is not None and "log" in self.interval.tags
 
     @property
+    def size(self) -> float:
+        """How many values an interval has; infinity where they are any numbers."""
+        first, last = self.ends
+        return last - first + 1 if self.is_whole else math.inf
+
+    @property
     def outermost(self) -> list[str]:
         """All its overrides; of an interval, those of its ends."""
         return self.values or [self.override(end) for end in self.ends]

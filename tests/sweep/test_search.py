@@ -73,10 +73,22 @@ def test_each_combination_is_tried_once_where_they_can_be_counted() -> None:
 
 def test_an_interval_of_few_numbers_is_tried_to_its_end() -> None:
     search = make("batch_size=int(interval(10, 13))", count=50)
+    assert search.count == 3
     trials: list[Trial] = []
     while (setting := search.next(trials)) is not None:
         trials.append(Trial(setting, 0.5))
     assert {trial.setting for trial in trials} == {("batch_size=10",), ("batch_size=11",), ("batch_size=12",)}
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_whole_numbers_are_tried_as_often_as_is_asked_for(seed: int) -> None:
+    # What is best lies at an end, so that the sampler names it again and again while others have not been tried.
+    search = make("batch_size=int(interval(1, 7))", "dropout=0.0,0.1,0.2", count=50, seed=seed)
+    trials: list[Trial] = []
+    while (setting := search.next(trials)) is not None:
+        trials.append(Trial(setting, float(setting[1].split("=")[1]) / 10))
+    assert search.count == len(trials) == len({trial.setting for trial in trials}) == 18
+    assert all(search.setting_of(trial.setting) == trial.setting for trial in trials)
 
 
 def test_whole_numbers_pairs_and_both_scales_stay_within_what_was_given() -> None:
@@ -135,6 +147,8 @@ def test_pairs_that_were_not_pairs_are_another_search() -> None:
 def test_there_must_be_something_to_choose_from() -> None:
     with pytest.raises(InputError, match="nothing to choose from"):
         make("epochs=2", "seed=range(5)")
+    with pytest.raises(InputError, match="nothing to choose from"):
+        make("epochs=int(interval(2, 3))")
 
 
 def test_without_optuna_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
