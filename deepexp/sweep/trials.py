@@ -51,6 +51,8 @@ class Trials:
         self.jobs = max(search.count, len(self._known)) * len(search.space.seeds)
         """How many there are to be: a search may have come further than it is asked for now."""
         self._points: dict[Setting, list[Point]] = {}
+        self._handed: set[str] = set()
+        """The jobs that were given away to be run."""
         self._values: dict[Setting, float] = {}
 
     def more(self) -> list[Point]:
@@ -62,8 +64,11 @@ class Trials:
             except InputError as error:
                 log.warning("%s", error)
                 self._values[setting] = WORST
-            if any(self._row(point).state != "done" for point in self._points[setting]):
-                return self._points[setting]
+            points = self._points[setting]
+            missing = [p for p in points if p.config_hash not in self._handed and self._row(p).state != "done"]
+            self._handed.update(point.config_hash for point in missing)
+            if missing:
+                return missing
         return []
 
     def best(self) -> Best | None:

@@ -80,6 +80,15 @@ def test_what_comes_to_nothing_counts_as_all_wrong(sweep: Sweeper, capsys: pytes
     assert "3 jobs, 2 at a time" in out and "best of 3 settings by val error: model.trouble=none: val error" in out
 
 
+def test_a_job_that_two_settings_are_is_run_once(sweep: Sweeper) -> None:
+    # 'default' in quotes is the same job in another word, and with this seed is chosen while that one runs.
+    words = ("init=default,'default',kaiming", "val_fraction=0.2", "model.trouble=slow", "hydra.sweeper.seed=16")
+    result = sweep("model=troubled", *words, "hydra.sweeper.search=tpe", "hydra.sweeper.samples=3", quiet=True)
+    assert [(row.name, row.state, row.tries) for row in result.rows] == [
+        ("init=default", "done", 1), ("init=kaiming", "done", 1),
+    ]  # fmt: skip
+
+
 def test_a_setting_that_cannot_be_costs_itself_alone(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     # Of 40 pictures no batch of 50 can be made, and the points that are looked at first have 100 or batches of 20.
     words = ("batch_size=20,50", "data.subset=100,40", "val_fraction=0.2", "hydra.sweeper.search=tpe")
