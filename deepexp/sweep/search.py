@@ -15,6 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from deepexp.errors import InputError
+from deepexp.identity import HOW
 from deepexp.runtime import derive_seed
 from deepexp.sweep.shapes import Space
 
@@ -76,8 +77,12 @@ class Search:
         return {"method": self.method, "optuna": importlib.metadata.version("optuna")}
 
     def setting_of(self, overrides: Sequence[str]) -> Setting | None:
-        """The setting of a job with these overrides, which may have more behind them; None if it is none of these."""
-        given = {override.partition("=")[0]: override for override in overrides[: len(self.space.axes)]}
+        """The setting of a job with these overrides, which may have more behind them; None if it is none of these.
+
+        Keys that say how a run is done may have changed since.
+        """
+        given = {override.partition("=")[0]: override for override in reversed(overrides)}
+        given |= {axis.key: axis.values[0] for axis in self.space.axes if axis.key in HOW and not axis.is_swept}
         try:
             parts = [tuple(given[key] for key in _keys(block)) for block in self.blocks]
             drawn = [given[axis.key] for axis in self.space.intervals]

@@ -120,6 +120,14 @@ def test_the_jobs_of_a_setting_are_found_again() -> None:
         assert search.setting_of([*point, "threads=1", "data.mode=resident"]) == setting
 
 
+@pytest.mark.parametrize("before", [[], ["log_every=10"], ["data.workers=2"]])
+def test_jobs_that_were_done_otherwise_are_found_again(before: list[str]) -> None:
+    overrides = [*before, "epochs=2", "optim.lr=0.01", "optim=adam", "seed=1", "threads=2", "data.mode=resident"]
+    setting = ("epochs=2", "optim=adam", "log_every=50", "data.mode=streamed", "optim.lr=0.01")
+    assert make(*WORDS, "log_every=50", "data.mode=streamed").setting_of(overrides) == setting
+    assert make(*WORDS, "log_every=20,50").setting_of(overrides) is None
+
+
 @pytest.mark.parametrize(
     "overrides",
     [
