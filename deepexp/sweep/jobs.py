@@ -108,7 +108,8 @@ class Sweep:
             self._enter(batch)
             return batch
 
-        self.trials = Trials(search, handed.config.objective, self.ledger.entries.values(), enter, self.row)
+        entries = self.ledger.entries.values()
+        self.trials = Trials(search, handed.config.objective, entries, enter, self.row, self._is_done)
         how = f"chosen by {search.method} over {', '.join(search.keys)} for the least {handed.config.objective}"
         self.display.begin(self.directory.path, self.trials.jobs, self.trials.jobs_done, len(slots), how)
         self._run([], slots, handed.config, self.trials.more)

@@ -38,14 +38,18 @@ class Trials:
         entries: Iterable[Entry],
         enter: Callable[[Sequence[Sequence[str]]], list[Point]],
         row: Callable[[Point], Row],
+        is_done: Callable[[Entry], bool],
     ) -> None:
-        """`entries`: of the ledger; `enter`: points into it, `InputError` if one is impossible; `row`: what one is."""
+        """`entries`: of the ledger; `enter`: points into it, `InputError` if one is impossible; `row`: what one is.
+
+        `is_done`: whether the run of an entry has a result, whatever that says.
+        """
         self.search = search
         self.objective = objective
         self._enter = enter
         self._row = row
-        known = [(search.setting_of(entry.overrides), entry.state) for entry in entries]
-        self.jobs_done = sum(setting is not None and state == "done" for setting, state in known)
+        known = [(search.setting_of(entry.overrides), is_done(entry)) for entry in entries]
+        self.jobs_done = sum(setting is not None and done for setting, done in known)
         """How many jobs of the search had a result before it was gone on with."""
         self._known = [setting for setting in dict.fromkeys(setting for setting, _ in known) if setting is not None]
         self.jobs = max(search.count, len(self._known)) * len(search.space.seeds)

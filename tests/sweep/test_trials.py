@@ -1,6 +1,7 @@
 """Whole searches, of jobs in processes of their own."""
 
 import json
+import shutil
 from pathlib import Path
 
 import pytest
@@ -60,6 +61,10 @@ def test_a_search_goes_on_as_if_it_had_not_ended(
     less = run_sweep([f"resume={part.directory}", "hydra.sweeper.samples=2"], Console("plain"))
     assert names(less) == names(whole)
     assert "5 jobs, 5 of them done before" in capsys.readouterr().out
+    shutil.rmtree(part.directory / str(rest.rows[0].directory))
+    run_sweep([f"resume={part.directory}"], Console("plain"))
+    out = capsys.readouterr().out
+    assert "5 jobs, 4 of them done before" in out and f"[5/5] {rest.rows[0].name}" in out
 
 
 def test_what_is_unfinished_comes_first(sweep: Sweeper, folder: Path) -> None:
