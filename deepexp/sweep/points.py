@@ -26,6 +26,9 @@ from deepexp.sweep.slots import Slot
 NOT_OF_THE_RESULT = ("name", "output_dir", "resume", "dry_run")
 """Keys that name a run and do not change what it comes to."""
 
+NOTHING_STARTED = "nothing was started"
+"""The last line of what is said of points that cannot be."""
+
 _SHOWN = 3  # names of points before a problem that many of them have, and values that are refused
 _REFUSED = re.compile(r"([\w.]+): (\S+) is not allowed; (.+)")  # a value, in the words of `schema.py`
 
@@ -87,7 +90,7 @@ def check_points(points: Sequence[Sequence[str]], fixed: Collection[str], *, nee
 def refusal(problems: Mapping[str, Sequence[str]], total: int) -> InputError:
     """One error for all problems, each with the names of the points that have it, out of so many."""
     lines = [f"{_whose(names, total)}: {line}" if total > 1 else line for line, names in _together(problems).items()]
-    return InputError("\n".join([*lines, "nothing was started"]))
+    return InputError("\n".join([*lines, NOTHING_STARTED]))
 
 
 def choose_pretrained(points: Sequence[Checked]) -> bool | str | None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 
 from deepexp.errors import InputError
 from deepexp.sweep.ledger import Entry
-from deepexp.sweep.points import Point
+from deepexp.sweep.points import NOTHING_STARTED, Point
 from deepexp.sweep.search import Search, Setting, Trial
 from deepexp.sweep.table import RATES, Row
 
@@ -66,7 +66,11 @@ class Trials:
             try:
                 self._points[setting] = self._enter(self.search.space.points(setting))
             except InputError as error:
-                log.warning("%s", error)
+                swept = [word for word in setting if word.partition("=")[0] in self.search.keys]
+                lines = [line for line in str(error).splitlines() if line != NOTHING_STARTED]
+                log.warning(
+                    "%s: cannot be, and counts as wrong in every picture: %s", ",".join(swept), "; ".join(lines)
+                )
                 self._values[setting] = WORST
             points = self._points[setting]
             missing = [p for p in points if p.config_hash not in self._handed and self._row(p).state != "done"]

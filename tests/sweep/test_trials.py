@@ -99,7 +99,10 @@ def test_a_setting_that_cannot_be_costs_itself_alone(sweep: Sweeper, capsys: pyt
     words = ("batch_size=20,50", "data.subset=100,40", "val_fraction=0.2", "hydra.sweeper.search=tpe")
     result = sweep("model=troubled", *words, "hydra.sweeper.samples=4")
     assert len(result.rows) == 3 and result.failures == []
-    assert "batch_size: 50" in capsys.readouterr().err
+    err = capsys.readouterr().err
+    assert "batch_size: 50" in err
+    assert "data.subset=40,batch_size=50: cannot be, and counts as wrong in every picture: batch_size: 50" in err
+    assert "nothing was started" not in err
 
 
 def test_nothing_starts_if_a_value_cannot_be(sweep: Sweeper, folder: Path) -> None:
