@@ -6,6 +6,7 @@ from itertools import accumulate
 
 from deepexp import plotting
 from deepexp.report.plots.plot import Missing, Plot, value_axis
+from deepexp.report.runs import CUT_OFF, FAILED
 from deepexp.report.searched import Searched
 from deepexp.report.variation import Group
 from deepexp.units import counted
@@ -37,7 +38,10 @@ def draw(groups: Sequence[Group], search: Searched) -> Plot | Missing:
     axis.set_xlim(0, len(errors) + 1)
     axis.xaxis.get_major_locator().set_params(integer=True)
     axis.set_xlabel(f"settings, in the order in which {search.method} chose them")
-    caption = f"The {name} of each setting, of several seeds the mean; the line is the least so far."
+    caption = (
+        f"The {name} of each setting, of several seeds the mean, in which a run that came to nothing counts as wrong "
+        "in every picture; the line is the least so far."
+    )
     if failed:
         caption += f" × at the top edge: {counted(len(failed), 'setting')} without a result."
     alt = f"The {name} of {counted(len(errors), 'setting')} in the order in which they were tried."
@@ -45,5 +49,7 @@ def draw(groups: Sequence[Group], search: Searched) -> Plot | Missing:
 
 
 def _error(group: Group, objective: str) -> float | None:
-    rates = list(group.by_seed(objective).values())
-    return 100 * statistics.fmean(rates) if rates else None
+    """The mean over the seeds, as the search has it: a run that came to nothing is wrong in every picture."""
+    rates = group.by_seed(objective)
+    lost = {run.seed for run in group.runs if run.status in (FAILED, CUT_OFF)} - rates.keys()
+    return 100 * statistics.fmean([*rates.values(), *[1.0] * len(lost)]) if rates else None

@@ -41,6 +41,18 @@ def test_each_setting_has_its_place_and_the_line_is_the_least_so_far(tmp_path):
     assert "test error of each setting" in plot.caption and plot.figure.axes[0].get_ylabel() == "test error (%)"
 
 
+def test_a_seed_that_came_to_nothing_counts_as_all_wrong(tmp_path):
+    sweep = make_search(tmp_path / "s")
+    status = next(sweep.glob("*lr=0.05*seed=1*")) / "status.json"
+    status.write_text(json.dumps({**json.loads(status.read_text()), "status": "failed", "reason": "diverged"}))
+    runs = read([tmp_path]).runs
+    found = search_of(runs)
+    assert found is not None
+    points, least, _ = search.draw(variation.groups(runs), found).figure.axes[0].lines
+    assert points.get_ydata() == pytest.approx([51, 21, 31, 55])
+    assert least.get_ydata()[-1] == pytest.approx(21)
+
+
 def test_without_any_result_it_says_so(tmp_path):
     make_search(tmp_path / "s", objective="val_error_rate")
     runs = read([tmp_path]).runs
