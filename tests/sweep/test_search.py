@@ -1,6 +1,7 @@
 """Which setting a search tries next, on functions whose least value is known."""
 
 import importlib.util
+import logging
 import math
 import random
 import statistics
@@ -157,6 +158,21 @@ def test_there_must_be_something_to_choose_from() -> None:
         make("epochs=2", "seed=range(5)")
     with pytest.raises(InputError, match="nothing to choose from"):
         make("epochs=int(interval(2, 3))")
+
+
+def test_optuna_does_not_write_between_the_lines_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+    told: list[logging.LogRecord] = []
+    handler = logging.Handler()
+    handler.emit = told.append  # type: ignore[method-assign]
+    monkeypatch.setattr(logging.getLogger("optuna"), "handlers", [handler])
+    made = Search._sampler
+
+    def sampler(search: Search, seed: int) -> Any:
+        logging.getLogger("optuna._gp").warning("slower without greenlet")  # as on the first import of that
+        return made(search, seed)
+
+    monkeypatch.setattr(Search, "_sampler", sampler)
+    assert make().next([]) is not None and told == []
 
 
 def test_without_optuna_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
