@@ -68,18 +68,20 @@ def demonstrate(
         for scheme, v in measured.items()
     ]
     header = ("init", "Var w", "measured", "formula", "last layer", "formula", "first gradient", "formula")
-    known = (
-        "" if activation != "tanh" else " The formulas take tanh for linear, which holds while activations are small."
-    )
     suited: dict[str, Scheme] = {"relu": "kaiming", "tanh": "xavier", "linear": "xavier"}
-    best = suited[activation]
-    left = [measured[best].forward[-1].item(), measured[best].backward[0].item()]
-    if activation != "tanh" and not all(1e-2 < value < 1e2 for value in left):
+    best, known = suited[activation], ", forward and backward."
+    strays = {scheme: _strays(v) for scheme, v in measured.items()}
+    if activation == "tanh":
+        known = (
+            " by the formulas, which take tanh for linear. That holds while activations are small; larger ones it "
+            f"makes smaller, and {min(strays, key=strays.__getitem__)} stays nearest to 1 here, forward and backward."
+        )
+    elif strays[best] >= 1e2:
         known += f" In layers of {width} units chance adds up, and {depth} of them stray far from the formula even so."
     return Demonstration(
         title="Initial weights and the variances through a deep net",
         text=f"Every layer multiplies the variance by a factor, and after {depth} layers something is left only where "
-        f"that factor is near 1: with {activation} for {best}, forward and backward." + known,
+        f"that factor is near 1: with {activation} for {best}{known}",
         tables=(table(header, rows, f"{depth} layers of {width} units, {activation}"),),
         pictures=(
             Picture(
@@ -150,6 +152,12 @@ def _predicted(scheme: Scheme, depth: int, width: int, share: float) -> tuple[Te
 def _gradient(z: Tensor) -> Tensor:
     assert z.grad is not None
     return z.grad
+
+
+def _strays(found: Variances) -> float:
+    """By what factor the last activations and the first gradients are off 1."""
+    left = (found.forward[-1].item(), found.backward[0].item())
+    return max(max(value, 1 / value) if 0 < value < math.inf else math.inf for value in left)
 
 
 def _log_error(measured: Tensor, predicted: Tensor) -> float:

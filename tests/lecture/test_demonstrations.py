@@ -131,6 +131,12 @@ def test_what_strays_from_the_formula_is_not_said_to_follow_it():
     assert "stray" not in initialisation.demonstrate(scale="quick").text
 
 
+def test_the_sentence_on_tanh_is_what_its_table_shows():
+    """Twelve layers of tanh leave 0.05 of what Xavier's weights had, which the formula would keep."""
+    text = " ".join(initialisation.demonstrate(scale="quick", activation="tanh").text.split())
+    assert "with tanh for xavier by the formulas" in text and "kaiming stays nearest to 1 here" in text
+
+
 def test_dropout_keeps_the_mean_in_training_and_does_nothing_at_test():
     facts = dropout_mask.demonstrate(scale="quick").facts
     for p in ("0.1", "0.25", "0.5", "0.75"):
