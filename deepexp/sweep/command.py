@@ -153,6 +153,9 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
         console.print(line, style="bad")
     if (left := table.unfinished(rows)) is not None:
         console.print(left)
+    if going_on.trials is not None and (missing := going_on.trials.left):
+        count = counted(going_on.trials.search.count, "setting")
+        console.print(f"{missing} of {count} {'was' if missing == 1 else 'were'} not tried")
     asked = {point.config_hash for point in going_on.points}
     if others := [entry for name, entry in going_on.ledger.entries.items() if name not in asked]:
         path = short_path(going_on.directory.path)

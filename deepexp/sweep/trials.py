@@ -79,6 +79,11 @@ class Trials:
                 return missing
         return []
 
+    @property
+    def left(self) -> int:
+        """How many settings were not tried, as all was stopped, or no new one was found."""
+        return max(self.search.count - len(self._points), 0)
+
     def best(self) -> Best | None:
         """What the search has found; None if nothing has a result."""
         values = {trial.setting: trial.value for trial in self._trials() if trial.value is not None}

@@ -126,6 +126,12 @@ def test_searches_that_are_refused(sweep: Sweeper, words: tuple[str, ...], messa
 
 def test_a_search_in_which_nothing_succeeds_has_no_best(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     result = sweep(*RATES, "model.trouble=raise", "hydra.sweeper.samples=2")
-    assert len(result.failures) == 2 and "best of" not in capsys.readouterr().out
+    out = capsys.readouterr().out
+    assert len(result.failures) == 2 and "best of" not in out and "not tried" not in out
     entries = ledger.read(result.directory / "ledger.jsonl").values()
     assert [entry.state for entry in entries] == ["failed", "failed"] and trials.WORST == 1.0
+
+
+def test_settings_that_were_not_tried_are_told_of(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+    result = sweep(*RATES, ONE, "model.trouble=raise", "hydra.sweeper.samples=4", "hydra.launcher.on_failure=stop")
+    assert len(result.rows) == 1 and "3 of 4 settings were not tried" in capsys.readouterr().out
