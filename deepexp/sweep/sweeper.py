@@ -37,19 +37,22 @@ class SearchLauncher(Protocol):
 
 def sweep(settings: Mapping[str, Any], launcher: SearchLauncher, words: Sequence[str]) -> Sequence[JobReturn]:
     """Hand all points over at once, so that all of them are checked before the first starts; or what chooses them."""
+    found = points(settings, words)
+    return launcher.search(found) if isinstance(found, Search) else launcher.launch(found, initial_job_idx=0)
+
+
+def points(settings: Mapping[str, Any], words: Sequence[str]) -> list[shapes.Point] | Search:
+    """The points that the words and settings describe, or the search for them. Raises `InputError`."""
     config = _config(settings)
     everything = overrides.quote_paths([*shapes.words_of(config.params), *words])
-    if config.search is None:
-        return launcher.launch(_points(config, everything), initial_job_idx=0)
-    if config.samples is None:
-        raise InputError(f"hydra.sweeper.search: {config.search} needs to know for how many: hydra.sweeper.samples=20")
-    return launcher.search(Search(Space.of(everything, config.zip), config.search, config.samples, config.seed))
-
-
-def _points(config: SweeperConfig, words: Sequence[str]) -> list[shapes.Point]:
+    if config.search is not None:
+        if config.samples is None:
+            wanted = "needs to know for how many: hydra.sweeper.samples=20"
+            raise InputError(f"hydra.sweeper.search: {config.search} {wanted}")
+        return Search(Space.of(everything, config.zip), config.search, config.samples, config.seed)
     if config.samples is not None:
-        return shapes.samples(words, config.samples, config.seed, config.zip)
-    return shapes.grid(words, config.zip)
+        return shapes.samples(everything, config.samples, config.seed, config.zip)
+    return shapes.grid(everything, config.zip)
 
 
 def _config(settings: Mapping[str, Any]) -> SweeperConfig:
