@@ -174,12 +174,15 @@ def resume(directory: Path, composed: Composed, console: Console, loaded: Mappin
 class _Earlier:
     """What there is of a run that is gone on with."""
 
-    content: dict[str, Any] | None
+    content: dict[str, Any] | None = None
     """Of its checkpoint; None if it has none."""
-    lost: list[str]
+    lost: Sequence[str] = ()
     """Files that were there beside the checkpoint and are gone."""
-    said: list[logging.LogRecord]
+    said: Sequence[logging.LogRecord] = ()
     """What was said on the way here."""
+
+
+_NOTHING = _Earlier()
 
 
 def _run(
@@ -189,12 +192,12 @@ def _run(
     names: Names,
     run: RunDirectory,
     console: Console,
-    earlier: "_Earlier | None" = None,
+    earlier: _Earlier = _NOTHING,
 ) -> Result:
     """Train in a run directory, from the beginning or from a checkpoint."""
-    content, lost, said = (None, [], []) if earlier is None else (earlier.content, earlier.lost, earlier.said)
+    content, lost = earlier.content, earlier.lost
     with StopRequest() as stop, _recorded(run, console) as run_log:
-        run_log.note(said)
+        run_log.note(earlier.said)
         model = build.model(config, plan.shape, len(data.classes), plan.device, load_pretrained=content is None)
         mode = build.data_mode(config, plan, data)
         with contextlib.closing(build.parts(config, plan, data, model, mode)) as parts:
