@@ -2,6 +2,7 @@
 
 import gc
 import os
+import shutil
 import signal
 import sys
 from collections.abc import Callable, Iterator, Sequence
@@ -52,6 +53,20 @@ def run(tmp_path: Path) -> Run:
         return result
 
     return train
+
+
+@pytest.fixture(scope="module")
+def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The directory of a run of the module's `WORDS`, for all of its tests."""
+    result = deepexp.train([*request.module.WORDS, f"output_dir={tmp_path_factory.mktemp('outputs')}"], quiet=True)
+    assert result is not None
+    return result.directory
+
+
+@pytest.fixture
+def directory(trained: Path, tmp_path: Path) -> Path:
+    """A copy of it, for a test that changes it."""
+    return shutil.copytree(trained, tmp_path / "outputs" / "mnist_net" / "run")
 
 
 @pytest.fixture

@@ -1,28 +1,15 @@
 """Runs whose `.hydra` folder has lost what stands beside the config: known by that, and as good as before."""
 
 import json
-import shutil
 
 import pytest
 import yaml
 
-import deepexp
 from deepexp import cli, compose
 from deepexp.composed_of import choices_of, words_of
 from deepexp.report import runs
 
 WORDS = ["epochs=1", "data.subset=60", "data.resize=22", "batch_size=20", "threads=1", "device=cpu", "optim=momentum"]
-
-
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return deepexp.train([*WORDS, f"output_dir={tmp_path_factory.mktemp('outputs')}"], quiet=True).directory
-
-
-@pytest.fixture
-def directory(trained, tmp_path):
-    """A copy, for those that change it."""
-    return shutil.copytree(trained, tmp_path / "outputs" / "mnist_net" / "run")
 
 
 def damage(directory, *names):

@@ -20,17 +20,6 @@ WORDS = ["epochs=2", "data.subset=60", "data.resize=22", "batch_size=20", "threa
 FILES = ["status.json", "provenance.json", "metrics.jsonl", "events.out.tfevents.*"]
 
 
-@pytest.fixture(scope="module")
-def trained(tmp_path_factory):
-    return deepexp.train([*WORDS, f"output_dir={tmp_path_factory.mktemp('outputs')}"], quiet=True).directory
-
-
-@pytest.fixture
-def directory(trained, tmp_path):
-    """A copy, for those that change it."""
-    return shutil.copytree(trained, tmp_path / "outputs" / "mnist_net" / "run")
-
-
 def remove(directory, *patterns):
     for pattern in patterns:
         (path,) = directory.glob(pattern)
