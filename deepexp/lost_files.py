@@ -46,6 +46,13 @@ def begin_anew(run: RunDirectory, content: dict[str, Any], lost: Sequence[str]) 
         checkpoint.save(path, {**saved, "logs": {**saved["logs"], **offsets}})
 
 
+def known_by_digest(run: RunDirectory, data: Dataset) -> bool | None:
+    """Whether the run was trained on these data, as the digest in `provenance.json` tells; None where that is lost."""
+    if not (run.path / PROVENANCE).exists():
+        return None
+    return bool(run.read_json(PROVENANCE).get("data_fingerprint") == data.fingerprint)
+
+
 def may_be_of(data: Dataset, content: Mapping[str, Any]) -> bool:
     """Whether what a checkpoint tells of its pictures is so of these data; an older one tells nothing."""
     if "pictures" not in content:

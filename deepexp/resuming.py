@@ -185,10 +185,9 @@ def warn_of_other_code(now: Identity, content: dict[str, Any], path: Path) -> li
 
 def check_same_data(run: RunDirectory, data: Dataset, content: dict[str, Any]) -> None:
     """Refuse to go on with other pictures than the run began with, as far as that is still known of them."""
-    if (run.path / "provenance.json").exists():
-        is_same = run.read_json("provenance.json").get("data_fingerprint") == data.fingerprint
-        why = "their digest is another than the one in provenance.json"
-    else:
+    is_same = lost_files.known_by_digest(run, data)
+    why = "their digest is another than the one in provenance.json"
+    if is_same is None:
         is_same = lost_files.may_be_of(data, content)
         why = "their mean, deviation or classes are others than those in the checkpoint"
     if not is_same:

@@ -22,6 +22,7 @@ from deepexp.data.resident import ResidentLoader
 from deepexp.data.source import FileSource, Source, WritingSource
 from deepexp.errors import InputError
 from deepexp.evaluation import Scores, evaluate, scores_of_logits
+from deepexp.lost_files import known_by_digest
 from deepexp.rundir import RunDirectory
 from deepexp.saved_model import SavedModel, Which, load, saved_config
 from deepexp.schema import TrainConfig
@@ -137,9 +138,8 @@ def data_of(run: RunDirectory, pictures: Pictures | None) -> tuple[Source, Datas
     if isinstance(source, WritingSource):
         source.keep_out_of({"root", "cache"})
     data = build.assembled(config, source, build.input_shape(config, source.info()))
-    if (run.path / "provenance.json").exists():
-        is_same = data.fingerprint == run.read_json("provenance.json").get("data_fingerprint")
-    else:
+    is_same = known_by_digest(run, data)
+    if is_same is None:
         log.warning(
             "%s is missing: that these are the run's data cannot be told for certain", run.path / "provenance.json"
         )

@@ -18,6 +18,7 @@ from deepexp.errors import DISK_TROUBLE, InputError, RunFailed
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 
+_OUTPUT_DIR = "output_dir=DIR"
 _place_stays: ContextVar[bool] = ContextVar("_place_stays", default=False)
 
 
@@ -32,9 +33,7 @@ def place_that_stays() -> Iterator[None]:
 
 
 @contextlib.contextmanager
-def storage_errors(
-    path: Path, *, chosen_by_user: bool = False, option: str | None = "output_dir=DIR"
-) -> Iterator[None]:
+def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str | None = _OUTPUT_DIR) -> Iterator[None]:
     """Turn an `OSError` of the block into ours, which names `path`, reason and space left.
 
     That is a `RunFailed`; with `chosen_by_user` (nothing was ever written there), a folder that
@@ -48,7 +47,7 @@ def storage_errors(
             text = f"cannot write {path}: its folder was removed during the run"
             raise RunFailed(text) from error
         remedies = ["make room there"] if error.errno in DISK_TROUBLE else []
-        has_choice = option is not None and not (option == "output_dir=DIR" and _place_stays.get())
+        has_choice = option is not None and not (option == _OUTPUT_DIR and _place_stays.get())
         remedies += [f"choose another place with {option}"] if has_choice else []
         text = f"cannot write {path}: {error.strerror or error} ({_free_space(path)})"
         if remedies:

@@ -139,7 +139,7 @@ class Sweep:
 
     def _ready(self, checked: Sequence[Checked], slots: Sequence[Slot]) -> list[Point]:
         """The points as the ledger knows them, with what those without a result need loaded, and nothing written."""
-        entries = read(self.directory.path / LEDGER)
+        entries = self._ledger.entries if self._ledger is not None else read(self.directory.path / LEDGER)
         batch = [_as_entered(point, entries) for point in self._settle(checked, slots)]
         unfinished = self._without_result(batch, entries)
         check_pretrained([point for point in unfinished if not self._has_checkpoint(entries.get(point.config_hash))])
@@ -149,13 +149,14 @@ class Sweep:
     def _settle(self, checked: Sequence[Checked], slots: Sequence[Slot]) -> list[Point]:
         """The points with the sweep's choices, which are made when first needed and kept from then on."""
         choices = self.directory.choices
+        before = replace(choices)
         if choices.pretrained is None:
             choices.pretrained = choose_pretrained(checked)
         if choices.threads is None:
             choices.threads = threads_of_a_job(len(slots))
         if choices.data_mode is None:
             choices.data_mode = choose_data_mode(checked, slots)
-        if self._ledger is not None:
+        if self._ledger is not None and choices != before:
             self.directory.save()
         return [settled(point, choices) for point in checked]
 
