@@ -129,6 +129,16 @@ def read_summary(run: Path) -> dict[str, Any]:
     return RunDirectory.open(run).read_json("summary.json")
 
 
+def result_of(run: Path) -> tuple[dict[str, Any] | None, str | None]:
+    """(what a finished run came to, why that cannot be told); one of the two is None."""
+    try:
+        return read_summary(run), None
+    except InputError as error:
+        return None, (
+            f"its result cannot be read: {error}; put that back, or remove the job's directory and go on with the sweep"
+        )
+
+
 def _locked(path: Path) -> filelock.BaseFileLock:
     lock = filelock.FileLock(path / ".lock", thread_local=False)
     with storage_errors(path, chosen_by_user=True, option=None):

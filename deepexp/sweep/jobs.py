@@ -3,13 +3,10 @@
 import logging
 from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePath
-from typing import Any
 
-from deepexp.compose import compose
-from deepexp.errors import InputError, Interrupted
+from deepexp.errors import Interrupted
 from deepexp.sweep import pool, server, shapes
-from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, can_go_on, finished, read_summary
+from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, can_go_on, finished, result_of
 from deepexp.sweep.display import Display
 from deepexp.sweep.ledger import Entry, Ledger, read
 from deepexp.sweep.points import (
@@ -27,7 +24,8 @@ from deepexp.sweep.shared_data import SharedData
 from deepexp.sweep.slots import Slot, make_slots, threads_of_a_job
 from deepexp.sweep.table import Row
 from deepexp.sweep.trials import Trials
-from deepexp.sweep.worker import Ending, Progress, Task
+from deepexp.sweep.watcher import JobWatcher
+from deepexp.sweep.worker import Task
 
 log = logging.getLogger(__name__)
 
@@ -124,7 +122,7 @@ class Sweep:
         entry = self.ledger.entries[point.config_hash]
         summary = None
         if entry.directory and entry.state == "done":
-            summary, trouble = _result(self.directory.path / entry.directory)
+            summary, trouble = result_of(self.directory.path / entry.directory)
             if trouble is not None:
                 entry = replace(entry, state="failed", reason=trouble)
         return Row(
@@ -201,7 +199,7 @@ class Sweep:
         more: Callable[[], Sequence[Point]] = list,
     ) -> None:
         """`more`: asked for further points while slots are free."""
-        watcher = _Watcher(self, config, more)
+        watcher = JobWatcher(config, self.directory.path, self.ledger, self.display, self.task, more)
         tasks = watcher.tasks(batch)
         limit = None if config.time_limit_minutes is None else 60 * config.time_limit_minutes
         threads = self.directory.choices.threads or 1
@@ -239,85 +237,3 @@ def _as_entered(point: Point, entries: Mapping[str, Entry]) -> Point:
     """The point under the hash by which the ledger knows it."""
     is_former = point.config_hash not in entries and point.former_hash in entries
     return replace(point, config_hash=point.former_hash) if is_former else point
-
-
-def path_within(path: PurePath, directory: PurePath) -> str:
-    """A path below a directory as it is written down for any system; one from elsewhere as it stands."""
-    return path.relative_to(directory).as_posix() if path.is_relative_to(directory) else str(path)
-
-
-def _result(run: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """(what a finished run came to, why that cannot be told); one of the two is None."""
-    try:
-        return read_summary(run), None
-    except InputError as error:
-        return None, (
-            f"its result cannot be read: {error}; put that back, or remove the job's directory and go on with the sweep"
-        )
-
-
-class _Watcher:
-    """Writes into the ledger what happens in the pool, and applies the policy for failures."""
-
-    def __init__(self, sweep: Sweep, config: LauncherConfig, more: Callable[[], Sequence[Point]]) -> None:
-        self.sweep = sweep
-        self.config = config
-        self._more = more
-        self.points: dict[str, Point] = {}
-        self.tries: dict[str, int] = {}
-        self.has_failed = False
-
-    def tasks(self, points: Sequence[Point]) -> list[Task]:
-        """A first try of each of these points that has no result."""
-        once = {point.config_hash: point for point in points}
-        self.points.update(once)
-        entries = {name: self.sweep.ledger.entries[name] for name in once}
-        return [self.sweep.task(once[name], entry) for name, entry in entries.items() if entry.state != "done"]
-
-    def more(self) -> list[Task]:
-        return self.tasks(self._more())
-
-    def starting(self, task: Task) -> Task:
-        self.tries[task.config_hash] = self.tries.get(task.config_hash, 0) + 1
-        entry = self.sweep.ledger.entries[task.config_hash]
-        self.sweep.ledger.record(
-            replace(entry, state="running", tries=entry.tries + 1, directory=task.directory.name, reason=None, log=None)
-        )
-        self.sweep.display.started(task)
-        try:
-            return replace(task, composed=compose("train", task.words))
-        except Exception:  # a file has changed since all points were checked: the job, and it alone, fails for that
-            return task
-
-    def progress(self, task: Task, progress: Progress) -> None:
-        self.sweep.display.progress(task, progress)
-
-    def ended(self, task: Task, ending: Ending, *, stopping: bool) -> Task | None:
-        entry = self.sweep.ledger.entries[task.config_hash]
-        run_log = task.directory / "run.log"
-        kept = None if ending.state == "done" else run_log if run_log.exists() else task.log
-        entry = replace(
-            entry,
-            state=ending.state,
-            reason=ending.reason,
-            log=None if kept is None else path_within(kept, self.sweep.directory.path),
-            seconds=round(ending.seconds, 3),
-        )
-        self.sweep.ledger.record(entry)
-        summary, trouble = _result(task.directory) if ending.state == "done" else (None, None)
-        has_tries = self.tries[task.config_hash] <= self.config.retries and self.wants_more()
-        again = ending.state != "done" and not stopping and has_tries
-        shown_ending = ending if trouble is None else replace(ending, state="failed", reason=trouble)
-        self.sweep.display.ended(task, shown_ending, summary, again=again)
-        if ending.state == "done":
-            return None
-        if again:
-            return self.sweep.task(self.points[task.config_hash], entry)
-        self.has_failed = True
-        return None
-
-    def wants_more(self) -> bool:
-        return not (self.has_failed and self.config.on_failure == "stop")
-
-    def tick(self) -> None:
-        self.sweep.display.tick()

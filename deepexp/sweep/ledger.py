@@ -8,7 +8,7 @@ import datetime
 import json
 from collections.abc import Iterator
 from dataclasses import dataclass
-from pathlib import Path
+from pathlib import Path, PurePath
 from typing import Any, Literal, get_args
 
 from deepexp.errors import InputError
@@ -66,6 +66,11 @@ class Ledger:
 def read(path: Path) -> dict[str, Entry]:
     """The latest entry of each job, by its config's hash, without writing anything."""
     return {entry.config_hash: entry for entry in _entries(path, _whole_lines(path))}
+
+
+def path_within(path: PurePath, directory: PurePath) -> str:
+    """A path below a directory as it is written down for any system; one from elsewhere as it stands."""
+    return path.relative_to(directory).as_posix() if path.is_relative_to(directory) else str(path)
 
 
 def _whole_lines(path: Path) -> bytes:

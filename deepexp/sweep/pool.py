@@ -1,6 +1,6 @@
 """Processes, one a job, never more at once than there are slots; whatever becomes of one, the others go on.
 
-What a job is, and what follows from its end, is the business of the watcher that is given (`jobs.py`).
+What a job is, and what follows from its end, is the business of the watcher that is given (`watcher.py`).
 """
 
 import multiprocessing

@@ -22,10 +22,11 @@ from deepexp import cli
 from deepexp.compose import compose
 from deepexp.composer import Composed
 from deepexp.errors import InputError
-from deepexp.sweep import jobs, ledger, points, pool
+from deepexp.sweep import directory, ledger, points, pool, watcher
 from deepexp.sweep.command import SweepResult
 from deepexp.sweep.foreign import said_again
 from deepexp.sweep.settings import LauncherConfig
+from deepexp.sweep.watcher import JobWatcher
 from deepexp.sweep.worker import Ending, Task
 
 from .conftest import SMALL, Sweeper
@@ -174,19 +175,19 @@ def test_a_job_is_known_by_the_hash_that_an_older_deepexp_gave_it(
 
 def test_the_command_line_begins_and_goes_on_and_tells_by_its_exit_status(folder: Path) -> None:
     assert cli.main(["train", "-m", *SMALL, *QUICK, "model.trouble=raise,once,none"]) == 1
-    (directory,) = (path.parent for path in folder.rglob("sweep.json"))
-    assert cli.main(["train", f"resume={directory}"]) == 1
-    assert cli.main(["train", f"resume={directory}", "model.trouble=once,none"]) == 0
-    states = [(entry.state, entry.tries) for entry in ledger.read(directory / "ledger.jsonl").values()]
+    (place,) = (path.parent for path in folder.rglob("sweep.json"))
+    assert cli.main(["train", f"resume={place}"]) == 1
+    assert cli.main(["train", f"resume={place}", "model.trouble=once,none"]) == 0
+    states = [(entry.state, entry.tries) for entry in ledger.read(place / "ledger.jsonl").values()]
     assert states == [("failed", 2), ("done", 2), ("done", 1)]
 
 
 def test_the_command_that_goes_on_has_the_words_that_it_needs(
     sweep: Sweeper, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    directory = sweep(*QUICK, "model.trouble=raise", "log_every=${epochs}").directory
+    place = sweep(*QUICK, "model.trouble=raise", "log_every=${epochs}").directory
     *_, command = capsys.readouterr().out.splitlines()
-    assert command.partition(f"{directory.name} ")[2] == "'log_every=${epochs}'"
+    assert command.partition(f"{place.name} ")[2] == "'log_every=${epochs}'"
     assert cli.main(["train", *shlex.split(command)[-2:]]) == 1
     words = ["data.cache='my cache'", "optim.lr=0.1", "hydra.sweeper.n_trials=4", "hydra.launcher.jobs=2"]
     assert said_again(words) == ["data.cache=my cache", "hydra.sweeper.n_trials=4"]
@@ -214,8 +215,8 @@ def test_a_job_is_given_its_config_and_composes_it_itself_only_where_that_fails(
             raise OSError("a file is gone")
         return original(command, [*words, "name=from the parent"])
 
-    original = jobs.compose
-    monkeypatch.setattr(jobs, "compose", compose)
+    original = watcher.compose
+    monkeypatch.setattr(watcher, "compose", compose)
     result = sweep(*QUICK, "seed=0,1")
     assert [row.state for row in result.rows] == ["done", "done"] and len(composed) == 2
     named = ["from the parent" in (result.directory / f"seed={seed}/.hydra/config.yaml").read_text() for seed in (0, 1)]
@@ -278,8 +279,8 @@ def test_a_result_that_is_gone_when_its_job_has_ended_does_not_end_the_sweep(
             raise InputError("it is gone")
         return original(run)
 
-    original = jobs.read_summary
-    monkeypatch.setattr(jobs, "read_summary", read_summary)
+    original = directory.read_summary
+    monkeypatch.setattr(directory, "read_summary", read_summary)
     assert [row.state for row in sweep(*QUICK, "seed=0,1").rows] == ["failed", "done"]
     assert "seed=0: failed: its result cannot be read: it is gone" in capsys.readouterr().out
 
@@ -295,17 +296,16 @@ def test_stopping_at_a_failure(sweep: Sweeper, capsys: pytest.CaptureFixture[str
 
 def test_no_retry_is_announced_once_a_failure_has_stopped_the_sweep(sweep: Sweeper, folder: Path) -> None:
     shown: list[bool] = []
-    display = types.SimpleNamespace(ended=lambda *_, again: shown.append(again))
+    display: Any = types.SimpleNamespace(ended=lambda *_, again: shown.append(again))
     entry = ledger.Entry("seed=0", "a", [], "running")
-    book = types.SimpleNamespace(entries={"a": entry, "b": entry}, record=lambda _: None)
-    place = types.SimpleNamespace(path=folder)
-    here = types.SimpleNamespace(ledger=book, display=display, directory=place, task=lambda *_: None)
-    watcher = jobs._Watcher(cast(Any, here), LauncherConfig(on_failure="stop", retries=1), cast(Any, {"a": 0, "b": 0}))
-    watcher.tries = {"a": 2, "b": 1}
+    book: Any = types.SimpleNamespace(entries={"a": entry, "b": entry}, record=lambda _: None)
+    config = LauncherConfig(on_failure="stop", retries=1)
+    told = JobWatcher(config, folder, book, display, lambda *_: cast(Any, None))
+    told.tries = {"a": 2, "b": 1}
     for name in "ab":
         task = Task(f"seed={name}", name, [], folder / name, False, folder / "log", 1)
-        watcher.ended(task, Ending("failed", "why"), stopping=False)
-    assert shown == [False, False] and not watcher.wants_more()
+        told.ended(task, Ending("failed", "why"), stopping=False)
+    assert shown == [False, False] and not told.wants_more()
 
 
 def test_a_sweep_at_work_is_left_alone(sweep: Sweeper) -> None:

@@ -7,8 +7,7 @@ import pytest
 
 from deepexp.errors import InputError
 from deepexp.sweep import ledger
-from deepexp.sweep.jobs import path_within
-from deepexp.sweep.ledger import Entry, Ledger
+from deepexp.sweep.ledger import Entry, Ledger, path_within
 
 FIRST = Entry("seed=0", "a" * 16, ["seed=0"], "queued")
 SECOND = Entry("seed=ü", "b" * 16, ["seed='ü'"], "queued")
