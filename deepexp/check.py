@@ -5,6 +5,7 @@ over that, the data source without its data. What comes out is a `Plan`: the num
 """
 
 import dataclasses
+import math
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
@@ -41,6 +42,11 @@ class Plan:
     train_samples: int
     updates: list[list[tuple[int, int]]]  # of an epoch: the batches of each update, as positions in the epoch's order
     total_steps: int
+
+    @property
+    def epochs(self) -> int:
+        """How many its updates come to; the last may not be a whole one."""
+        return math.ceil(self.total_steps / max(len(self.updates), 1))
 
 
 def typed_and_planned(config: Any, known: Plan | None = None) -> tuple[TrainConfig, Plan]:

@@ -45,6 +45,10 @@ class Interrupted(DeepexpError):
         return type(self), (self.signal_number, str(self))
 
 
+class Paused(DeepexpError):
+    """A run has come as far as it was asked to for now, and was saved."""
+
+
 def as_yaml(value: Any) -> str:
     """A value in a message: what YAML and the command line call `null`, `true`, `[1, 2]` or `{a: 1}` as there."""
     if isinstance(value, list | tuple):

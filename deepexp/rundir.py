@@ -25,7 +25,7 @@ from deepexp.errors import InputError
 from deepexp.storage import make_directory, storage_errors, write_atomically
 
 FORMAT = 1
-Status = Literal["running", "done", "failed", "killed-by-signal"]
+Status = Literal["running", "done", "failed", "killed-by-signal", "paused"]
 
 _REQUIRED = (".hydra/config.yaml", "status.json")
 _NOT_NEEDED = ("status.json", "provenance.json")

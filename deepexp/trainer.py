@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from deepexp import checkpoint, runtime
 from deepexp.data.loader import Loader
 from deepexp.data.order import epoch_order
-from deepexp.errors import InputError, Interrupted, RunFailed
+from deepexp.errors import InputError, Interrupted, Paused, RunFailed
 from deepexp.evaluation import Evaluation, Scores, evaluate
 from deepexp.interrupt import StopRequest
 from deepexp.metrics import EpochMetrics
@@ -29,6 +29,7 @@ from deepexp.progress import Progress, Readings
 from deepexp.runlog import RunLog
 from deepexp.schema import TrainConfig
 from deepexp.step import OUT_OF_MEMORY, Update, is_out_of_memory
+from deepexp.units import counted
 from deepexp.updates import Bounds
 
 log = logging.getLogger(__name__)
@@ -52,9 +53,16 @@ class Trainer:
     """Trains `parts.model` as the config says; `load` puts it where an earlier run had got to."""
 
     def __init__(
-        self, config: TrainConfig, parts: Parts, total_steps: int, log: RunLog, checkpoints: Path, stop: StopRequest
+        self,
+        config: TrainConfig,
+        parts: Parts,
+        total_steps: int,
+        log: RunLog,
+        checkpoints: Path,
+        stop: StopRequest,
+        until: int | None = None,
     ) -> None:
-        """`stop`: looked at after each update and each batch of an evaluation."""
+        """`stop`: looked at after each update and each batch of an evaluation. `until`: the epoch to pause after."""
         self.config = config
         self.parts = parts
         self.log = log
@@ -64,18 +72,23 @@ class Trainer:
         self._device = parts.step.precision.device
         self._readings = Readings()
         self._stop = stop
+        self._until = until
         self._last: tuple[Evaluation, Evaluation | None] | None = None  # of the present weights
         self._resumed_seconds = 0.0
         self._started = self._saved = time.perf_counter()
 
     def fit(self) -> Outcome:
-        """Train to the end of the run. Raises `RunFailed` when it diverges, `Interrupted` when it was told to stop."""
+        """Train to the end of the run.
+
+        Raises `RunFailed` when it diverges, `Interrupted` when it was told to stop, `Paused` where it is to pause.
+        """
         self._started = self._saved = time.perf_counter()
         if self.progress.step == 0:
             runtime.seed_generators(runtime.derive_seed(self.config.seed, "dropout"))
         self._put_back_best()
         reason = None if self._is_at_end_of_epoch() else self._why_finished()
         while reason is None:
+            self._pause_if_due()
             self._train_epoch()
             if self._is_at_end_of_epoch():
                 self._end_epoch()
@@ -98,6 +111,11 @@ class Trainer:
         if config.early_stop is not None and waited >= config.early_stop:
             return f"early_stop={config.early_stop}"
         return None
+
+    def _pause_if_due(self) -> None:
+        """Between two epochs, the first of which was saved when it ended."""
+        if self._until is not None and self.progress.epoch >= self._until:
+            raise Paused(f"paused after {self.progress.epoch} of {counted(self.config.epochs, 'epoch')}")
 
     def _spent_budget(self) -> str | None:
         """The setting whose updates or minutes are used up, which ends the run within an epoch too."""

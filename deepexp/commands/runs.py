@@ -3,7 +3,8 @@
 What is in outputs/, or in PATH: a line for each run, with its status, result, age and size.
 
   deepexp runs model=resnet                     of one model; any group, config key, or figure of the summary
-  deepexp runs status=failed,interrupted        done, running, failed, interrupted, or cut-off: its process is gone
+  deepexp runs status=failed,interrupted        done, running, failed, interrupted, paused (others
+                                                were better), or cut-off: its process is gone
   deepexp runs optim.lr=0.1 'test_error_rate<0.02' sort=val_error_rate
   deepexp runs data=cifar* sort=-age            the oldest first
   deepexp runs prune=true                       shows which checkpoints could be removed, and asks

@@ -26,7 +26,10 @@ with -m:
   hydra.launcher.time_limit_minutes=30      a job that takes longer is saved and counts as failed
   hydra.launcher.retries=1                  try again what failed or was killed
   hydra.launcher.on_failure=stop            start no further jobs once one has failed
-  hydra.launcher.objective=test_error_rate  what a searching sweeper goes by, instead of the validation error
+  hydra.launcher.halving=3                  successive halving: look at all jobs on the way, at a third of their epochs,
+                                            a ninth, …; only the best third goes on, the others are paused
+  hydra.launcher.halving_from=2             epochs before the first look, at least
+  hydra.launcher.objective=test_error_rate  what settings are chosen by, instead of the validation error
 """
 
 import contextlib
@@ -48,7 +51,7 @@ from deepexp.console import Console
 from deepexp.data.dataset import Dataset
 from deepexp.data.source import Source
 from deepexp.describe import Names
-from deepexp.errors import DeepexpError, InputError, Interrupted, RunFailed
+from deepexp.errors import DeepexpError, InputError, Interrupted, Paused, RunFailed
 from deepexp.interrupt import StopRequest
 from deepexp.overrides import split, split_flags
 from deepexp.result import Result, load_run
@@ -96,18 +99,20 @@ def train(
     *,
     at: Path | None = None,
     loaded: Mapping[str, Source] | None = None,
+    until: int | None = None,
 ) -> Result | None:
     """Train as the overrides say and return the result; None from a dry run, which has none.
 
     `overrides`: words, or what they were composed to before.
-    `at`: the run directory to make, where a sweep has given it a name. `loaded`: see `build.dataset`.
-    Raises `InputError`, `RunFailed` or `Interrupted`; a run that had begun has recorded that in its directory.
+    `at`: the run directory to make, where a sweep has given it a name. `loaded`: see `build.dataset`. `until`: the
+    epoch after which to pause. Raises `InputError`, `RunFailed`, `Interrupted` or `Paused`; a run that had begun has
+    recorded that in its directory.
     """
     composed = overrides if isinstance(overrides, Composed) else _composed(overrides)
     words = composed.overrides if isinstance(overrides, Composed) else overrides
     if composed.config.resume is not None:
         resuming.check_place(str(composed.config.resume))
-        return resume(Path(os.path.expanduser(composed.config.resume)), composed, console, loaded)
+        return resume(Path(os.path.expanduser(composed.config.resume)), composed, console, loaded, until)
     check_swept_keys(composed, words)
     config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
     with console, _session(config, plan):
@@ -120,9 +125,10 @@ def train(
         name = composed.run_name
         if at is None:
             run = RunDirectory.create(config.output_dir, name, files)
-            return _run(config, plan, data, composed.choices, run, console)
+            return _run(config, plan, data, composed.choices, run, console, until=until)
         with place_that_stays():
-            return _run(config, plan, data, composed.choices, RunDirectory.create_at(at, files), console)
+            run = RunDirectory.create_at(at, files)
+            return _run(config, plan, data, composed.choices, run, console, until=until)
 
 
 def _composed(words: Sequence[str]) -> Composed:
@@ -143,7 +149,13 @@ def _composed(words: Sequence[str]) -> Composed:
         raise InputError("\n".join(lines)) from error
 
 
-def resume(directory: Path, composed: Composed, console: Console, loaded: Mapping[str, Source] | None = None) -> Result:
+def resume(
+    directory: Path,
+    composed: Composed,
+    console: Console,
+    loaded: Mapping[str, Source] | None = None,
+    until: int | None = None,
+) -> Result:
     """Go on with a run from its last checkpoint, with nothing changed but what may be (see `resuming.py`)."""
     run = RunDirectory.open(directory)
     check_entries(run.path)
@@ -167,7 +179,7 @@ def resume(directory: Path, composed: Composed, console: Console, loaded: Mappin
                 lost_files.begin_anew(run, content, lost)
                 check_lengths(run, content.get("logs", {}))
             resuming.begin(run, resumed, anew=content is None)
-        return _run(config, plan, data, resumed.names, run, console, _Earlier(content, lost, said))
+        return _run(config, plan, data, resumed.names, run, console, _Earlier(content, lost, said), until)
 
 
 @dataclass(frozen=True)
@@ -193,6 +205,7 @@ def _run(
     run: RunDirectory,
     console: Console,
     earlier: _Earlier = _NOTHING,
+    until: int | None = None,
 ) -> Result:
     """Train in a run directory, from the beginning or from a checkpoint."""
     content, lost = earlier.content, earlier.lost
@@ -201,7 +214,7 @@ def _run(
         model = build.model(config, plan.shape, len(data.classes), plan.device, load_pretrained=content is None)
         mode = build.data_mode(config, plan, data)
         with contextlib.closing(build.parts(config, plan, data, model, mode)) as parts:
-            trainer = Trainer(config, parts, plan.total_steps, run_log, run.checkpoints, stop)
+            trainer = Trainer(config, parts, plan.total_steps, run_log, run.checkpoints, stop, until)
             if content is None:
                 run.write_json("provenance.json", describe.provenance(plan, data, parts, mode))
                 run_log.cut_back({})  # empty, unless an earlier attempt ended before its first checkpoint
@@ -235,6 +248,10 @@ def _session(config: TrainConfig, plan: Plan) -> contextlib.AbstractContextManag
     return runtime.session(plan.device, threads=config.threads, deterministic=config.deterministic, tf32=tf32)
 
 
+_STATUSES: Mapping[type, Status] = {Interrupted: "killed-by-signal", Paused: "paused"}
+"""Of runs that ended before their time and have not failed."""
+
+
 @contextlib.contextmanager
 def _recorded(run: RunDirectory, console: Console) -> Iterator[RunLog]:
     """The log of a run; whatever ends the run before its time stands in its status, and goes on to the caller."""
@@ -253,7 +270,7 @@ def _recorded(run: RunDirectory, console: Console) -> Iterator[RunLog]:
         stopped("killed-by-signal", "stopped at once by a second Ctrl-C")
         raise
     except DeepexpError as error:
-        stopped("killed-by-signal" if isinstance(error, Interrupted) else "failed", str(error))
+        stopped(_STATUSES.get(type(error), "failed"), str(error))
         error.shown = run_log is not None
         error.ended(run.path)
         raise

@@ -13,7 +13,7 @@ from deepexp.report.diff import Difference
 from deepexp.report.figures import Examined, Figures
 from deepexp.report.model import Report
 from deepexp.report.plots.plot import Missing, Plot
-from deepexp.report.runs import DONE, FAILED, INTERRUPTED, RUNNING, STATUSES, Run
+from deepexp.report.runs import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STATUSES, Run
 from deepexp.report.variation import text
 from deepexp.text_table import Table
 from deepexp.units import counted
@@ -23,7 +23,7 @@ _MOST_IN_MATRIX = 12  # groups
 _MOST_SENTENCES = 60
 _MOST_COMMANDS = 12
 _MOST_SAMPLES = 100
-_MARKS: Mapping[str, Any] = {DONE: "", RUNNING: "muted", INTERRUPTED: "bad", FAILED: "bad"}
+_MARKS: Mapping[str, Any] = {DONE: "", RUNNING: "muted", INTERRUPTED: "bad", FAILED: "bad", PAUSED: "muted"}
 
 
 def write(report: Report, directory: Path, *, with_mistakes: bool = False) -> list[Path]:

@@ -7,7 +7,7 @@ from deepexp.errors import InputError
 from deepexp.report import comparison, table, variation
 from deepexp.report.diff import difference
 from deepexp.report.model import Report
-from deepexp.report.runs import DONE, Reading, Run, read
+from deepexp.report.runs import DONE, PAUSED, Reading, Run, read
 from deepexp.report.steps_to import steps_to
 from deepexp.units import counted
 
@@ -63,6 +63,9 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
             f"{len(missing):,} of {counted(len(runs), 'run')} {have} no result:",
             *(f"  {line}" for line in missing),
         ]
+    if paused := sum(run.status == PAUSED for run in runs):
+        were = "was" if paused == 1 else "were"
+        notes.append(f"{paused:,} of {counted(len(runs), 'run')} {were} paused on the way, as others were better.")
     if reading.not_started:
         have = "has" if len(reading.not_started) == 1 else "have"
         notes += [

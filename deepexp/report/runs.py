@@ -31,9 +31,10 @@ from deepexp.yaml_file import read_mapping
 
 log = logging.getLogger(__name__)
 
-DONE, RUNNING, FAILED, INTERRUPTED, CUT_OFF = "done", "running", "failed", "interrupted", "cut off"
-STATUSES = (DONE, RUNNING, FAILED, INTERRUPTED, CUT_OFF)
-"""`interrupted`: a signal ended it after it was saved. `cut off`: it says that it is running, and no process is."""
+DONE, RUNNING, FAILED, INTERRUPTED, CUT_OFF, PAUSED = "done", "running", "failed", "interrupted", "cut off", "paused"
+STATUSES = (DONE, RUNNING, FAILED, INTERRUPTED, CUT_OFF, PAUSED)
+"""`interrupted`: a signal ended it after it was saved. `cut off`: it says that it is running, and no process is.
+`paused`: it was saved on its way, where other jobs of its sweep were better."""
 
 _CONFIG, _STATUS, _PROVENANCE = ".hydra/config.yaml", "status.json", "provenance.json"
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error)

@@ -10,7 +10,7 @@ from typing import Any
 
 from deepexp.metrics import Summary, titles
 from deepexp.report.comparison import best_by_validation
-from deepexp.report.runs import DONE, FAILED, Run
+from deepexp.report.runs import DONE, FAILED, PAUSED, Run
 from deepexp.report.statistics import wilson_interval
 from deepexp.report.variation import SEED, Group, text, value_of, varies
 from deepexp.text_table import Table
@@ -152,8 +152,8 @@ def csv_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
 
 
 def failures(runs: Sequence[Run]) -> list[str]:
-    """Every run without a result, with what is known of why."""
-    missing = [run for run in runs if run.status != DONE]
+    """Every run without a result, with what is known of why; but for those that others were better than."""
+    missing = [run for run in runs if run.status not in (DONE, PAUSED)]
     return [f"{run.name}: {run.status}" + (f": {run.reason}" if run.reason else "") for run in missing]
 
 

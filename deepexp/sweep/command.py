@@ -45,8 +45,8 @@ class SweepResult:
 
     @property
     def failures(self) -> list[Row]:
-        """The jobs without a result."""
-        return [row for row in self.rows if row.state != "done"]
+        """The jobs without a result, but for those that others were better than."""
+        return [row for row in self.rows if row.state not in ("done", "paused")]
 
 
 def sweep(words: Sequence[str], console: Console) -> int:
@@ -151,8 +151,9 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
             console.print(line)
     for line in table.failures(rows, short_path(going_on.directory.path)):
         console.print(line, style="bad")
-    if (left := table.unfinished(rows)) is not None:
-        console.print(left)
+    for left in (table.unfinished(rows), table.paused(rows, short_path(going_on.directory.path))):
+        if left is not None:
+            console.print(left)
     if going_on.trials is not None and (missing := going_on.trials.left):
         count = counted(going_on.trials.search.count, "setting")
         console.print(f"{missing} of {count} {'was' if missing == 1 else 'were'} not tried")

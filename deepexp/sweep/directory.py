@@ -1,5 +1,6 @@
 """The directory of a sweep: `sweep.json`, `ledger.jsonl`, `table.csv`, and a run directory for each job."""
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -127,6 +128,15 @@ def finished(run: Path) -> bool:
 def read_summary(run: Path) -> dict[str, Any]:
     """What a finished run came to."""
     return RunDirectory.open(run).read_json("summary.json")
+
+
+def evaluations(run: Path) -> list[dict[str, Any]]:
+    """What a run has come to so far, as `metrics.jsonl` has it; up to a line that is torn, or no JSON."""
+    lines: list[dict[str, Any]] = []
+    with contextlib.suppress(OSError, ValueError):
+        for line in (run / "metrics.jsonl").read_bytes().splitlines():
+            lines.append(json.loads(line))
+    return lines
 
 
 def result_of(run: Path) -> tuple[dict[str, Any] | None, str | None]:

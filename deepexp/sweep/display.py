@@ -29,13 +29,19 @@ class Display:
         self._next_draw = 0.0
 
     def begin(self, directory: Path, total: int, done: int, slots: int, how: str = "") -> None:
-        """A batch begins, of so many jobs, of which so many are done already; `how`: the jobs are chosen."""
+        """A batch begins, of so many jobs, of which so many are done already; `how`: chosen, or how far they go."""
         if not self._total:
             self._console.print(f"sweep directory: {short_path(directory)}")
         self._total += total
         self._done += done
         skipped = f", {done} of them done before" if done else ""
         self._console.print(f"{counted(total, 'job')}{skipped}, {slots} at a time{how and f', {how}'}")
+
+    def look(self, total: int, done: int, how_far: str) -> None:
+        """So many jobs go on after a look at all of them, of which so many have come as far already."""
+        self._total, self._done, self._failed, self._interrupted = total, done, 0, 0
+        skipped = f", {done} of them done before" if done else ""
+        self._console.print(f"the best go on {how_far}: {counted(total, 'job')}{skipped}")
 
     def started(self, task: Task) -> None:
         """A try has begun."""
@@ -49,22 +55,24 @@ class Display:
             self._worked += max(progress.fraction - before.fraction, 0.0)
         self._running[task.name] = progress
 
-    def ended(self, task: Task, ending: Ending, summary: Mapping[str, Any] | None, *, again: bool) -> None:
-        """A try has ended."""
+    def ended(self, task: Task, ending: Ending, figures: Mapping[str, Any] | None, *, again: bool) -> None:
+        """A try has ended; `figures`: what it came to, unless it came to nothing."""
         progress = self._running.pop(task.name)
-        if summary is not None:
+        if figures is not None:
             self._worked += 1.0 - progress.fraction
-            errors = f"{summary['test_errors']:,} of {summary['test_samples']:,}"
-            validated = summary.get("val_error_rate")
+            errors = f"{figures['test_errors']:,}"
+            if "test_samples" in figures:
+                errors += f" of {figures['test_samples']:,}"
+            validated = figures.get("val_error_rate")
             first = f"val error {percent(validated)}, " if validated is not None else ""
-            text, style = f"{first}test error {percent(summary['test_error_rate'])} ({errors})", ""
+            text, style = f"{first}test error {percent(figures['test_error_rate'])} ({errors})", ""
         else:
             style = "" if ending.state == "interrupted" else "bad"
             text = f"{ending.state}: {printable(str(ending.reason))}"
-        self._done += summary is not None
+        self._done += figures is not None
         if ending.state == "interrupted":  # there is nothing wrong with it
             self._interrupted += 1
-        elif summary is None:
+        elif figures is None:
             self._failed += not again
         more = "; tried again" if again else ""
         count = f"[{self._done + self._failed}/{self._total}]"

@@ -1,13 +1,14 @@
 """The jobs of a sweep: which points are run, skipped or gone on with, and what is written down about each."""
 
 import logging
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 from deepexp.errors import Interrupted
 from deepexp.sweep import pool, server, shapes
 from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, can_go_on, finished, result_of
 from deepexp.sweep.display import Display
+from deepexp.sweep.halving import Halving, setting_of
 from deepexp.sweep.ledger import Entry, Ledger, read
 from deepexp.sweep.points import (
     Checked,
@@ -23,7 +24,7 @@ from deepexp.sweep.settings import LauncherConfig
 from deepexp.sweep.shared_data import SharedData
 from deepexp.sweep.slots import Slot, make_slots, threads_of_a_job
 from deepexp.sweep.table import Row
-from deepexp.sweep.trials import Trials
+from deepexp.sweep.trials import ENDED, WORST, Trials
 from deepexp.sweep.watcher import JobWatcher
 from deepexp.sweep.worker import Task
 
@@ -38,7 +39,7 @@ class Handed:
     fixed: Collection[str]
     """Keys that do not vary."""
     needs_objective: bool
-    """Whether the sweeper goes by the results."""
+    """Whether the sweeper, or the launcher, goes by the results."""
 
     @property
     def needs_validation(self) -> bool:
@@ -56,8 +57,11 @@ class Sweep:
         """Every point that was handed over, once each."""
         self.trials: Trials | None = None
         """Those of a search."""
+        self.halving = Halving(LauncherConfig(), 1, 1, directory.path)
+        """When runs are looked at on their way."""
         self._ledger: Ledger | None = None
         self._data = SharedData()
+        self._slots: Sequence[Slot] = ()
 
     @property
     def ledger(self) -> Ledger:
@@ -78,13 +82,12 @@ class Sweep:
         once = list({repr(point.config): point for point in checked}.values())
         if len(once) < len(checked):
             log.warning("%d of %d points are the same as others, and run once", len(checked) - len(once), len(checked))
-        slots = _slots(handed, once, len(once))
-        batch = self._ready(checked, slots)
+        self._slots = _slots(handed, once, len(once))
+        batch = self._ready(checked)
         self._enter(batch)
-        entries = {point.config_hash: self.ledger.entries[point.config_hash] for point in batch}
-        done = sum(entry.state == "done" for entry in entries.values())
-        self.display.begin(self.directory.path, len(entries), done, len(slots))
-        self._run(batch, slots, handed.config)
+        settings = len({setting_of(point) for point in batch})
+        self.halving = Halving(handed.config, settings, min(point.epochs for point in batch), self.directory.path)
+        self._run(list({point.config_hash: point for point in batch}.values()), handed.config)
         return [self.row(point) for point in batch]
 
     def search(self, search: Search, handed: Handed) -> list[Row]:
@@ -97,21 +100,38 @@ class Sweep:
         corners = check_points(
             shapes.corners(search.space.axes), handed.fixed, needs_validation=handed.needs_validation
         )
-        slots = _slots(handed, corners, search.count * len(search.space.seeds))
+        self._slots = _slots(handed, corners, search.count * len(search.space.seeds))
+        self._fixed = handed.fixed
         self.directory.search = search.described() | {"objective": handed.config.objective}
-        self._ready(corners, slots)
-
-        def enter(points: Sequence[Sequence[str]]) -> list[Point]:
-            batch = self._ready(check_points(points, handed.fixed, needs_validation=False), slots)
-            self._enter(batch)
-            return batch
-
-        entries = self.ledger.entries.values()
-        self.trials = Trials(search, handed.config.objective, entries, enter, self.row, self._is_done)
-        how = f"chosen by {search.method} over {', '.join(search.keys)} for the least {handed.config.objective}"
-        self.display.begin(self.directory.path, self.trials.jobs, self.trials.jobs_done, len(slots), how)
-        self._run([], slots, handed.config, self.trials.more)
+        epochs = min(point.epochs for point in self._ready(corners))
+        self.halving = Halving(handed.config, search.count, epochs, self.directory.path)
+        self.trials = Trials(search, handed.config.objective, self.ledger.entries.values(), self)
+        self._run([], handed.config, self.trials)
         return self.rows()
+
+    def enter(self, points: Sequence[Sequence[str]]) -> list[Point]:
+        """Check jobs of a search, and write them into the ledger; `InputError` if one is impossible."""
+        batch = self._ready(check_points(points, self._fixed, needs_validation=False))
+        self._enter(batch)
+        return batch
+
+    def is_waiting(self, point: Point) -> bool:
+        """Whether a job has not come as far as it is to come now."""
+        return self.halving.is_waiting(point, self.ledger.entries[point.config_hash])
+
+    def error(self, point: Point) -> float | None:
+        """The objective of a job, at the first look where there are any; None while it is not known."""
+        for share in self.halving.shares[:1]:
+            if (score := self.halving.score(point, self.ledger.entries[point.config_hash], share)) is not None:
+                return score.error
+        row = self.row(point)
+        if row.state not in ENDED:
+            return None
+        return WORST if row.summary is None else float(row.summary[self.halving.objective])
+
+    def has_come_far(self, entry: Entry) -> bool:
+        """Whether a job has a result, or had come to a look before the sweep was gone on with."""
+        return self._is_done(entry) or (entry.state == "paused" and bool(self.halving.shares))
 
     def rows(self) -> list[Row]:
         """A row for every point that was handed over."""
@@ -135,25 +155,25 @@ class Sweep:
         if self._ledger is not None:
             self._ledger.close()
 
-    def _ready(self, checked: Sequence[Checked], slots: Sequence[Slot]) -> list[Point]:
+    def _ready(self, checked: Sequence[Checked]) -> list[Point]:
         """The points as the ledger knows them, with what those without a result need loaded, and nothing written."""
         entries = self._ledger.entries if self._ledger is not None else read(self.directory.path / LEDGER)
-        batch = [_as_entered(point, entries) for point in self._settle(checked, slots)]
+        batch = [_as_entered(point, entries) for point in self._settle(checked)]
         unfinished = self._without_result(batch, entries)
         check_pretrained([point for point in unfinished if not self._has_checkpoint(entries.get(point.config_hash))])
         self._data.load(unfinished)
         return batch
 
-    def _settle(self, checked: Sequence[Checked], slots: Sequence[Slot]) -> list[Point]:
+    def _settle(self, checked: Sequence[Checked]) -> list[Point]:
         """The points with the sweep's choices, which are made when first needed and kept from then on."""
         choices = self.directory.choices
         before = replace(choices)
         if choices.pretrained is None:
             choices.pretrained = choose_pretrained(checked)
         if choices.threads is None:
-            choices.threads = threads_of_a_job(len(slots))
+            choices.threads = threads_of_a_job(len(self._slots))
         if choices.data_mode is None:
-            choices.data_mode = choose_data_mode(checked, slots)
+            choices.data_mode = choose_data_mode(checked, self._slots)
         if self._ledger is not None and choices != before:
             self.directory.save()
         return [settled(point, choices) for point in checked]
@@ -191,24 +211,32 @@ class Sweep:
                 news[point.config_hash] = replace(entry, state="queued", directory=None)
         self.ledger.record(*news.values())
 
-    def _run(
-        self,
-        batch: Sequence[Point],
-        slots: Sequence[Slot],
-        config: LauncherConfig,
-        more: Callable[[], Sequence[Point]] = list,
-    ) -> None:
-        """`more`: asked for further points while slots are free."""
-        watcher = JobWatcher(config, self.directory.path, self.ledger, self.display, self.task, more)
-        tasks = watcher.tasks(batch)
+    def _run(self, batch: Sequence[Point], config: LauncherConfig, trials: Trials | None = None) -> None:
+        """Run these jobs, or those of a search, from look to look: only the best go on from one to the next."""
+        more = trials.more if trials is not None else list
+        watcher = JobWatcher(config, self.directory.path, self.ledger, self.display, self, more)
         limit = None if config.time_limit_minutes is None else 60 * config.time_limit_minutes
         threads = self.directory.choices.threads or 1
-        try:
-            signal_number = pool.run(tasks, slots, threads, watcher, limit)
-        finally:
-            self.display.end()
-        if signal_number is not None:
-            raise Interrupted(signal_number, "the sweep was stopped; what its jobs had done was saved")
+        for number, share in enumerate(self.halving):
+            done = sum(not self.is_waiting(point) for point in batch)
+            how_far = self.halving.in_words(batch)
+            if number > 0:
+                self.display.look(len(batch), done, how_far)
+            elif trials is not None:
+                how = ", ".join(filter(None, [trials.in_words, how_far]))
+                self.display.begin(self.directory.path, trials.jobs, trials.jobs_done, len(self._slots), how)
+            else:
+                self.display.begin(self.directory.path, len(batch), done, len(self._slots), how_far)
+            try:
+                signal_number = pool.run(watcher.tasks(batch), self._slots, threads, watcher, limit)
+            finally:
+                self.display.end()
+            if signal_number is not None:
+                raise Interrupted(signal_number, "the sweep was stopped; what its jobs had done was saved")
+            if share is None or not watcher.wants_more():
+                return
+            looked_at = batch if number > 0 else self.points
+            batch, watcher.more_points = self.halving.best(looked_at, self.ledger.entries), list
 
     def task(self, point: Point, entry: Entry) -> Task:
         """A try of a job: from its last checkpoint if there is one, else anew, beside what earlier tries have left."""
@@ -221,7 +249,7 @@ class Sweep:
             directory=run if run is not None and goes_on else self.directory.free_directory(point.name),
             resumes=goes_on,
             log=self.directory.path / LOGS / f"{point.name}.log",
-            epochs=point.config.epochs,
+            until=self.halving.until(point),
             data=self._data.of(point.config),
         )
 

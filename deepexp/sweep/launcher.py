@@ -7,7 +7,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.utils import JobReturn, JobStatus
 from omegaconf import DictConfig, OmegaConf
 
-from deepexp.errors import RunFailed
+from deepexp.errors import InputError, RunFailed
 from deepexp.sweep.jobs import Handed, Sweep
 from deepexp.sweep.search import Search
 from deepexp.sweep.settings import LauncherConfig, launcher_config
@@ -31,7 +31,13 @@ def launch(
     """Run a batch of points; the result of each is the objective, or the reason why there is none."""
     launcher = launcher_config(settings)
     searches = config.hydra.sweeper["_target_"] not in NOT_SEARCHING
-    rows = sweep.launch(points, Handed(launcher, fixed_keys(config), needs_objective=searches))
+    if searches and launcher.halving is not None:
+        raise InputError(
+            f"hydra.launcher.halving: {launcher.halving} is not allowed with this sweeper, which goes by whole runs; "
+            "leave it out, or search with hydra.sweeper.search=tpe"
+        )
+    chooses = searches or launcher.halving is not None
+    rows = sweep.launch(points, Handed(launcher, fixed_keys(config), needs_objective=chooses))
     return [_result(row, list(words), launcher) for row, words in zip(rows, points, strict=True)]
 
 

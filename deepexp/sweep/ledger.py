@@ -15,8 +15,8 @@ from deepexp.errors import InputError
 from deepexp.rundir import FORMAT
 from deepexp.storage import AppendFile
 
-State = Literal["queued", "running", "done", "failed", "killed", "interrupted"]
-"""`interrupted`: its sweep was told to stop, and it goes on from what it has saved."""
+State = Literal["queued", "running", "done", "failed", "killed", "interrupted", "paused"]
+"""`interrupted`: its sweep was told to stop, and it goes on from what it has saved. `paused`: others were better."""
 
 
 @dataclass(frozen=True)
@@ -29,11 +29,11 @@ class Entry:
     overrides: list[str]
     state: State
     tries: int = 0
-    """How often it was started."""
+    """How often it was started; what goes on after a pause is the same try."""
     directory: str | None = None
     """Its run directory, below the sweep's."""
     reason: str | None = None
-    """Why it failed or was killed."""
+    """Why it failed or was killed, or how far it came."""
     log: str | None = None
     """Where to read more about that, below the sweep's directory."""
     seconds: float = 0.0

@@ -42,6 +42,8 @@ class Checked:
     """What tells it from other points: keys and values, as text."""
     name: str
     config: TrainConfig
+    epochs: int
+    """How many it is trained for, if no clock or early stop ends it."""
     device: torch.device
     device_bytes: int
     """What its pictures take of the device's memory where they are resident."""
@@ -58,6 +60,8 @@ class Point:
     config_hash: str
     former_hash: str
     """What it was known by while `data.workers` and the like made another job of it."""
+    epochs: int
+    """How many it is trained for, as of `Checked`."""
     config: TrainConfig = field(repr=False)
     """As it was checked: without the choices made for the whole sweep."""
 
@@ -152,7 +156,7 @@ def settled(point: Checked, choices: Choices) -> Point:
         words.append(f"data.mode={choices.data_mode}")  # the batches are the same, so the hash is
     how = identity.HOW - point.varying.keys()
     known_by, formerly = config_hash(_without(resolved, how)), config_hash(resolved)
-    return Point(point.name, point.varying, words, known_by, formerly, point.config)
+    return Point(point.name, point.varying, words, known_by, formerly, point.epochs, point.config)
 
 
 def config_hash(resolved: Mapping[str, Any]) -> str:
@@ -195,10 +199,11 @@ def _check_point(
             raise InputError(f"{key}: cannot be different from job to job")
     if needs_validation and config.val_fraction == 0:
         raise InputError(
-            "val_fraction: the sweeper searches by the validation error, and there is none; set val_fraction=0.1, "
+            "val_fraction: settings are chosen by the validation error, and there is none; set val_fraction=0.1, "
             "or ask for the test error with hydra.launcher.objective=test_error_rate"
         )
-    return Checked(words, varying, name, config, plan.device, build.device_bytes(config, plan), resolved)
+    pictures = build.device_bytes(config, plan)
+    return Checked(words, varying, name, config, plan.epochs, plan.device, pictures, resolved)
 
 
 def _varying(words: Sequence[str], fixed: Collection[str]) -> dict[str, str]:

@@ -145,7 +145,7 @@ class _Pool:
         job.process.join()
         seconds = time.monotonic() - job.began
         ending = job.ending or _ending_of(job)
-        if job.is_late and ending.state != "done":
+        if job.is_late and ending.state not in ("done", "paused"):
             limit = self.time_limit or 0.0
             ending = Ending("failed", f"took longer than hydra.launcher.time_limit_minutes={limit / 60:g}")
         elif ending.state == "interrupted" and not stopping:  # somebody else has stopped it, and it alone

@@ -17,8 +17,10 @@ class LauncherConfig:
     on_failure: Literal["continue", "stop"] = key("continue", "whether further jobs are started after one has failed")
     retries: int = key(0, "how often a job that failed or was killed is tried again", minimum=0)
     time_limit_minutes: float | None = key(None, "a job that takes longer is saved and counts as failed", above=0.0)
+    halving: int | None = key(None, "let only one setting in so many go on at each look; null: all", minimum=2)
+    halving_from: int = key(1, "epochs before the first look, at least", minimum=1)
     objective: Literal["val_error_rate", "test_error_rate"] = key(
-        "val_error_rate", "what a searching sweeper is told; the test error only if it is asked for by name"
+        "val_error_rate", "what settings are chosen by; the test error only if it is asked for by name"
     )
 
 

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import shlex
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -88,7 +89,7 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
     if any(_figure(row, "pretrained") is not None for row in rows):
         columns["pretrained"] = [str(_figure(row, "pretrained") or "-") for row in rows]
     columns["run time"] = [_time(_figure(row, "total_seconds")) for row in rows]
-    columns["state"] = [_STATES[row.state] for row in rows]
+    columns["state"] = [str(row.reason) if row.state == "paused" else _STATES[row.state] for row in rows]
     yield from Table.of_columns(columns, left={*keys, "pretrained", "state"}).lines()
 
 
@@ -134,7 +135,17 @@ def unfinished(rows: Sequence[Row]) -> str | None:
     return f"{len(states)} of {counted(len(rows), 'job')} {'is' if len(states) == 1 else 'are'} not finished: {counts}"
 
 
+def paused(rows: Sequence[Row], directory: str) -> str | None:
+    """How many jobs others were better than on the way, and what trains one of them to its end nevertheless."""
+    those = [row for row in rows if row.state == "paused"]
+    if not those:
+        return None
+    command = shlex.join(["deepexp", "train", f"resume={directory}/{those[0].directory}"])
+    return f"{len(those)} of {counted(len(rows), 'job')} paused, as others were better; go on with one: {command}"
+
+
 _STATES = {
+    "paused": "paused",
     "queued": "not run",
     "running": "cut off",
     "interrupted": "interrupted",

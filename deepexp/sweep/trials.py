@@ -2,8 +2,9 @@
 
 import logging
 import statistics
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol
 
 from deepexp.errors import InputError
 from deepexp.sweep.ledger import Entry
@@ -15,6 +16,8 @@ log = logging.getLogger(__name__)
 
 WORST = 1.0
 """The error rate that counts for a job that came to nothing, as where training diverged: every picture wrong."""
+
+ENDED = ("done", "failed", "killed")
 
 
 @dataclass(frozen=True)
@@ -28,27 +31,34 @@ class Best:
     """Out of how many settings."""
 
 
+class Jobs(Protocol):
+    """What a search asks of the sweep that runs its jobs."""
+
+    def enter(self, points: Sequence[Sequence[str]]) -> list[Point]:
+        """Write jobs into the ledger; `InputError` if one is impossible."""
+
+    def row(self, point: Point) -> Row:
+        """What a job came to."""
+
+    def is_waiting(self, point: Point) -> bool:
+        """Whether a job has not come as far as it is to come now."""
+
+    def error(self, point: Point) -> float | None:
+        """What the search goes by, an error rate; None while it is not known."""
+
+    def has_come_far(self, entry: Entry) -> bool:
+        """Whether a job had come as far, when the sweep was gone on with."""
+
+
 class Trials:
     """The settings that a search has tried, in their order."""
 
-    def __init__(
-        self,
-        search: Search,
-        objective: str,
-        entries: Iterable[Entry],
-        enter: Callable[[Sequence[Sequence[str]]], list[Point]],
-        row: Callable[[Point], Row],
-        is_done: Callable[[Entry], bool],
-    ) -> None:
-        """`entries`: of the ledger; `enter`: points into it, `InputError` if one is impossible; `row`: what one is.
-
-        `is_done`: whether the run of an entry has a result, whatever that says.
-        """
+    def __init__(self, search: Search, objective: str, entries: Iterable[Entry], jobs: Jobs) -> None:
+        """`entries`: of the ledger."""
         self.search = search
         self.objective = objective
-        self._enter = enter
-        self._row = row
-        known = [(search.setting_of(entry.overrides), is_done(entry)) for entry in entries]
+        self._jobs = jobs
+        known = [(search.setting_of(entry.overrides), jobs.has_come_far(entry)) for entry in entries]
         self.jobs_done = sum(setting is not None and done for setting, done in known)
         """How many jobs of the search had a result before it was gone on with."""
         self._known = [setting for setting in dict.fromkeys(setting for setting, _ in known) if setting is not None]
@@ -64,7 +74,7 @@ class Trials:
         while (setting := self._next()) is not None:
             self._points[setting] = []
             try:
-                self._points[setting] = self._enter(self.search.space.points(setting))
+                self._points[setting] = self._jobs.enter(self.search.space.points(setting))
             except InputError as error:
                 swept = [word for word in setting if word.partition("=")[0] in self.search.keys]
                 lines = [line for line in str(error).splitlines() if line != NOTHING_STARTED]
@@ -73,11 +83,16 @@ class Trials:
                 )
                 self._values[setting] = WORST
             points = self._points[setting]
-            missing = [p for p in points if p.config_hash not in self._handed and self._row(p).state != "done"]
+            missing = [p for p in points if p.config_hash not in self._handed and self._jobs.is_waiting(p)]
             self._handed.update(point.config_hash for point in missing)
             if missing:
                 return missing
         return []
+
+    @property
+    def in_words(self) -> str:
+        """How the settings are chosen."""
+        return f"chosen by {self.search.method} over {', '.join(self.search.keys)} for the least {self.objective}"
 
     @property
     def left(self) -> int:
@@ -85,14 +100,21 @@ class Trials:
         return max(self.search.count - len(self._points), 0)
 
     def best(self) -> Best | None:
-        """What the search has found; None if nothing has a result."""
-        values = {trial.setting: trial.value for trial in self._trials() if trial.value is not None}
-        setting = min(values, key=values.__getitem__, default=None)
-        rows = [self._row(point) for point in self._points[setting]] if setting is not None else []
-        if setting is None or all(row.summary is None for row in rows):
+        """What the search has found among the settings that came to their end; None if nothing has a result."""
+        rows = {setting: [self._jobs.row(point) for point in points] for setting, points in self._points.items()}
+        ended = {
+            setting: those for setting, those in rows.items() if those and all(row.state in ENDED for row in those)
+        }
+        setting = min(ended, key=lambda setting: _mean(ended[setting], self.objective), default=None)
+        if setting is None or all(row.summary is None for row in ended[setting]):
             return None
-        known = [name for name in RATES if all(row.summary is None or row.summary[name] is not None for row in rows)]
-        return Best(setting, {name: _mean(rows, name) for name in known}, len(values))
+        rates = [
+            name
+            for name in RATES
+            if all(row.summary is None or row.summary[name] is not None for row in ended[setting])
+        ]
+        tried = sum(trial.value is not None for trial in self._trials())
+        return Best(setting, {name: _mean(ended[setting], name) for name in rates}, tried)
 
     def _next(self) -> Setting | None:
         for setting in self._known:
@@ -106,10 +128,11 @@ class Trials:
     def _value(self, setting: Setting) -> float | None:
         """The mean over the seeds, once all of its jobs have ended."""
         if setting not in self._values:
-            rows = [self._row(point) for point in self._points[setting]]
-            if any(row.state in ("queued", "running", "interrupted") for row in rows):
+            errors = [self._jobs.error(point) for point in self._points[setting]]
+            known = [error for error in errors if error is not None]
+            if len(known) < len(errors):
                 return None
-            self._values[setting] = _mean(rows, self.objective)
+            self._values[setting] = statistics.fmean(known)
         return self._values[setting]
 
 

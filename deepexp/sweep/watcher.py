@@ -3,14 +3,27 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import Protocol
 
 from deepexp.compose import compose
-from deepexp.sweep.directory import result_of
+from deepexp.sweep.directory import evaluations, result_of
 from deepexp.sweep.display import Display
 from deepexp.sweep.ledger import Entry, Ledger, path_within
 from deepexp.sweep.points import Point
 from deepexp.sweep.settings import LauncherConfig
+from deepexp.sweep.table import RATES
 from deepexp.sweep.worker import Ending, Progress, Task
+from deepexp.units import percent
+
+
+class Jobs(Protocol):
+    """What the watcher asks of the sweep."""
+
+    def task(self, point: Point, entry: Entry) -> Task:
+        """A try of a job."""
+
+    def is_waiting(self, point: Point) -> bool:
+        """Whether a job has not come as far as it is to come now."""
 
 
 class JobWatcher:
@@ -22,35 +35,37 @@ class JobWatcher:
         directory: Path,
         ledger: Ledger,
         display: Display,
-        task: Callable[[Point, Entry], Task],
+        jobs: Jobs,
         more: Callable[[], Sequence[Point]] = list,
     ) -> None:
-        """`directory`: the sweep's. `task`: a try of a job. `more`: asked for further points while slots are free."""
+        """`directory`: the sweep's. `more`: asked for further points while slots are free."""
         self.config = config
         self.directory = directory
         self.ledger = ledger
         self.display = display
-        self._task = task
-        self._more = more
+        self.jobs = jobs
+        self.more_points = more
         self.points: dict[str, Point] = {}
         self.tries: dict[str, int] = {}
-        self.has_failed = False
+        self.failed: set[str] = set()
+        """Jobs that are not tried again."""
 
     def tasks(self, points: Sequence[Point]) -> list[Task]:
-        """A first try of each of these points that has no result."""
-        once = {point.config_hash: point for point in points}
+        """A first try of each of these points that is to be run."""
+        once = {point.config_hash: point for point in points if point.config_hash not in self.failed}
         self.points.update(once)
-        entries = {name: self.ledger.entries[name] for name in once}
-        return [self._task(once[name], entry) for name, entry in entries.items() if entry.state != "done"]
+        waiting = {name: point for name, point in once.items() if self.jobs.is_waiting(point)}
+        return [self.jobs.task(point, self.ledger.entries[name]) for name, point in waiting.items()]
 
     def more(self) -> list[Task]:
-        return self.tasks(self._more())
+        return self.tasks(self.more_points())
 
     def starting(self, task: Task) -> Task:
         self.tries[task.config_hash] = self.tries.get(task.config_hash, 0) + 1
         entry = self.ledger.entries[task.config_hash]
+        tries = entry.tries + (entry.state != "paused")
         self.ledger.record(
-            replace(entry, state="running", tries=entry.tries + 1, directory=task.directory.name, reason=None, log=None)
+            replace(entry, state="running", tries=tries, directory=task.directory.name, reason=None, log=None)
         )
         self.display.started(task)
         try:
@@ -63,8 +78,9 @@ class JobWatcher:
 
     def ended(self, task: Task, ending: Ending, *, stopping: bool) -> Task | None:
         entry = self.ledger.entries[task.config_hash]
+        is_well = ending.state in ("done", "paused")
         run_log = task.directory / "run.log"
-        kept = None if ending.state == "done" else run_log if run_log.exists() else task.log
+        kept = None if is_well else run_log if run_log.exists() else task.log
         entry = replace(
             entry,
             state=ending.state,
@@ -72,21 +88,27 @@ class JobWatcher:
             log=None if kept is None else path_within(kept, self.directory),
             seconds=round(ending.seconds, 3),
         )
+        figures, trouble = result_of(task.directory) if ending.state == "done" else (None, None)
+        if ending.state == "paused":
+            objective = self.config.objective
+            lines = [line for line in evaluations(task.directory) if line[objective] is not None]
+            figures = lines[-1] if lines else None
+            if figures is not None:
+                entry = replace(entry, reason=f"{ending.reason}, {RATES[objective]} {percent(figures[objective])}")
         self.ledger.record(entry)
-        summary, trouble = result_of(task.directory) if ending.state == "done" else (None, None)
         has_tries = self.tries[task.config_hash] <= self.config.retries and self.wants_more()
-        again = ending.state != "done" and not stopping and has_tries
+        again = not is_well and not stopping and has_tries
         shown_ending = ending if trouble is None else replace(ending, state="failed", reason=trouble)
-        self.display.ended(task, shown_ending, summary, again=again)
-        if ending.state == "done":
+        self.display.ended(task, shown_ending, figures, again=again)
+        if is_well:
             return None
         if again:
-            return self._task(self.points[task.config_hash], entry)
-        self.has_failed = True
+            return self.jobs.task(self.points[task.config_hash], entry)
+        self.failed.add(task.config_hash)
         return None
 
     def wants_more(self) -> bool:
-        return not (self.has_failed and self.config.on_failure == "stop")
+        return not (self.failed and self.config.on_failure == "stop")
 
     def tick(self) -> None:
         self.display.tick()

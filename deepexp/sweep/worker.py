@@ -21,7 +21,7 @@ from hydra.core.utils import setup_globals
 from deepexp.commands.train import train
 from deepexp.composer import Composed
 from deepexp.console import Console, Horizon
-from deepexp.errors import InputError, Interrupted, RunFailed
+from deepexp.errors import InputError, Interrupted, Paused, RunFailed
 from deepexp.identity import HOW
 from deepexp.metrics import EpochMetrics
 from deepexp.orphans import die_with_parent
@@ -45,8 +45,8 @@ class Task:
     resumes: bool
     log: Path
     """Takes what the process prints."""
-    epochs: int
-    """How many it is to train, for showing how far it is."""
+    until: int | None = None
+    """The epoch after which it is to pause; None: it goes on to its end."""
     data: SharedSource | None = None
     """Its pictures, if other jobs use them too."""
     composed: Composed | None = None
@@ -66,6 +66,7 @@ class Progress:
     """How far a job is."""
 
     fraction: float
+    """Of what it is to do now."""
     epoch: int
     test_error_rate: float | None
 
@@ -74,7 +75,7 @@ class Progress:
 class Ending:
     """How a try ended."""
 
-    state: Literal["done", "failed", "killed", "interrupted"]
+    state: Literal["done", "failed", "killed", "interrupted", "paused"]
     reason: str | None = None
     seconds: float = 0.0
 
@@ -106,11 +107,13 @@ def kill_with_children(job: int) -> None:
 
 
 def _ending_of(task: Task, parent: Connection) -> Ending:
-    console = _JobConsole(parent)
+    console = _JobConsole(parent, task.until)
     loaded = {task.data.key: task.data} if task.data is not None else {}
     setup_globals()  # Hydra's resolvers, such as `now`: nothing else starts Hydra where a config is handed over
     try:
-        train(task.composed or task.words, console, at=task.directory, loaded=loaded)
+        train(task.composed or task.words, console, at=task.directory, loaded=loaded, until=task.until)
+    except Paused as error:
+        return Ending("paused", str(error))
     except (Interrupted, KeyboardInterrupt) as error:
         return Ending("interrupted", str(error) or NOT_TRAINING)
     except (InputError, RunFailed) as error:
@@ -158,9 +161,10 @@ def _print_into(log: Path) -> None:
 class _JobConsole(Console):
     """Shows the run in the log, and its progress in the parent's display."""
 
-    def __init__(self, parent: Connection) -> None:
+    def __init__(self, parent: Connection, until: int | None) -> None:
         super().__init__("plain")
         self._parent = parent
+        self._until = until
         self._of = Horizon(1, 1, 1)
         self._latest: float | None = None
         self._next = 0.0
@@ -183,4 +187,7 @@ class _JobConsole(Console):
     def _send(self, step: int) -> None:
         self._next = time.perf_counter() + _PROGRESS_SECONDS
         epoch = -(-step // max(self._of.steps_per_epoch, 1))
-        self._parent.send(Progress(step / max(self._of.total_steps, 1), epoch, self._latest))
+        steps = self._of.total_steps
+        if self._until is not None:
+            steps = min(steps, self._until * self._of.steps_per_epoch)
+        self._parent.send(Progress(min(step / max(steps, 1), 1.0), epoch, self._latest))

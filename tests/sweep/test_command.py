@@ -225,7 +225,7 @@ def test_a_job_is_given_its_config_and_composes_it_itself_only_where_that_fails(
 
 def test_a_job_goes_on_with_keys_that_only_its_own_data_have(folder: Path) -> None:
     words = ["data=image_folder", "data.cache='of (all)'", "data.workers=0"]
-    task = Task("job", "job", words, folder / "job", True, folder / "log", 1)
+    task = Task("job", "job", words, folder / "job", True, folder / "log")
     data = compose("train", task.words).config.data
     assert (data.cache, data.workers) == ("of (all)", 0)
 
@@ -303,7 +303,7 @@ def test_no_retry_is_announced_once_a_failure_has_stopped_the_sweep(sweep: Sweep
     told = JobWatcher(config, folder, book, display, lambda *_: cast(Any, None))
     told.tries = {"a": 2, "b": 1}
     for name in "ab":
-        task = Task(f"seed={name}", name, [], folder / name, False, folder / "log", 1)
+        task = Task(f"seed={name}", name, [], folder / name, False, folder / "log")
         told.ended(task, Ending("failed", "why"), stopping=False)
     assert shown == [False, False] and not told.wants_more()
 

@@ -13,7 +13,7 @@ from ..screen import Terminal
 
 
 def task(name: str) -> Task:
-    return Task(name, name, [], Path(name), False, Path("log"), 2)
+    return Task(name, name, [], Path(name), False, Path("log"))
 
 
 def make_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:

@@ -53,6 +53,26 @@ def test_a_seed_that_came_to_nothing_counts_as_all_wrong(tmp_path):
     assert least.get_ydata()[-1] == pytest.approx(21)
 
 
+def test_what_was_paused_is_drawn_as_it_was_then(tmp_path):
+    sweep = make_search(tmp_path / "s")
+    for run in sweep.glob("*lr=0.05*"):
+        status = run / "status.json"
+        status.write_text(json.dumps({**json.loads(status.read_text()), "status": "paused", "reason": "paused"}))
+        (run / "summary.json").unlink()
+        lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+        lines = [{**lines[-1], "test_error_rate": 0.35}, {**lines[-1], "test_error_rate": None}]
+        (run / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    runs = read([tmp_path]).runs
+    found = search_of(runs)
+    assert found is not None
+    plot = search.draw(variation.groups(runs), found)
+    points, least, failed, paused = plot.figure.axes[0].lines
+    assert list(points.get_xdata()) == [1, 2, 4] and list(failed.get_xdata()) == [3]
+    assert (list(paused.get_xdata()), list(paused.get_ydata())) == ([5], [pytest.approx(35)])
+    assert least.get_ydata()[-1] == pytest.approx(21) and paused.get_fillstyle() == "none"
+    assert "Empty: 1 setting that others were better than" in plot.caption
+
+
 def test_without_any_result_it_says_so(tmp_path):
     make_search(tmp_path / "s", objective="val_error_rate")
     runs = read([tmp_path]).runs

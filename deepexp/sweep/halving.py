@@ -1,0 +1,124 @@
+"""Successive halving: all settings are trained a little, and at each look only the best of them go on.
+
+Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943. Which these are follows from what the runs came to, not
+from which of them was faster.
+"""
+
+import logging
+import math
+import statistics
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+from deepexp.sweep.directory import evaluations, result_of
+from deepexp.sweep.ledger import Entry
+from deepexp.sweep.points import Point
+from deepexp.sweep.settings import LauncherConfig
+from deepexp.sweep.shapes import REPEATED
+from deepexp.units import counted
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True, order=True)
+class Score:
+    """What a run came to at a look; the smaller the better."""
+
+    error: float
+    """The objective, a fraction."""
+    loss: float
+    """On the same samples: of equal error rates, it tells which is better."""
+
+
+NOTHING = Score(1.0, math.inf)
+"""Of a job that came to nothing, as where training diverged: every picture wrong."""
+
+
+class Halving:
+    """The looks at the runs of a sweep on their way; none where no halving is asked for."""
+
+    def __init__(self, config: LauncherConfig, settings: int, epochs: int, sweep: Path) -> None:
+        """Of so many settings, each trained for so many epochs or more.
+
+        There are as many looks as leave a setting for the end, each after `config.halving` times as many epochs as the
+        one before.
+        """
+        self.factor = config.halving or 1
+        self.objective = config.objective
+        self._sweep = sweep
+        self.shares: list[float] = []
+        """Of its epochs, what a run has made at each look."""
+        self.share: float | None = None
+        """At the look that jobs are run for now; None: they run to their end."""
+        if config.halving is None:
+            return
+        while self.factor ** (len(self.shares) + 1) <= min(settings, epochs / config.halving_from):
+            self.shares.insert(0, self.factor ** -(len(self.shares) + 1))
+        if not self.shares:
+            what = f"{counted(settings, 'setting')} of {counted(epochs, 'epoch')}"
+            log.warning("hydra.launcher.halving=%d: too few for a look on the way: %s", self.factor, what)
+
+    def __iter__(self) -> Iterator[float | None]:
+        """Sets `share` to that of each look, and at last to None."""
+        for share in [*self.shares, None]:
+            self.share = share
+            yield share
+
+    def until(self, point: Point) -> int | None:
+        """The epoch after which a run is to pause now."""
+        epoch = point.epochs if self.share is None else _look_after(point, self.share)
+        return epoch if epoch < point.epochs else None
+
+    def is_waiting(self, point: Point, entry: Entry) -> bool:
+        """Whether a job has not yet come as far as it is to come now."""
+        return entry.state != "done" and (self.share is None or self.score(point, entry, self.share) is None)
+
+    def score(self, point: Point, entry: Entry, share: float) -> Score | None:
+        """What a run came to at a look; None if it has not come there."""
+        if entry.directory is None:
+            return None
+        loss = self.objective.replace("error_rate", "loss")
+        lines = [line for line in evaluations(self._sweep / entry.directory) if line.get(self.objective) is not None]
+        epoch = _look_after(point, share)
+        is_behind = bool(lines) and lines[-1]["epoch"] > epoch  # else what is logged may not have been saved
+        if entry.state != "done" and not is_behind and entry.state != "paused":
+            return None
+        reached = [line for line in lines if line["epoch"] >= epoch]
+        if entry.state == "done":  # it may have ended before, or lost its measurements since
+            reached = reached or lines[-1:] or [result_of(self._sweep / entry.directory)[0] or {}]
+        return Score(reached[0].get(self.objective, 1.0), reached[0].get(loss, math.inf)) if reached else None
+
+    def best(self, points: Sequence[Point], entries: Mapping[str, Entry]) -> list[Point]:
+        """The jobs of those settings that go on from a look: of several seeds, the mean counts."""
+        assert self.share is not None
+        scores: dict[tuple[tuple[str, str], ...], list[Score]] = {}
+        for point in points:
+            score = self.score(point, entries[point.config_hash], self.share)
+            scores.setdefault(setting_of(point), []).append(score or NOTHING)
+        ranked = sorted(scores, key=lambda setting: _mean(scores[setting]))
+        kept = set(ranked[: math.ceil(len(ranked) / self.factor)])
+        return [point for point in points if setting_of(point) in kept]
+
+    def in_words(self, points: Sequence[Point]) -> str:
+        """How far these jobs are trained now, as `to epoch 9 of 27`; nothing where there are no looks."""
+        if self.share is None:
+            return "to the end" if self.shares else ""
+        if len({(point.epochs, point.config.evaluate_every) for point in points}) != 1:
+            return f"to {self.share:.0%} of their epochs"
+        return f"to epoch {_look_after(points[0], self.share)} of {points[0].epochs}"
+
+
+def setting_of(point: Point) -> tuple[tuple[str, str], ...]:
+    """What varies of a job but for the seed: keys with their values."""
+    return tuple((key, value) for key, value in point.varying.items() if key != REPEATED)
+
+
+def _look_after(point: Point, share: float) -> int:
+    """The epoch of a run after which it is looked at: one in which it is evaluated, or its last."""
+    every = point.config.evaluate_every
+    return min(every * math.ceil(max(round(share * point.epochs), 1) / every), point.epochs)
+
+
+def _mean(scores: Sequence[Score]) -> Score:
+    return Score(statistics.fmean(score.error for score in scores), statistics.fmean(score.loss for score in scores))

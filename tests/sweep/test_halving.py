@@ -1,0 +1,271 @@
+"""Successive halving: which jobs go on from a look, and whole sweeps that do so."""
+
+import json
+import math
+from dataclasses import dataclass, field
+from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
+
+import numpy as np
+import pytest
+
+import deepexp
+from deepexp.console import Console
+from deepexp.errors import InputError, Interrupted
+from deepexp.report import runs
+from deepexp.sweep import ledger
+from deepexp.sweep.command import SweepResult, run_sweep
+from deepexp.sweep.halving import Halving
+from deepexp.sweep.jobs import Sweep
+from deepexp.sweep.ledger import Entry
+from deepexp.sweep.points import Point
+from deepexp.sweep.settings import LauncherConfig
+
+from .conftest import SMALL, Sweeper
+
+RATES = ("val_fraction=0.2", "epochs=9", "optim.lr=0.001,0.003,0.01,0.03,0.1,0.3,1,3,10", "hydra.launcher.halving=3")
+
+
+@dataclass
+class Jobs:
+    """Made-up jobs of a sweep, with what they came to epoch by epoch."""
+
+    folder: Path
+    points: list[Point] = field(default_factory=list)
+    entries: dict[str, Entry] = field(default_factory=dict)
+
+    def add(
+        self, name: str, errors: list[float], *, seed: int = 0, loss: float = 1.0, state: str = "paused", every: int = 1
+    ) -> Point:
+        config: Any = SimpleNamespace(evaluate_every=every)
+        key = f"{name},{seed}"
+        point = Point(key, {"optim.lr": name, "seed": str(seed)}, [], key, key, 9, config)
+        (self.folder / key).mkdir()
+        lines = [{"epoch": n, "val_error_rate": e, "val_loss": loss} for n, e in enumerate(errors, 1)]
+        text = "".join(json.dumps(line) + "\n" for line in lines)
+        (self.folder / key / "metrics.jsonl").write_text(text + '{"epoch": 7, "val_err')
+        self.points.append(point)
+        self.entries[key] = Entry(key, key, [], cast(Any, state), directory=key)
+        return point
+
+    def best(self, halving: Halving) -> list[str]:
+        next(iter(halving))
+        return [point.name for point in halving.best(self.points, self.entries)]
+
+
+@pytest.fixture
+def jobs(tmp_path: Path) -> Jobs:
+    return Jobs(tmp_path)
+
+
+def halving(folder: Path, factor: int | None, settings: int, epochs: int, first: int = 1) -> Halving:
+    return Halving(LauncherConfig(halving=factor, halving_from=first), settings, epochs, folder)
+
+
+@pytest.mark.parametrize(
+    ("factor", "settings", "epochs", "first", "looks"),
+    [
+        (3, 27, 27, 1, [1, 3, 9]), (3, 26, 27, 1, [3, 9]), (3, 1000, 27, 1, [1, 3, 9]), (3, 27, 27, 2, [3, 9]),
+        (2, 8, 10, 1, [1, 2, 5]), (4, 4, 30, 1, [8]), (3, 40, 20, 1, [2, 7]), (3, 2, 27, 1, []), (3, 9, 2, 1, []),
+        (None, 27, 27, 1, []),
+    ],
+)  # fmt: skip
+def test_when_there_are_looks(
+    tmp_path: Path, factor: int | None, settings: int, epochs: int, first: int, looks: list[int]
+) -> None:
+    made = halving(tmp_path, factor, settings, epochs, first)
+    point = Point("a", {}, [], "a", "a", epochs, cast(Any, SimpleNamespace(evaluate_every=1)))
+    assert [made.until(point) for _ in made] == [*looks, None] and made.share is None
+
+
+def test_a_look_comes_when_a_run_is_evaluated(tmp_path: Path) -> None:
+    made = halving(tmp_path, 3, 27, 27)
+    every = [Point("a", {}, [], "a", "a", 27, cast(Any, SimpleNamespace(evaluate_every=n))) for n in (2, 5, 20)]
+    assert [[made.until(point) for point in every] for _ in made] == [
+        [2, 5, 20], [4, 5, 20], [10, 10, 20], [None, None, None],
+    ]  # fmt: skip
+
+
+def test_too_few_for_a_look_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    halving(tmp_path, 3, 2, 27)
+    assert "halving=3: too few for a look on the way: 2 settings of 27 epochs" in caplog.text
+
+
+def test_the_best_of_each_look_go_on(jobs: Jobs, tmp_path: Path) -> None:
+    for name, error in (("1", 0.5), ("2", 0.2), ("3", 0.4), ("4", 0.3), ("5", 0.6), ("6", 0.7), ("7", 0.8)):
+        jobs.add(name, [0.9, 0.9, error])
+    assert jobs.best(halving(tmp_path, 3, 7, 9)) == ["2,0", "3,0", "4,0"]
+
+
+def test_of_equal_errors_the_loss_tells_and_then_the_order(jobs: Jobs, tmp_path: Path) -> None:
+    jobs.add("1", [0.5] * 5, loss=2.0)
+    jobs.add("2", [0.5] * 5, loss=1.0)
+    jobs.add("3", [0.5] * 5, loss=1.0)
+    assert jobs.best(halving(tmp_path, 3, 3, 9)) == ["2,0"]
+
+
+def test_seeds_go_on_together_by_their_mean(jobs: Jobs, tmp_path: Path) -> None:
+    for seed, errors in enumerate(((0.1, 0.3, 0.4), (0.6, 0.3, 0.4))):
+        for name, error in zip("abc", errors, strict=True):
+            jobs.add(name, [error] * 3, seed=seed)
+    assert jobs.best(halving(tmp_path, 3, 3, 9)) == ["b,0", "b,1"]
+
+
+def test_what_came_to_nothing_goes_on_last(jobs: Jobs, tmp_path: Path) -> None:
+    jobs.add("a", [], state="failed")
+    jobs.add("b", [0.95] * 3)
+    jobs.add("c", [0.1, 0.1, 0.1], state="failed")  # in the third epoch, after it was evaluated and before it was saved
+    assert jobs.best(halving(tmp_path, 3, 3, 9)) == ["b,0"]
+
+
+def test_a_run_counts_by_what_it_was_at_the_look(jobs: Jobs, tmp_path: Path) -> None:
+    jobs.add("a", [0.5, 0.5, 0.2, 0.9], state="interrupted")  # further than that, and then stopped
+    jobs.add("b", [0.1, 0.1, 0.3, 0.1, 0.1], state="done")
+    jobs.add("c", [0.25], state="done")  # it ended early
+    assert jobs.best(halving(tmp_path, 3, 3, 9)) == ["a,0"]
+    made = halving(tmp_path, 3, 3, 9)
+    scores = [made.score(point, jobs.entries[point.name], 1 / 3) for point in jobs.points]
+    assert [score and score.error for score in scores] == [0.2, 0.3, 0.25]
+
+
+def states(result: SweepResult) -> dict[str, str]:
+    return {row.name.partition("=")[2]: row.state for row in result.rows}
+
+
+def epochs_of(result: SweepResult) -> dict[str, int]:
+    return {
+        row.name.partition("=")[2]: len(
+            (result.directory / str(row.directory) / "metrics.jsonl").read_text().splitlines()
+        )
+        for row in result.rows
+        if row.state != "failed"
+    }
+
+
+def test_a_grid_of_which_the_best_go_on(
+    sweep: Sweeper, folder: Path, capsys: pytest.CaptureFixture[str], caplog: pytest.LogCaptureFixture
+) -> None:
+    result = sweep(*RATES, "dropout=0.2")
+    assert result.failures == [row for row in result.rows if row.state == "failed"]
+    errors = {}
+    for row in result.rows:
+        lines = (result.directory / str(row.directory) / "metrics.jsonl").read_text().splitlines()
+        errors[row.varying["optim.lr"]] = [
+            (line["val_error_rate"], line["val_loss"]) for line in map(json.loads, lines)
+        ]
+    known = [rate for rate in errors if errors[rate]]
+    second = sorted(known, key=lambda rate: errors[rate][0])[:3]
+    (last,) = sorted(second, key=lambda rate: (errors[rate][2:3] or [(1.0, math.inf)])[0])[:1]
+    expected = {rate: 9 if rate == last else 3 if rate in second else 1 for rate in known}
+    failed = {rate for rate, state in states(result).items() if state == "failed"}
+    assert epochs_of(result) == {rate: epochs for rate, epochs in expected.items() if rate not in failed}
+    assert {rate for rate, state in states(result).items() if state == "done"} == {last}
+    out, _ = capsys.readouterr()
+    assert "9 jobs, 2 at a time, to epoch 1 of 9\n" in out
+    assert "the best go on to epoch 3 of 9: 3 jobs\n" in out and "the best go on to the end: 1 job\n" in out
+    loser = next(rate for rate in second if rate != last and rate not in failed)
+    assert f"paused after 3 of 9 epochs, val error {100 * errors[loser][2][0]:.2f}%" in out
+    assert f"{8 - len(failed)} of 9 jobs paused, as others were better; go on with one: deepexp train resume=" in out
+    assert "not finished" not in out
+    # What has paused twice is the run that it would have been.
+    small = [word for word in SMALL if not word.startswith("epochs")]
+    alone = deepexp.train([*small, *RATES[:2], "dropout=0.2", f"optim.lr={last}", "output_dir=alone"], quiet=True)
+    assert alone is not None
+    both = [
+        np.load(path / "predictions.npz")["predicted"]
+        for path in (alone.directory, result.directory / f"optim.lr={last}")
+    ]
+    assert (both[0] == both[1]).all()
+    job = deepexp.load_run(result.directory / f"optim.lr={last}")
+    assert [line["train_loss"] for line in job.metrics] == [line["train_loss"] for line in alone.metrics]
+    # And what was paused goes on to the end when it is asked for.
+    went_on = deepexp.train([f"resume={result.directory / f'optim.lr={loser}'}"], quiet=True)
+    assert went_on is not None and went_on.epochs == 9
+    found = {run.path.name: run.status for run in runs.read([result.directory]).runs}
+    assert sorted(set(found.values())) == sorted({"done", "paused", *states(result).values()})
+    capsys.readouterr()
+    tries = {row.name: row.tries for row in result.rows if row.state != "failed"}
+    again = run_sweep([f"resume={result.directory}"], Console("plain"))
+    assert set(tries.values()) == {1} and all(tries[row.name] == row.tries for row in again.rows if row.name in tries)
+    assert states(again) == {**states(result), loser: "done"}
+    whole = run_sweep([f"resume={result.directory}", "hydra.launcher.halving=null"], Console("quiet"))
+    assert set(states(whole).values()) <= {"done", "failed"} and states(whole)["0.001"] == "done"
+
+
+def test_a_halving_that_was_stopped_goes_on_to_the_same_end(
+    sweep: Sweeper, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ("val_fraction=0.2", "epochs=4", "optim.lr=0.01,0.03,0.1,0.3", "hydra.launcher.halving=2")
+    expected = sweep(*words, quiet=True)
+    seen: list[Any] = []
+    original = Sweep.task
+
+    def task(self: Sweep, point: Point, entry: Entry) -> Any:
+        seen.append(point)
+        if len(seen) == 6:  # the second of the first look's best
+            raise Interrupted(2, "stopped")
+        return original(self, point, entry)
+
+    monkeypatch.setattr(Sweep, "task", task)
+    with pytest.raises(Interrupted):
+        sweep(*words, quiet=True)
+    monkeypatch.undo()
+    monkeypatch.chdir(folder)
+    (stopped,) = {path.parent for path in folder.rglob("ledger.jsonl")} - {expected.directory}
+    assert all(entry.state == "paused" for entry in ledger.read(stopped / "ledger.jsonl").values())
+    capsys.readouterr()
+    result = run_sweep([f"resume={stopped}"], Console("plain"))
+    assert "4 jobs, 4 of them done before, 2 at a time, to epoch 1 of 4" in capsys.readouterr().out
+    assert states(result) == states(expected) and epochs_of(result) == epochs_of(expected)
+    assert [row.reason for row in result.rows] == [row.reason for row in expected.rows]
+
+
+def test_a_search_goes_by_the_first_look(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("val_fraction=0.2", "epochs=4", "optim.lr=tag(log,interval(1e-3,1))", "hydra.launcher.halving=2")
+    search = ("hydra.sweeper.search=tpe", "hydra.launcher.jobs=1")
+    result = sweep(*words, *search, "hydra.sweeper.samples=4")
+    out = capsys.readouterr().out
+    assert (
+        "4 jobs, 1 at a time, chosen by tpe over optim.lr for the least val_error_rate, to 25% of their epochs" in out
+    )
+    assert "the best go on to epoch 2 of 4: 2 jobs" in out and "the best go on to the end: 1 job" in out
+    (done,) = [row for row in result.rows if row.state == "done"]
+    assert done.summary is not None
+    best = f"best of 4 settings by val error: {done.name}: val error {100 * done.summary['val_error_rate']:.2f}%"
+    assert best in out
+    more = run_sweep([f"resume={result.directory}", "hydra.sweeper.samples=5"], Console("plain"))
+    out = capsys.readouterr().out
+    assert "5 jobs, 4 of them done before" in out and len(more.rows) == 5 and out.count("paused after 1 of 4") >= 2
+
+
+def test_no_more_go_on_once_a_failure_has_stopped_the_sweep(sweep: Sweeper) -> None:
+    words = ("model=troubled", "val_fraction=0.2", "epochs=4", "model.trouble=none,raise,once,slow")
+    one = ("hydra.launcher.halving=2", "hydra.launcher.on_failure=stop", "hydra.launcher.jobs=1")
+    result = sweep(*words, *one, quiet=True)
+    assert [row.state for row in result.rows] == ["paused", "failed", "queued", "queued"]
+
+
+def test_a_job_that_failed_on_the_way_is_tried_no_more_in_the_same_sweep(sweep: Sweeper) -> None:
+    words = ("model=troubled", "val_fraction=0.2", "epochs=4", "model.trouble=once,raise", "hydra.launcher.halving=2")
+    result = sweep(*words, "hydra.launcher.jobs=1", quiet=True)
+    assert [(row.state, row.tries) for row in result.rows] == [("failed", 1), ("failed", 1)]
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (("hydra.launcher.halving=3",), r"val_fraction=0\.1.*objective=test_error_rate"),
+        (("hydra.launcher.halving=1",), r"hydra\.launcher\.halving: 1 is not allowed"),
+        (("hydra.launcher.halving_from=0",), r"hydra\.launcher\.halving_from: 0 is not allowed"),
+    ],
+)
+def test_halvings_that_are_refused(sweep: Sweeper, words: tuple[str, ...], message: str) -> None:
+    with pytest.raises(InputError, match=message):
+        sweep("optim.lr=0.1,0.2,0.3", *words)
+
+
+def test_a_score_of_nothing_is_the_worst() -> None:
+    from deepexp.sweep.halving import NOTHING, Score
+
+    assert Score(1.0, 1e300) < NOTHING and math.isinf(NOTHING.loss)
