@@ -12,6 +12,7 @@ import json
 import math
 import os
 import secrets
+import shlex
 import shutil
 import socket
 import stat
@@ -21,6 +22,7 @@ from typing import Any, Literal
 
 import filelock
 
+from deepexp import paths
 from deepexp.errors import InputError
 from deepexp.storage import make_directory, storage_errors, write_atomically
 
@@ -243,6 +245,12 @@ def has_lost_status(path: Path) -> bool:
     )
 
 
+def was_only_made(path: Path) -> bool:
+    """Whether a directory is that of a run that was killed while it was made: its status is written last."""
+    begun = os.path.lexists(path / "status.json") or has_lost_status(path) or (path / "run.log").exists()
+    return not begun and (path / ".lock").exists() and not any((path / "checkpoints").glob("*"))
+
+
 def check_entries(directory: Path) -> None:
     """Refuse a directory with anything but files and folders in it, before something is written.
 
@@ -277,8 +285,12 @@ def _why_no_run(path: Path) -> str | None:
     missing = [name for name in _REQUIRED if not (path / name).is_file()]
     if not missing or has_lost_status(path):
         return None
-    if [entry.name for entry in path.iterdir()] == [".lock"]:
-        return "nothing had begun in it when it was cut off; give the command again that was to"
+    sweep = path.absolute().parent
+    is_job = (sweep / "sweep.json").is_file()
+    if was_only_made(path) or (is_job and not any(path.iterdir())):
+        again = f"go on with its sweep: {shlex.join(['deepexp', 'train', f'resume={paths.shown(sweep)}'])}"
+        way_on = again if is_job else "give the command again that was to"
+        return f"nothing had begun in it when it was cut off; {way_on}"
     return f"it has no {' and no '.join(missing)}{_meant(path)}"
 
 

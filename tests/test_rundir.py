@@ -173,6 +173,24 @@ def test_open_says_where_nothing_had_begun(tmp_path):
         RunDirectory.open(tmp_path)
 
 
+@pytest.mark.parametrize("left", [[], [".lock"], [".lock", "checkpoints/", ".hydra/config.yaml"]])
+def test_open_names_the_sweep_of_a_job_in_which_nothing_had_begun(tmp_path, monkeypatch, left):
+    """As a job leaves it that is killed while its directory is made."""
+    monkeypatch.chdir(tmp_path)
+    job = Path("net/my sweep/seed=0")
+    job.mkdir(parents=True)
+    (job.parent / "sweep.json").touch()
+    for name in left:
+        (job / name).parent.mkdir(exist_ok=True)
+        (job / name).mkdir() if name.endswith("/") else (job / name).touch()
+    with pytest.raises(InputError) as error:
+        RunDirectory.open(job)
+    assert str(error.value) == (
+        f"{job} is not a run: nothing had begun in it when it was cut off; "
+        "go on with its sweep: deepexp train 'resume=net/my sweep'"
+    )
+
+
 def test_open_does_not_wait_for_a_pipe(run):
     (run.path / "status.json").unlink()
     os.mkfifo(run.path / "status.json")

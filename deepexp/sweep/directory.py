@@ -15,7 +15,7 @@ import filelock
 
 from deepexp import paths, provenance
 from deepexp.errors import InputError
-from deepexp.rundir import FORMAT, RunDirectory, has_lost_status, make_unique_directory
+from deepexp.rundir import FORMAT, RunDirectory, has_lost_status, make_unique_directory, was_only_made
 from deepexp.storage import storage_errors, write_atomically
 
 SWEEP_FILE = "sweep.json"
@@ -109,9 +109,8 @@ def can_go_on(run: Path) -> bool:
 
 
 def _removed_shell(run: Path) -> bool:
-    """Remove what is left of a run that was killed while its directory was made: its status is written last."""
-    begun = can_go_on(run) or (run / "run.log").exists() or any((run / "checkpoints").glob("*"))
-    if begun or not (run / ".lock").exists():
+    """Remove what is left of a run that was killed while its directory was made."""
+    if not was_only_made(run):
         return False
     shutil.rmtree(run, ignore_errors=True)
     return not run.exists()
