@@ -17,6 +17,9 @@ from deepexp.errors import DISK_TROUBLE, InputError, RunFailed
 # What some network and FUSE file systems answer that cannot sync a directory.
 _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 
+# Of a disk, a folder or a file that may not be written to.
+_NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
 
 _OUTPUT_DIR = "output_dir=DIR"
 _place_stays: ContextVar[bool] = ContextVar("_place_stays", default=False)
@@ -48,7 +51,10 @@ def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str | No
             raise RunFailed(text) from error
         remedies = ["make room there"] if error.errno in DISK_TROUBLE else []
         has_choice = option is not None and not (option == _OUTPUT_DIR and _place_stays.get())
-        remedies += [f"choose another place with {option}"] if has_choice else []
+        if has_choice:
+            remedies.append(f"choose another place with {option}")
+        elif error.errno in _NOT_WRITABLE:
+            remedies += ["make it writable", "work in a copy elsewhere"]
         text = f"cannot write {path}: {error.strerror or error} ({_free_space(path)})"
         if remedies:
             text += f"; {', or '.join(remedies)}"

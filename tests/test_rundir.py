@@ -323,5 +323,6 @@ def test_another_place_is_no_advice_for_a_run_that_is_there(tmp_path, monkeypatc
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
     monkeypatch.setattr(run._lock, "acquire", refuse)
-    with pytest.raises(InputError, match=r"Read-only file system \([\d,.]+ MB free there\)$"):
+    told = r"Read-only file system \([\d,.]+ MB free there\); make it writable, or work in a copy elsewhere$"
+    with pytest.raises(InputError, match=told):
         run.lock()

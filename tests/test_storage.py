@@ -97,7 +97,12 @@ def test_errors_are_told_apart(tmp_path, number, chosen_by_user, expected):
     assert "output_dir=DIR" in str(caught.value)
 
 
-@pytest.mark.parametrize(("number", "told"), [(errno.ENOSPC, "; make room there"), (errno.EROFS, "")])
+@pytest.mark.parametrize(("number", "told"), [
+    (errno.ENOSPC, "; make room there"),
+    (errno.EROFS, "; make it writable, or work in a copy elsewhere"),
+    (errno.EACCES, "; make it writable, or work in a copy elsewhere"),
+    (errno.EBUSY, ""),
+])  # fmt: skip
 def test_no_other_place_is_advised_where_there_can_be_none(tmp_path, number, told):
     with pytest.raises(RunFailed, match=rf" MB free there\){told}$"), storage_errors(tmp_path, option=None):
         raise OSError(number, os.strerror(number))
