@@ -76,7 +76,7 @@ MAY_KNOW = {
     "checkpoint": ["errors", "storage"],
     "report": [
         *("report", "checkpoint", "composed_of", "errors", "metrics", "overrides", "page", "paths", "plotting"),
-        *("rundir", "storage", "suggest", "sweep.ledger", "text_table", "units", "yaml_file"),
+        *("rundir", "storage", "suggest", "sweep.ledger", "terminal", "text_table", "units", "yaml_file"),
         "data",  # the names of published classes
         "retest",  # for the mistakes
     ],

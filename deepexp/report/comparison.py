@@ -17,6 +17,7 @@ from deepexp.report import statistics
 from deepexp.report.runs import Run
 from deepexp.report.variation import NOT_OF_THE_RESULT, Group
 from deepexp.suggest import did_you_mean
+from deepexp.terminal import printable
 from deepexp.units import percent
 
 PAIRED_T, WELCH_T, MCNEMAR = "paired t", "Welch t", "McNemar"
@@ -132,6 +133,7 @@ def compare(groups: Sequence[Group], predictions: "Predictions", baseline: Group
 
 def find_group(groups: Sequence[Group], wanted: str) -> Group:
     """The group of a label, or of enough of it to tell (`optim.lr=0.1`); `InputError` if that is none or several."""
+    wanted = printable(wanted)  # as labels are
     words = {part.strip() for part in wanted.split(",")}
     found = [group for group in groups if group.label == wanted] or [
         group for group in groups if words <= {part.strip() for part in ",".join(group.settings).split(",")}

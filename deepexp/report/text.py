@@ -6,7 +6,7 @@ from collections.abc import Iterator, Sequence
 from deepexp.report.diff import Difference
 from deepexp.report.model import Report
 from deepexp.report.table import expendable
-from deepexp.report.variation import text
+from deepexp.report.variation import setting
 from deepexp.text_table import Table, escape_markdown
 
 LONGEST = 60
@@ -72,7 +72,7 @@ def _tables(report: Report) -> list[Table]:
 
 
 def _constant(report: Report) -> str:
-    return ", ".join(f"{key}={text(value)}" for key, value in report.constant.items())
+    return ", ".join(setting(key, value) for key, value in report.constant.items())
 
 
 def _said(report: Report) -> list[str]:

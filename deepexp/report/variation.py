@@ -8,6 +8,7 @@ import yaml
 
 from deepexp.overrides import split
 from deepexp.report.runs import DONE, Run
+from deepexp.terminal import printable
 
 SEED = "seed"
 """The key that repeats an experiment."""
@@ -45,7 +46,7 @@ class Group:
     @property
     def settings(self) -> list[str]:
         """`optim.lr=0.1` and so on, for all that varies."""
-        return [f"{key}={text(value)}" for key, value in self.values.items()]
+        return [setting(key, value) for key, value in self.values.items()]
 
     @property
     def done(self) -> list[Run]:
@@ -117,20 +118,25 @@ def naming(groups: Sequence[Group]) -> str | None:
     """A sentence on what the labels leave out, if they do."""
     if not groups or len(groups[0].values) <= MOST_NAMED:
         return None
-    most = ", ".join(f"{key}={text(value)}" for key, value in usual(groups).items())
+    most = ", ".join(setting(key, value) for key, value in usual(groups).items())
     return f"Settings are named by what sets them apart from the usual ones, which are {most}."
 
 
 def _apart(group: Group, usual: Mapping[str, object]) -> str:
     own = [key for key, value in group.values.items() if _identity(value) != _identity(usual[key])]
-    return ", ".join(f"{key}={text(group.values[key])}" for key in own) or USUAL
+    return ", ".join(setting(key, group.values[key]) for key in own) or USUAL
 
 
 def label(run: Run, keys: Sequence[str]) -> str:
     """`optim.lr=0.1, batch_size=10`; the model's name where nothing varies."""
     if not keys:
         return run.choices.get("model", run.name)
-    return ", ".join(f"{key}={text(value_of(run, key))}" for key in keys)
+    return ", ".join(setting(key, value_of(run, key)) for key in keys)
+
+
+def setting(key: str, value: object) -> str:
+    """`optim.lr=0.1`, as tables and sentences show it, so that it can be copied from there."""
+    return f"{key}={printable(text(value))}"
 
 
 def value_of(run: Run, key: str) -> object:

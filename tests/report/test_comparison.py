@@ -148,6 +148,19 @@ def test_many_groups_are_compared_with_one(tmp_path):
         make([tmp_path], baseline="optim.lr=7")
 
 
+def test_a_baseline_is_named_as_tables_show_it(tmp_path):
+    """A line separator in a folder's name is shown as a sign that can be copied."""
+    for name, place in [("a", "/odd\u2028name"), ("b", "/plain")]:
+        make_run(tmp_path / name, **data_in(place, name))
+    told = "data.root=/odd�name"
+    report = make([tmp_path])
+    assert report.groups[0].label == told and f"{told}: data.root=/plain" in "".join(text.lines(report))
+    for baseline in (told, "data.root=/odd\u2028name"):
+        assert make([tmp_path], baseline=baseline).steps_to.baseline == told
+    with pytest.raises(InputError, match=f"one of {told}; data.root=/plain$"):
+        make([tmp_path], baseline="odd")
+
+
 @pytest.mark.parametrize(("key", "baseline"), [("epochs", "optim=adam, epochs=1"), ("seed", "optim=adam")])
 def test_with_a_baseline_without_a_result_nothing_is_compared(tmp_path, key, baseline):
     """Not even the two runs of the one group that has results."""
