@@ -221,6 +221,8 @@ def test_what_differs_between_two_runs(tmp_path):
     make_run(tmp_path / "c")
     with pytest.raises(InputError, match="diff: is of two runs, and 3 were found"):
         make([tmp_path], diff=True)
+    with pytest.raises(InputError, match="diff: is of two runs, and 1 was found"):
+        make([tmp_path / "a", tmp_path / "a"], diff=True)
 
 
 def test_the_csv_has_every_figure_in_full(tmp_path):
