@@ -35,7 +35,7 @@ def amount(number: float, unit: str = "") -> str:
     """`12,345 pictures`; bytes (unit `B`) in a size that suits: `170.5 MB`."""
     if unit != "B":
         return f"{number:,.0f} {unit}".rstrip()
-    for size, prefix in ((1e9, "G"), (1e6, "M"), (1e3, "k")):
+    for size, prefix in ((1e18, "E"), (1e15, "P"), (1e12, "T"), (1e9, "G"), (1e6, "M"), (1e3, "k")):
         if number >= size:
             return f"{number / size:.1f} {prefix}B"
     return f"{number:.0f} B"

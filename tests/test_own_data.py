@@ -145,7 +145,7 @@ def test_a_good_one_is_trained_on(here, name):
         ("Array", "their_data.py:87: ValueError: pictures are a ndarray; needed is a tensor (samples, channels, "),
         (
             "Endless",
-            "data: an epoch of 1,000,000,000,000,000 training samples needs 28000000.0 GB of memory for their ",
+            "data: an epoch of 1,000,000,000,000,000 training samples needs 28.0 PB of memory for their ",
         ),
         ("TakesSubset", "data.subset: is a key of deepexp's own, which their_data.TakesSubset would never be given; "),
     ],

@@ -53,6 +53,9 @@ def test_percent():
         (170_498_071, "B", "170.5 MB"),
         (2_500, "B", "2.5 kB"),
         (3e9, "B", "3.0 GB"),
+        (1.4e12, "B", "1.4 TB"),
+        (28e15, "B", "28.0 PB"),
+        (5e18, "B", "5.0 EB"),
     ],
 )
 def test_amount(number, unit, text):

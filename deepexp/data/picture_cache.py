@@ -31,6 +31,7 @@ from deepexp.data.folder_scan import Listing, PictureFile
 from deepexp.data.source import Shape, Split
 from deepexp.errors import InputError, RunFailed
 from deepexp.runtime import available_cores
+from deepexp.units import amount
 
 log = logging.getLogger(__name__)
 
@@ -181,7 +182,7 @@ def _decode_all(folder: Path, listing: Listing, shape: Shape) -> None:
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
-            f"{show(folder.parent)}: decoded pictures need {needed / 1e9:.1f} GB and {free / 1e9:.1f} GB are free; "
+            f"{show(folder.parent)}: decoded pictures need {amount(needed, 'B')} and {amount(free, 'B')} are free; "
             f"set data.cache to a folder with more space, or data.size to something smaller"
         )
     broken: list[tuple[str, str]] = []

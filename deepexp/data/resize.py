@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from deepexp.data.memory import available_bytes
 from deepexp.data.source import Shape, Split
 from deepexp.errors import InputError
-from deepexp.units import counted
+from deepexp.units import amount, counted
 
 _CHUNK_BYTES = 1 << 24
 
@@ -47,7 +47,7 @@ def _check_memory(pictures: int, shape: Shape) -> None:
     available = available_bytes(torch.device("cpu"))
     if available is not None and needed > available:
         raise InputError(
-            f"{counted(pictures, 'picture')} resized to {height}×{width} need {needed / 1e9:.1f} GB "
-            f"and {available / 1e9:.1f} GB are available; "
+            f"{counted(pictures, 'picture')} resized to {height}×{width} need {amount(needed, 'B')} "
+            f"and {amount(available, 'B')} are available; "
             f"take fewer (data.subset), or a smaller size (data.resize; data.size of an image folder)"
         )

@@ -311,7 +311,7 @@ def _is_alive(pid: int) -> bool:
 
 def test_full_disk_is_told_before_the_work(picture_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(picture_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))
-    with pytest.raises(InputError, match=r"decoded pictures need .* GB .* are free; set data\.cache"):
+    with pytest.raises(InputError, match=r"decoded pictures need .* kB and 100 B are free; set data\.cache"):
         source(picture_root).load()
 
 
