@@ -116,7 +116,7 @@ def run(options: SweepOptions, overrides: Sequence[str]) -> Report:
 def _points(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """(the words of the sweep, the words of each of its runs); four seeds where nothing varies."""
     for word in overrides:
-        if word.partition("=")[0].lstrip("+~") in ("resume", "output_dir"):
+        if word.partition("=")[0].lstrip("+~") in ("resume", "output_dir", "dry_run"):
             raise InputError(f"{word}: bench sweep makes runs of its own, in a temporary directory; leave it out")
     words = quote_paths(list(overrides))
     points = expand_sweep("train", words)

@@ -47,6 +47,7 @@ def test_without_a_sweep_it_is_four_seeds():
         (["seed=0,1", "batch_sise=3"], 2, "batch_size"),
         (["at_a_time=1"], 2, "at_a_time: 1 is not allowed; a whole number ≥ 2"),
         (["resume=somewhere"], 2, "leave it out"),
+        (["dry_run=true"], 2, "deepexp: dry_run=true: bench sweep makes runs of its own"),
         (["seed=0,1", "data=image_folder", "data.root=nowhere"], 2, "ended with status 2"),
     ],
 )
