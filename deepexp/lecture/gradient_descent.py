@@ -4,6 +4,7 @@ Also what the slides derive: a sum against a mean of losses, the order of the sa
 In float64, and the loop is written out: it is what every training run does inside.
 """
 
+import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 CLASSES = 10
+_HIGHEST = 1e100
+"""A loss above which curves leave the picture: near the largest number there is, an axis has no room left."""
 
 
 @dataclass(frozen=True)
@@ -50,7 +53,10 @@ def demonstrate(
     """Train with each batch size (0: all samples) at one learning rate, and check the slides' equivalences."""
     check_sizes(epochs=epochs, batch_sizes=[size for size in batch_sizes or [] if size != 0])
     inputs, targets = samples()
-    sizes = [size or len(inputs) for size in batch_sizes or [1, 10, 100, 0]]
+    sizes = list(dict.fromkeys(size or len(inputs) for size in batch_sizes or [1, 10, 100, 0]))
+    if max(sizes) > len(inputs):
+        there = counted(len(inputs), "training sample")
+        raise ValueError(f"batch_sizes: {max(sizes)} is more than the {there}; at most {len(inputs)}, or 0 for all")
     epochs = epochs or {"quick": 5, "standard": 20}[scale]
     paths = [descend(inputs, targets, size, lr=lr, epochs=epochs, order=order, seed=seed) for size in sizes]
     rows = [
@@ -205,6 +211,8 @@ def _draw(paths: Sequence[Path]) -> "Figure":
             style = {**plotting.series_style(index), "marker": None}
             x = getattr(path, steps)
             panel.plot(x, path.losses, label=f"batches of {path.batch_size:,}", **style)
+        if any(math.isfinite(loss) and loss > _HIGHEST for path in paths for loss in path.losses):
+            panel.set_ylim(1, _HIGHEST)
         panel.set(xlabel=steps, ylabel="training loss (nats)", yscale="log")
     axes.flat[1].set_xscale("symlog", linthresh=1)
     axes.flat[1].set_xlim(left=0)

@@ -108,6 +108,20 @@ def test_gradient_descent_says_what_its_figures_bear_out(choice, said):
     assert {sentence for sentence in (NO_WORSE, FURTHER_DOWN, JUMPS) if sentence in made.text} == said, made.text
 
 
+def test_gradient_descent_has_a_row_for_each_size_of_batch_that_there_can_be():
+    (sizes, _) = gradient_descent.demonstrate(scale="quick", batch_sizes=[1438, 0], epochs=1).tables
+    assert [row[0] for row in sizes.rows] == ["1,438"]
+    with pytest.raises(ValueError, match=r"batch_sizes: 1439 is more than the 1,438 training samples; at most 1438, "):
+        gradient_descent.demonstrate(scale="quick", batch_sizes=[10, 1439])
+
+
+@pytest.mark.filterwarnings("error")
+def test_gradient_descent_that_diverges_is_drawn_as_far_as_there_are_numbers(tmp_path):
+    made = gradient_descent.demonstrate(scale="quick", batch_sizes=[100], lr=1e300, epochs=1)
+    made.write(tmp_path)
+    assert [panel.get_ylim()[1] for panel in made.pictures[0].figure.axes] == [1e100, 1e100]
+
+
 @pytest.mark.parametrize(("activation", "within"), [("linear", 1.6), ("relu", 2.0)])
 def test_variances_follow_the_formulas(activation, within):
     facts = initialisation.demonstrate(scale="quick", activation=activation, depth=6).facts
