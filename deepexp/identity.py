@@ -10,6 +10,8 @@ import importlib.metadata
 import importlib.util
 import re
 import sys
+import zipfile
+import zipimport
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -170,14 +172,22 @@ def _digests(name: str) -> dict[str, str]:
         if known or not isinstance(file, str) or not targets.is_the_users(Path(file)):
             continue
         try:
-            source = Path(file).read_bytes()
-        except OSError:  # it was removed, lies in an archive, or is no file: torch.ops says that it is _ops.py
+            source = _source(file, held.get("__loader__"))
+        except (OSError, KeyError, zipfile.BadZipFile):  # it was removed, or is no file: torch.ops says it is _ops.py
             continue
         found[name] = hashlib.sha256(source).hexdigest()
         new = _imported(source, held) - seen
         waiting += new
         seen |= new
     return dict(sorted(found.items()))
+
+
+def _source(file: str, loader: Any) -> bytes:
+    """What is in a module's file now, which may lie in a zip; an importer's own list of what is there can be old."""
+    if not isinstance(loader, zipimport.zipimporter):
+        return Path(file).read_bytes()
+    with zipfile.ZipFile(loader.archive) as archive:
+        return archive.read(Path(file).relative_to(loader.archive).as_posix())
 
 
 def _imported(source: bytes, held: dict[str, Any]) -> set[str]:

@@ -1,6 +1,7 @@
 """A checkpoint goes with the config and the code that it was trained with, and says so when they are others."""
 
 import contextlib
+import hashlib
 import importlib
 import importlib.metadata
 import json
@@ -205,10 +206,10 @@ def importable(place):
 
 
 def code():
-    """The names of what a run of model=mine would record."""
+    """What a run of model=mine would record."""
     config = typed(OmegaConf.to_container(compose("train", ["model=mine"]).config, resolve=True))
     find(config.model.component.target)
-    return list(Identity.of(config).code)
+    return Identity.of(config).code
 
 
 @pytest.mark.parametrize(
@@ -233,14 +234,14 @@ def test_in_a_package_a_module_is_found_by_its_relative_name(own, tmp_path):
     (tmp_path / "nets" / "widths.py").write_text("WIDTH = 5\n")
     source = NET.replace("widths", ".widths")
     (tmp_path / "nets" / "mine.py").write_text(f'"""Taken\nfrom ... elsewhere.\n"""\n{source}')
-    assert code() == ["nets.mine", "nets.widths"]
+    assert list(code()) == ["nets.mine", "nets.widths"]
 
 
 def test_what_an_argument_is_made_of_counts_too(own, tmp_path):
     (tmp_path / "conf" / "model" / "mine.yaml").write_text(f"{MODEL}layers: [{{of: {{_target_: widths.unused}}}}]\n")
     (tmp_path / "mine.py").write_text(NET.replace("from widths import WIDTH", "WIDTH = 5"))
     find("widths.unused")
-    assert code() == ["mine", "widths"]
+    assert list(code()) == ["mine", "widths"]
 
 
 @pytest.mark.parametrize(
@@ -255,25 +256,43 @@ def test_what_an_argument_is_made_of_counts_too(own, tmp_path):
 )
 def test_what_a_module_holds_may_be_anything(own, tmp_path, line):
     (tmp_path / "mine.py").write_text(f"{NET}\n{line}\n")
-    assert code() == ["mine", "widths"]
+    assert list(code()) == ["mine", "widths"]
 
 
 def test_a_torch_of_ones_own_building_is_none_of_ones_modules(own, monkeypatch):
     """It lies in no site-packages, and has 700 of them."""
     monkeypatch.setattr(targets, "is_the_users", lambda file: file.suffix == ".py")
-    assert code() == ["mine", "widths"]
+    assert list(code()) == ["mine", "widths"]
+
+
+def write_zip(path, width):
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("inside/__init__.py", "# a package\n" * width)
+        archive.writestr("inside/zipped.py", f"WIDTH = {width}\n")
+
+
+def test_modules_in_a_zip_count_by_what_is_in_it_now(own, tmp_path):
+    path = tmp_path / "archive.zip"
+    write_zip(path, 5)
+    (tmp_path / "mine.py").write_text(f"from inside import zipped\n{NET}")
+    with importable(path):
+        first = code()
+        assert list(first) == ["inside", "inside.zipped", "mine", "widths"]
+        assert first["inside.zipped"] == hashlib.sha256(b"WIDTH = 5\n").hexdigest()
+        write_zip(path, 123)
+        assert code()["inside.zipped"] == hashlib.sha256(b"WIDTH = 123\n").hexdigest()
+        path.write_bytes(b"no zip any longer")
+        assert list(code()) == ["mine", "widths"]
+        path.unlink()
+        assert list(code()) == ["mine", "widths"]
 
 
 def test_what_cannot_be_read_is_left_out(own, tmp_path):
-    with zipfile.ZipFile(tmp_path / "archive.zip", "w") as archive:
-        archive.writestr("zipped.py", "WIDTH = 5\n")
-    (tmp_path / "mine.py").write_text(f"import zipped\n{NET}")
-    with importable(tmp_path / "archive.zip"):
-        find("mine.Net")
+    find("mine.Net")
     (tmp_path / "widths.py").unlink()
-    assert code() == ["mine"]
+    assert list(code()) == ["mine"]
     (tmp_path / "mine.py").unlink()
-    assert code() == []
+    assert list(code()) == []
 
 
 def test_what_a_module_imports_from_must_be_as_it_was_imported(run, own, tmp_path):
@@ -334,7 +353,7 @@ def test_what_a_package_came_with_is_found_in_its_list_of_files(own, tmp_path, m
     (tmp_path / "conf" / "model" / "mine.yaml").write_text(MODEL.replace("mine.Net", "zoo.Net"))
     monkeypatch.delattr(importlib.metadata, "packages_distributions")
     with importable(site):
-        assert code() == ["keepers"]
+        assert list(code()) == ["keepers"]
 
 
 def test_parts_of_deepexp_and_torch_need_no_digest():
