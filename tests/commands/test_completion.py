@@ -115,10 +115,16 @@ def shell_folder(folder):
     ],
 )
 def test_typed_into_bash(tmp_path, setup, typed, words):
-    """An interactive bash completes the line at each tab; what its command is called with then is what counts."""
+    """An interactive bash completes the line at each tab; what its command is called with then is what counts.
+
+    In a session of its own it has no terminal: two of them that take turns at that of the tests would stop them all.
+    """
     environment = shell_folder(tmp_path)
     lines = f'{setup}\neval "$(deepexp completion bash)"\n{typed}\nexit\n'
-    subprocess.run(["bash", "--norc", "-i"], input=lines.encode(), env=environment, capture_output=True, timeout=60)
+    bash = ["bash", "--norc", "-i"]
+    subprocess.run(
+        bash, input=lines.encode(), env=environment, capture_output=True, timeout=300, start_new_session=True
+    )
     assert (tmp_path / "called.txt").read_text().splitlines() == words
 
 
