@@ -1,7 +1,8 @@
 """One update of the weights: forward, backward, clip, step, in the precision asked for.
 
 A `Step` knows the model and the optimizer, but nothing of epochs, schedules or logs. It never waits for the device:
-what it returns are tensors there.
+what it returns are tensors there. Only in float16 it does, once an update, since torch's loss scaling leaves out an
+update whose gradients overflow, and asks for that.
 """
 
 import contextlib
