@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_CAPTION = "The dot is the start, the cross the minimum, the square the end, where it is in the picture or near it."
 LATE = 20  # steps at the end of a path, over which its oscillation is measured
 
 
@@ -68,7 +69,7 @@ def demonstrate(
         title="Paths of optimizers in two dimensions",
         text=" ".join(_sentences(facts)),
         tables=(table(header, rows, "Crossings: how often a coordinate passes its value at the minimum"),),
-        pictures=(Picture("trajectories", drawn, "The dot is the start, the cross the minimum, the square the end."),),
+        pictures=(Picture("trajectories", drawn, _CAPTION),),
         facts={f"{name}/{each}/{fact}": value for (name, each), of in facts.items() for fact, value in of.items()},
         animations={"trajectories.gif": _animated(on, walks)} if animate else {},
     )
@@ -112,7 +113,7 @@ def _facts(surface: Surface, walk: Walk) -> dict[str, float]:
     beyond = (walk.points - goal) * -np.sign(np.array(surface.start) - goal)  # positive past the minimum
     first = np.abs(walk.points[1] - walk.points[0]) if len(walk.points) > 1 else np.zeros(2)
     return {
-        "distance": float(np.linalg.norm(walk.points[-1] - goal)),
+        "distance": math.hypot(*(walk.points[-1] - goal)),  # whose squares may be beyond float64
         "x_crossings": crossings(walk.points[:, 0], goal[0]),
         "y_crossings": crossings(walk.points[:, 1], goal[1]),
         "overshoot": max(0.0, float(beyond[:, 0].max())),
@@ -189,12 +190,14 @@ def _draw(surfaces: Mapping[str, Surface], walks: Mapping[str, Sequence[Walk]]) 
     figure, panels = _landscapes(surfaces)
     for panel, name in zip(panels, surfaces, strict=True):
         for index, walk in enumerate(walks[name]):
-            x, y = _visible(walk.points, surfaces[name]).T
+            seen = _visible(walk.points, surfaces[name])
+            x, y = seen.T
             style = plotting.series_style(index)
             label = f"{walk.optimizer} (η = {walk.lr:g})"
             marks = max(1, len(x) // 60)
             panel.plot(x, y, **style, markevery=marks, markersize=2.5, linewidth=1.1, label=label)
-            panel.plot(x[-1:], y[-1:], color=style["color"], marker="s", markersize=7, markeredgecolor="white")
+            if len(seen) == len(walk.points):
+                panel.plot(x[-1:], y[-1:], color=style["color"], marker="s", markersize=7, markeredgecolor="white")
         panel.legend(loc="upper right", fontsize=8, framealpha=0.85)
     return figure
 

@@ -90,6 +90,14 @@ def test_what_goes_to_infinity_is_told():
     assert shown.tables[0].rows[0][4] == "diverged"
 
 
+@pytest.mark.filterwarnings("error")
+def test_a_path_out_of_the_picture_has_no_end_in_it():
+    shown = trajectories.demonstrate(optim=["sgd", "adam"], surfaces=["valley"], lr={"sgd": 1.0})
+    assert [row[4] == "diverged" for row in shown.tables[0].rows] == [True, False]
+    squares = [line for line in shown.pictures[0].figure.axes[0].lines if line.get_markersize() == 7]
+    assert [line.get_marker() for line in squares] == ["o", "s"]  # the start, and where Adam ends
+
+
 def test_crossings():
     assert crossings(np.array([1.0, 0.0, -1.0, -2.0, 3.0]), 0.0) == 2
 
