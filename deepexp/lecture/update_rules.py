@@ -30,6 +30,8 @@ LARGEST = 1e100
 def demonstrate(*, optim: list[str] | None = None, lr: float | None = None, steps: int = 50) -> Demonstration:
     """Let each optimizer of `conf/optim` take some steps; `lr` for all of them, or each its own."""
     check_sizes(steps=steps)
+    if lr is not None and lr < 1e-9:
+        raise InputError(f"lr: {lr:g} is not allowed; at least 1e-09, else float64 cannot tell the steps")
     chosen = optim or [name for name in catalogue.names("optim") if name != "lbfgs"]
     check_names(chosen)
     if "lbfgs" in chosen:

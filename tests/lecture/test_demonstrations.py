@@ -234,6 +234,15 @@ def test_groups_move_by_their_own_rules():
     assert "conv7" in made.text
 
 
+@pytest.mark.parametrize("lr", [1e-12, 1e100])
+def test_groups_move_as_told_at_any_rate_that_is_taken(lr):
+    facts = parameter_groups.demonstrate(lr=lr, steps=3).facts
+    assert facts["fc1.weight"] / facts["conv1.bias"] == pytest.approx(10, rel=0.01)
+    assert facts["fc2.bias"] / lr == pytest.approx(3, rel=0.01)
+    with pytest.raises(ValueError, match=r"lr: 1e.* is not allowed; 1e-12 to 1e\+100"):
+        parameter_groups.demonstrate(lr=lr**2)
+
+
 def test_the_borrowed_layer_stands_still_and_then_moves():
     made = surgery.demonstrate(scale="quick", pretrained=False)
     assert "random here, as asked for" in made.text and "not on this machine" not in made.text

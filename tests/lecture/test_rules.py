@@ -128,6 +128,14 @@ def test_only_rules_that_are_there_are_spoken_of(optim, momentum, blind):
     assert ("do not notice" in made.text) == blind
 
 
+def test_steps_that_are_too_short_to_be_told_are_refused():
+    with pytest.raises(InputError, match="lr: 1e-10 is not allowed; at least 1e-09"):
+        update_rules.demonstrate(lr=1e-10)
+    facts = update_rules.demonstrate(optim=["sgd", "adam"], lr=1e-9, steps=1).facts
+    assert facts["sgd/first_1"] == pytest.approx(1e-11, rel=1e-3)
+    assert facts["adam/first_1"] == pytest.approx(1e-9, rel=1e-3)
+
+
 def test_lbfgs_has_no_step_on_a_plane():
     with pytest.raises(InputError, match="leave it out"):
         update_rules.demonstrate(optim=["sgd", "lbfgs"])
