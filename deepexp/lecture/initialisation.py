@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from deepexp import plotting
-from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
+from deepexp.lecture.demonstration import Demonstration, Picture, Scale, figures, table
 from deepexp.models.init import Scheme, initialise
 
 if TYPE_CHECKING:
@@ -51,7 +51,8 @@ def demonstrate(
     """Send Gaussian inputs forward, and Gaussian gradients backward, through `depth` layers of `width` units."""
     if depth < 2:
         raise ValueError(f"depth: {depth} is not allowed; at least 2")
-    check_sizes(width=width)
+    if width is not None and width < 2:
+        raise ValueError(f"width: {width} is not allowed; at least 2, since one weight alone has no variance")
     width = width or {"quick": 256, "standard": 512}[scale]
     measured = {scheme: measure(scheme, activation, depth, width, seed) for scheme in SCHEMES}
     rows = [
@@ -72,11 +73,13 @@ def demonstrate(
     best, known = suited[activation], ", forward and backward."
     strays = {scheme: _strays(v) for scheme, v in measured.items()}
     if activation == "tanh":
+        nearest = [min(strays, key=lambda scheme: strays[scheme][way]) for way in (0, 1)]
+        where = ", forward and backward" if nearest[0] == nearest[1] else f" forward, and {nearest[1]} backward"
         known = (
             " by the formulas, which take tanh for linear. That holds while activations are small; larger ones it "
-            f"makes smaller, and {min(strays, key=strays.__getitem__)} stays nearest to 1 here, forward and backward."
+            f"makes smaller, and {nearest[0]} stays nearest to 1 here{where}."
         )
-    elif strays[best] >= 1e2:
+    elif max(strays[best]) >= 1e2:
         known += f" In layers of {width} units chance adds up, and {depth} of them stray far from the formula even so."
     return Demonstration(
         title="Initial weights and the variances through a deep net",
@@ -154,10 +157,10 @@ def _gradient(z: Tensor) -> Tensor:
     return z.grad
 
 
-def _strays(found: Variances) -> float:
-    """By what factor the last activations and the first gradients are off 1."""
+def _strays(found: Variances) -> list[float]:
+    """By what factor the last activations, and by what factor the first gradients, are off 1."""
     left = (found.forward[-1].item(), found.backward[0].item())
-    return max(max(value, 1 / value) if 0 < value < math.inf else math.inf for value in left)
+    return [max(value, 1 / value) if 0 < value < math.inf else math.inf for value in left]
 
 
 def _log_error(measured: Tensor, predicted: Tensor) -> float:

@@ -151,6 +151,17 @@ def test_the_sentence_on_tanh_is_what_its_table_shows():
     assert "with tanh for xavier by the formulas" in text and "kaiming stays nearest to 1 here" in text
 
 
+def test_the_sentence_on_deep_tanh_tells_the_ways_apart():
+    """Of a hundred layers, Kaiming's activations stay at 0.5, and its gradients grow to 26,000."""
+    text = initialisation.demonstrate(activation="tanh", depth=100, width=64).text
+    assert "kaiming stays nearest to 1 here forward, and xavier backward." in text
+
+
+def test_one_weight_alone_has_no_variance():
+    with pytest.raises(ValueError, match="width: 1 is not allowed; at least 2"):
+        initialisation.demonstrate(width=1)
+
+
 def test_dropout_keeps_the_mean_in_training_and_does_nothing_at_test():
     facts = dropout_mask.demonstrate(scale="quick").facts
     for p in ("0.1", "0.25", "0.5", "0.75"):
