@@ -14,7 +14,7 @@ from torch import Tensor
 
 from deepexp import plotting, runtime
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
-from deepexp.units import duration
+from deepexp.units import counted, duration
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -109,7 +109,8 @@ def demonstrate(
         for t in timings
     ]
     header = ("device", "direction", "batch", "batch time", "loop time", "loop / batch", "relative difference")
-    caption = f"A layer of {shape[0]:,} inputs and {shape[1]:,} outputs, medians of {repeats or usual[3]} repeats"
+    layer = f"{counted(shape[0], 'input')} and {counted(shape[1], 'output')}"
+    caption = f"A layer of {layer}, medians of {counted(repeats or usual[3], 'repeat')}"
     return Demonstration(
         title="A batch against a loop over its samples",
         text=" ".join([*map(_sentence, _largest(timings)), "Both ways give the same numbers, within float error."]),
@@ -198,10 +199,11 @@ def duration_of(seconds: float) -> str:
 def _draw(timings: Sequence[Timing]) -> "Figure":
     figure, axes = plotting.figure(9.0, 3.8, columns=2)
     left, right = axes.flat
+    by_size = sorted(timings, key=lambda timing: timing.samples)
     series = 0
     for device in dict.fromkeys(timing.device for timing in timings):
         for direction in ("forward", "backward"):
-            chosen = [t for t in timings if (t.device, t.direction) == (device, direction)]
+            chosen = [t for t in by_size if (t.device, t.direction) == (device, direction)]
             sizes = [t.samples for t in chosen]
             for way in ("batch", "loop"):
                 microseconds = [1e6 * getattr(t, f"{way}_seconds") / t.samples for t in chosen]

@@ -60,6 +60,13 @@ def test_batch_and_loop_agree_and_are_timed():
     assert [row[2] for row in made.tables[0].rows] == ["1", "1", "16", "16"]
 
 
+def test_batch_and_loop_are_drawn_by_size_and_told_in_the_order_asked_for():
+    made = batch_vs_loop.demonstrate(sizes=[4, 1, 2], inputs=1, outputs=2, repeats=1, device="cpu")
+    assert [row[2] for row in made.tables[0].rows[::2]] == ["4", "1", "2"]
+    assert all(list(line.get_xdata()) == [1, 2, 4] for line in made.pictures[0].figure.axes[0].lines)
+    assert made.tables[0].caption == "A layer of 1 input and 2 outputs, medians of 1 repeat"
+
+
 def test_the_legend_of_the_ratios_hides_none_of_them():
     ratios = {"forward": [2.2, 2.3, 8.3, 3.2], "backward": [1.9, 15.3, 12.4, 6.4]}
     timings = [
@@ -217,6 +224,16 @@ def test_loaders_give_the_same_batches():
 def test_one_loading_process_is_one_worker():
     made = loaders.demonstrate(scale="quick", workers=[1], epochs=1, device="cpu")
     assert "streamed, 1 worker" in {row[0] for row in made.tables[0].rows}
+
+
+def test_loaders_are_compared_with_another_one_once_each(monkeypatch):
+    opened = []
+    usual = loaders.StreamedLoader
+    monkeypatch.setattr(loaders, "StreamedLoader", lambda *a, **k: opened.append(usual(*a, **k)) or opened[-1])
+    monkeypatch.setattr(loaders, "measure", lambda found, *_: {name: [2.0 - place] for place, name in enumerate(found)})
+    made = loaders.demonstrate(scale="quick", workers=[0, 0], epochs=1, device="cpu")
+    assert len(opened) == 1
+    assert "comes 0.5 times as fast as from “streamed, same process”" in made.text
 
 
 @pytest.mark.parametrize("fastest", [9.9e5, 1.41e6, 1.74e7])
