@@ -53,7 +53,7 @@ class Stack:
 
 
 def check_path(path: str) -> Path:
-    """The file to be written; `InputError` if it has another ending, or there is no such folder to write it to."""
+    """The file to be written; `InputError` if it has another ending, or there is no folder to write it to."""
     file = Path(os.path.expanduser(path))
     if file.suffix not in ENDINGS:
         meant = did_you_mean(file.suffix, ENDINGS)
@@ -62,6 +62,8 @@ def check_path(path: str) -> Path:
         raise InputError(f"plot: there is no folder {file.parent} for {file.name}; make it first")
     if file.is_dir():
         raise InputError(f"plot: {path} is a folder; give the name of a file")
+    if not os.access(file.absolute().parent, os.W_OK):
+        raise InputError(f"plot: the folder {file.parent} cannot be written to; choose another place for {file.name}")
     return file
 
 

@@ -118,6 +118,12 @@ def test_a_folder_is_no_file(tmp_path):
         plot.check_path(str(tmp_path / "folder.png"))
 
 
+def test_where_nothing_can_be_written_is_told_before_anything_is_measured(tmp_path, monkeypatch):
+    monkeypatch.setattr(plot.os, "access", lambda path, mode: False)
+    with pytest.raises(InputError, match=r"plot: the folder .* cannot be written to; choose another place for x\.png"):
+        plot.check_path(str(tmp_path / "x.png"))
+
+
 def test_a_full_disk_is_told_with_the_option_that_names_the_file(tmp_path, monkeypatch):
     def full(path, data):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
