@@ -12,9 +12,6 @@ from torch import Tensor, nn
 Shape = tuple[int, int, int]
 """(channels, height, width) of one picture."""
 
-_FEWEST_CHANNELS = 16
-"""That a strided 1×1 convolution needs on any CPU: as many float32 as its widest vectors hold."""
-
 Shortcut = Literal["pad", "conv", "none"]
 
 
@@ -32,21 +29,6 @@ class PadShortcut(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = x[:, :, :: self.stride, :: self.stride]  # (batch, in_channels, ceil(height / stride), ceil(width / stride))
         return F.pad(x, (0, 0, 0, 0, 0, self.extra_channels))  # (batch, out_channels, …)
-
-
-class NarrowProjection(nn.Conv2d):
-    """A 1×1 convolution of a regular grid of pixels: what one with a stride comes to.
-
-    With a stride of its own and fewer channels than a vector of the CPU holds, oneDNN's gradient of the weights in
-    channels_last order writes beyond its memory: the process crashes, or goes on with wrong numbers.
-    """
-
-    def __init__(self, in_channels: int, out_channels: int, grid: int, *, bias: bool) -> None:
-        super().__init__(in_channels, out_channels, 1, bias=bias)
-        self.grid = grid
-
-    def forward(self, x: Tensor) -> Tensor:
-        return super().forward(x[:, :, :: self.grid, :: self.grid])
 
 
 class ResidualBlock(nn.Module):
@@ -102,15 +84,9 @@ def _shortcut(
     if kind == "pad":
         return PadShortcut(in_channels, out_channels, stride)
     return nn.Sequential(  # option B: a projection
-        _projection(in_channels, out_channels, stride, bias=not batch_norm),
+        nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=not batch_norm),
         norm(out_channels, batch_norm, momentum),
     )
-
-
-def _projection(in_channels: int, out_channels: int, stride: int, *, bias: bool) -> nn.Conv2d:
-    if stride > 1 and in_channels < _FEWEST_CHANNELS:
-        return NarrowProjection(in_channels, out_channels, stride, bias=bias)
-    return nn.Conv2d(in_channels, out_channels, 1, stride=stride, bias=bias)
 
 
 def norm(channels: int, batch_norm: bool, momentum: float = 0.1) -> nn.Module:

@@ -1,17 +1,46 @@
 """How the weights of a model lie in memory."""
 
-from itertools import chain
+from typing import Any
 
 import torch
 from torch import nn
+
+_FEWEST_CHANNELS = 16
+"""That a strided 1×1 convolution in channels_last order needs on any CPU: as many float32 as its vectors hold."""
 
 
 def channels_last(model: nn.Module) -> nn.Module:
     """Lay each tensor of four dimensions out as (…, height, width, channels), in place, and return the model.
 
     `Module.to` would ask that of tensors of five dimensions too, as those of `Conv3d`, which have no such order.
+
+    Convolutions that channels_last order is not safe for keep theirs, and are given their pictures in it.
     """
-    for tensor in chain(model.parameters(), model.buffers()):
-        if tensor.dim() == 4:
-            tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    for module in model.modules():
+        if _is_unsafe(module):
+            if _in_plain_order not in module._forward_pre_hooks.values():
+                module.register_forward_pre_hook(_in_plain_order)
+            continue
+        for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
+            if tensor.dim() == 4:
+                tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return model
+
+
+def _is_unsafe(module: nn.Module) -> bool:
+    """Whether oneDNN's gradient of its weights would write beyond its memory in channels_last order.
+
+    That of a 1×1 convolution with a stride and fewer channels than a vector holds does (torch 2.11 to 2.15): the
+    process crashes, or goes on with wrong numbers.
+    """
+    return (
+        isinstance(module, nn.Conv2d)
+        and module.weight.device.type == "cpu"
+        and module.kernel_size == (1, 1)
+        and module.stride != (1, 1)
+        and module.in_channels // module.groups < _FEWEST_CHANNELS
+    )
+
+
+def _in_plain_order(_: nn.Module, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    return tuple(given.contiguous() if isinstance(given, torch.Tensor) else given for given in inputs)

@@ -1,0 +1,55 @@
+import copy
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import nn
+
+from deepexp.models.layout import channels_last
+
+CRASHES = """
+import copy
+import torch
+from torch import nn
+from deepexp.models.layout import channels_last
+
+torch.set_num_threads(1)
+for channels in (1, 3, 4, 6, 12):
+    model = channels_last(nn.Sequential(nn.Conv2d(channels, 9, 1, stride=2), nn.ReLU(), nn.Conv2d(9, 4, 3)))
+    for _ in range(12):  # not always at once
+        pictures = torch.randn(50, channels, 31, 32).to(memory_format=torch.channels_last)
+        exact = copy.deepcopy(model).double()
+        for each, given in ((model, pictures), (exact, pictures.double())):
+            each.zero_grad()
+            each(given).square().mean().backward()
+        torch.testing.assert_close(model[0].weight.grad.double(), exact[0].weight.grad, rtol=1e-4, atol=1e-6)
+print("right")
+"""
+
+
+def test_a_narrow_strided_projection_has_its_gradient_and_the_process_survives() -> None:
+    done = subprocess.run([sys.executable, "-c", CRASHES], capture_output=True, text=True, timeout=300, check=False)
+    assert done.stdout == "right\n", f"status {done.returncode}: {done.stderr}"
+
+
+@pytest.mark.parametrize(
+    ("layer", "keeps_its_order"),
+    [
+        (nn.Conv2d(3, 8, 1, stride=2), True), (nn.Conv2d(32, 8, 1, stride=(1, 2), groups=4), True),
+        (nn.Conv2d(16, 8, 1, stride=2), False), (nn.Conv2d(3, 8, 1), False), (nn.Conv2d(3, 8, 3, stride=2), False),
+    ],
+)  # fmt: skip
+def test_all_other_convolutions_have_their_weights_in_channels_last(layer: nn.Conv2d, keeps_its_order: bool) -> None:
+    model = copy.deepcopy(channels_last(channels_last(nn.Sequential(nn.BatchNorm2d(layer.in_channels), layer))))
+    seen: list[bool] = []
+    model[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous()))
+    model(torch.zeros(2, layer.in_channels, 5, 5).to(memory_format=torch.channels_last))
+    assert seen == [keeps_its_order] == [model[1].weight.stride(3) == 1]
+    assert len(model[1]._forward_pre_hooks) == keeps_its_order + 1
+
+
+def test_a_tensor_of_five_dimensions_stays_as_it_is() -> None:
+    layer = nn.Conv3d(2, 3, 2)
+    order = layer.weight.stride()
+    assert channels_last(layer).weight.stride() == order
