@@ -92,7 +92,6 @@ class Limit:
         self._plan = plan
         self._precision = Precision(plan.device, config.precision)
         self._model = build.model(config, plan.shape, len(plan.info.classes), plan.device)
-        self._model.to(memory_format=torch.channels_last)
         FreezePlan(self._model, build.freeze_rules(config, self._model), config.epochs).apply(0)
         start, stop = plan.updates[0][0]
         self._batch = stop - start
