@@ -90,6 +90,7 @@ class JobWatcher:
         )
         figures, trouble = result_of(task.directory) if ending.state == "done" else (None, None)
         if ending.state == "paused":
+            self.tries[task.config_hash] -= 1  # what goes on after it is the same try
             objective = self.config.objective
             lines = [line for line in evaluations(task.directory) if line[objective] is not None]
             figures = lines[-1] if lines else None

@@ -21,6 +21,8 @@ from deepexp.sweep.jobs import Sweep
 from deepexp.sweep.ledger import Entry
 from deepexp.sweep.points import Point
 from deepexp.sweep.settings import LauncherConfig
+from deepexp.sweep.watcher import JobWatcher
+from deepexp.sweep.worker import Ending, Task
 
 from .conftest import SMALL, Sweeper
 
@@ -250,6 +252,20 @@ def test_a_job_that_failed_on_the_way_is_tried_no_more_in_the_same_sweep(sweep: 
     words = ("model=troubled", "val_fraction=0.2", "epochs=4", "model.trouble=once,raise", "hydra.launcher.halving=2")
     result = sweep(*words, "hydra.launcher.jobs=1", quiet=True)
     assert [(row.state, row.tries) for row in result.rows] == [("failed", 1), ("failed", 1)]
+
+
+def test_a_pause_uses_no_retry_up(tmp_path: Path) -> None:
+    book: Any = SimpleNamespace(entries={"a": Entry("a", "a", [], "running")}, record=lambda _: None)
+    display: Any = SimpleNamespace(started=lambda _: None, ended=lambda *_, **__: None)
+    jobs: Any = SimpleNamespace(task=lambda *_: "again", is_waiting=lambda _: False)
+    watcher = JobWatcher(LauncherConfig(retries=1), tmp_path, book, display, jobs)
+    watcher.points["a"] = cast(Any, None)
+    task = Task("a", "a", ["optim.lr=1"], tmp_path / "a", False, tmp_path / "log")
+    again = []
+    for state in ("paused", "failed", "paused", "failed"):
+        watcher.starting(task)
+        again.append(watcher.ended(task, Ending(cast(Any, state)), stopping=False))
+    assert again == [None, "again", None, None]
 
 
 @pytest.mark.parametrize(
