@@ -14,10 +14,9 @@ from deepexp.sweep.settings import LauncherConfig, launcher_config
 from deepexp.sweep.shapes import words_of
 from deepexp.sweep.table import Row
 
-NOT_SEARCHING = (
-    "hydra_plugins.deepexp_plugins.PointSweeper",
-    "hydra._internal.core_plugins.basic_sweeper.BasicSweeper",
-)
+OUR_SWEEPER = "hydra_plugins.deepexp_plugins.PointSweeper"
+
+NOT_SEARCHING = (OUR_SWEEPER, "hydra._internal.core_plugins.basic_sweeper.BasicSweeper")
 """Sweepers that choose their points without looking at results."""
 
 
@@ -30,11 +29,12 @@ def launch(
 ) -> list[JobReturn]:
     """Run a batch of points; the result of each is the objective, or the reason why there is none."""
     launcher = launcher_config(settings)
-    searches = config.hydra.sweeper["_target_"] not in NOT_SEARCHING
-    if searches and launcher.halving is not None:
+    sweeper = config.hydra.sweeper["_target_"]
+    searches = sweeper not in NOT_SEARCHING
+    if sweeper != OUR_SWEEPER and launcher.halving is not None:  # to others, a job that has paused has failed
         raise InputError(
             f"hydra.launcher.halving: {launcher.halving} is not allowed with this sweeper, which goes by whole runs; "
-            "leave it out, or search with hydra.sweeper.search=tpe"
+            "leave it out, or use hydra/sweeper=deepexp, which also searches (hydra.sweeper.search=tpe)"
         )
     chooses = searches or launcher.halving is not None
     rows = sweep.launch(points, Handed(launcher, fixed_keys(config), needs_objective=chooses))

@@ -272,6 +272,7 @@ def test_a_pause_uses_no_retry_up(tmp_path: Path) -> None:
     ("words", "message"),
     [
         (("hydra.launcher.halving=3",), r"val_fraction=0\.1.*objective=test_error_rate"),
+        (("hydra.launcher.halving=3", "val_fraction=0.2", "hydra/sweeper=basic"), "with this sweeper.*=deepexp"),
         (("hydra.launcher.halving=1",), r"hydra\.launcher\.halving: 1 is not allowed"),
         (("hydra.launcher.halving_from=0",), r"hydra\.launcher\.halving_from: 0 is not allowed"),
     ],
