@@ -238,10 +238,10 @@ class Sweep:
             looked_at = batch if number > 0 else self.points
             batch, watcher.more_points = self.halving.best(looked_at, self.ledger.entries), list
 
-    def task(self, point: Point, entry: Entry) -> Task:
+    def task(self, point: Point, entry: Entry, *, anew: bool = False) -> Task:
         """A try of a job: from its last checkpoint if there is one, else anew, beside what earlier tries have left."""
         run = self.directory.path / entry.directory if entry.directory else None
-        goes_on = run is not None and can_go_on(run)
+        goes_on = run is not None and can_go_on(run) and not anew
         return Task(
             name=point.name,
             config_hash=point.config_hash,

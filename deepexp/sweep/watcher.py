@@ -19,8 +19,8 @@ from deepexp.units import percent
 class Jobs(Protocol):
     """What the watcher asks of the sweep."""
 
-    def task(self, point: Point, entry: Entry) -> Task:
-        """A try of a job."""
+    def task(self, point: Point, entry: Entry, *, anew: bool = False) -> Task:
+        """A try of a job; `anew`: beside what it has left, not from its checkpoint."""
 
     def is_waiting(self, point: Point) -> bool:
         """Whether a job has not come as far as it is to come now."""
@@ -97,15 +97,18 @@ class JobWatcher:
             if figures is not None:
                 entry = replace(entry, reason=f"{ending.reason}, {RATES[objective]} {percent(figures[objective])}")
         self.ledger.record(entry)
-        has_tries = self.tries[task.config_hash] <= self.config.retries and self.wants_more()
-        again = not is_well and not stopping and has_tries
+        # Trained as far as that, and what it had come to is lost; anew, it comes to the same.
+        is_lost = ending.state == "paused" and task.resumes and self.jobs.is_waiting(self.points[task.config_hash])
+        if is_lost:
+            figures, trouble = None, "what it came to is lost with its metrics.jsonl"
+        has_tries = is_lost or (not is_well and self.tries[task.config_hash] <= self.config.retries)
+        again = has_tries and not stopping and self.wants_more()
         shown_ending = ending if trouble is None else replace(ending, state="failed", reason=trouble)
         self.display.ended(task, shown_ending, figures, again=again)
-        if is_well:
-            return None
         if again:
-            return self.jobs.task(self.points[task.config_hash], entry)
-        self.failed.add(task.config_hash)
+            return self.jobs.task(self.points[task.config_hash], entry, anew=is_lost)
+        if not is_well:
+            self.failed.add(task.config_hash)
         return None
 
     def wants_more(self) -> bool:

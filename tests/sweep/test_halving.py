@@ -223,6 +223,18 @@ def test_a_halving_that_was_stopped_goes_on_to_the_same_end(
     assert [row.reason for row in result.rows] == [row.reason for row in expected.rows]
 
 
+def test_a_job_that_has_lost_what_it_came_to_begins_anew(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+    words = ("val_fraction=0.2", "epochs=4", "optim.lr=0.01,0.1", "hydra.launcher.halving=2")
+    result = sweep(*words, quiet=True)
+    (left,) = [row for row in result.rows if row.state == "paused"]
+    (result.directory / str(left.directory) / "metrics.jsonl").unlink()
+    capsys.readouterr()
+    again = run_sweep([f"resume={result.directory}"], Console("plain"))
+    assert f"{left.name}: failed: what it came to is lost with its metrics.jsonl" in capsys.readouterr().out
+    assert [row.reason for row in again.rows] == [row.reason for row in result.rows]
+    assert [row.directory for row in again.rows if row.name == left.name] == [f"{left.name}~2"]
+
+
 def test_a_search_goes_by_the_first_look(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("val_fraction=0.2", "epochs=4", "optim.lr=tag(log,interval(1e-3,1))", "hydra.launcher.halving=2")
     search = ("hydra.sweeper.search=tpe", "hydra.launcher.jobs=1")
@@ -257,7 +269,7 @@ def test_a_job_that_failed_on_the_way_is_tried_no_more_in_the_same_sweep(sweep: 
 def test_a_pause_uses_no_retry_up(tmp_path: Path) -> None:
     book: Any = SimpleNamespace(entries={"a": Entry("a", "a", [], "running")}, record=lambda _: None)
     display: Any = SimpleNamespace(started=lambda _: None, ended=lambda *_, **__: None)
-    jobs: Any = SimpleNamespace(task=lambda *_: "again", is_waiting=lambda _: False)
+    jobs: Any = SimpleNamespace(task=lambda *_, anew: "again", is_waiting=lambda _: False)
     watcher = JobWatcher(LauncherConfig(retries=1), tmp_path, book, display, jobs)
     watcher.points["a"] = cast(Any, None)
     task = Task("a", "a", ["optim.lr=1"], tmp_path / "a", False, tmp_path / "log")
