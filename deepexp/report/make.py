@@ -66,7 +66,8 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
         ]
     if paused := sum(run.status == PAUSED for run in runs):
         were = "was" if paused == 1 else "were"
-        notes.append(f"{paused:,} of {counted(len(runs), 'run')} {were} paused on the way, as others were better.")
+        those = f"{paused:,} of {counted(len(runs), 'run')} {were} paused on the way"
+        notes.append(f"{those}, at a look from which only the best go on.")
     if reading.not_started:
         have = "has" if len(reading.not_started) == 1 else "have"
         notes += [

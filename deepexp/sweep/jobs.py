@@ -59,6 +59,8 @@ class Sweep:
         """Those of a search."""
         self.halving = Halving(LauncherConfig(), 1, 1, directory.path)
         """When runs are looked at on their way."""
+        self.left_behind: set[str] = set()
+        """The names of jobs that others were better than, as this process saw at its looks."""
         self._ledger: Ledger | None = None
         self._data = SharedData()
         self._slots: Sequence[Slot] = ()
@@ -237,6 +239,7 @@ class Sweep:
                 return
             looked_at = batch if number > 0 else self.points
             batch, watcher.more_points = self.halving.best(looked_at, self.ledger.entries), list
+            self.left_behind |= {point.name for point in looked_at} - {point.name for point in batch}
 
     def task(self, point: Point, entry: Entry, *, anew: bool = False) -> Task:
         """A try of a job: from its last checkpoint if there is one, else anew, beside what earlier tries have left."""

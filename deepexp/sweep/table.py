@@ -3,7 +3,7 @@
 import csv
 import io
 import shlex
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,18 +126,19 @@ def failures(rows: Sequence[Row], directory: str) -> list[str]:
     return lines
 
 
-def unfinished(rows: Sequence[Row]) -> str | None:
-    """How many jobs have neither a result nor failed, and what they are instead."""
-    states = [_STATES[row.state] for row in rows if row.state in ("interrupted", "running", "queued")]
+def unfinished(rows: Sequence[Row], left_behind: Collection[str] = ()) -> str | None:
+    """How many jobs, but for those left behind at a look, have neither a result nor failed, and what they are."""
+    rest = [row for row in rows if row.state not in ("done", "failed", "killed")]
+    states = [_STATES[row.state] for row in rest if row.state != "paused" or row.name not in left_behind]
     if not states:
         return None
     counts = ", ".join(f"{states.count(state)} {state}" for state in dict.fromkeys(states))
     return f"{len(states)} of {counted(len(rows), 'job')} {'is' if len(states) == 1 else 'are'} not finished: {counts}"
 
 
-def paused(rows: Sequence[Row], directory: str) -> str | None:
+def paused(rows: Sequence[Row], left_behind: Collection[str], directory: str) -> str | None:
     """How many jobs others were better than on the way, and what trains one of them to its end nevertheless."""
-    those = [row for row in rows if row.state == "paused"]
+    those = [row for row in rows if row.state == "paused" and row.name in left_behind]
     if not those:
         return None
     command = shlex.join(["deepexp", "train", f"resume={directory}/{those[0].directory}"])

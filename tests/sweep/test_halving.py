@@ -210,9 +210,12 @@ def test_a_halving_that_was_stopped_goes_on_to_the_same_end(
         return original(self, point, entry)
 
     monkeypatch.setattr(Sweep, "task", task)
+    capsys.readouterr()
     with pytest.raises(Interrupted):
-        sweep(*words, quiet=True)
+        sweep(*words)
     monkeypatch.undo()
+    out = capsys.readouterr().out
+    assert "2 of 4 jobs are not finished: 2 paused\n" in out and "2 of 4 jobs paused, as others were better" in out
     monkeypatch.chdir(folder)
     (stopped,) = {path.parent for path in folder.rglob("ledger.jsonl")} - {expected.directory}
     assert all(entry.state == "paused" for entry in ledger.read(stopped / "ledger.jsonl").values())
@@ -253,11 +256,13 @@ def test_a_search_goes_by_the_first_look(sweep: Sweeper, capsys: pytest.CaptureF
     assert "5 jobs, 4 of them done before" in out and len(more.rows) == 5 and out.count("paused after 1 of 4") >= 2
 
 
-def test_no_more_go_on_once_a_failure_has_stopped_the_sweep(sweep: Sweeper) -> None:
+def test_no_more_go_on_once_a_failure_has_stopped_the_sweep(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("model=troubled", "val_fraction=0.2", "epochs=4", "model.trouble=none,raise,once,slow")
     one = ("hydra.launcher.halving=2", "hydra.launcher.on_failure=stop", "hydra.launcher.jobs=1")
-    result = sweep(*words, *one, quiet=True)
+    result = sweep(*words, *one)
     assert [row.state for row in result.rows] == ["paused", "failed", "queued", "queued"]
+    out = capsys.readouterr().out
+    assert "3 of 4 jobs are not finished: 1 paused, 2 not run\n" in out and "as others were better" not in out
 
 
 def test_a_job_that_failed_on_the_way_is_tried_no_more_in_the_same_sweep(sweep: Sweeper) -> None:
