@@ -20,8 +20,9 @@ def draw(groups: Sequence[Group], search: Searched) -> Plot | Missing:
     ordered = sorted(groups, key=lambda group: min(search.places.get(run.path, len(groups)) for run in group.runs))
     paused = {number: _paused_at(group, search.objective) for number, group in enumerate(ordered, 1)}
     on_the_way = {number: error for number, error in paused.items() if error is not None}
-    errors = [_error(group, search.objective) for group in ordered]
-    known = [(number, error) for number, error in enumerate(errors, 1) if error is not None]
+    errors = {number: _error(group, search.objective) for number, group in enumerate(ordered, 1)}
+    errors |= dict.fromkeys(on_the_way)  # also where some of their seeds came to the end
+    known = [(number, error) for number, error in errors.items() if error is not None]
     if not known:
         return Missing("no setting of the search has a result")
     numbers, values = zip(*known, strict=True)
@@ -30,7 +31,7 @@ def draw(groups: Sequence[Group], search: Searched) -> Plot | Missing:
     axis = axes[0, 0]
     axis.plot(numbers, values, "o", color=plotting.COLOURS[0], zorder=3, markersize=5)
     axis.step([*numbers, len(errors)], [*least, least[-1]], where="post", color=plotting.COLOURS[1], linewidth=2.0)
-    failed = [number for number, error in enumerate(errors, 1) if error is None and number not in on_the_way]
+    failed = [number for number, error in errors.items() if error is None and number not in on_the_way]
     axis.plot(
         failed, [_TOP] * len(failed), "x", color=plotting.COLOURS[0], transform=axis.get_xaxis_transform(),
         clip_on=False, markeredgewidth=2,

@@ -53,9 +53,10 @@ def test_a_seed_that_came_to_nothing_counts_as_all_wrong(tmp_path):
     assert least.get_ydata()[-1] == pytest.approx(21)
 
 
-def test_what_was_paused_is_drawn_as_it_was_then(tmp_path):
+@pytest.mark.parametrize(("which", "error"), [("*lr=0.05*", 35), ("*lr=0.05*seed=0*", 23.5)])
+def test_what_was_paused_is_drawn_as_it_was_then(tmp_path, which, error):
     sweep = make_search(tmp_path / "s")
-    for run in sweep.glob("*lr=0.05*"):
+    for run in sweep.glob(which):
         status = run / "status.json"
         status.write_text(json.dumps({**json.loads(status.read_text()), "status": "paused", "reason": "paused"}))
         (run / "summary.json").unlink()
@@ -68,7 +69,7 @@ def test_what_was_paused_is_drawn_as_it_was_then(tmp_path):
     plot = search.draw(variation.groups(runs), found)
     points, least, failed, paused = plot.figure.axes[0].lines
     assert list(points.get_xdata()) == [1, 2, 4] and list(failed.get_xdata()) == [3]
-    assert (list(paused.get_xdata()), list(paused.get_ydata())) == ([5], [pytest.approx(35)])
+    assert (list(paused.get_xdata()), list(paused.get_ydata())) == ([5], [pytest.approx(error)])
     assert least.get_ydata()[-1] == pytest.approx(21) and paused.get_fillstyle() == "none"
     assert "Empty: 1 setting that others were better than" in plot.caption
 
