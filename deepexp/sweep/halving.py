@@ -38,11 +38,11 @@ NOTHING = Score(1.0, math.inf)
 class Halving:
     """The looks at the runs of a sweep on their way; none where no halving is asked for."""
 
-    def __init__(self, config: LauncherConfig, settings: int, epochs: int, sweep: Path) -> None:
-        """Of so many settings, each trained for so many epochs or more.
+    def __init__(self, config: LauncherConfig, settings: int, points: Sequence[Point], sweep: Path) -> None:
+        """Of so many settings, which are evaluated as often and trained as long as these points.
 
         There are as many looks as leave a setting for the end, each after `config.halving` times as many epochs as the
-        one before.
+        one before; but none at which every run has come to its end.
         """
         self.factor = config.halving or 1
         self.objective = config.objective
@@ -53,10 +53,15 @@ class Halving:
         """At the look that jobs are run for now; None: they run to their end."""
         if config.halving is None:
             return
+        epochs = min(point.epochs for point in points)
         while self.factor ** (len(self.shares) + 1) <= min(settings, epochs / config.halving_from):
             self.shares.insert(0, self.factor ** -(len(self.shares) + 1))
+        self.shares = [s for s in self.shares if any(_look_after(point, s) < point.epochs for point in points)]
         if not self.shares:
+            every = min(point.config.evaluate_every for point in points)
             what = f"{counted(settings, 'setting')} of {counted(epochs, 'epoch')}"
+            what += f", evaluate_every={every}" if every > 1 else ""
+            what += f", halving_from={config.halving_from}" if config.halving_from > 1 else ""
             log.warning("hydra.launcher.halving=%d: too few for a look on the way: %s", self.factor, what)
 
     def __iter__(self) -> Iterator[float | None]:

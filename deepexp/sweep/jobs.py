@@ -57,7 +57,7 @@ class Sweep:
         """Every point that was handed over, once each."""
         self.trials: Trials | None = None
         """Those of a search."""
-        self.halving = Halving(LauncherConfig(), 1, 1, directory.path)
+        self.halving = Halving(LauncherConfig(), 1, [], directory.path)
         """When runs are looked at on their way."""
         self.left_behind: set[str] = set()
         """The names of jobs that others were better than, as this process saw at its looks."""
@@ -88,7 +88,7 @@ class Sweep:
         batch = self._ready(checked)
         self._enter(batch)
         settings = len({setting_of(point) for point in batch})
-        self.halving = Halving(handed.config, settings, min(point.epochs for point in batch), self.directory.path)
+        self.halving = Halving(handed.config, settings, batch, self.directory.path)
         self._run(list({point.config_hash: point for point in batch}.values()), handed.config)
         return [self.row(point) for point in batch]
 
@@ -105,8 +105,7 @@ class Sweep:
         self._slots = _slots(handed, corners, search.count * len(search.space.seeds))
         self._fixed = handed.fixed
         self.directory.search = search.described() | {"objective": handed.config.objective}
-        epochs = min(point.epochs for point in self._ready(corners))
-        self.halving = Halving(handed.config, search.count, epochs, self.directory.path)
+        self.halving = Halving(handed.config, search.count, self._ready(corners), self.directory.path)
         self.trials = Trials(search, handed.config.objective, self.ledger.entries.values(), self)
         self._run([], handed.config, self.trials)
         return self.rows()

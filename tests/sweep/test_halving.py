@@ -61,8 +61,11 @@ def jobs(tmp_path: Path) -> Jobs:
     return Jobs(tmp_path)
 
 
-def halving(folder: Path, factor: int | None, settings: int, epochs: int, first: int = 1) -> Halving:
-    return Halving(LauncherConfig(halving=factor, halving_from=first), settings, epochs, folder)
+def halving(
+    folder: Path, factor: int | None, settings: int, epochs: int, first: int = 1, every: tuple[int, ...] = (1,)
+) -> Halving:
+    points = [Point("a", {}, [], "a", "a", epochs, cast(Any, SimpleNamespace(evaluate_every=n))) for n in every]
+    return Halving(LauncherConfig(halving=factor, halving_from=first), settings, points, folder)
 
 
 @pytest.mark.parametrize(
@@ -91,7 +94,11 @@ def test_a_look_comes_when_a_run_is_evaluated(tmp_path: Path) -> None:
 
 def test_too_few_for_a_look_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     halving(tmp_path, 3, 2, 27)
-    assert "halving=3: too few for a look on the way: 2 settings of 27 epochs" in caplog.text
+    assert "halving=3: too few for a look on the way: 2 settings of 27 epochs\n" in caplog.text
+    assert halving(tmp_path, 3, 9, 9, first=6, every=(5, 9)).shares == []
+    assert "9 settings of 9 epochs, evaluate_every=5, halving_from=6\n" in caplog.text
+    assert halving(tmp_path, 3, 9, 9, every=(9,)).shares == []  # each run would come to its end before it is looked at
+    assert len(halving(tmp_path, 3, 9, 9, every=(9, 5)).shares) == 2
 
 
 def test_the_best_of_each_look_go_on(jobs: Jobs, tmp_path: Path) -> None:
@@ -267,7 +274,7 @@ def test_no_more_go_on_once_a_failure_has_stopped_the_sweep(sweep: Sweeper, caps
 
 def test_a_job_that_failed_on_the_way_is_tried_no_more_in_the_same_sweep(sweep: Sweeper) -> None:
     words = ("model=troubled", "val_fraction=0.2", "epochs=4", "model.trouble=once,raise", "hydra.launcher.halving=2")
-    result = sweep(*words, "hydra.launcher.jobs=1", quiet=True)
+    result = sweep(*words, "hydra.launcher.jobs=1")
     assert [(row.state, row.tries) for row in result.rows] == [("failed", 1), ("failed", 1)]
 
 
