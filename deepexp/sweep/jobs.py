@@ -219,10 +219,13 @@ class Sweep:
         limit = None if config.time_limit_minutes is None else 60 * config.time_limit_minutes
         threads = self.directory.choices.threads or 1
         for number, share in enumerate(self.halving):
-            done = sum(not self.is_waiting(point) for point in batch)
+            able = [point for point in batch if point.config_hash not in watcher.failed]
+            done = sum(not self.is_waiting(point) for point in able)
             how_far = self.halving.in_words(batch)
+            if number > 0 and not able:
+                return
             if number > 0:
-                self.display.look(len(batch), done, how_far)
+                self.display.look(len(able), done, how_far)
             elif trials is not None:
                 how = ", ".join(filter(None, [trials.in_words, how_far]))
                 self.display.begin(self.directory.path, trials.jobs, trials.jobs_done, len(self._slots), how)

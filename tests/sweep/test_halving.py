@@ -272,10 +272,13 @@ def test_no_more_go_on_once_a_failure_has_stopped_the_sweep(sweep: Sweeper, caps
     assert "3 of 4 jobs are not finished: 1 paused, 2 not run\n" in out and "as others were better" not in out
 
 
-def test_a_job_that_failed_on_the_way_is_tried_no_more_in_the_same_sweep(sweep: Sweeper) -> None:
+def test_a_job_that_failed_on_the_way_is_tried_no_more_in_the_same_sweep(
+    sweep: Sweeper, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("model=troubled", "val_fraction=0.2", "epochs=4", "model.trouble=once,raise", "hydra.launcher.halving=2")
     result = sweep(*words, "hydra.launcher.jobs=1")
     assert [(row.state, row.tries) for row in result.rows] == [("failed", 1), ("failed", 1)]
+    assert "the best go on" not in capsys.readouterr().out
 
 
 def test_a_pause_uses_no_retry_up(tmp_path: Path) -> None:
