@@ -36,6 +36,8 @@ def draw(groups: Sequence[Group], search: Searched) -> Plot | Missing:
         failed, [_TOP] * len(failed), "x", color=plotting.COLOURS[0], transform=axis.get_xaxis_transform(),
         clip_on=False, markeredgewidth=2,
     )  # fmt: skip
+    if on_the_way:
+        axis.plot(*zip(*on_the_way.items(), strict=True), "o", color=plotting.COLOURS[0], fillstyle="none", zorder=2)
     name = _NAMES[search.objective]
     value_axis(axis, [*values, *on_the_way.values()], f"{name} (%)")
     axis.set_xlim(0, len(errors) + 1)
@@ -46,7 +48,6 @@ def draw(groups: Sequence[Group], search: Searched) -> Plot | Missing:
         "in every picture; the line is the least so far."
     )
     if on_the_way:
-        axis.plot(*zip(*on_the_way.items(), strict=True), "o", color=plotting.COLOURS[0], fillstyle="none", zorder=2)
         caption += f" Empty: {counted(len(on_the_way), 'setting')} that others were better than, as seen on the way."
     if failed:
         caption += f" × at the top edge: {counted(len(failed), 'setting')} without a result."
