@@ -115,7 +115,8 @@ class Trainer:
     def _pause_if_due(self) -> None:
         """Between two epochs, the first of which was saved when it ended."""
         if self._until is not None and self.progress.epoch >= self._until:
-            raise Paused(f"paused after {self.progress.epoch} of {counted(self.config.epochs, 'epoch')}")
+            epochs = math.ceil(self.total_steps / len(self.parts.updates))  # max_steps may end it before the others
+            raise Paused(f"paused after {self.progress.epoch} of {counted(epochs, 'epoch')}")
 
     def _spent_budget(self) -> str | None:
         """The setting whose updates or minutes are used up, which ends the run within an epoch too."""

@@ -234,9 +234,10 @@ def test_a_halving_that_was_stopped_goes_on_to_the_same_end(
 
 
 def test_a_job_that_has_lost_what_it_came_to_begins_anew(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
-    words = ("val_fraction=0.2", "epochs=4", "optim.lr=0.01,0.1", "hydra.launcher.halving=2")
+    words = ("val_fraction=0.2", "epochs=9", "max_steps=8", "optim.lr=0.01,0.1", "hydra.launcher.halving=2")
     result = sweep(*words, quiet=True)
     (left,) = [row for row in result.rows if row.state == "paused"]
+    assert str(left.reason).startswith("paused after 2 of 4 epochs")  # of two steps each
     (result.directory / str(left.directory) / "metrics.jsonl").unlink()
     capsys.readouterr()
     again = run_sweep([f"resume={result.directory}"], Console("plain"))
