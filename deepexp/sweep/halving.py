@@ -10,6 +10,7 @@ import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from deepexp.sweep.directory import evaluations, result_of
 from deepexp.sweep.ledger import Entry
@@ -64,8 +65,8 @@ class Halving:
             what += f", halving_from={config.halving_from}" if config.halving_from > 1 else ""
             log.warning("hydra.launcher.halving=%d: too few for a look on the way: %s", self.factor, what)
 
-    def __iter__(self) -> Iterator[float | None]:
-        """Sets `share` to that of each look, and at last to None."""
+    def looks(self) -> Iterator[float | None]:
+        """Of each look its share of the epochs, and at last None; `share` is that until the next is asked for."""
         for share in [*self.shares, None]:
             self.share = share
             yield share
@@ -84,15 +85,24 @@ class Halving:
         if entry.directory is None:
             return None
         loss = self.objective.replace("error_rate", "loss")
-        lines = [line for line in evaluations(self._sweep / entry.directory) if line.get(self.objective) is not None]
+        lines = self._evaluated(entry)
         epoch = _look_after(point, share)
-        is_behind = bool(lines) and lines[-1]["epoch"] > epoch  # else what is logged may not have been saved
-        if entry.state != "done" and not is_behind and entry.state != "paused":
+        is_saved = entry.state in ("done", "paused") or (bool(lines) and lines[-1]["epoch"] > epoch)
+        if not is_saved:  # it was logged, and may have been killed before its checkpoint
             return None
         reached = [line for line in lines if line["epoch"] >= epoch]
         if entry.state == "done":  # it may have ended before, or lost its measurements since
             reached = reached or lines[-1:] or [result_of(self._sweep / entry.directory)[0] or {}]
         return Score(reached[0].get(self.objective, 1.0), reached[0].get(loss, math.inf)) if reached else None
+
+    def latest(self, entry: Entry) -> dict[str, Any] | None:
+        """The latest evaluation of a run, with the figures of a line of `metrics.jsonl`; None if there is none."""
+        lines = self._evaluated(entry)
+        return lines[-1] if lines else None
+
+    def _evaluated(self, entry: Entry) -> list[dict[str, Any]]:
+        lines = [] if entry.directory is None else evaluations(self._sweep / entry.directory)
+        return [line for line in lines if line.get(self.objective) is not None]
 
     def best(self, points: Sequence[Point], entries: Mapping[str, Entry]) -> list[Point]:
         """The jobs of those settings that go on from a look: of several seeds, the mean counts."""

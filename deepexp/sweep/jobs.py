@@ -3,6 +3,7 @@
 import logging
 from collections.abc import Collection, Mapping, Sequence
 from dataclasses import dataclass, replace
+from typing import Any
 
 from deepexp.errors import Interrupted
 from deepexp.sweep import pool, server, shapes
@@ -132,7 +133,12 @@ class Sweep:
 
     def has_come_far(self, entry: Entry) -> bool:
         """Whether a job has a result, or had come to a look before the sweep was gone on with."""
-        return self._is_done(entry) or (entry.state == "paused" and bool(self.halving.shares))
+        is_paused = entry.state == "paused" and can_go_on(self.directory.path / str(entry.directory))
+        return self._is_done(entry) or (is_paused and bool(self.halving.shares))
+
+    def latest(self, entry: Entry) -> dict[str, Any] | None:
+        """The latest evaluation of a job that has paused, if there is one."""
+        return self.halving.latest(entry)
 
     def rows(self) -> list[Row]:
         """A row for every point that was handed over."""
@@ -141,13 +147,23 @@ class Sweep:
     def row(self, point: Point) -> Row:
         """What a point came to; one whose result cannot be read has failed, whatever the ledger says."""
         entry = self.ledger.entries[point.config_hash]
-        summary = None
+        summary = latest = None
+        if entry.directory and entry.state == "paused":
+            latest = self.latest(entry)
         if entry.directory and entry.state == "done":
             summary, trouble = result_of(self.directory.path / entry.directory)
             if trouble is not None:
                 entry = replace(entry, state="failed", reason=trouble)
         return Row(
-            point.name, point.varying, entry.state, summary, entry.reason, entry.log, entry.directory, entry.tries
+            point.name,
+            point.varying,
+            entry.state,
+            summary,
+            entry.reason,
+            entry.log,
+            entry.directory,
+            entry.tries,
+            latest,
         )
 
     def close(self) -> None:
@@ -218,7 +234,7 @@ class Sweep:
         watcher = JobWatcher(config, self.directory.path, self.ledger, self.display, self, more)
         limit = None if config.time_limit_minutes is None else 60 * config.time_limit_minutes
         threads = self.directory.choices.threads or 1
-        for number, share in enumerate(self.halving):
+        for number, share in enumerate(self.halving.looks()):
             able = [point for point in batch if point.config_hash not in watcher.failed]
             done = sum(not self.is_waiting(point) for point in able)
             how_far = self.halving.in_words(batch)

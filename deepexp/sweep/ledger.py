@@ -16,7 +16,8 @@ from deepexp.rundir import FORMAT
 from deepexp.storage import AppendFile
 
 State = Literal["queued", "running", "done", "failed", "killed", "interrupted", "paused"]
-"""`interrupted`: its sweep was told to stop, and it goes on from what it has saved. `paused`: others were better."""
+"""`interrupted`: its sweep was told to stop, and it goes on from what it has saved. `paused`: it was saved on its way,
+to be compared with the others, and goes on if it is among the best."""
 
 
 @dataclass(frozen=True)

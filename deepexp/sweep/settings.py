@@ -28,5 +28,9 @@ def launcher_config(node: Mapping[str, Any]) -> LauncherConfig:
     """The keys as a dataclass; one `InputError` for all that is wrong with them."""
     problems = Problems()
     config: LauncherConfig = schema.section(LauncherConfig, node, "hydra.launcher.", problems)
+    if config.halving is None and config.halving_from != 1:
+        problems.add(
+            "hydra.launcher.halving_from: has an effect with hydra.launcher.halving=3 alone; give that as well"
+        )
     problems.raise_any()
     return config

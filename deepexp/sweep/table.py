@@ -48,16 +48,29 @@ class Row:
     """Below the sweep's directory, as `directory`."""
     directory: str | None
     tries: int
+    latest: Mapping[str, Any] | None = None
+    """The latest evaluation of a job that was paused."""
 
 
 def ordered(rows: Sequence[Row]) -> list[Row]:
-    """By validation error where there is one, jobs without a result last; else as they come.
+    """By validation error where there is one; else as they come.
 
-    Never by test error: who chooses by it, no longer knows what it is worth.
+    What was paused stands behind them, the furthest first, and jobs without a result are last. Never by test error: who
+    chooses by it, no longer knows what it is worth.
     """
     if not any(_figure(row, "val_error_rate") is not None for row in rows):
         return list(rows)
-    return sorted(rows, key=lambda row: _or_last(_figure(row, "val_error_rate")))
+    return sorted(rows, key=_place)
+
+
+def _place(row: Row) -> tuple[float, float, float]:
+    """Of what kind a row is, how far it came, and how good it is."""
+    error = _figure(row, "val_error_rate")
+    if error is not None:
+        return 0.0, 0.0, error
+    if row.latest is not None:
+        return 1.0, -row.latest["epoch"], row.latest["val_error_rate"] or 0.0
+    return 2.0, 0.0, 0.0
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
@@ -82,14 +95,14 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
     keys = _keys(rows)
     columns = {key: [row.varying.get(key, "") for row in rows] for key in keys}
     if any(_figure(row, "val_error_rate") is not None for row in rows):
-        columns["val error"] = [_rate(_figure(row, "val_error_rate")) for row in rows]
-    columns["test error"] = [_rate(_figure(row, "test_error_rate")) for row in rows]
+        columns["val error"] = [_rate(row, "val_error_rate") for row in rows]
+    columns["test error"] = [_rate(row, "test_error_rate") for row in rows]
     columns["errors"] = [_count(_figure(row, "test_errors")) for row in rows]
     columns["test loss"] = [_loss(_figure(row, "test_loss")) for row in rows]
     if any(_figure(row, "pretrained") is not None for row in rows):
         columns["pretrained"] = [str(_figure(row, "pretrained") or "-") for row in rows]
     columns["run time"] = [_time(_figure(row, "total_seconds")) for row in rows]
-    columns["state"] = [str(row.reason) if row.state == "paused" else _STATES[row.state] for row in rows]
+    columns["state"] = [_state(row) for row in rows]
     yield from Table.of_columns(columns, left={*keys, "pretrained", "state"}).lines()
 
 
@@ -164,12 +177,16 @@ def _figure(row: Row, name: str) -> Any:
     return None if row.summary is None else row.summary.get(name)
 
 
-def _or_last(value: float | None) -> float:
-    return float("inf") if value is None else value
-
-
-def _rate(value: float | None) -> str:
+def _rate(row: Row, name: str) -> str:
+    """In brackets as it is so far."""
+    if row.latest is not None and row.latest[name] is not None:
+        return f"({percent(row.latest[name])})"
+    value = _figure(row, name)
     return "-" if value is None else percent(value)
+
+
+def _state(row: Row) -> str:
+    return _STATES[row.state] if row.latest is None else f"{_STATES[row.state]} at epoch {row.latest['epoch']}"
 
 
 def _count(value: int | None) -> str:

@@ -3,17 +3,15 @@
 from collections.abc import Callable, Sequence
 from dataclasses import replace
 from pathlib import Path
-from typing import Protocol
+from typing import Any, Protocol
 
 from deepexp.compose import compose
-from deepexp.sweep.directory import evaluations, result_of
+from deepexp.sweep.directory import result_of
 from deepexp.sweep.display import Display
 from deepexp.sweep.ledger import Entry, Ledger, path_within
 from deepexp.sweep.points import Point
 from deepexp.sweep.settings import LauncherConfig
-from deepexp.sweep.table import RATES
 from deepexp.sweep.worker import Ending, Progress, Task
-from deepexp.units import percent
 
 
 class Jobs(Protocol):
@@ -24,6 +22,9 @@ class Jobs(Protocol):
 
     def is_waiting(self, point: Point) -> bool:
         """Whether a job has not come as far as it is to come now."""
+
+    def latest(self, entry: Entry) -> dict[str, Any] | None:
+        """The latest evaluation of a job that has paused, if there is one."""
 
 
 class JobWatcher:
@@ -91,11 +92,7 @@ class JobWatcher:
         figures, trouble = result_of(task.directory) if ending.state == "done" else (None, None)
         if ending.state == "paused":
             self.tries[task.config_hash] -= 1  # what goes on after it is the same try
-            objective = self.config.objective
-            lines = [line for line in evaluations(task.directory) if line[objective] is not None]
-            figures = lines[-1] if lines else None
-            if figures is not None:
-                entry = replace(entry, reason=f"{ending.reason}, {RATES[objective]} {percent(figures[objective])}")
+            figures = self.jobs.latest(entry)
         self.ledger.record(entry)
         # Trained as far as that, and what it had come to is lost; anew, it comes to the same.
         is_lost = ending.state == "paused" and task.resumes and self.jobs.is_waiting(self.points[task.config_hash])
