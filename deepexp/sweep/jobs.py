@@ -236,17 +236,9 @@ class Sweep:
         threads = self.directory.choices.threads or 1
         for number, share in enumerate(self.halving.looks()):
             able = [point for point in batch if point.config_hash not in watcher.failed]
-            done = sum(not self.is_waiting(point) for point in able)
-            how_far = self.halving.in_words(batch)
             if number > 0 and not able:
                 return
-            if number > 0:
-                self.display.look(len(able), done, how_far)
-            elif trials is not None:
-                how = ", ".join(filter(None, [trials.in_words, how_far]))
-                self.display.begin(self.directory.path, trials.jobs, trials.jobs_done, len(self._slots), how)
-            else:
-                self.display.begin(self.directory.path, len(batch), done, len(self._slots), how_far)
+            self._show_look(number, able, trials)
             try:
                 signal_number = pool.run(watcher.tasks(batch), self._slots, threads, watcher, limit)
             finally:
@@ -258,6 +250,18 @@ class Sweep:
             looked_at = batch if number > 0 else self.points
             batch, watcher.more_points = self.halving.best(looked_at, self.ledger.entries), list
             self.left_behind |= {point.name for point in looked_at} - {point.name for point in batch}
+
+    def _show_look(self, number: int, points: Sequence[Point], trials: Trials | None) -> None:
+        """Say how many jobs are run now, how many of them have come as far before, and how far that is."""
+        done = sum(not self.is_waiting(point) for point in points)
+        how_far = self.halving.in_words(points)
+        if number > 0:
+            self.display.look(len(points), done, how_far)
+        elif trials is not None:
+            how = ", ".join(filter(None, [trials.in_words, how_far]))
+            self.display.begin(self.directory.path, trials.jobs, trials.jobs_done, len(self._slots), how)
+        else:
+            self.display.begin(self.directory.path, len(points), done, len(self._slots), how_far)
 
     def task(self, point: Point, entry: Entry, *, anew: bool = False) -> Task:
         """A try of a job: from its last checkpoint if there is one, else anew, beside what earlier tries have left."""
