@@ -152,7 +152,7 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
     for line in table.failures(rows, short_path(going_on.directory.path)):
         console.print(line, style="bad")
     behind = going_on.left_behind
-    for left in (table.unfinished(rows, behind), table.paused(rows, behind, short_path(going_on.directory.path))):
+    for left in (table.unfinished(rows, behind), table.paused(shown, behind, short_path(going_on.directory.path))):
         if left is not None:
             console.print(left)
     if going_on.trials is not None and (missing := going_on.trials.left):
