@@ -65,6 +65,7 @@ class Sweep:
         self._ledger: Ledger | None = None
         self._data = SharedData()
         self._slots: Sequence[Slot] = ()
+        self._fixed: Collection[str] = ()
 
     @property
     def ledger(self) -> Ledger:

@@ -108,13 +108,10 @@ class Trials:
         setting = min(ended, key=lambda setting: _mean(ended[setting], self.objective), default=None)
         if setting is None or all(row.summary is None for row in ended[setting]):
             return None
-        rates = [
-            name
-            for name in RATES
-            if all(row.summary is None or row.summary[name] is not None for row in ended[setting])
-        ]
+        best = ended[setting]
+        known = [name for name in RATES if all(row.summary is None or row.summary[name] is not None for row in best)]
         tried = sum(trial.value is not None for trial in self._trials())
-        return Best(setting, {name: _mean(ended[setting], name) for name in rates}, tried)
+        return Best(setting, {name: _mean(best, name) for name in known}, tried)
 
     def _next(self) -> Setting | None:
         for setting in self._known:

@@ -18,8 +18,11 @@ _TOP = 1.03  # of the axes' height: where settings without a result are marked
 def draw(groups: Sequence[Group], search: Searched) -> Plot | Missing:
     """A point for each setting, in the order in which they were chosen, and a line through the least so far."""
     ordered = sorted(groups, key=lambda group: min(search.places.get(run.path, len(groups)) for run in group.runs))
-    paused = {number: _paused_at(group, search.objective) for number, group in enumerate(ordered, 1)}
-    on_the_way = {number: error for number, error in paused.items() if error is not None}
+    on_the_way = {
+        number: error
+        for number, group in enumerate(ordered, 1)
+        if (error := _paused_at(group, search.objective)) is not None
+    }
     errors = {number: _error(group, search.objective) for number, group in enumerate(ordered, 1)}
     errors |= dict.fromkeys(on_the_way)  # also where some of their seeds came to the end
     known = [(number, error) for number, error in errors.items() if error is not None]
