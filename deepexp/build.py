@@ -239,6 +239,7 @@ def device_bytes(config: TrainConfig, plan: "Plan") -> int:
 def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mode: LoaderMode) -> Parts:
     """What a trainer works with, around a model that is on its device already."""
     device = plan.device
+    runtime.warn_of_imitation(device, config.precision)
 
     def loader(split: Split, name: str) -> FeatureLoader:
         pictures = make_loader(split, data, device, mode, config.data.workers)

@@ -14,6 +14,7 @@ import os
 import random
 import sys
 from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -24,6 +25,9 @@ from deepexp.errors import InputError
 from deepexp.units import counted
 
 log = logging.getLogger(__name__)
+
+_BFLOAT16 = {"avx512_bf16", "amx_bf16", "avx_ne_convert"}
+"""The instructions that oneDNN has for it, as Linux calls them."""
 
 
 def derive_seed(seed: int, *words: str | int) -> int:
@@ -67,6 +71,26 @@ def describe_device(device: torch.device) -> str:
     if device.type == "cpu":
         return f"cpu ({counted(torch.get_num_threads(), 'thread')})"
     return str(device)
+
+
+def warn_of_imitation(device: torch.device, precision: str) -> None:
+    """Say so where a CPU has no instructions for bfloat16, and a run in it takes several times as long as in float32.
+
+    Nothing is said where nothing tells: on other systems than Linux, and other processors than x86.
+    """
+    flags = cpu_flags()
+    if device.type == "cpu" and precision == "bf16" and flags and not flags & _BFLOAT16:
+        log.warning("precision: this CPU can only imitate bf16, which is several times slower than fp32")
+
+
+@functools.cache
+def cpu_flags(told: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
+    """What an x86 processor can do, in Linux's words; empty where nothing tells."""
+    try:
+        lines = told.read_text(encoding="utf-8", errors="replace").splitlines()
+    except OSError:
+        return frozenset()
+    return next((frozenset(line.partition(":")[2].split()) for line in lines if line.startswith("flags")), frozenset())
 
 
 def available_cores() -> int:

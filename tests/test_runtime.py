@@ -139,3 +139,36 @@ def test_threads_and_numeric_modes_are_the_sessions_and_put_back() -> None:
         torch.set_num_threads(at_first[0])
         torch.set_float32_matmul_precision(at_first[1])
         torch.backends.cudnn.allow_tf32, torch.backends.cudnn.benchmark = at_first[2:]
+
+
+ZEN_3, ZEN_4 = "fpu sse2 avx2 sha_ni", "fpu sse2 avx2 avx512f avx512_bf16"
+
+
+@pytest.mark.parametrize(
+    ("told", "precision", "is_said"),
+    [
+        (f"processor\t: 0\nflags\t\t: {ZEN_3}\nbugs\t\t: spectre_v1\n", "bf16", True),
+        (f"processor\t: 0\nflags\t\t: {ZEN_4}\n", "bf16", False),
+        (f"flags\t\t: {ZEN_3}\n", "fp32", False),
+        ("Features\t: fp asimd sve\n", "bf16", False),  # ARM
+    ],
+)
+def test_a_cpu_without_bfloat16_is_told(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    told: str,
+    precision: str,
+    is_said: bool,
+) -> None:
+    (tmp_path / "cpuinfo").write_text(told)
+    flags = runtime.cpu_flags(tmp_path / "cpuinfo")
+    monkeypatch.setattr(runtime, "cpu_flags", lambda: flags)
+    deepexp.train([*SMALL, "threads=1", "device=cpu", f"output_dir={tmp_path}", f"precision={precision}"], quiet=True)
+    assert ("can only imitate bf16" in caplog.text) == is_said
+    (log,) = tmp_path.glob("*/*/run.log")
+    assert ("can only imitate bf16" in log.read_text()) == is_said
+
+
+def test_where_nothing_tells_what_a_cpu_can_do_nothing_is_known(tmp_path: Path) -> None:
+    assert runtime.cpu_flags(tmp_path / "cpuinfo") == frozenset()

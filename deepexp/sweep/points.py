@@ -11,7 +11,7 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from deepexp import build, check, identity, overrides
+from deepexp import build, check, identity, overrides, runtime
 from deepexp.compose import check_swept_keys, composing
 from deepexp.composer import Composed
 from deepexp.data.loader import mode_that_fits
@@ -95,6 +95,12 @@ def refusal(problems: Mapping[str, Sequence[str]], total: int) -> InputError:
     """One error for all problems, each with the names of the points that have it, out of so many."""
     lines = [f"{_whose(names, total)}: {line}" if total > 1 else line for line, names in _together(problems).items()]
     return InputError("\n".join([*lines, NOTHING_STARTED]))
+
+
+def warn_of_imitation(points: Sequence[Checked]) -> None:
+    """See `runtime.warn_of_imitation`: once for all jobs, each of which has it in its own log too."""
+    for device, precision in dict.fromkeys((point.device, point.config.precision) for point in points):
+        runtime.warn_of_imitation(device, precision)
 
 
 def choose_pretrained(points: Sequence[Checked]) -> bool | str | None:

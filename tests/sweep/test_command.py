@@ -18,7 +18,7 @@ from hydra.core.plugins import Plugins
 from hydra.plugins.sweeper import Sweeper as HydraSweeper
 
 import deepexp
-from deepexp import cli
+from deepexp import cli, runtime
 from deepexp.compose import compose
 from deepexp.composer import Composed
 from deepexp.errors import InputError
@@ -117,6 +117,14 @@ def test_points_that_are_the_same_run_once_and_with_all_cores(
     out, err = capsys.readouterr()
     assert "1 job, 1 at a time" in out
     assert "2 of 3 points are the same as others, and run once" in err
+
+
+def test_that_a_cpu_has_no_bfloat16_is_said_once(
+    sweep: Sweeper, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(runtime, "cpu_flags", lambda: frozenset({"avx2"}))
+    sweep(*QUICK, "seed=0,1", "precision=fp32,bf16", "model.trouble=raise")
+    assert capsys.readouterr().err.count("can only imitate bf16") == 1
 
 
 def test_going_on_runs_what_is_missing_and_nothing_else(sweep: Sweeper) -> None:
