@@ -96,11 +96,12 @@ class SweepDirectory:
         return path
 
     def close(self) -> None:
-        """Unlock it; one in which nothing was started is removed."""
+        """Unlock it; one in which nothing was started is removed. One that has lost its `sweep.json` has results."""
         if self.lock is not None:
             self.lock.release()
-        if not is_sweep(self.path):
-            shutil.rmtree(self.path, ignore_errors=True)
+        with contextlib.suppress(OSError):
+            if set(os.listdir(self.path)) <= {".lock", LOGS}:
+                shutil.rmtree(self.path)
 
 
 def can_go_on(run: Path) -> bool:

@@ -26,6 +26,13 @@ def test_one_in_which_nothing_was_started_is_removed(tmp_path: Path) -> None:
     assert not list((tmp_path / "net").iterdir())
 
 
+def test_one_that_loses_its_description_keeps_what_its_jobs_came_to(sweep: SweepDirectory) -> None:
+    RunDirectory.create_at(sweep.path / "seed=0", HydraFiles("", "", "")).unlock()
+    (sweep.path / "sweep.json").unlink()
+    sweep.close()
+    assert (sweep.path / "seed=0" / "status.json").is_file()
+
+
 def test_a_run_never_gets_a_place_where_something_stands(sweep: SweepDirectory) -> None:
     RunDirectory.create_at(sweep.free_directory("seed=0"), HydraFiles("", "", "")).unlock()
     assert sweep.free_directory("seed=0") == sweep.path / "seed=0~2"
