@@ -46,7 +46,8 @@ class Layer:
         if isinstance(self.module, nn.Linear):
             return F.linear(inputs, self.module.weight)
         conv = self.module
-        return F.conv2d(inputs, conv.weight, None, conv.stride, conv.padding, conv.dilation, conv.groups)
+        padding = conv.padding if conv.padding_mode == "zeros" else 0  # the other kinds are in the input already
+        return F.conv2d(inputs, conv.weight, None, conv.stride, padding, conv.dilation, conv.groups)
 
     @property
     def forward_flops(self) -> int:
@@ -68,11 +69,19 @@ class Layer:
 
 def _taps(module: nn.Conv2d, size: int, outputs: int, axis: int) -> int:
     """How often, along one axis, a weight of the kernel meets a pixel and not the padding."""
-    padding = module.padding[axis]
-    assert isinstance(padding, int)
     kernel, stride, dilation = module.kernel_size[axis], module.stride[axis], module.dilation[axis]
+    padding = _zeros_before(module, axis)
     positions = [output * stride + tap * dilation - padding for output in range(outputs) for tap in range(kernel)]
     return sum(0 <= position < size for position in positions)
+
+
+def _zeros_before(module: nn.Conv2d, axis: int) -> int:
+    """How many zeros a convolution puts before the first pixel along an axis."""
+    if module.padding_mode != "zeros" or module.padding == "valid":
+        return 0
+    if module.padding == "same":
+        return module.dilation[axis] * (module.kernel_size[axis] - 1) // 2
+    return int(module.padding[axis])
 
 
 @contextlib.contextmanager

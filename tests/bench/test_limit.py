@@ -20,7 +20,11 @@ def counted(module, inputs):
 
 
 @pytest.mark.parametrize(
-    "options", [{}, {"padding": 2}, {"padding": 1, "stride": 2}, {"padding": 3, "dilation": 2}, {"groups": 2}]
+    "options",
+    [
+        *({}, {"padding": 2}, {"padding": 1, "stride": 2}, {"padding": 3, "dilation": 2}, {"groups": 2}),
+        *({"padding": "valid"}, {"padding": "same"}, {"padding": "same", "dilation": 2}),
+    ],
 )
 def test_operations_of_a_convolution(options):
     """With all weights and pixels one and no bias, each output is the number of its multiplications."""
@@ -28,6 +32,16 @@ def test_operations_of_a_convolution(options):
     nn.init.ones_(conv.weight)
     pixels = torch.ones(2, 4, 9, 7)
     assert counted(conv, pixels) == 2 * conv(pixels).sum().item()
+
+
+def test_a_convolution_that_pads_in_its_own_way_is_taken_as_torch_calls_it():
+    """What it is given has the border already, and no zeros come to that."""
+    conv = nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular", bias=False)
+    nn.init.ones_(conv.weight)
+    pixels = torch.ones(2, 4, 9, 7)
+    (layer,) = limit.layers_of(conv, pixels)
+    assert layer(torch.ones(layer.input_shape)).shape == layer.output_shape == conv(pixels).shape
+    assert layer.forward_flops == 2 * conv(pixels).sum().item()
 
 
 def test_operations_of_a_product():
