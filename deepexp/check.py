@@ -138,7 +138,7 @@ def plan(config: TrainConfig) -> Plan:
     if schedule is not None and total_steps:
         attempt("schedule", lambda: own_parts.check_schedule(schedule, total_steps))
     attempt("model", lambda: identity.refuse_changed(config))
-    _check_combinations(config, device, model, samples, problems)
+    _check_combinations(config, device, model, shape, samples, problems)
     problems.raise_any()
     assert device is not None and source is not None and info is not None and shape is not None and samples is not None
     return Plan(device, source, info, shape, samples, updates, total_steps)
@@ -147,6 +147,25 @@ def plan(config: TrainConfig) -> Plan:
 def uses_batch_norm(model: nn.Module | None) -> bool:
     """Whether a model's output for a sample depends on the rest of its batch while it trains."""
     return model is not None and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
+
+
+def _trains_on_one(config: TrainConfig, model: nn.Module, shape: tuple[int, int, int]) -> bool:
+    """Whether batch normalisation takes a batch of one picture, of which some layers may have one value a channel.
+
+    What is frozen to the end does not train. A model on the meta device that cannot be called is not judged.
+    """
+    if not uses_batch_norm(model):
+        return True
+    try:
+        freeze = FreezePlan(model, build.freeze_rules(config, model), config.epochs)
+        freeze.apply(config.epochs - 1)
+        model.train()
+        freeze.eval_frozen()
+        with torch.no_grad():
+            model(torch.empty(1, *shape, device="meta"))
+    except Exception as error:  # a model of the user's own may raise anything, and wrong rules are told elsewhere
+        return "more than 1 value per channel" not in str(error)
+    return True
 
 
 def steps_of_run(config: TrainConfig, updates_per_epoch: int) -> int:
@@ -208,7 +227,12 @@ def _updates(config: TrainConfig, samples: int, batch_norm: bool) -> list[list[t
 
 
 def _check_combinations(
-    config: TrainConfig, device: torch.device | None, model: nn.Module | None, samples: int | None, problems: Problems
+    config: TrainConfig,
+    device: torch.device | None,
+    model: nn.Module | None,
+    shape: tuple[int, int, int] | None,
+    samples: int | None,
+    problems: Problems,
 ) -> None:
     """Add what does not go together although each part is allowed."""
     if samples is not None and config.batch_size != "full" and config.batch_size > samples:
@@ -226,8 +250,11 @@ def _check_combinations(
         together = config.accumulate * config.batch_size
         there = counted(samples, "training sample")
         problems.add(f"accumulate: an update of {together:,} samples is more than the {there}")
-    if config.batch_size == 1 and model is not None and any(isinstance(m, nn.BatchNorm1d) for m in model.modules()):
-        problems.add("batch_size: 1 leaves batch normalisation of a linear layer nothing to compare; at least 2")
+    if config.batch_size == 1 and model is not None and shape is not None and not _trains_on_one(config, model, shape):
+        problems.add(
+            "batch_size: 1 leaves batch normalisation of a linear layer, or of maps of one pixel, nothing to compare; "
+            "at least 2"
+        )
     if uses_batch_norm(model):
         remedy = "set batch_norm=false or choose a model without it"
         if config.batch_size == "full":

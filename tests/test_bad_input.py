@@ -91,6 +91,7 @@ def refused(capsys, *words: str, status: int = 2) -> str:
         (["augment=mixup", "augment.alpha=-1"], ["augment: alpha", "-1"]),
         (["freeze=[{pattern: '*', share: 1.0}]"], ["freeze: every parameter is frozen"]),
         (["batch_size=1", "batch_norm=true"], ["batch_size: 1 leaves batch normalisation"]),
+        (["batch_size=1", "model=resnet", "model.family=imagenet", "model.depth=18"], ["batch_size: 1 leaves batch"]),
         (["seed=99999999999999999999999"], ["seed: 99999999999999999999999 is not allowed"]),
         (["accumulate=50"], ["accumulate: an update of 5,000 samples is more than the 1,438 training samples"]),
         (["+new=1"], ["new"]),
