@@ -43,7 +43,7 @@ class Halving:
         """Of so many settings, which are evaluated as often and trained as long as these points.
 
         There are as many looks as leave a setting for the end, each after `config.halving` times as many epochs as the
-        one before; but none at which every run has come to its end.
+        one before; but none at which every run has come to its end, and one alone where nothing is evaluated between.
         """
         self.factor = config.halving or 1
         self.objective = config.objective
@@ -57,7 +57,12 @@ class Halving:
         epochs = min(point.epochs for point in points)
         while self.factor ** (len(self.shares) + 1) <= min(settings, epochs / config.halving_from):
             self.shares.insert(0, self.factor ** -(len(self.shares) + 1))
-        self.shares = [s for s in self.shares if any(_look_after(point, s) < point.epochs for point in points)]
+        later = [*self.shares, 1.0][1:]
+        self.shares = [
+            share
+            for share, next_share in zip(self.shares, later, strict=True)
+            if any(_look_after(point, share) < _look_after(point, next_share) for point in points)
+        ]
         if not self.shares:
             every = min(point.config.evaluate_every for point in points)
             what = f"{counted(settings, 'setting')} of {counted(epochs, 'epoch')}"

@@ -98,7 +98,17 @@ def test_too_few_for_a_look_is_said(tmp_path: Path, caplog: pytest.LogCaptureFix
     assert halving(tmp_path, 3, 9, 9, first=6, every=(5, 9)).shares == []
     assert "9 settings of 9 epochs, evaluate_every=5, halving_from=6\n" in caplog.text
     assert halving(tmp_path, 3, 9, 9, every=(9,)).shares == []  # each run would come to its end before it is looked at
-    assert len(halving(tmp_path, 3, 9, 9, every=(9, 5)).shares) == 2
+    assert len(halving(tmp_path, 3, 9, 9, every=(9, 5)).shares) == 1
+
+
+@pytest.mark.parametrize(("every", "looks"), [((5,), [5]), ((2,), [2, 4]), ((3,), [3]), ((5, 1), [5, 5])])
+def test_nobody_is_left_behind_twice_by_the_same_figures(
+    tmp_path: Path, every: tuple[int, ...], looks: list[int]
+) -> None:
+    """Two looks that come before the same evaluation would leave a ninth of the settings where a third was meant."""
+    made = halving(tmp_path, 3, 9, 9, every=every)
+    point = Point("a", {}, [], "a", "a", 9, cast(Any, SimpleNamespace(evaluate_every=every[0])))
+    assert [made.until(point) for _ in made.looks()] == [*looks, None]
 
 
 def test_the_best_of_each_look_go_on(jobs: Jobs, tmp_path: Path) -> None:
