@@ -68,9 +68,7 @@ class Axis:
         return self.values or [self.override(end) for end in self.ends]
 
     def draw(self, numbers: random.Random) -> str:
-        """An override with a random value."""
-        if self.interval is None:
-            return numbers.choice(self.values)
+        """An override with a random value of the interval."""
         first, last = self.ends
         if self.is_whole and not self.is_log:
             return self.override(numbers.randint(int(first), int(last)))
