@@ -24,6 +24,7 @@ from deepexp.errors import InputError, Interrupted, Paused, RunFailed
 from deepexp.evaluation import Evaluation, Scores, evaluate
 from deepexp.interrupt import StopRequest
 from deepexp.metrics import EpochMetrics
+from deepexp.optim.finite import finite_numbers, is_finite
 from deepexp.parts import Parts
 from deepexp.progress import Progress, Readings
 from deepexp.runlog import RunLog
@@ -74,6 +75,7 @@ class Trainer:
         self._stop = stop
         self._until = until
         self._last: tuple[Evaluation, Evaluation | None] | None = None  # of the present weights
+        self._were_finite = sorted(finite_numbers(parts.model.state_dict()))  # before anything was learnt
         self._resumed_seconds = 0.0
         self._started = self._saved = time.perf_counter()
 
@@ -335,14 +337,13 @@ class Trainer:
         raise Interrupted(number, f"stopped by a signal after step {self.progress.step}; the run was saved")
 
     def _save(self, *, is_best: bool = False) -> None:
-        """Write `last.pt`, unless the weights are not finite, which ends the run.
+        """Write `last.pt`, unless weights that were finite no longer are, which ends the run.
 
         `best.pt` goes first: a run that is cut off between the two makes it again, while one that went on from a
         `last.pt` that speaks of a better epoch never would.
         """
-        state = self.parts.model.state_dict().values()  # with a module's own extra state, which may be anything
-        values = [value for value in state if isinstance(value, Tensor) and value.is_floating_point()]
-        if not torch.stack([value.isfinite().all() for value in values]).all().item():
+        state = self.parts.model.state_dict()
+        if not torch.stack([is_finite(state[name]) for name in self._were_finite if name in state]).all().item():
             raise RunFailed(self._divergence(f"weights are not finite after step {self.progress.step}"))
         self.log.flush(sync=True)
         content = self._content()

@@ -342,3 +342,34 @@ def test_the_saved_config_does_not_depend_on_the_working_directory(run, tmp_path
     result = run([*SMALL, "data.root=somewhere"])
     saved = (result.directory / ".hydra" / "config.yaml").read_text()
     assert f"root: {tmp_path / 'somewhere'}" in saved
+
+
+MASKED = """
+import torch
+from torch import nn
+
+class Masked(nn.Module):
+    def __init__(self, *, shape, classes):
+        super().__init__()
+        self.fc = nn.Linear(shape[1] * shape[2], classes)
+        self.register_buffer("mask", torch.full((classes, classes), float("-inf")).triu(1))
+        self.register_buffer("least", torch.tensor(float("inf")))
+        self.register_buffer("eight_bits", torch.ones(2).to(torch.float8_e4m3fn))
+
+    def forward(self, x):
+        logits = self.fc(x.flatten(1))
+        if self.training:
+            self.least.copy_(torch.minimum(self.least, logits.detach().min()))
+        return logits + self.mask.softmax(1)[-1]
+"""
+
+
+@pytest.mark.parametrize("words", [[], ["ema=0.9"]], ids=["weights", "averages"])
+def test_a_mask_that_was_never_finite_is_no_divergence(run, tmp_path, monkeypatch, words):
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "masked.yaml").write_text("_target_: masked_net.Masked\n")
+    (tmp_path / "masked_net.py").write_text(MASKED)
+    monkeypatch.chdir(tmp_path)
+    result = run([*SMALL, "model=masked", *words])
+    assert weights(result)["mask"].isinf().any() and weights(result)["least"].isfinite()
+    assert result.test_error_rate < 0.9

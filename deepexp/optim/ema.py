@@ -7,6 +7,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from deepexp.optim.finite import finite_numbers
+
 
 class Ema:
     """An exponential moving average of a model's parameters and buffers.
@@ -14,7 +16,7 @@ class Ema:
     At update n, from 1: average ← d · average + (1 − d) · value, d = min(decay, (1 + n)/(10 + n)).
     The smaller d of the beginning lets short runs forget their random initial weights (it is that
     of TensorFlow's ExponentialMovingAverage with `num_updates`). What is no floating-point number,
-    as batch normalisation's count of batches, is copied.
+    as batch normalisation's count of batches, or not finite to begin with, as a mask of −∞, is copied.
     To be made once the model is on its device and in its memory format.
     """
 
@@ -26,6 +28,7 @@ class Ema:
         self._updates = 0
         self._values = _values_of(model)
         self._averages = {name: value.detach().clone() for name, value in self._values.items()}
+        self._averaged = {name for name in finite_numbers(self._values) if self._values[name].itemsize > 1}
         device = next(iter(self._values.values())).device
         self._share = torch.zeros((), device=device) if recorded else None  # of the present value, 1 − d
 
@@ -45,7 +48,7 @@ class Ema:
         """The second part, which is the device's: move the averages."""
         averages, values = [], []
         for name, average in self._averages.items():
-            if average.is_floating_point():
+            if name in self._averaged:
                 averages.append(average)
                 values.append(self._values[name])
             else:

@@ -100,3 +100,17 @@ def test_state_survives_saving_and_goes_on_exactly() -> None:
 def test_an_impossible_decay_is_an_error(decay: float) -> None:
     with pytest.raises(ValueError, match="decay: "):
         Ema(network(), decay)
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_complex_weights_are_averaged_and_what_was_never_finite_is_copied(recorded: bool) -> None:
+    model = nn.Module()
+    model.weight = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
+    model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))
+    ema = Ema(model, 0.9, recorded=recorded)
+    with torch.no_grad():
+        model.weight += 11 + 22j
+    ema.update()  # (1 + 1) / (10 + 1) of what was before
+    averages = ema.state_dict()["averages"]
+    torch.testing.assert_close(averages["weight"], torch.full((2,), 9 + 18j))
+    assert torch.equal(averages["mask"], model.mask)
