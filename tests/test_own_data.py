@@ -30,6 +30,11 @@ class Counted(Good):
     def info(self):
         return DataInfo(tuple(numpy.array([1, 28, 28])), ("a", "b"), numpy.int64(40), numpy.int64(10))
 
+class Column(Good):
+    def split(self, samples):
+        table = torch.stack([torch.arange(samples) % 2, torch.arange(samples)], dim=1)
+        return Split.of(super().split(samples).images, table[:, 0])
+
 class RowsOutside(Good):
     def split(self, samples):
         split = super().split(samples)
@@ -120,7 +125,7 @@ def train(name, *words):
     return cli.main(["train", f"data={name}", "batch_size=10", "epochs=1", "threads=1", "device=cpu", *words])
 
 
-@pytest.mark.parametrize("name", ["Good", "Lists", "Counted"])
+@pytest.mark.parametrize("name", ["Good", "Lists", "Counted", "Column"])
 def test_a_good_one_is_trained_on(here, name):
     assert train(name) == 0
 
@@ -132,7 +137,7 @@ def test_a_good_one_is_trained_on(here, name):
         ("NoNames", "data: their_data.NoNames.info: classes: 2 is not allowed; the names of the classes"),
         ("NoChannels", "data: their_data.NoChannels.info: shape: (28, 28) is not allowed; (channels, height, width)"),
         ("Empty", "data: their_data.Empty.info: train_samples: 0 is not allowed; a whole number of at least 1"),
-        ("Breaks", "data: their_data.Breaks.info failed: their_data.py:67: OSError: no such server"),
+        ("Breaks", "data: their_data.Breaks.info failed: their_data.py:72: OSError: no such server"),
         ("OneSplit", "data: their_data.OneSplit.load gives a Split, and two Splits are needed: training, test"),
         ("ThreeSplits", "data: their_data.ThreeSplits.load gives 3 things, and two Splits are needed"),
         ("RowsOutside", "training data: rows from 1 to 40; of 40 pictures 0 to 39 are there"),
@@ -141,8 +146,8 @@ def test_a_good_one_is_trained_on(here, name):
         ("RowsFloat", "training data: rows torch.float32 (40,); needed is int64 (samples,)"),
         ("Elsewhere", "training data: pictures on meta, labels on cpu; needed are both on the CPU"),
         ("Tensors", "training data: the source gives a Tensor"),
-        ("Flat", "their_data.Flat.load failed: their_data.py:83: ValueError: pictures are (40, 28, 28); needed is"),
-        ("Array", "their_data.py:87: ValueError: pictures are a ndarray; needed is a tensor (samples, channels, "),
+        ("Flat", "their_data.Flat.load failed: their_data.py:88: ValueError: pictures are (40, 28, 28); needed is"),
+        ("Array", "their_data.py:92: ValueError: pictures are a ndarray; needed is a tensor (samples, channels, "),
         (
             "Endless",
             "data: an epoch of 1,000,000,000,000,000 training samples needs 28.0 PB of memory for their ",

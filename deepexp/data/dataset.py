@@ -163,7 +163,7 @@ def _hold_out(train: Split, count: int, seed: int) -> tuple[Split, Split | None]
 
 
 def _checked(split: Split, name: str, info: DataInfo) -> Split:
-    """The split in NHWC memory order; `InputError` if the source does not give what it promised."""
+    """The split in NHWC memory order, its labels one after the other; `InputError` if it is not what was promised."""
     if not (isinstance(split, Split) and isinstance(split.images, Tensor) and isinstance(split.labels, Tensor)):
         raise InputError(f"{name} data: the source gives {_types(split)}; needed is a Split of two tensors")
     images, labels = split.images, split.labels
@@ -193,7 +193,7 @@ def _checked(split: Split, name: str, info: DataInfo) -> Split:
         )
     if not images.permute(0, 2, 3, 1).is_contiguous():
         images = Split.of(images, labels).images
-    return Split(images, labels, split.rows, split.file)
+    return Split(images, labels.contiguous(), split.rows, split.file)  # they may be a column of a table
 
 
 def _check_rows(rows: Tensor, pictures: int, name: str) -> None:
