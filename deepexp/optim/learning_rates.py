@@ -54,6 +54,32 @@ class LearningRates:
             {**saved, **kept} for saved, kept in zip(state["param_groups"], chain(ways, repeat({})), strict=False)
         ]
         self._optimizer.load_state_dict({**state, "param_groups": groups})
+        self._restore_types(state)
         self._rates = [float(group["lr"]) for group in self._optimizer.param_groups]
         for tensor, rate in zip(self._tensors or [], self._rates, strict=False):
             tensor.fill_(rate)
+
+    def _restore_types(self, state: dict[str, Any]) -> None:
+        """Give what is remembered of each parameter the type that it had; torch has made it the parameter's own.
+
+        Counts, masks, and momentum of more or fewer bits are found in optimizers of the user's own.
+        """
+        numbers, parameters = (
+            chain.from_iterable(group["params"] for group in groups)
+            for groups in (state["param_groups"], self._optimizer.param_groups)
+        )
+        saved, loaded = state.get("state", {}), self._optimizer.state  # one of the user's own may save it otherwise
+        for number, parameter in zip(numbers, parameters, strict=False):
+            if number in saved and parameter in loaded:
+                loaded[parameter] = _typed_as(saved[number], loaded[parameter])
+
+
+def _typed_as(saved: Any, loaded: Any) -> Any:
+    """What was loaded, with tensors of another type than the saved ones taken from there, to the same device."""
+    if isinstance(saved, torch.Tensor) and isinstance(loaded, torch.Tensor):
+        return loaded if loaded.dtype == saved.dtype else saved.to(loaded.device, copy=True)
+    if type(saved) is type(loaded) is dict:
+        return {key: _typed_as(saved[key], value) if key in saved else value for key, value in loaded.items()}
+    if type(saved) is type(loaded) in (list, tuple) and len(saved) == len(loaded):
+        return type(loaded)(map(_typed_as, saved, loaded))
+    return loaded

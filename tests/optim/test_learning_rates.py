@@ -80,3 +80,34 @@ def test_a_state_of_other_groups_is_torchs_to_refuse(change):
     state = rates.optimizer_state()
     with pytest.raises(ValueError, match="different number of parameter groups"):
         rates.load_optimizer_state({**state, "param_groups": change(state["param_groups"])})
+
+
+class Remembers(torch.optim.Optimizer):
+    """What torch's own optimizers do not keep: other types than the parameter's."""
+
+    def __init__(self, params):
+        super().__init__(params, {"lr": 0.1})
+
+    def step(self, closure=None):
+        for group in self.param_groups:
+            for parameter in group["params"]:
+                self.state[parameter] = {
+                    "sum": torch.full((2,), 1 + 2.0**-40, dtype=torch.float64),
+                    "count": torch.full((2,), 2**40 + 1),
+                    "nested": [{"mask": torch.tensor([True, False])}, torch.ones(2, dtype=torch.bfloat16)],
+                    "own": torch.full((2,), 0.5),
+                }
+
+
+def test_what_is_remembered_keeps_its_type():
+    """`Optimizer.load_state_dict` makes all of it the parameter's own type."""
+    groups = [{"params": [torch.ones(2, requires_grad=True)], "lr": 0.1, "initial_lr": 0.1} for _ in range(2)]
+    saved, loaded = Remembers(groups), Remembers([{**group} for group in groups])
+    saved.step()
+    LearningRates(loaded, None).load_optimizer_state(LearningRates(saved, None).optimizer_state())
+    assert len(loaded.state) == 2
+    for state in loaded.state.values():
+        assert state["sum"].dtype == torch.float64 and (state["sum"] == 1 + 2.0**-40).all()
+        assert state["count"].tolist() == [2**40 + 1] * 2
+        assert state["nested"][0]["mask"].tolist() == [True, False]
+        assert state["nested"][1].dtype == torch.bfloat16 and state["own"].dtype == torch.float32
