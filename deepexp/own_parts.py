@@ -90,6 +90,26 @@ def _check_augmented(name: str, given: Any, shape: Shape) -> None:
         )
     if not pictures.isfinite().all():
         raise InputError(f"{name}.apply gives pixels that are not finite for pixels from 0 to 1")
+    if given[1] is not None:
+        _check_mix(name, given[1])
+
+
+def _check_mix(name: str, mix: Mix) -> None:
+    """Losses would be made of anything that can be broadcast, and other labels' pictures taken for partners."""
+    for part, values in mix._asdict().items():
+        dtypes, most = ((torch.int64,), "1") if part == "partner" else ((torch.float32, torch.float64), "1.0")
+        if not isinstance(values, Tensor) or values.dtype not in dtypes or values.shape != (2,):
+            found = (
+                f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else targets.kind(values)
+            )
+            needed = f"{str(dtypes[0]).removeprefix('torch.')} (2,)"
+            raise InputError(f"{name}.apply gives a Mix for two pictures whose {part} is {found}; needed is {needed}")
+        if not ((values >= 0) & (values <= 1)).all():
+            what = "the partner's number in the batch" if part == "partner" else "the weight of the sample's own label"
+            raise InputError(
+                f"{name}.apply gives a Mix for two pictures whose {part} is {values.tolist()}; "
+                f"allowed is from 0 to {most}: it is {what}"
+            )
 
 
 def _kinds(given: Any) -> str:

@@ -95,6 +95,28 @@ class Fails(Noise):
     def apply(self, images, draws):
         return images + draws["nose"], None
 
+class Mixed(Noise):
+    partner, share = torch.tensor([1, 0]), torch.tensor([0.25, 1.0])
+
+    def apply(self, images, draws):
+        from deepexp.data.augment import Mix
+        return images, Mix(self.partner.repeat(50)[: len(images)], self.share)
+
+class MixedColumn(Mixed):
+    share = torch.ones(2, 1)
+
+class MixedNumber(Mixed):
+    share = 0.5
+
+class MixedLabels(Mixed):
+    partner = torch.tensor([7, 7])
+
+class MixedFloats(Mixed):
+    partner = torch.zeros(2)
+
+class MixedTooMuch(Mixed):
+    share = torch.tensor([0.5, 3.0])
+
 class NoOptimizer:
     def __init__(self, params, lr):
         pass
@@ -117,6 +139,7 @@ SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
 SCHEDULES = ("Good", "NoHorizon", "NotANumber", "Negative", "Tensor", "OneArgument", "Breaks")
 
 AUGMENTATIONS = "Noise Unseeded OneRow NoDict Numbers NoLabels Array Double Fewer NotFinite Fails".split()
+AUGMENTATIONS += "Mixed MixedColumn MixedNumber MixedLabels MixedFloats MixedTooMuch".split()
 
 
 @pytest.fixture
@@ -138,6 +161,10 @@ def test_a_good_schedule_is_trained_with_and_gone_on_with(here):
     assert cli.main(["train", "schedule=Good", *SMALL]) == 0
     (run,) = (here / "outputs" / "mnist_net").iterdir()
     assert cli.main(["train", f"resume={run}", "epochs=2"]) == 0
+
+
+def test_a_good_mix_is_tried(here):
+    assert cli.main(["train", "augment=Mixed", "dry_run=true", *SMALL]) == 0
 
 
 @pytest.mark.parametrize("word", ["augment=Noise", "optim=Stands"])
@@ -165,6 +192,11 @@ def test_a_good_one_is_trained_with(here, word):
         ("augment=Fewer", "Fewer.apply gives torch.float32 of shape (1, 1, 28, 28) for two pictures; needed is"),
         ("augment=NotFinite", "their_parts.NotFinite.apply gives pixels that are not finite for pixels from 0"),
         ("augment=Fails", "fails for two pictures of 1×28×28: their_parts.py:90: KeyError: 'nose'"),
+        ("augment=MixedColumn", "whose share is torch.float32 of shape (2, 1); needed is float32 (2,)"),
+        ("augment=MixedNumber", "gives a Mix for two pictures whose share is a float; needed is float32 (2,)"),
+        ("augment=MixedLabels", "whose partner is [7, 7]; allowed is from 0 to 1: it is the partner's number in the"),
+        ("augment=MixedFloats", "whose partner is torch.float32 of shape (2,); needed is int64 (2,)"),
+        ("augment=MixedTooMuch", "whose share is [0.5, 3.0]; allowed is from 0 to 1.0: it is the weight of"),
         ("optim=NoOptimizer", "optim: what it makes is no torch.optim.Optimizer, but a NoOptimizer"),
         ("optim=NoStep", "optim: NoStep has no step of its own"),
         ("optim=Closure", "optim: Closure.step: missing a required argument: 'closure', and it is called without any"),
