@@ -53,3 +53,11 @@ def test_a_tensor_of_five_dimensions_stays_as_it_is() -> None:
     layer = nn.Conv3d(2, 3, 2)
     order = layer.weight.stride()
     assert channels_last(layer).weight.stride() == order
+
+
+def test_a_spectral_norm_makes_no_step_when_its_layer_is_laid_out():
+    """`deepexp eval` lays out a trained model, whose answers would be others."""
+    layer = nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 8, 1, stride=2))
+    before = {name: value.clone() for name, value in layer.state_dict().items()}
+    channels_last(layer)
+    assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
