@@ -3,7 +3,9 @@
 from collections.abc import Iterable
 from typing import Literal
 
-from torch import nn
+import torch
+from torch import Tensor, nn
+from torch.nn.utils import parametrize
 
 from deepexp.models.blocks import check_choice
 
@@ -24,12 +26,22 @@ def initialise(model: nn.Module, scheme: Scheme) -> None:
     pretrained: Iterable[str] = getattr(model, "pretrained_modules", ())
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and not _within(name, pretrained):
-            if scheme == "xavier":
-                nn.init.xavier_uniform_(module.weight)
+            if parametrize.is_parametrized(module, "weight"):
+                # What can be written to is computed anew each time; a value that is set goes to what it is made of.
+                weight = torch.empty_like(module.weight)
+                _draw(weight, scheme)
+                module.weight = weight
             else:
-                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+                _draw(module.weight, scheme)
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+
+
+def _draw(weight: Tensor, scheme: Scheme) -> None:
+    if scheme == "xavier":
+        nn.init.xavier_uniform_(weight)
+    else:
+        nn.init.kaiming_normal_(weight, mode="fan_in", nonlinearity="relu")
 
 
 def _within(name: str, modules: Iterable[str]) -> bool:

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 from torch import nn
+from torch.nn.utils.parametrizations import weight_norm
 
 from deepexp.models.init import initialise
 
@@ -79,3 +80,11 @@ def test_pretrained_modules_are_left_alone_but_not_those_of_similar_name():
 def test_an_unknown_scheme_is_refused():
     with pytest.raises(ValueError, match=r"^init: 'orthogonal' is not one of default, xavier, kaiming"):
         initialise(net(), "orthogonal")
+
+
+def test_a_weight_that_is_computed_is_drawn_as_well():
+    model = net()
+    weight_norm(model.fc)
+    initialise(model, "kaiming")
+
+    assert model.fc.weight.detach().double().var().item() == pytest.approx(2 / 300, rel=0.06)
