@@ -166,6 +166,7 @@ def optimizer(
     partial = _instantiate("optim", component)
     try:
         groups = parameter_groups(of, config.optim.groups, component.arguments["lr"])
+        fused = fused and all(parameter.is_floating_point() for parameter in of.parameters())  # not of complex ones
         how = fused_arguments(partial, next(of.parameters()).device) if fused else {}
         how |= capturable_arguments(partial, config.optim.groups) if recorded else {}
         made: torch.optim.Optimizer = partial(groups, **how)

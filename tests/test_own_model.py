@@ -154,6 +154,14 @@ class NoModule:
     def __init__(self, *, shape, classes):
         pass
 
+class Complex(Net):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape=shape, classes=classes)
+        self.factor = nn.Parameter(torch.ones(classes, dtype=torch.complex64))
+
+    def forward(self, x):
+        return (super().forward(x) * self.factor).abs()
+
 class Volume(Net):
     def __init__(self, *, shape, classes):
         super().__init__(shape=(4, 26, 26), classes=classes)
@@ -182,6 +190,10 @@ def here(tmp_path, monkeypatch):
 )
 def test_one_that_gives_logits_is_trained(here, name):
     assert cli.main(["train", f"model={name}", *SMALL]) == 0
+
+
+def test_complex_weights_are_trained_by_an_optimizer_that_deepexp_would_fuse(here):
+    assert cli.main(["train", "model=Complex", "optim=adam", *SMALL]) == 0
 
 
 def test_layers_that_a_model_does_not_know_of_are_told_and_noted_in_the_run(here, capsys):
