@@ -2,6 +2,7 @@
 
 import copy
 import logging
+import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -110,7 +111,8 @@ def load(directory: Path, which: Which = "last") -> SavedModel:
         step, epoch = int(progress.step), int(progress.present_epoch)
         pictures = Pictures.of(content["pictures"], channels, classes) if "pictures" in content else None
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        raise InputError(f"{path}: does not fit the model of {directory} ({str(error).splitlines()[0]})") from None
+        reason = textwrap.shorten(str(error), 400, placeholder=" …")  # torch tells what it is about further down
+        raise InputError(f"{path}: does not fit the model of {directory} ({reason})") from None
     warn_of_other_code(Identity.of(config), content, path)
     model = channels_last(model).eval()
     return SavedModel(

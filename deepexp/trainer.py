@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import logging
 import math
+import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -379,7 +380,7 @@ class Trainer:
         try:
             self._load(content)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = f"{type(error).__name__}: {error}".splitlines()[0]
+            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 400, placeholder=" …")
             raise InputError(f"{self.checkpoints}: the checkpoint does not fit the config ({reason})") from error
         self.log.cut_back(content["logs"])
 

@@ -162,6 +162,16 @@ class Complex(Net):
     def forward(self, x):
         return (super().forward(x) * self.factor).abs()
 
+class Grows(Net):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape=shape, classes=classes)
+        self.register_buffer("seen", torch.zeros(0))
+
+    def forward(self, x):
+        if self.training:
+            self.seen = torch.cat([self.seen, x.mean().detach()[None]])
+        return super().forward(x)
+
 class Volume(Net):
     def __init__(self, *, shape, classes):
         super().__init__(shape=(4, 26, 26), classes=classes)
@@ -194,6 +204,14 @@ def test_one_that_gives_logits_is_trained(here, name):
 
 def test_complex_weights_are_trained_by_an_optimizer_that_deepexp_would_fuse(here):
     assert cli.main(["train", "model=Complex", "optim=adam", *SMALL]) == 0
+
+
+def test_what_a_checkpoint_lacks_is_named(here, capsys):
+    assert cli.main(["train", "model=Grows", *SMALL]) == 0
+    (run,) = (here / "outputs" / "Grows").iterdir()
+    for words in (["eval", f"run={run}"], ["train", f"resume={run}", "epochs=2"]):
+        assert cli.main(words) == 2
+        assert "size mismatch for seen" in " ".join("".join(capsys.readouterr()).split())
 
 
 def test_layers_that_a_model_does_not_know_of_are_told_and_noted_in_the_run(here, capsys):
