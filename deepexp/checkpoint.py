@@ -37,7 +37,7 @@ def save(path: Path, content: dict[str, Any], *, keep_previous: Path | None = No
     import torch
 
     for key, value in content.items():
-        _check_readable(key, value)
+        check_readable(key, value)
     buffer = io.BytesIO()
     torch.save({"format": FORMAT, **content}, buffer)
     with buffer.getbuffer() as saved:
@@ -50,7 +50,7 @@ def save(path: Path, content: dict[str, Any], *, keep_previous: Path | None = No
         write_atomically(path, written)
 
 
-def _check_readable(name: str, value: Any) -> None:
+def check_readable(name: str, value: Any) -> None:
     """Raise `RunFailed` for what code of the user's own keeps, in an optimizer's state say, and `load` would refuse."""
     import torch
 
@@ -58,10 +58,10 @@ def _check_readable(name: str, value: Any) -> None:
         return
     if type(value) in (dict, OrderedDict):
         for key, held in value.items():
-            _check_readable(f"{name}.{key}", held)
+            check_readable(f"{name}.{key}", held)
     elif type(value) in (list, tuple):
         for index, held in enumerate(value):
-            _check_readable(f"{name}.{index}", held)
+            check_readable(f"{name}.{index}", held)
     else:
         buffer = io.BytesIO()
         try:

@@ -1,16 +1,19 @@
 """A model of the user's own may be anything: what is asked of it, and a line for what is not as it should be."""
 
+import copy
 import json
 import logging
-from collections.abc import Callable
+import textwrap
+import warnings
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn.parameter import UninitializedParameter
 
-from deepexp import targets
-from deepexp.errors import InputError
+from deepexp import checkpoint, targets
+from deepexp.errors import InputError, RunFailed
 from deepexp.schema import Component
 
 log = logging.getLogger(__name__)
@@ -26,6 +29,7 @@ def check(
 ) -> None:
     """Raise `InputError` if what a target has made on the meta device is no model, or gives something else than logits.
 
+    Or if no other could be given what it would save, so that no run could go on and no checkpoint be tested.
     It is called with two pictures: one that `make_real` gives on the CPU, whose numbers have a type and an order in
     memory. That takes as long as a model takes to be made, so it is done once for what the target is `found` to be.
     With None, what was made on the meta device is called; if it cannot be, it is not judged what the model gives.
@@ -44,11 +48,12 @@ def check(
             "set its size, or call the model once at the end of __init__"
         )
     if make_real is None:
-        _try(made, target, shape, classes)
+        another = _copy(made)
+        _try(made, target, shape, classes, () if another is None else (lambda: another,))
         return
     what = json.dumps([target, component.arguments, shape, classes], sort_keys=True, default=repr)
     if _tried.get(what) is not found:
-        _try(make_real(), target, shape, classes)
+        _try(make_real(), target, shape, classes, (lambda: made, make_real))  # the second is for one that loads numbers
         _tried[what] = found
 
 
@@ -86,8 +91,25 @@ def _parameters(item: object) -> list[nn.Parameter]:
     return [item] if isinstance(item, nn.Parameter) else []
 
 
-def _try(model: nn.Module, target: str, shape: tuple[int, int, int], classes: int) -> None:
-    """Raise `InputError` if a model gives something else than logits, or fails although its weights are numbers."""
+def _copy(model: nn.Module) -> nn.Module | None:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # a model may hold anything
+        log.debug("%s cannot be copied: %s", type(model).__name__, error)
+        return None
+
+
+def _try(
+    model: nn.Module,
+    target: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    others: Sequence[Callable[[], nn.Module]],
+) -> None:
+    """Raise `InputError` if a model gives something else than logits, or fails although its weights are numbers.
+
+    `others`: ways to make another, of which one has to take what this one saves.
+    """
     try:
         output = _output(model, shape, training=False)
     except (Exception, SystemExit) as error:
@@ -101,8 +123,31 @@ def _try(model: nn.Module, target: str, shape: tuple[int, int, int], classes: in
         output = _output(model, shape, training=True)
     except (Exception, SystemExit) as error:  # batches may have to be larger to train
         log.debug("%s cannot be tried in training mode: %s", target, error)
-        return
-    _check_output(output, target, classes, " in training mode")
+    else:
+        _check_output(output, target, classes, " in training mode")
+    if others:
+        _check_saving(model, target, others)
+
+
+def _check_saving(model: nn.Module, target: str, others: Sequence[Callable[[], nn.Module]]) -> None:
+    """Raise `InputError` if no other model takes what this one, which has been called, would save."""
+    reason: Exception | None = None
+    for make in others:
+        try:
+            saved = model.state_dict()
+            checkpoint.check_readable("model", saved)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # numbers are lost on the meta device, as they may be here
+                make().load_state_dict(saved)
+            return
+        except RunFailed as error:
+            raise InputError(f"model: what {target} saves: {error}") from None
+        except Exception as error:  # hooks of the user's own may raise anything
+            reason = error
+    raise InputError(
+        f"model: no run of {target} could go on, since load_state_dict does not take what state_dict gives after a "
+        f"training pass: {textwrap.shorten(str(reason), 300, placeholder=' …')}"
+    )
 
 
 def _output(model: nn.Module, shape: tuple[int, int, int], *, training: bool) -> Any:

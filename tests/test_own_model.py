@@ -172,6 +172,33 @@ class Grows(Net):
             self.seen = torch.cat([self.seen, x.mean().detach()[None]])
         return super().forward(x)
 
+class GrowsLater(Grows):
+    def forward(self, x):
+        return super().forward(x) if len(x) > 2 else self.fc(x.flatten(1))
+
+class GrowsAndLoads(Grows):
+    def _load_from_state_dict(self, state, prefix, *rest):
+        self.seen = state[prefix + "seen"].clone()
+        return super()._load_from_state_dict(state, prefix, *rest)
+
+class LeavesOut(Net):
+    def state_dict(self, *args, **kwargs):
+        state = super().state_dict(*args, **kwargs)
+        del state["fc.bias"]
+        return state
+
+class Remembers(Net):
+    rate = 0.5
+
+    def get_extra_state(self):
+        return {"rate": self.rate, "size": torch.Size([1])}
+
+    def set_extra_state(self, state):
+        assert float(state["rate"]) == self.rate
+
+class RemembersArray(Remembers):
+    rate = numpy.float64(0.5)
+
 class Volume(Net):
     def __init__(self, *, shape, classes):
         super().__init__(shape=(4, 26, 26), classes=classes)
@@ -196,7 +223,11 @@ def here(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize(
-    "name", ["Net", "Looks", "Counts", "GivenWeights", "Groups", "Conv", "Volume", "LazyButCalled", "Constant"]
+    "name",
+    [
+        *("Net", "Looks", "Counts", "GivenWeights", "Groups", "Conv", "Volume", "LazyButCalled", "Constant"),
+        *("GrowsAndLoads", "Remembers"),
+    ],
 )
 def test_one_that_gives_logits_is_trained(here, name):
     assert cli.main(["train", f"model={name}", *SMALL]) == 0
@@ -207,8 +238,8 @@ def test_complex_weights_are_trained_by_an_optimizer_that_deepexp_would_fuse(her
 
 
 def test_what_a_checkpoint_lacks_is_named(here, capsys):
-    assert cli.main(["train", "model=Grows", *SMALL]) == 0
-    (run,) = (here / "outputs" / "Grows").iterdir()
+    assert cli.main(["train", "model=GrowsLater", *SMALL]) == 0
+    (run,) = (here / "outputs" / "GrowsLater").iterdir()
     for words in (["eval", f"run={run}"], ["train", f"resume={run}", "epochs=2"]):
         assert cli.main(words) == 2
         assert "size mismatch for seen" in " ".join("".join(capsys.readouterr()).split())
@@ -241,6 +272,10 @@ def test_layers_that_a_model_does_not_know_of_are_told_and_noted_in_the_run(here
         ("ExitsAtOnce", "model: their_model.ExitsAtOnce failed: their_model.py:124: SystemExit"),
         ("Refuses", "model: their_model.py:128: odd sizes only"),
         ("Bare", "model._target_: their_model.Bare has no parameters, so there is nothing to train"),
+        ("Grows", "no run of their_model.Grows could go on, since load_state_dict does not take what state_dict gives"),
+        ("Grows", "size mismatch for seen: copying a param with shape torch.Size([1]) from checkpoint, the shape in"),
+        ("LeavesOut", 'Missing key(s) in state_dict: "fc.bias"'),
+        ("RemembersArray", "model: what their_model.RemembersArray saves: model._extra_state.rate is of type numpy."),
         ("NoModule", "model._target_: their_model.NoModule gives a NoModule, and a torch.nn.Module is needed"),
     ],
 )
@@ -278,6 +313,13 @@ def test_what_is_not_tried_is_not_judged(here):
     words = ["model=Narrow", *SMALL, "dry_run=true"]
     assert cli.main(["train", *words]) == 2
     assert cli.main(["train", *words, "precision=bf16"]) == 1
+
+
+@pytest.mark.parametrize("name", ["Grows", "LeavesOut"])
+def test_what_it_saves_is_tried_without_its_numbers_too(here, name):
+    words = [f"model={name}", *SMALL, "precision=bf16", "dry_run=true"]
+    assert cli.main(["train", *words]) == 2
+    assert cli.main(["train", "model=GrowsAndLoads", *words[1:]]) == 0
 
 
 def test_a_failure_in_it_names_the_place(here, capsys):
