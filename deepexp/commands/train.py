@@ -42,7 +42,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from deepexp import build, check, describe, dry_run, lost_files, resuming, runtime, targets
+from deepexp import build, check, describe, dry_run, lost_files, resuming, runtime, targets, unsaved
 from deepexp.check import Plan
 from deepexp.compose import check_swept_keys, compose, without_mistakes
 from deepexp.composed_of import GROUPS
@@ -231,7 +231,8 @@ def _run(
             header = describe.header(config, plan, data, names, model, run)
             horizon = describe.horizon(config, plan, trainer.progress)
             run_log.start(header, horizon, has_validation=data.val is not None)
-            outcome = trainer.fit()
+            with unsaved.told(parts):
+                outcome = trainer.fit()
         run_log.finish(
             describe.summary(config, plan, names, model, outcome),
             early=outcome.early,

@@ -1,0 +1,150 @@
+"""State of the user's own code that no checkpoint has is told of, since it would break exact resuming unseen."""
+
+import pytest
+
+from deepexp import cli
+
+MODULE = """
+import random
+import numpy
+import torch
+from torch import nn
+
+class Net(nn.Module):
+    def __init__(self, *, shape, classes):
+        super().__init__()
+        self.fc = nn.Linear(shape[0] * shape[1] * shape[2], classes)
+        self.set_up()
+
+    def set_up(self):
+        pass
+
+    def forward(self, x):
+        self.change()
+        return self.fc(x.flatten(1))
+
+    def change(self):
+        pass
+
+class Usual(Net):
+    def set_up(self):
+        self.calls = 0
+        self.register_buffer("seen", torch.zeros(()))
+        self.table = None
+        self.shapes = []
+
+    def change(self):
+        self.seen += 1
+        self.table = self.table if self.table is not None else torch.ones(3)  # made when it is needed
+        self.shapes.append(3)
+
+class Counts(Net):
+    def set_up(self):
+        self.calls = 0
+
+    def change(self):
+        self.calls += 1
+
+class Saves(Counts):
+    def get_extra_state(self):
+        return {"calls": self.calls}
+
+    def set_extra_state(self, state):
+        self.calls = state["calls"]
+
+class Hidden(Net):
+    def set_up(self):
+        self.register_buffer("mean", torch.zeros(2), persistent=False)
+
+    def change(self):
+        self.mean += 1
+
+class Draws(Net):
+    def set_up(self):
+        self.first, self.held = torch.Generator(), [numpy.random.default_rng(0)]
+        self.second, self.old = random.Random(0), numpy.random.RandomState(0)
+
+    def change(self):
+        torch.rand(1, generator=self.first), self.held[0].random(), self.second.random(), self.old.rand()
+
+class Noise:
+    def __init__(self):
+        self.calls = 0
+
+    def draw(self, samples, shape, generator):
+        return {}
+
+    def apply(self, images, draws):
+        self.calls += 1
+        return images, None
+
+class Warm(torch.optim.SGD):
+    def __init__(self, params, lr):
+        super().__init__(params, lr)
+        self.updates = 0
+
+    def step(self, closure=None):
+        self.updates += 1
+        super().step()
+
+class WarmAndSaved(Warm):
+    def state_dict(self):
+        return super().state_dict() | {"updates": self.updates}
+
+    def load_state_dict(self, state):
+        self.updates = state["updates"]
+        super().load_state_dict(state)
+
+class Inner(torch.optim.SGD):
+    def __init__(self, params, lr):
+        super().__init__(params, lr)
+        groups = [{"params": group["params"]} for group in self.param_groups]
+        self.inner = torch.optim.SGD(groups, lr, momentum=0.9)
+
+    def step(self, closure=None):
+        self.inner.step()
+"""
+SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    (tmp_path / "their_parts.py").write_text(MODULE)
+    for group, names, more in (
+        ("model", ["Usual", "Counts", "Saves", "Hidden", "Draws"], "input: {channels: 1, height: 28, width: 28}\n"),
+        ("augment", ["Noise"], ""),
+        ("optim", ["Warm", "WarmAndSaved", "Inner"], "_partial_: true\nlr: 0.1\n"),
+    ):
+        (tmp_path / "conf" / group).mkdir(parents=True)
+        for name in names:
+            (tmp_path / "conf" / group / f"{name}.yaml").write_text(f"_target_: their_parts.{name}\n{more}")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+@pytest.mark.parametrize(
+    ("words", "part", "names"),
+    [
+        (["model=Counts"], "model", "calls"),
+        (["model=Hidden"], "model", "mean"),
+        (["model=Draws"], "model", "first, held[0], second and 1 more"),
+        (["augment=Noise"], "augment", "calls"),
+        (["optim=Warm"], "optim", "updates"),
+        (["optim=Inner"], "optim", "inner"),
+    ],
+)
+def test_what_changes_and_is_not_saved_is_told_and_noted_in_the_run(here, capsys, words, part, names):
+    assert cli.main(["train", *words, *SMALL]) == 0
+    told = (
+        f"{part}: {names} changes in training and is not saved: where results depend on it, a run that is gone on with"
+    )
+    (log,) = here.glob("outputs/*/*/run.log")
+    for text in ("".join(capsys.readouterr()), log.read_text()):
+        assert " ".join(text.split()).count(told) == 1
+
+
+@pytest.mark.parametrize("words", [["model=Usual"], ["model=Saves"], ["optim=WarmAndSaved"], ["optim=adam"], []])
+def test_nothing_is_told_of_what_is_saved_or_made_when_needed(here, words):
+    assert cli.main(["train", *words, *SMALL]) == 0
+    (log,) = here.glob("outputs/*/*/run.log")
+    assert "not saved" not in log.read_text()
