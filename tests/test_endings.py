@@ -182,6 +182,25 @@ def test_a_run_within_an_epoch_cannot_be_shortened_to_the_epochs_before(run):
         deepexp.train([f"resume={result.directory}", "max_steps=4"], quiet=True)
 
 
+@pytest.mark.parametrize(
+    ("words", "advice"),
+    [
+        ([], "epochs=N"),
+        (["max_steps=5"], "a larger max_steps or max_steps=null (max_steps=5 ended it)"),
+        (
+            ["val_fraction=0.2", "early_stop=1", "optim.lr=1e-9"],
+            "a larger early_stop or early_stop=null (early_stop=1 ended it)",
+        ),
+    ],
+    ids=str,
+)
+def test_a_finished_run_is_told_to_change_what_ended_it(run, capsys, words, advice):
+    """More epochs would add no update to one that another setting has ended."""
+    directory = run([*SMALL, *words]).directory
+    assert cli.main(["train", f"resume={directory}"]) == 0
+    assert capsys.readouterr().out == f"{directory} has finished; train it further with {advice}\n"
+
+
 def test_what_a_run_came_to_is_kept_each_time_it_is_trained_further(run):
     result = run([*SMALL, "max_steps=4"])
     came_to = []

@@ -164,7 +164,7 @@ def resume(
         stack.callback(run.unlock)
         stack.enter_context(place_that_stays())
         if resuming.is_complete(run, composed):
-            console.print(f"{directory} has finished; train it further with epochs=N")
+            console.print(f"{directory} has finished; train it further with {_what_ended(run)}")
             return load_run(directory)
         with heard_early() as said:
             resumed = resuming.resume(run, composed)
@@ -180,6 +180,13 @@ def resume(
                 check_lengths(run, content.get("logs", {}))
             resuming.begin(run, resumed, anew=content is None)
         return _run(config, plan, data, resumed.names, run, console, _Earlier(content, lost, said), until)
+
+
+def _what_ended(run: RunDirectory) -> str:
+    """The setting that a finished run needs more of: its epochs, unless another ended it before all of them."""
+    reason = run.read_status().get("reason")
+    key, is_early, _ = reason.partition("=") if isinstance(reason, str) else ("", "", "")
+    return f"a larger {key} or {key}=null ({reason} ended it)" if is_early else "epochs=N"
 
 
 @dataclass(frozen=True)
