@@ -47,6 +47,12 @@ def test_without_a_directory_it_is_said_how_one_is_given(flags, capsys):
     assert capsys.readouterr().err == "deepexp: 'resume' is not of the form KEY=VALUE\n"
 
 
+def test_the_usual_config_is_not_shown_for_that_of_a_run(tmp_path, capsys):
+    assert cli.main(["train", "--cfg", "job", f"resume={tmp_path}"]) == 2
+    streams = capsys.readouterr()
+    assert streams.out == "" and f"--cfg: {tmp_path} is gone on with by the saved config of each run" in streams.err
+
+
 @pytest.mark.parametrize("change", ["optim.betas=[0.8,0.9]", "model.pretrained=false", "data.split_seed=1"])
 def test_a_key_that_the_usual_part_has_not_is_refused_as_the_run_s_own(run, change):
     with pytest.raises(InputError, match=rf"^{change.split('=')[0]}: cannot be changed when a run is resumed"):

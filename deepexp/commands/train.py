@@ -71,6 +71,9 @@ def main(argv: Sequence[str]) -> int:
     """Train one run, or a sweep, or print a config."""
     overrides, flags = split_flags(argv, FLAGS)
     if "--cfg" in flags:
+        if (place := resuming.place_in(overrides)) is not None:
+            saved = "the saved config of each run (its .hydra/config.yaml)"
+            raise InputError(f"--cfg: {place} is gone on with by {saved}, not by one composed now; leave out resume")
         composed = compose("train", overrides)
         check_swept_keys(composed, overrides)
         print(OmegaConf.to_yaml(composed.config, resolve=True), end="")
