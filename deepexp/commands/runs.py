@@ -32,7 +32,7 @@ from deepexp import options
 from deepexp.errors import InputError, RunFailed
 from deepexp.paths import shown
 from deepexp.report import listing, prune
-from deepexp.report.runs import FAILED, Run, read, run_directories
+from deepexp.report.runs import FAILED, Run, is_empty, read
 from deepexp.schema import key
 from deepexp.suggest import did_you_mean
 from deepexp.terminal import Stream, printable
@@ -63,7 +63,7 @@ def main(argv: Sequence[str]) -> int:
     older_than = chosen.older_than or OLD
     limit = _seconds(older_than)
     _check_together(chosen)
-    if not any(any(run_directories(path)) for path in paths) and paths == [DEFAULT]:
+    if paths == [DEFAULT] and is_empty(DEFAULT):
         print("[]" if chosen.json else f"there are no runs in {DEFAULT}/ here")
         return 0
     reading = read(paths)

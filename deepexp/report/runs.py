@@ -13,7 +13,7 @@ import typing
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -107,7 +107,7 @@ class Reading:
     runs: list[Run]
     """Jobs of a sweep in the order of its grid, others as they were started."""
     damaged: list[str]
-    """A line for each run that could not be read, naming it."""
+    """A line for each run, or folder that may hold some, that could not be read, naming it."""
     not_started: list[str]
     """A line for each job of the sweeps in the paths that has no directory yet."""
 
@@ -118,12 +118,13 @@ def read(paths: Sequence[Path]) -> Reading:
     Raises `InputError` for a path in which there is no run.
     """
     found: dict[Path, Path] = {}  # a run can be given twice, under two names
+    closed: list[OSError] = []
     for path in paths:
-        directories = list(run_directories(path))
-        if not directories:
+        before, directories = len(closed), list(run_directories(path, closed.append))
+        if not directories and not closed[before:]:
             raise InputError(_why_none(path))
         found |= {directory.resolve(): directory for directory in reversed(directories)}
-    runs, damaged = [], []
+    runs, damaged = [], [f"{error.filename}: cannot be read ({error.strerror})" for error in closed]
     sweeps = _Sweeps()
     for directory, name in zip(found.values(), unique_names(list(found.values())), strict=True):
         try:
@@ -159,15 +160,29 @@ def one_directory(word: str | None, command: str) -> Path:
     return path
 
 
-def run_directories(path: Path) -> Iterator[Path]:
-    """The run directories at or below `path`, found without opening a file; also those that have lost `.hydra`."""
-    for folder, folders, files in os.walk(path):
+def run_directories(path: Path, closed: Callable[[OSError], object] = bool) -> Iterator[Path]:
+    """The run directories at or below `path`, found without opening a file; also those that have lost `.hydra`.
+
+    `closed`: is told of each folder that cannot be looked into.
+    """
+
+    def tell(error: OSError) -> None:
+        if not isinstance(error, (FileNotFoundError, NotADirectoryError)):
+            closed(error)
+
+    for folder, folders, files in os.walk(path, onerror=tell):
         here = Path(folder)
         has_config = ".hydra" in folders and (_STATUS in files or (here / _CONFIG).is_file())
         if has_config or {_STATUS, _PROVENANCE} <= set(files):
             yield here
             folders.clear()  # no run lies in another
         folders[:] = sorted(name for name in folders if not name.startswith("."))
+
+
+def is_empty(path: Path) -> bool:
+    """Whether there is no run in `path`, and no folder that cannot be looked into."""
+    closed: list[OSError] = []
+    return next(run_directories(path, closed.append), None) is None and not closed
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:

@@ -1,4 +1,5 @@
 import datetime
+import errno
 import hashlib
 import importlib.util
 import json
@@ -130,6 +131,24 @@ def left(run):
 
 
 ALL = ["best.pt", "last.pt", "previous.pt"]
+
+
+@pytest.mark.parametrize(("name", "told", "runs"), [("b", "outputs/b", 4), ("outputs", "outputs", 0)])
+def test_a_folder_that_is_closed_is_told_and_not_passed_over(outputs, capsys, monkeypatch, name, told, runs):
+    """Its runs would be missing from every list and comparison without a word."""
+    scandir = os.scandir
+
+    def closed(path):
+        if Path(path).name == name:
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", closed)
+    assert main([]) == 0
+    out, err = capsys.readouterr()
+    assert err == f"damaged: {told}: cannot be read (Permission denied)\n"
+    assert f"{runs} runs" in out
+    assert read([outputs]).damaged == [f"{outputs.parent / told}: cannot be read (Permission denied)"]
 
 
 def test_nothing_is_removed_before_it_is_confirmed(outputs, capsys):
