@@ -8,17 +8,21 @@ import json
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from itertools import count
 from pathlib import Path
+
+import filelock
 
 from deepexp.errors import InputError
 from deepexp.paths import shown
 from deepexp.rundir import FORMAT
-from deepexp.storage import named_by
+from deepexp.storage import named_by, write_atomically
 
 NAME = "report"
 _OURS = "report.json"
+_STAGING, _LOCK = ".report-", ".lock"
+"""A folder that a report is made in begins so, and the lock in it dies with the process."""
 _ALWAYS = (_OURS, "report.html", "table.csv", "table.md")
 """What every report has; what pictures there are is known only once they are drawn."""
 
@@ -56,31 +60,47 @@ def write(directory: Path, paths: Sequence[Path], fill: Callable[[Path], object]
 
 def _filled(directory: Path, paths: Sequence[Path], fill: Callable[[Path], object]) -> list[Path]:
     _check_free(directory, _ALWAYS)
-    staging = Path(tempfile.mkdtemp(prefix=".report-", dir=directory))
+    for killed in _left_behind(directory):
+        shutil.rmtree(killed, ignore_errors=True)
+    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=directory))
     try:
-        with named_by("to=DIR", directory):
+        with named_by("to=DIR", directory), filelock.FileLock(staging / _LOCK):
             fill(staging)
-        return _put(staging, directory, paths)
+            return _put(staging, directory, paths)
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
 
 def _put(staging: Path, directory: Path, paths: Sequence[Path]) -> list[Path]:
     earlier = _written(directory)
-    content = {
-        "format": FORMAT,
-        "paths": sorted({str(path.resolve()) for path in paths}),
-        "files": sorted([*(path.name for path in staging.iterdir()), _OURS]),
-    }
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    (staging / _OURS).write_bytes(text.encode(errors="backslashreplace"))
-    names = sorted(path.name for path in staging.iterdir())
+    names = sorted({*(path.name for path in staging.iterdir()), _OURS} - {_LOCK})
     _check_free(directory, names)
+    _note(directory, paths, earlier.union(names))  # first: of what is put there until it is killed, all is known
     for name in names:
-        (staging / name).replace(directory / name)
-    for name in earlier - set(names):
+        if name != _OURS:
+            (staging / name).replace(directory / name)
+    for name in earlier.difference(names):
         (directory / name).unlink(missing_ok=True)
+    _note(directory, paths, names)
     return [directory / name for name in names]
+
+
+def _note(directory: Path, paths: Sequence[Path], names: Iterable[str]) -> None:
+    """Write down which files in the folder are a report's, and on what."""
+    content = {"format": FORMAT, "paths": sorted({str(path.resolve()) for path in paths}), "files": sorted(names)}
+    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
+    write_atomically(directory / _OURS, text.encode(errors="backslashreplace"))
+
+
+def _left_behind(directory: Path) -> list[Path]:
+    """What reports have left in a folder that were killed while they were made, and hold no lock any longer."""
+    found = []
+    for staging in directory.glob(f"{_STAGING}*"):
+        with contextlib.suppress(OSError, filelock.Timeout):
+            if (staging / _LOCK).is_file():
+                with filelock.FileLock(staging / _LOCK, timeout=0):
+                    found.append(staging)
+    return found
 
 
 def _check_free(directory: Path, names: Sequence[str]) -> None:
@@ -101,6 +121,9 @@ def _candidates(common: Path) -> Iterator[Path]:
 
 def _is_free_or_ours(folder: Path, paths: Sequence[str]) -> bool:
     if not os.path.lexists(folder):
+        return True
+    left = _left_behind(folder)
+    if left and sorted(folder.iterdir()) == sorted(left):  # nothing else has come of it
         return True
     return _content(folder).get("paths") == list(paths)
 

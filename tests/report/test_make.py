@@ -3,7 +3,9 @@
 import csv
 import importlib.util
 import io
+import os
 import shutil
+import sys
 from pathlib import Path
 
 import pytest
@@ -281,3 +283,42 @@ def test_an_earlier_report_is_replaced_and_nothing_else(tmp_path):
     assert folder.choose([tmp_path], None) == target
     make_run(tmp_path / "x")
     assert folder.choose([tmp_path / "x", target], None) == tmp_path / "report-2"
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no forks")
+@pytest.mark.parametrize("files_put", [None, 0, 1], ids=["while it is made", "before files are put", "after one file"])
+def test_a_report_that_was_killed_does_not_keep_the_next_from_its_place(tmp_path, files_put):
+    target = folder.choose([tmp_path], None)
+
+    def fill(place):
+        for name in ("a.txt", "b.txt"):
+            (place / name).write_text("1")
+
+    if (child := os.fork()) == 0:
+        replaced, replace = [], Path.replace
+
+        def put(path, to):
+            if path.suffix == ".txt":
+                if len(replaced) == files_put:
+                    os._exit(9)
+                replaced.append(path)
+            return replace(path, to)
+
+        Path.replace = put
+        folder.write(target, [tmp_path], (lambda _: os._exit(9)) if files_put is None else fill)
+        os._exit(0)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 9
+    assert folder.choose([tmp_path], None) == target
+    folder.write(target, [tmp_path], fill)
+    assert {path.name for path in target.iterdir()} == {"a.txt", "b.txt", "report.json"}
+
+
+def test_a_report_that_is_being_made_elsewhere_keeps_its_place(tmp_path):
+    target = tmp_path / "report"
+
+    def fill(place):
+        assert folder.choose([tmp_path], None) == tmp_path / "report-2"
+        (place / "a.txt").write_text("1")
+
+    folder.write(target, [tmp_path], fill)
+    assert {path.name for path in target.iterdir()} == {"a.txt", "report.json"}
