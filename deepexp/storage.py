@@ -93,6 +93,8 @@ def make_directory(path: Path) -> None:
     """Make `path` and what is missing above it, durably; `FileExistsError` if it is there already."""
     missing = [folder for folder in path.absolute().parents if not folder.exists()]
     for folder in reversed(missing):
+        if folder.is_symlink():  # to a disk that is not mounted, say
+            raise FileNotFoundError(errno.ENOENT, f"{folder} is a link to {os.readlink(folder)}, which is not there")
         folder.mkdir(exist_ok=True)  # another process may make it in the same instant
         sync_directory(folder.parent)
     path.mkdir()

@@ -326,3 +326,13 @@ def test_another_place_is_no_advice_for_a_run_that_is_there(tmp_path, monkeypatc
     told = r"Read-only file system \([\d,.]+ MB free there\); make it writable, or work in a copy elsewhere$"
     with pytest.raises(InputError, match=told):
         run.lock()
+
+
+def test_a_link_to_what_is_not_there_is_named(tmp_path):
+    """As `outputs` is while the disk that it leads to is not mounted: what exists there is not the trouble."""
+    link = tmp_path / "outputs"
+    link.symlink_to(tmp_path / "disk" / "outputs")
+    with pytest.raises(InputError, match=r"outputs is a link to \S+disk/outputs, which is not there .*output_dir=DIR"):
+        make_unique_directory(link, "net")
+    (tmp_path / "disk" / "outputs").mkdir(parents=True)
+    assert make_unique_directory(link, "net").is_dir()
