@@ -14,6 +14,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepexp import __version__, late_dynamo, startup
+from deepexp.characters import PLAIN
 from deepexp.commands import COMMANDS, Command
 from deepexp.errors import DISK_TROUBLE, InputError, Interrupted, RunFailed
 from deepexp.suggest import did_you_mean
@@ -65,7 +66,7 @@ def _give_up_stdout() -> None:
 
 
 def _prepare_streams() -> None:
-    """Open those that are closed on nothing, and let a character that the terminal lacks be shown by its number.
+    """Open those that are closed on nothing, and let characters that the terminal lacks be shown all the same.
 
     Else the next files to be opened would get the numbers of standard output and error, and what is printed.
     """
@@ -76,7 +77,7 @@ def _prepare_streams() -> None:
             os.set_inheritable(stream.fileno(), True)
             setattr(sys, name, stream)
         if name != "stdin" and isinstance(stream, io.TextIOWrapper):
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=PLAIN)
 
 
 def _dispatch(words: list[str]) -> int:

@@ -338,6 +338,8 @@ def _different(asked: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
 def check_changes(keys: Sequence[str]) -> None:
     """`InputError` naming those of the keys that must stay as they were when the run began."""
     refused = [key for key in keys if key not in (*MAY_CHANGE, "resume", "output_dir")]
+    if "dry_run" in refused:
+        raise InputError("dry_run: shows a run before it begins; the config of this one is in its .hydra/config.yaml")
     if refused:
         raise InputError(
             f"{', '.join(refused)}: cannot be changed when a run is resumed (what was trained would not be what the "

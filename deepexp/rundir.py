@@ -29,6 +29,12 @@ from deepexp.storage import make_directory, storage_errors, write_atomically
 FORMAT = 1
 Status = Literal["running", "done", "failed", "killed-by-signal", "paused"]
 
+_FILES = (
+    *("status.json", "provenance.json", "summary.json", "metrics.jsonl", "run.log", "predictions.npz"),
+    *("events.out.tfevents.*", "checkpoints/previous.pt"),
+)
+"""What is written into a run, or cut back, as it goes on; a folder for another checkpoint is told as a damaged one."""
+
 _REQUIRED = (".hydra/config.yaml", "status.json")
 _NOT_NEEDED = ("status.json", "provenance.json")
 """What a run with a checkpoint is gone on with without, but is not replaced while it is there."""
@@ -252,7 +258,7 @@ def was_only_made(path: Path) -> bool:
 
 
 def check_entries(directory: Path) -> None:
-    """Refuse a directory with anything but files and folders in it, before something is written.
+    """Refuse a directory with anything but files and folders in it, or folders for files, before something is written.
 
     Through a link, what is written would land elsewhere; a pipe would be waited for without end.
     """
@@ -262,6 +268,9 @@ def check_entries(directory: Path) -> None:
                 mode = entry.lstat().st_mode
                 if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
                     raise InputError(f"{entry} is neither a file nor a folder, and a run holds nothing else; remove it")
+    for entry in (entry for name in _FILES for entry in directory.glob(name)):
+        if entry.is_dir():
+            raise InputError(f"{entry} is a folder, and a run has a file there; remove it, or give it another name")
 
 
 def plain(value: Any) -> Any:

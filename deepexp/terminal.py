@@ -9,6 +9,7 @@ import os
 from collections.abc import Sequence
 from typing import TextIO
 
+from deepexp.characters import PLAIN
 from deepexp.errors import RunFailed
 
 log = logging.getLogger(__name__)
@@ -52,7 +53,7 @@ class Stream:
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self.has_colour and style else text
 
     def write(self, text: str) -> None:
-        """Write and flush; characters that the stream lacks become question marks.
+        """Write and flush; for characters that the stream lacks, see `characters.py`.
 
         Once nobody reads any more (a closed pipe, a terminal that hung up), nothing is written: a
         long run should not die of a `| head`. Where it is everything, `BrokenPipeError` or `RunFailed`.
@@ -60,7 +61,7 @@ class Stream:
         if self._is_gone:
             return
         try:
-            self._file.write(text.encode(self._encoding, "replace").decode(self._encoding))
+            self._file.write(text.encode(self._encoding, PLAIN).decode(self._encoding))
             self._file.flush()
         except OSError as error:
             self._is_gone = True

@@ -68,6 +68,11 @@ def test_what_depends_on_the_horizon_keeps_a_run_from_being_extended(run, option
         resume(run([*SMALL, *options]), "epochs=4")
 
 
+def test_a_dry_run_of_one_that_has_begun_is_told_where_its_config_is(run):
+    with pytest.raises(InputError, match=r"^dry_run: shows a run before it begins; .*config\.yaml$"):
+        resume(run(SMALL), "dry_run=true")
+
+
 def test_a_run_cannot_be_made_shorter_than_it_is(run):
     with pytest.raises(InputError, match="epochs: 1 is too few, since epoch 2 has begun; at least 2"):
         resume(run(SMALL), "epochs=1")

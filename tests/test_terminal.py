@@ -67,8 +67,8 @@ def test_width_of_a_real_terminal(monkeypatch):
 def test_characters_that_a_stream_lacks_do_not_end_a_run():
     raw = io.BytesIO()
     stream = Stream(io.TextIOWrapper(raw, encoding="ascii"))
-    stream.write("runs/ü \udcff\n")
-    assert raw.getvalue() == b"runs/? ?\n"
+    stream.write("runs/ü \udcff 28×28, 1.52–5.05% ± … →\n")
+    assert raw.getvalue() == b"runs/\\xfc \\udcff 28x28, 1.52-5.05% +- ... ->\n"
     assert set(bar(stream, 0.5, 10)) <= set("#-")
 
 

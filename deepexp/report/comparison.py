@@ -142,7 +142,8 @@ def find_group(groups: Sequence[Group], wanted: str) -> Group:
         return found[0]
     labels = [group.label for group in groups]
     if found:
-        raise InputError(f"baseline: {wanted!r} is said of {len(found)} groups; give all of it: {'; '.join(labels)}")
+        those = "; ".join(group.label for group in found)
+        raise InputError(f"baseline: {wanted!r} is said of {len(found)} groups; give all of it: {those}")
     raise InputError(f"baseline: {wanted!r} is no group{did_you_mean(wanted, labels)}; one of {'; '.join(labels)}")
 
 

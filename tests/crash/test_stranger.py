@@ -291,6 +291,17 @@ def test_a_pipe_is_not_waited_for(run, capsys, name):
     assert name in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("name", ["metrics.jsonl", "run.log", "provenance.json", "events.*", "checkpoints/previous.pt"])
+def test_a_folder_in_the_place_of_a_file_is_told_before_anything_is_written(run, capsys, name):
+    for path in [*run.glob(name)] or [run / name]:
+        path.unlink(missing_ok=True)
+        path.mkdir()
+    before = sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*") if path.name != ".lock")
+    assert resumed(run) == 2
+    assert "is a folder, and a run has a file there; remove it" in capsys.readouterr().err
+    assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*") if path.name != ".lock") == before
+
+
 def test_an_old_summary_stays_in_the_run(run, tmp_path, capsys):
     (run / "summary.epoch").mkdir()
     (run / "summary.json").write_text('{"format": 1, "epochs": "/../../moved"}')

@@ -148,6 +148,15 @@ def test_many_groups_are_compared_with_one(tmp_path):
         make([tmp_path], baseline="optim.lr=7")
 
 
+def test_of_groups_that_a_baseline_may_mean_those_are_named(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [1, 2], "epochs": [3, 4]}, lambda job: job["optim.lr"] / 20)
+    with pytest.raises(
+        InputError, match=r"is said of 2 groups; give all of it: optim.lr=1, epochs=3; optim.lr=1, ep"
+    ) as e:
+        make([tmp_path], baseline="optim.lr=1")
+    assert "optim.lr=2" not in str(e.value)
+
+
 def test_a_baseline_is_named_as_tables_show_it(tmp_path):
     """A line separator in a folder's name is shown as a sign that can be copied."""
     for name, place in [("a", "/odd\u2028name"), ("b", "/plain")]:
