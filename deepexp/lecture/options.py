@@ -85,7 +85,7 @@ def _refusal(hint: Any, value: Any) -> str | None:
     if _is_list(hint):
         (item,) = typing.get_args(next(kind for kind in _kinds(hint) if typing.get_origin(kind) is list))
         name = {str: "names", int: "whole numbers"}[item]
-        fits = isinstance(value, list) and value and all(isinstance(one, item) for one in value)
+        fits = isinstance(value, list) and value and all(type(one) is item for one in value)  # true is no number
         return None if fits else f"a list of {name}"
     if isinstance(value, Mapping):
         return None if any(typing.get_origin(kind) is dict for kind in _kinds(hint)) else "a single value"

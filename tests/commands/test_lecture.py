@@ -41,6 +41,7 @@ def test_a_demonstration_prints_its_table_and_writes_its_pictures(capsys, tmp_pa
         (["curvature", "ln=0.1"], ["did you mean 'lr'", "curvatures"]),
         (["curvature", "lr=fast", "steps=1.5"], ["lr: fast is not allowed; a number", "steps: 1.5"]),
         (["curvature", "curvatures=1,x"], ["a list of whole numbers"]),
+        (["curvature", "curvatures=true"], ["curvatures: true is not allowed; a list of whole numbers"]),
         (["trajectories", "animate=maybe"], ["true or false"]),
         (["dropout_mask", "dropout=1.0"], ["dropout: 1.0 must be at least 0 and less than 1\n"]),
         (["trajectories", "steps=0"], ["steps: 0 is not allowed; at least 1"]),
