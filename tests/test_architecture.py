@@ -59,7 +59,9 @@ MAY_KNOW = {
     "composed_of": ["catalogue", "errors", "overrides", "yaml_file"],
     "presets": ["catalogue", "overrides", "suggest"],
     "overrides": ["errors", "suggest"],
-    "cli": ["__version__", "commands", "errors", "help_text", "late_dynamo", "startup", "suggest", "sweep"],
+    "cli": [
+        *("__version__", "characters", "commands", "errors", "help_text", "late_dynamo", "startup", "suggest", "sweep"),
+    ],
     "lecture": [
         *("lecture", "build", "catalogue", "check", "compose", "data", "errors", "models", "optim", "page", "paths"),
         *("plotting", "report", "runtime", "schema", "storage", "suggest", "sweep", "text_table", "units"),
