@@ -96,9 +96,8 @@ def model(
             raise InputError(f"{flag}: model {component.target} has no place for it; leave {flag}=null")
     if torch.device(device).type == "meta":
         with runtime.forked_random(torch.device("cpu")):
-            runtime.seed_generators(config.seed)
-            made = _made_on_meta(component, given)
-            make_real = (lambda: _made_on_cpu(component, given)) if _runs_as_tried(config) else None
+            made = _made_on_meta(component, given, config.seed)
+            make_real = (lambda: _made_on_cpu(component, given, config.seed)) if _runs_as_tried(config) else None
             own_model.check(made, component, targets.of("model", component), shape, classes, make_real)
         return made
     with runtime.forked_random(torch.device(device)):
@@ -111,21 +110,23 @@ def model(
     return channels_last(made.to(device=device))
 
 
-def _made_on_meta(component: Component, given: dict[str, Any]) -> nn.Module:
+def _made_on_meta(component: Component, given: dict[str, Any], seed: int) -> nn.Module:
     """A model without numbers; one of the user's own that needs some to be made is made of them and loses them."""
     targets.of("model", component)  # imported before: what its module makes for itself keeps its numbers
+    runtime.seed_generators(seed)
     try:
         with torch.device("meta"):
             return _instantiate("model", component, **given)
     except InputError:
         if component.target.startswith("deepexp."):
             raise
-    made = _made_on_cpu(component, given)
+    made = _made_on_cpu(component, given, seed)
     return made.to("meta") if isinstance(made, nn.Module) else made
 
 
-def _made_on_cpu(component: Component, given: dict[str, Any]) -> Any:
-    """A model to try, as it is in a run but for its numbers."""
+def _made_on_cpu(component: Component, given: dict[str, Any], seed: int) -> Any:
+    """A model to try, as it is in a run but for its numbers; layers that it draws at random are those of the seed."""
+    runtime.seed_generators(seed)
     made = _instantiate("model", component, **given)
     return channels_last(made) if isinstance(made, nn.Module) else made
 

@@ -12,6 +12,7 @@ from deepexp.errors import InputError
 from deepexp.sweep import points as points_of_a_sweep
 
 MODULE = """
+import random
 import numpy
 import torch
 from torch import nn
@@ -199,6 +200,12 @@ class Remembers(Net):
 class RemembersArray(Remembers):
     rate = numpy.float64(0.5)
 
+class Wired(Net):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape=shape, classes=classes)
+        self.wires = nn.Linear(random.randrange(1, 1000), numpy.random.randint(1, 1000))
+        self.register_buffer("chosen", torch.nonzero(torch.rand(1000) < 0.5))
+
 class Volume(Net):
     def __init__(self, *, shape, classes):
         super().__init__(shape=(4, 26, 26), classes=classes)
@@ -226,7 +233,7 @@ def here(tmp_path, monkeypatch):
     "name",
     [
         *("Net", "Looks", "Counts", "GivenWeights", "Groups", "Conv", "Volume", "LazyButCalled", "Constant"),
-        *("GrowsAndLoads", "Remembers"),
+        *("GrowsAndLoads", "Remembers", "Wired"),  # Wired: the seed's layers, which it is made with again to go on
     ],
 )
 def test_one_that_gives_logits_is_trained(here, name):
@@ -260,17 +267,17 @@ def test_layers_that_a_model_does_not_know_of_are_told_and_noted_in_the_run(here
         ("Nothing", "gives None for two pictures"),
         ("Predicts", "gives torch.int64 of shape (2,) for two pictures"),
         ("Wide", "gives torch.float32 of shape (2, 13) for two pictures; a float tensor of shape (2, 10)"),
-        ("Narrow", "their_model.Narrow fails for two pictures of 1×28×28: their_model.py:12: RuntimeError: "),
-        ("View", "View fails for two pictures of 1×28×28: their_model.py:77: RuntimeError: view size is not"),
+        ("Narrow", "their_model.Narrow fails for two pictures of 1×28×28: their_model.py:13: RuntimeError: "),
+        ("View", "View fails for two pictures of 1×28×28: their_model.py:78: RuntimeError: view size is not"),
         ("Double", "mat1 and mat2 must have the same dtype"),
         ("Half", "mat1 and mat2 must have the same dtype"),
         ("TwoInputs", "fails for two pictures of 1×28×28: TypeError: TwoInputs.forward() missing 1 required"),
         ("Auxiliary", "gives a tuple for two pictures in training mode; a float tensor of shape (2, 10) is needed"),
         ("NoShape", "NoShape: got an unexpected keyword argument 'shape' (deepexp gives it shape and classes)"),
         ("Lazy", "model._target_: their_model.Lazy has a lazy layer (fc.weight), whose size is open; set its size, or"),
-        ("Exits", "their_model.Exits fails for two pictures of 1×28×28: their_model.py:114: SystemExit"),
-        ("ExitsAtOnce", "model: their_model.ExitsAtOnce failed: their_model.py:124: SystemExit"),
-        ("Refuses", "model: their_model.py:128: odd sizes only"),
+        ("Exits", "their_model.Exits fails for two pictures of 1×28×28: their_model.py:115: SystemExit"),
+        ("ExitsAtOnce", "model: their_model.ExitsAtOnce failed: their_model.py:125: SystemExit"),
+        ("Refuses", "model: their_model.py:129: odd sizes only"),
         ("Bare", "model._target_: their_model.Bare has no parameters, so there is nothing to train"),
         ("Grows", "no run of their_model.Grows could go on, since load_state_dict does not take what state_dict gives"),
         ("Grows", "size mismatch for seen: copying a param with shape torch.Size([1]) from checkpoint, the shape in"),
