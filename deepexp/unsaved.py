@@ -22,6 +22,8 @@ log = logging.getLogger(__name__)
 _LIBRARIES = ("deepexp", "torch", "torchvision")
 _MOST_ELEMENTS = 1 << 20  # of a tensor that is looked at
 _DEEPEST = 2  # lists within lists
+_MADE_OF = ("_orig", "_v")
+"""What weights are called from which pruning and spectral norm, and weight norm, compute one."""
 
 _REMEDIES = {
     "model": "buffers (register_buffer) and get_extra_state are saved",
@@ -58,12 +60,13 @@ def told(parts: Parts) -> Iterator[None]:
 
 
 def _values(parts: Parts) -> Values:
-    optimizer = parts.optimizer
+    optimizer, saved = parts.optimizer, _saved_memory(parts.model)
     held: list[tuple[str, str, dict[str, Any]]] = []
     for name, module in parts.model.named_modules():
         if _is_own(module) and not _saves_itself(module):
             hidden = {key: module._buffers[key] for key in module._non_persistent_buffers_set}
-            held.append(("model", f"{name}.".lstrip("."), _beyond(nn.Module(), module) | hidden))
+            own = {key: it for key, it in _beyond(nn.Module(), module).items() if not _is_made_of_others(module, key)}
+            held.append(("model", f"{name}.".lstrip("."), own | hidden))
     if _is_own(optimizer) and type(optimizer).state_dict is torch.optim.Optimizer.state_dict:
         own = _beyond(torch.optim.SGD([torch.zeros(1)], lr=0.0), optimizer)
         held.append(
@@ -74,8 +77,25 @@ def _values(parts: Parts) -> Values:
     return {
         (part, prefix + name, shape): value
         for part, prefix, attributes in held
-        for name, shape, value in _comparable(attributes)
+        for name, shape, value in _comparable(attributes, saved)
     }
+
+
+def _saved_memory(model: nn.Module) -> set[int]:
+    """Where the parameters and buffers lie that are saved, and filled again in place when a run is gone on with."""
+    tensors: list[torch.Tensor] = list(model.parameters())
+    for module in model.modules():
+        tensors += [
+            buffer
+            for name, buffer in module._buffers.items()
+            if buffer is not None and name not in module._non_persistent_buffers_set
+        ]
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors if _has_numbers(tensor)}
+
+
+def _is_made_of_others(module: nn.Module, name: str) -> bool:
+    """Whether it is a weight that `torch.nn.utils` computes from parameters before each pass."""
+    return any(name + ending in module._parameters for ending in _MADE_OF)
 
 
 def _saves_itself(module: nn.Module) -> bool:
@@ -94,13 +114,17 @@ def _beyond(usual: object, part: object) -> dict[str, Any]:
     return {name: value for name, value in vars(part).items() if name not in vars(usual)}
 
 
-def _comparable(held: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, object, object]]:
-    """(name, shape, what it is now) of numbers and flags, random generators, tensors, and memories of optimizers."""
+def _comparable(held: dict[str, Any], saved: set[int], depth: int = 0) -> Iterator[tuple[str, object, object]]:
+    """(name, shape, what it is now) of numbers and flags, random generators, tensors, and memories of optimizers.
+
+    Of tensors not those that lie in `saved` memory, as do views of parameters.
+    """
     for name, value in held.items():
         if type(value) in (bool, int, float):
             yield name, None, repr(value)  # a number that is none is not equal to itself
         elif type(value) is torch.Tensor:
-            if value.layout == torch.strided and not value.is_meta and value.numel() <= _MOST_ELEMENTS:
+            is_small = _has_numbers(value) and value.numel() <= _MOST_ELEMENTS
+            if is_small and value.untyped_storage().data_ptr() not in saved:
                 yield name, value.shape, _digest(value)
         elif isinstance(value, torch.Generator):
             yield name, None, _digest(value.get_state())
@@ -114,7 +138,12 @@ def _comparable(held: dict[str, Any], depth: int = 0) -> Iterator[tuple[str, obj
             yield name, None, len(value.state)
         elif type(value) in (list, tuple, dict) and depth < _DEEPEST:
             items = value.items() if isinstance(value, dict) else enumerate(value)
-            yield from _comparable({f"{name}[{key!r}]": item for key, item in items}, depth + 1)
+            yield from _comparable({f"{name}[{key!r}]": item for key, item in items}, saved, depth + 1)
+
+
+def _has_numbers(tensor: torch.Tensor) -> bool:
+    """Whether its numbers lie one beside the other in memory that can be read."""
+    return tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
 
 
 def _digest(tensor: torch.Tensor) -> bytes:

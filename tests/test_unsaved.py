@@ -9,6 +9,7 @@ import random
 import numpy
 import torch
 from torch import nn
+from torch.nn.utils import prune
 
 class Net(nn.Module):
     def __init__(self, *, shape, classes):
@@ -44,6 +45,19 @@ class Counts(Net):
 
     def change(self):
         self.calls += 1
+
+class Own(nn.Linear):
+    pass
+
+class Made(Net):
+    def set_up(self):
+        self.fc = Own(self.fc.in_features, self.fc.out_features)
+        prune.l1_unstructured(self.fc, "weight", 0.5)
+        self.norm = nn.BatchNorm2d(1)
+        self.views, self.odd = [self.fc.bias.data, self.norm.running_mean], torch.nested.nested_tensor([torch.ones(2)])
+
+    def forward(self, x):
+        return super().forward(self.norm(x))
 
 class Saves(Counts):
     def get_extra_state(self):
@@ -104,6 +118,7 @@ class Inner(torch.optim.SGD):
     def step(self, closure=None):
         self.inner.step()
 """
+_INPUT = "input: {channels: 1, height: 28, width: 28}\n"
 SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
 
 
@@ -111,7 +126,7 @@ SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
 def here(tmp_path, monkeypatch):
     (tmp_path / "their_parts.py").write_text(MODULE)
     for group, names, more in (
-        ("model", ["Usual", "Counts", "Saves", "Hidden", "Draws"], "input: {channels: 1, height: 28, width: 28}\n"),
+        ("model", ["Usual", "Counts", "Saves", "Hidden", "Draws", "Made"], _INPUT),
         ("augment", ["Noise"], ""),
         ("optim", ["Warm", "WarmAndSaved", "Inner"], "_partial_: true\nlr: 0.1\n"),
     ):
@@ -143,7 +158,9 @@ def test_what_changes_and_is_not_saved_is_told_and_noted_in_the_run(here, capsys
         assert " ".join(text.split()).count(told) == 1
 
 
-@pytest.mark.parametrize("words", [["model=Usual"], ["model=Saves"], ["optim=WarmAndSaved"], ["optim=adam"], []])
+@pytest.mark.parametrize(
+    "words", [["model=Usual"], ["model=Made"], ["model=Saves"], ["optim=WarmAndSaved"], ["optim=adam"], []]
+)
 def test_nothing_is_told_of_what_is_saved_or_made_when_needed(here, words):
     assert cli.main(["train", *words, *SMALL]) == 0
     (log,) = here.glob("outputs/*/*/run.log")
