@@ -150,15 +150,21 @@ def _check_classes(folder: Path, names: list[str], files: list[PictureFile]) -> 
 
 
 def _pictures(folder: Path, names: list[str]) -> Iterator[PictureFile]:
+    above = frozenset(map(_place, (folder, *folder.absolute().parents)))
     for label, name in enumerate(names):
         if (folder / name).is_dir():
-            yield from sorted(_walk(folder / name, label, frozenset()))
+            yield from sorted(_walk(folder / name, label, above))
+
+
+def _place(folder: Path) -> tuple[int, int]:
+    """What a folder is known by, whatever links lead to it."""
+    status = folder.stat()
+    return status.st_dev, status.st_ino
 
 
 def _walk(folder: Path, label: int, above: frozenset[tuple[int, int]]) -> Iterator[PictureFile]:
     """Files below a folder; a link that leads back to a folder above it is not followed."""
-    status = folder.stat()
-    here = (status.st_dev, status.st_ino)
+    here = _place(folder)
     if here in above:
         return
     for entry in os.scandir(folder):
