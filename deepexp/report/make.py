@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepexp import mixed_code
 from deepexp.errors import InputError
 from deepexp.report import comparison, table, variation
 from deepexp.report.diff import difference
@@ -74,6 +75,7 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
             f"{counted(len(reading.not_started), 'job')} {have} no run:",
             *(f"  {line}" for line in reading.not_started),
         ]
+    notes += mixed_code.told([(run.name, run.provenance) for run in runs if run.status in (DONE, PAUSED)])
     short = [group.label for group in groups if group.done and len(group.done) < len(group.runs)]
     if short:
         notes.append(f"Means are over the seeds that came to a result, not all of them, for {'; '.join(short)}.")

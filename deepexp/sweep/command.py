@@ -12,11 +12,12 @@ from pathlib import Path
 
 from hydra.errors import HydraException
 
-from deepexp import compose, hydra_keys, overrides, resuming
+from deepexp import compose, hydra_keys, mixed_code, overrides, resuming
 from deepexp.composer import Composed
 from deepexp.conf_files import first_line
 from deepexp.console import Console, short_path
 from deepexp.errors import InputError, Interrupted, RunFailed
+from deepexp.rundir import RunDirectory
 from deepexp.storage import place_that_stays
 from deepexp.sweep import shapes, table
 from deepexp.sweep.directory import SweepDirectory, is_sweep
@@ -149,6 +150,8 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
     if going_on.trials is not None:
         for line in _best(going_on.trials):
             console.print(line)
+    for line in _other_code(rows, going_on.directory.path):
+        console.warn(line)
     for line in table.failures(rows, short_path(going_on.directory.path)):
         console.print(line, style="bad")
     behind = going_on.left_behind
@@ -167,6 +170,17 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
             more = f" and {len(unfinished) - 1} more" if len(unfinished) > 1 else ""
             console.print(f"without a result: {unfinished[0]}{more} (to go on, give these values again)")
     return rows
+
+
+def _other_code(rows: Sequence[Row], directory: Path) -> list[str]:
+    """What of the user's code was not the same in all jobs that have come to something."""
+    found = []
+    for row in rows:
+        if row.state in ("done", "paused") and row.directory is not None:
+            with contextlib.suppress(InputError):  # it is damaged or lost
+                provenance = RunDirectory.open(directory / row.directory).read_json("provenance.json")
+                found.append((printable(row.name), provenance))
+    return mixed_code.told(found)
 
 
 def _best(trials: Trials) -> list[str]:

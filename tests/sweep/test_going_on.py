@@ -1,8 +1,12 @@
 """A sweep that is gone on with: where it is written, and what becomes of its earlier jobs."""
 
+import sys
+
 import pytest
 
+from deepexp import targets
 from deepexp.errors import InputError
+from deepexp.report.make import make
 
 from .conftest import Sweeper
 
@@ -28,3 +32,17 @@ def test_jobs_without_a_result_that_are_not_asked_for_any_longer_are_named(
     again = sweep(f"resume={directory}", "model.trouble=none,once")
     assert [row.state for row in again.rows] == ["done", "done"]
     assert "without a result:" not in capsys.readouterr().out
+
+
+def test_jobs_of_different_code_are_told(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+    """A job imports the user's module as it is when it begins; means over both would be of two models."""
+    directory = sweep(*QUICK, "seed=0", quiet=True).directory
+    assert "other code" not in "".join(capsys.readouterr())
+    with open("troubled_model.py", "a") as file:
+        file.write("# edited\n")
+    (name,) = [path.name for path in directory.iterdir() if (path / "summary.json").exists()]
+    told = "other code: troubled_model changed between {} and seed=1: "
+    sys.modules.pop("troubled_model"), targets._known.pop("troubled_model", None)  # another command
+    sweep(f"resume={directory}", "seed=0,1")
+    assert told.format("seed=0") in " ".join("".join(capsys.readouterr()).split())
+    assert any(note.startswith(told.format(name)) for note in make([directory]).notes)
