@@ -156,7 +156,7 @@ def session(device: torch.device, *, threads: int | str, deterministic: bool, tf
     torch.backends.cudnn.benchmark = not deterministic
     try:
         with (
-            _plain_modes(device),
+            plain_modes(device),
             forked_random(device),
             waiting.considerate(torch.get_num_threads(), available_cores()),
         ):
@@ -170,7 +170,7 @@ def session(device: torch.device, *, threads: int | str, deterministic: bool, tf
 
 
 @contextlib.contextmanager
-def _plain_modes(device: torch.device) -> Iterator[None]:
+def plain_modes(device: torch.device) -> Iterator[None]:
     """Gradients, no autocast, new tensors float32 on the CPU: as in a process that has set nothing."""
     before_dtype = torch.get_default_dtype()
     with contextlib.ExitStack() as modes:

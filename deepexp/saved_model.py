@@ -7,9 +7,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
+import torch
 from torch import nn
 
-from deepexp import build, checkpoint, schema, trust
+from deepexp import build, checkpoint, runtime, schema, trust
 from deepexp.data.dataset import Pictures
 from deepexp.data.source import Shape
 from deepexp.errors import InputError
@@ -103,10 +104,11 @@ def load(directory: Path, which: Which = "last") -> SavedModel:
     try:
         channels, height, width = map(int, content["shape"])
         classes = int(content["classes"])
-        model = build.model(config, (channels, height, width), classes, "cpu", load_pretrained=False)
-        model.load_state_dict(content["model"])
-        if content["ema"] is not None:
-            fill(model, content["ema"]["averages"])
+        with runtime.plain_modes(torch.device("cpu")):
+            model = build.model(config, (channels, height, width), classes, "cpu", load_pretrained=False)
+            model.load_state_dict(content["model"])
+            if content["ema"] is not None:
+                fill(model, content["ema"]["averages"])
         progress = Progress(**content["progress"])
         step, epoch = int(progress.step), int(progress.present_epoch)
         pictures = Pictures.of(content["pictures"], channels, classes) if "pictures" in content else None

@@ -77,14 +77,15 @@ MAY_KNOW = {
     "late_dynamo": [],
     "checkpoint": ["errors", "storage"],
     "report": [
-        *("report", "checkpoint", "composed_of", "errors", "metrics", "overrides", "page", "paths", "plotting"),
-        *("rundir", "storage", "suggest", "sweep.ledger", "terminal", "text_table", "units", "yaml_file"),
+        *("report", "checkpoint", "composed_of", "errors", "metrics", "mixed_code", "overrides", "page", "paths"),
+        *("plotting", "rundir", "storage", "suggest", "sweep.ledger", "terminal", "text_table", "units", "yaml_file"),
         "data",  # the names of published classes
         "retest",  # for the mistakes
     ],
     "plotting": ["storage"],
     "page": ["page_style", "plotting", "storage"],
     "page_style": [],
+    "mixed_code": [],
     "text_table": ["terminal"],
     "yaml_file": ["errors"],
     "frozen_features": ["data", "optim", "runtime", "step", "units"],

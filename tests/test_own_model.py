@@ -182,6 +182,14 @@ class GrowsAndLoads(Grows):
         self.seen = state[prefix + "seen"].clone()
         return super()._load_from_state_dict(state, prefix, *rest)
 
+class Sparse(Net):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape=shape, classes=classes)
+        self.register_buffer("links", torch.eye(classes).to_sparse())
+
+    def forward(self, x):
+        return torch.sparse.mm(self.links, super().forward(x).t()).t()
+
 class LeavesOut(Net):
     def state_dict(self, *args, **kwargs):
         state = super().state_dict(*args, **kwargs)
@@ -233,7 +241,12 @@ def here(tmp_path, monkeypatch):
     "name",
     [
         *("Net", "Looks", "Counts", "GivenWeights", "Groups", "Conv", "Volume", "LazyButCalled", "Constant"),
-        *("GrowsAndLoads", "Remembers", "Wired"),  # Wired: the seed's layers, which it is made with again to go on
+        *(
+            "GrowsAndLoads",
+            "Remembers",
+            "Sparse",
+            "Wired",
+        ),  # Wired: the seed's layers, which it is made with again to go on
     ],
 )
 def test_one_that_gives_logits_is_trained(here, name):

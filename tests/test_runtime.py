@@ -69,7 +69,11 @@ def test_what_the_caller_has_set_for_itself_changes_no_figure(
     alone = deepexp.train(words, quiet=True)
     with mode():
         inside = deepexp.train(words, quiet=True)
-    assert alone is not None and inside is not None
+        assert inside is not None
+        weights = inside.model.state_dict().values()
+    assert alone is not None
+    for inner, outer in zip(weights, alone.model.state_dict().values(), strict=True):
+        assert inner.dtype == outer.dtype and torch.equal(inner, outer)
     assert (inside.test_loss, inside.metrics[-1]["train_loss"]) == (alone.test_loss, alone.metrics[-1]["train_loss"])
 
 

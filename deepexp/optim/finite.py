@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping
 
+import torch
 from torch import Tensor
 
 
@@ -19,5 +20,10 @@ def finite_numbers(tensors: Mapping[str, object]) -> set[str]:
     return {
         name
         for name, value in tensors.items()
-        if isinstance(value, Tensor) and (value.is_floating_point() or value.is_complex()) and is_finite(value).item()
+        if isinstance(value, Tensor) and _is_number(value) and is_finite(value).item()
     }
+
+
+def _is_number(tensor: Tensor) -> bool:
+    """Whether there are numbers to look at; torch does not look at sparse ones."""
+    return tensor.layout == torch.strided and (tensor.is_floating_point() or tensor.is_complex())
