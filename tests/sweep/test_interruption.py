@@ -62,17 +62,14 @@ def assert_goes_on_to_its_end(sweep: Sweeper, directory: Path) -> None:
     assert all(tries[name] == 1 for name, state in before.items() if state == "done")
 
 
-@pytest.mark.parametrize("closed", [False, True])
-def test_ctrl_c_or_a_closed_terminal_saves_says_how_to_go_on_and_leaves_nobody(
-    started: subprocess.Popen[str], folder: Path, sweep: Sweeper, closed: bool
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1])
+def test_a_signal_for_all_of_it_saves_says_how_to_go_on_and_leaves_nobody(
+    started: subprocess.Popen[str], folder: Path, sweep: Sweeper, number: signal.Signals
 ) -> None:
     directory = wait_for_checkpoint(folder)
-    if closed:
-        os.killpg(started.pid, signal.SIGHUP)  # as terminals do; the server of the jobs is in this group
-    else:
-        started.send_signal(signal.SIGINT)
+    os.killpg(started.pid, number)  # as terminals, `timeout` and clusters do; the server of the jobs is in this group
     out, _ = started.communicate(timeout=60)
-    assert started.returncode == (129 if closed else 130)
+    assert started.returncode == 128 + number
     assert f"go on with: deepexp train resume={directory.relative_to(folder)}" in out
     assert "Traceback" not in out
     wait_until_gone(folder)
