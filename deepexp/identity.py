@@ -28,7 +28,7 @@ HOW = frozenset({"data.mode", "data.workers", "data.cache", "data.download", "lo
 MAY_CHANGE = ("epochs", "max_steps", "max_minutes", "early_stop", "data.root", *sorted(HOW))
 """Keys that may be given anew when a run is gone on with."""
 
-_FREE = {*MAY_CHANGE, "device", "threads", "name", "output_dir", "resume", "dry_run"}
+FREE = {*MAY_CHANGE, "device", "threads", "name", "output_dir", "resume", "dry_run"}
 """Keys that are no part of what a checkpoint was trained with; `provenance.json` tells its devices and threads."""
 
 
@@ -70,7 +70,7 @@ class Identity:
         return [
             f"{key} is {now.get(key, 'not there')} and was {before.get(key, 'not there')}"
             for key in {**before, **now}
-            if key not in new and key not in _FREE and now.get(key) != before.get(key)
+            if key not in new and key not in FREE and now.get(key) != before.get(key)
         ]
 
     def other_code(self, before: "Identity") -> list[str]:
@@ -87,7 +87,7 @@ def _is_texts(part: Any) -> bool:
 
 def _texts(config: TrainConfig) -> dict[str, str]:
     """Dotted key → its value as YAML has it, without the keys that may change."""
-    return {key: as_yaml(value) for key, value in _flat(config, "") if key not in _FREE}
+    return {key: as_yaml(value) for key, value in _flat(config, "") if key not in FREE}
 
 
 def _flat(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:

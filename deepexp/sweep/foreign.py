@@ -3,28 +3,32 @@
 Sweeps begin in `command.py`; which `_target_` a saved file may name is said in `trust.py`.
 """
 
+import contextlib
 import dataclasses
 import json
 import os
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
 from deepexp import overrides, trust
 from deepexp.errors import InputError
+from deepexp.identity import FREE
 from deepexp.rundir import check_entries
 from deepexp.sweep import ledger
 from deepexp.sweep.directory import SWEEP_FILE
 from deepexp.sweep.settings import LauncherConfig
+from deepexp.yaml_file import read_list
 
 _LAUNCHER = {f"hydra.launcher.{field.name}" for field in dataclasses.fields(LauncherConfig)}
 _SWEEPER = {f"hydra.sweeper.{name}" for name in ("zip", "samples", "search", "seed")}
 
 
 def check_sweep(directory: Path, asked: Collection[str]) -> None:
-    """Refuse a sweep whose files lead elsewhere, or would run what stands in no YAML here; nothing is written.
+    """Refuse a sweep whose files lead elsewhere, are another's, or would run what stands in no YAML here.
 
-    `asked`: the words given now; those keep a saved word of the same key from being used. Raises `InputError`.
+    Nothing is written. `asked`: the words given now; those keep a saved word of the same key from being used. Raises
+    `InputError`.
     """
     check_entries(directory)
     content = _content(directory / SWEEP_FILE)
@@ -94,3 +98,23 @@ def _check_ledger(path: Path) -> None:
         run = entry.directory
         if run is not None and (run in ("", ".", "..") or any(sign in run for sign in "/\\\0")):
             raise InputError(f"{path}: is damaged (the entry of {entry.job!r} is none that deepexp writes)")
+        if run is not None:
+            _check_run(path.parent / run, entry)
+
+
+def _check_run(run: Path, entry: ledger.Entry) -> None:
+    """Refuse a run that began with other values than its job has: what it came to would be taken for the job's."""
+    began: dict[str, str | None] = {}
+    with contextlib.suppress(InputError):  # it is lost or damaged, which those tell of who need it
+        began = _values(map(str, read_list(run / ".hydra" / "overrides.yaml")))
+    meant = _values(entry.overrides)
+    other = [key for key in meant if key not in FREE and began.get(key, meant[key]) != meant[key]]
+    if other:
+        words = ", ".join(f"{key}={began[key]}" for key in other)
+        raise InputError(
+            f"{run}: is a run with {words}, in the place of that of {entry.job}; put that one back, or remove this one"
+        )
+
+
+def _values(words: Iterable[str]) -> dict[str, str | None]:
+    return {key: value and overrides.unquote(value) for _, key, value in map(overrides.split, words)}

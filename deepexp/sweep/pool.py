@@ -83,6 +83,7 @@ class _Pool:
     def __init__(self, slots: Sequence[Slot], threads: int, watcher: Watcher, time_limit: float | None) -> None:
         self.free = list(reversed(slots))
         self.environment = {**os.environ, "OMP_NUM_THREADS": str(threads)}
+        self.working_directory = os.getcwd()  # which may be gone by the time of a later job
         self.watcher = watcher
         self.time_limit = time_limit
         self.running: list[_Running] = []
@@ -114,8 +115,10 @@ class _Pool:
         environment = {**self.environment, **slot.environment}
         server.start()  # anew, if it was killed
         task = self.watcher.starting(task)
+        if not os.path.isdir(self.working_directory):
+            os.chdir(os.sep)  # multiprocessing asks where it is; the job tells that its own place is gone
         process = server.context().Process(
-            target=run_job, args=(task, environment, os.getcwd(), theirs), name=task.name, daemon=False
+            target=run_job, args=(task, environment, self.working_directory, theirs), name=task.name, daemon=False
         )
         process.start()
         theirs.close()

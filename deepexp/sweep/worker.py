@@ -90,9 +90,13 @@ def run_job(task: Task, environment: dict[str, str], working_directory: str, par
         os.setpgid(0, 0)  # Ctrl-C in the terminal is for the parent, which then asks each job once
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(working_directory)
     _print_into(task.log)
-    parent.send(_ending_of(task, parent))
+    try:
+        os.chdir(working_directory)
+    except OSError as error:
+        parent.send(Ending("failed", f"{working_directory}: cannot be worked in any longer ({error.strerror})"))
+    else:
+        parent.send(_ending_of(task, parent))
 
 
 def kill_with_children(job: int) -> None:

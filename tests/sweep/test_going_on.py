@@ -1,12 +1,16 @@
 """A sweep that is gone on with: where it is written, and what becomes of its earlier jobs."""
 
 import sys
+from pathlib import Path
 
 import pytest
 
+import deepexp
 from deepexp import targets
 from deepexp.errors import InputError
 from deepexp.report.make import make
+from deepexp.sweep.watcher import JobWatcher
+from deepexp.sweep.worker import Task
 
 from .conftest import Sweeper
 
@@ -32,6 +36,42 @@ def test_jobs_without_a_result_that_are_not_asked_for_any_longer_are_named(
     again = sweep(f"resume={directory}", "model.trouble=none,once")
     assert [row.state for row in again.rows] == ["done", "done"]
     assert "without a result:" not in capsys.readouterr().out
+
+
+def test_a_run_in_the_place_of_another_is_not_taken_for_it(sweep: Sweeper) -> None:
+    directory = sweep(*QUICK, "optim.lr=0.1,0.2", "epochs=1", quiet=True).directory
+    first, second = directory / "optim.lr=0.1", directory / "optim.lr=0.2"
+    first.rename(directory / "aside")
+    second.rename(first)
+    with pytest.raises(InputError, match=r"is a run with optim\.lr=0\.2, in the place of that of optim\.lr=0\.1; put"):
+        sweep(f"resume={directory}")
+    first.rename(second)
+    (directory / "aside").rename(first)
+    assert deepexp.train([f"resume={first}", "epochs=2"], quiet=True) is not None
+    assert not sweep(f"resume={directory}", quiet=True).failures
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="a folder that somebody works in cannot be removed there")
+def test_a_working_directory_that_goes_costs_the_jobs_after_it_alone(
+    sweep: Sweeper, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    work = folder / "work"
+    work.mkdir()
+    monkeypatch.chdir(work)
+    begun, begin = [], JobWatcher.starting
+
+    def starting(self: JobWatcher, task: Task) -> Task:
+        if len(begun) == 1:
+            work.rmdir()
+        begun.append(task)
+        return begin(self, task)
+
+    monkeypatch.setattr(JobWatcher, "starting", starting)
+    result = sweep("seed=0,1", "hydra.launcher.jobs=1", f"output_dir={folder / 'outputs'}", quiet=True)
+    monkeypatch.chdir(folder)
+    assert [row.state for row in result.rows] == ["done", "failed"]
+    assert f"{work}: cannot be worked in any longer" in str(result.rows[1].reason)
+    assert not sweep(f"resume={result.directory}", quiet=True).failures
 
 
 def test_jobs_of_different_code_are_told(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
