@@ -17,6 +17,7 @@ from deepexp import paths, provenance
 from deepexp.errors import InputError
 from deepexp.rundir import FORMAT, RunDirectory, has_lost_status, make_unique_directory, was_only_made
 from deepexp.storage import storage_errors, write_atomically
+from deepexp.yaml_file import read_list
 
 SWEEP_FILE = "sweep.json"
 LEDGER = "ledger.jsonl"
@@ -102,6 +103,14 @@ class SweepDirectory:
         with contextlib.suppress(OSError):
             if set(os.listdir(self.path)) <= {".lock", LOGS}:
                 shutil.rmtree(self.path)
+
+
+def began_with(run: Path) -> list[str] | None:
+    """The overrides that a run began with; None where they are lost or damaged, which those tell of who need them."""
+    try:
+        return [str(word) for word in read_list(run / ".hydra" / "overrides.yaml")]
+    except InputError:
+        return None
 
 
 def can_go_on(run: Path) -> bool:

@@ -3,7 +3,6 @@
 Sweeps begin in `command.py`; which `_target_` a saved file may name is said in `trust.py`.
 """
 
-import contextlib
 import dataclasses
 import json
 import os
@@ -16,9 +15,8 @@ from deepexp.errors import InputError
 from deepexp.identity import FREE
 from deepexp.rundir import check_entries
 from deepexp.sweep import ledger
-from deepexp.sweep.directory import SWEEP_FILE
+from deepexp.sweep.directory import SWEEP_FILE, began_with
 from deepexp.sweep.settings import LauncherConfig
-from deepexp.yaml_file import read_list
 
 _LAUNCHER = {f"hydra.launcher.{field.name}" for field in dataclasses.fields(LauncherConfig)}
 _SWEEPER = {f"hydra.sweeper.{name}" for name in ("zip", "samples", "search", "seed")}
@@ -104,10 +102,7 @@ def _check_ledger(path: Path) -> None:
 
 def _check_run(run: Path, entry: ledger.Entry) -> None:
     """Refuse a run that began with other values than its job has: what it came to would be taken for the job's."""
-    began: dict[str, str | None] = {}
-    with contextlib.suppress(InputError):  # it is lost or damaged, which those tell of who need it
-        began = _values(map(str, read_list(run / ".hydra" / "overrides.yaml")))
-    meant = _values(entry.overrides)
+    began, meant = _values(began_with(run) or []), _values(entry.overrides)
     other = [key for key in meant if key not in FREE and began.get(key, meant[key]) != meant[key]]
     if other:
         words = ", ".join(f"{key}={began[key]}" for key in other)

@@ -7,7 +7,7 @@ from typing import Any
 
 from deepexp.errors import Interrupted
 from deepexp.sweep import pool, server, shapes
-from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, can_go_on, finished, result_of
+from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, began_with, can_go_on, finished, result_of
 from deepexp.sweep.display import Display
 from deepexp.sweep.halving import Halving, setting_of
 from deepexp.sweep.ledger import Entry, Ledger, read
@@ -223,14 +223,23 @@ class Sweep:
                 self.points.append(point)
             entry = self.ledger.entries.get(point.config_hash)
             if entry is None:
-                news[point.config_hash] = Entry(point.name, point.config_hash, point.overrides, "queued")
-                continue
+                entry = Entry(
+                    point.name, point.config_hash, point.overrides, "queued", directory=self._unknown_run(point)
+                )
+                news[point.config_hash] = entry
             is_done = self._is_done(entry)
             if is_done and entry.state != "done":  # the sweep was killed before it heard of it
                 news[point.config_hash] = replace(entry, state="done", reason=None, log=None)
             elif entry.state == "done" and not is_done:
                 news[point.config_hash] = replace(entry, state="queued", directory=None)
         self.ledger.record(*news.values())
+
+    def _unknown_run(self, point: Point) -> str | None:
+        """The directory of a run that began as this job does, and that the ledger has lost, as where it was cut off."""
+        if began_with(self.directory.path / point.name) != point.overrides:
+            return None
+        log.warning("%s: its run is here, although the ledger does not know of it; it is the job's", point.name)
+        return point.name
 
     def _run(self, batch: Sequence[Point], config: LauncherConfig, trials: Trials | None = None) -> None:
         """Run these jobs, or those of a search, from look to look: only the best go on from one to the next."""

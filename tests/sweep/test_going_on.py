@@ -51,6 +51,19 @@ def test_a_run_in_the_place_of_another_is_not_taken_for_it(sweep: Sweeper) -> No
     assert not sweep(f"resume={directory}", quiet=True).failures
 
 
+def test_runs_that_the_ledger_has_lost_are_found_again(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+    directory = sweep(*QUICK, "optim.lr=0.1,0.2", "model.trouble=none,once", "hydra.launcher.jobs=1").directory
+    ledger = directory / "ledger.jsonl"
+    ledger.write_bytes(ledger.read_bytes()[:100])
+    runs = sorted(path.name for path in directory.iterdir() if path.is_dir())
+    capsys.readouterr()
+    result = sweep(f"resume={directory}")
+    out, err = capsys.readouterr()
+    assert "4 jobs, 3 of them done before" in " ".join(out.split()) and err.count("it is the job's") == 4
+    assert [row.state for row in result.rows] == ["done"] * 4
+    assert sorted(path.name for path in directory.iterdir() if path.is_dir()) == runs
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="a folder that somebody works in cannot be removed there")
 def test_a_working_directory_that_goes_costs_the_jobs_after_it_alone(
     sweep: Sweeper, folder: Path, monkeypatch: pytest.MonkeyPatch
