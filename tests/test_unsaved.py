@@ -124,7 +124,7 @@ SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
-    (tmp_path / "their_parts.py").write_text(MODULE)
+    (tmp_path / "unsaved_parts.py").write_text(MODULE)
     for group, names, more in (
         ("model", ["Usual", "Counts", "Saves", "Hidden", "Draws", "Made"], _INPUT),
         ("augment", ["Noise"], ""),
@@ -132,7 +132,7 @@ def here(tmp_path, monkeypatch):
     ):
         (tmp_path / "conf" / group).mkdir(parents=True)
         for name in names:
-            (tmp_path / "conf" / group / f"{name}.yaml").write_text(f"_target_: their_parts.{name}\n{more}")
+            (tmp_path / "conf" / group / f"{name}.yaml").write_text(f"_target_: unsaved_parts.{name}\n{more}")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
