@@ -6,7 +6,7 @@ Each job of a sweep imports that code as it is when the job begins, and it may h
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
-_SHOWN = 3  # names of runs
+from deepexp.units import first_few
 
 
 def told(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
@@ -20,9 +20,8 @@ def told(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         first, before = next(iter(of_runs.items()))
         others = [name for name, digests in of_runs.items() if digests != before]
         if others:
-            more = f" and {len(others) - _SHOWN} more" if len(others) > _SHOWN else ""
             lines.append(
-                f"other code: {module} changed between {first} and {', '.join(others[:_SHOWN])}{more}: "
+                f"other code: {module} changed between {first} and {first_few(others)}: "
                 "what they came to may differ for that alone"
             )
     return lines

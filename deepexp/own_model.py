@@ -3,7 +3,6 @@
 import copy
 import json
 import logging
-import textwrap
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -15,6 +14,7 @@ from torch.nn.parameter import UninitializedParameter
 from deepexp import checkpoint, targets
 from deepexp.errors import InputError, RunFailed
 from deepexp.schema import Component
+from deepexp.units import one_line
 
 log = logging.getLogger(__name__)
 
@@ -146,7 +146,7 @@ def _check_saving(model: nn.Module, target: str, others: Sequence[Callable[[], n
             reason = error
     raise InputError(
         f"model: no run of {target} could go on, since load_state_dict does not take what state_dict gives after a "
-        f"training pass: {textwrap.shorten(str(reason), 300, placeholder=' …')}"
+        f"training pass: {one_line(reason)}"
     )
 
 

@@ -2,7 +2,6 @@
 
 import copy
 import logging
-import textwrap
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
@@ -20,7 +19,7 @@ from deepexp.optim.ema import fill
 from deepexp.progress import Progress
 from deepexp.resuming import check_trained_with, read_yaml, warn_of_other_code
 from deepexp.rundir import RunDirectory
-from deepexp.units import counted
+from deepexp.units import counted, one_line
 
 log = logging.getLogger(__name__)
 
@@ -113,8 +112,7 @@ def load(directory: Path, which: Which = "last") -> SavedModel:
         step, epoch = int(progress.step), int(progress.present_epoch)
         pictures = Pictures.of(content["pictures"], channels, classes) if "pictures" in content else None
     except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
-        reason = textwrap.shorten(str(error), 400, placeholder=" …")  # torch tells what it is about further down
-        raise InputError(f"{path}: does not fit the model of {directory} ({reason})") from None
+        raise InputError(f"{path}: does not fit the model of {directory} ({one_line(error)})") from None
     warn_of_other_code(Identity.of(config), content, path)
     model = channels_last(model).eval()
     return SavedModel(

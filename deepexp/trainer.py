@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import logging
 import math
-import textwrap
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -31,7 +30,7 @@ from deepexp.progress import Progress, Readings
 from deepexp.runlog import RunLog
 from deepexp.schema import TrainConfig
 from deepexp.step import OUT_OF_MEMORY, Update, is_out_of_memory
-from deepexp.units import counted
+from deepexp.units import counted, one_line
 from deepexp.updates import Bounds
 
 log = logging.getLogger(__name__)
@@ -380,7 +379,7 @@ class Trainer:
         try:
             self._load(content)
         except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
-            reason = textwrap.shorten(f"{type(error).__name__}: {error}", 400, placeholder=" …")
+            reason = one_line(f"{type(error).__name__}: {error}")
             raise InputError(f"{self.checkpoints}: the checkpoint does not fit the config ({reason})") from error
         self.log.cut_back(content["logs"])
 

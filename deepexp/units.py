@@ -1,6 +1,7 @@
-"""Numbers as people read them."""
+"""Numbers and lists as people read them."""
 
 import statistics
+import textwrap
 from collections.abc import Sequence
 
 
@@ -45,6 +46,17 @@ def counted(number: int, thing: str) -> str:
     """`1 run`, `1,438 samples`, `2 classes`: so many of a thing, which is named in the singular."""
     ending = "" if number == 1 else "es" if thing.endswith("s") else "s"
     return f"{number:,} {thing}{ending}"
+
+
+def first_few(words: Sequence[str], comma: str = ", ", most: int = 3) -> str:
+    """`a, b, c and 2 more`: some words, but not all where there are many."""
+    more = f" and {len(words) - most:,} more" if len(words) > most else ""
+    return f"{comma.join(words[:most])}{more}"
+
+
+def one_line(text: object, most: int = 400) -> str:
+    """What may be of several lines, as torch's errors are, in one of so many characters."""
+    return textwrap.shorten(str(text), most, placeholder=" …")
 
 
 def age(seconds: float) -> str:

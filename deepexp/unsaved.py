@@ -16,6 +16,7 @@ import torch
 from torch import nn
 
 from deepexp.parts import Parts
+from deepexp.units import first_few
 
 log = logging.getLogger(__name__)
 
@@ -54,7 +55,7 @@ def told(parts: Parts) -> Iterator[None]:
                 "%s: %s changes in training and is not saved: where results depend on it, a run that is gone on with "
                 "ends differently; %s",
                 part,
-                ", ".join(names[:3]) + (f" and {len(names) - 3} more" if len(names) > 3 else ""),
+                first_few(names),
                 _REMEDIES[part],
             )
 

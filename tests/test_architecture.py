@@ -85,7 +85,7 @@ MAY_KNOW = {
     "plotting": ["storage"],
     "page": ["page_style", "plotting", "storage"],
     "page_style": [],
-    "mixed_code": [],
+    "mixed_code": ["units"],
     "text_table": ["terminal"],
     "yaml_file": ["errors"],
     "frozen_features": ["data", "optim", "runtime", "step", "units"],

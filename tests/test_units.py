@@ -1,6 +1,6 @@
 import pytest
 
-from deepexp.units import amount, clock, counted, duration, percent
+from deepexp.units import amount, clock, counted, duration, first_few, one_line, percent
 
 
 @pytest.mark.parametrize(
@@ -60,3 +60,13 @@ def test_percent():
 )
 def test_amount(number, unit, text):
     assert amount(number, unit) == text
+
+
+@pytest.mark.parametrize(("words", "told"), [("a", "a"), ("abc", "a; b; c"), ("abcde", "a; b; c and 2 more")])
+def test_many_words_are_not_all_told(words, told):
+    assert first_few(list(words), "; ") == told
+
+
+def test_an_error_of_several_lines_is_told_in_one():
+    assert one_line(ValueError("of\n\ttorch")) == "of torch"
+    assert one_line("word " * 10, most=12) == "word word …"

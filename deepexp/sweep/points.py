@@ -22,6 +22,7 @@ from deepexp.schema import TrainConfig
 from deepexp.sweep.directory import Choices, DataMode
 from deepexp.sweep.names import job_names
 from deepexp.sweep.slots import Slot
+from deepexp.units import first_few
 
 NOT_OF_THE_RESULT = ("name", "output_dir", "resume", "dry_run")
 """Keys that name a run and do not change what it comes to."""
@@ -29,7 +30,6 @@ NOT_OF_THE_RESULT = ("name", "output_dir", "resume", "dry_run")
 NOTHING_STARTED = "nothing was started"
 """The last line of what is said of points that cannot be."""
 
-_SHOWN = 3  # names of points before a problem that many of them have, and values that are refused
 _REFUSED = re.compile(r"([\w.]+): (\S+) is not allowed; (.+)")  # a value, in the words of `schema.py`
 
 
@@ -248,5 +248,4 @@ def _whose(names: Sequence[str], total: int) -> str:
 
 def _listed(words: Sequence[str], comma: str) -> str:
     """The first few of some words."""
-    more = f" and {len(words) - _SHOWN} more" if len(words) > _SHOWN else ""
-    return " and ".join(words) if len(words) <= 2 else f"{comma.join(words[:_SHOWN])}{more}"
+    return " and ".join(words) if len(words) <= 2 else first_few(words, comma)
