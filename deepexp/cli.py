@@ -4,6 +4,7 @@ Only light modules are imported here; a command's own module is imported when it
 read without importing it (see `help_text.py`).
 """
 
+import contextlib
 import importlib
 import io
 import os
@@ -30,7 +31,14 @@ def main(argv: Sequence[str] | None = None) -> int:
     startup.prepare()
     _prepare_streams()
     late_dynamo.install()
-    words = list(sys.argv[1:] if argv is None else argv)
+    status = _status(list(sys.argv[1:] if argv is None else argv))
+    if argv is None:
+        startup.end_at_ctrl_c(status)
+    return status
+
+
+def _status(words: list[str]) -> int:
+    """What a command ends with; what has gone wrong is told."""
     try:
         status = _dispatch(words)
         sys.stdout.flush()
@@ -117,6 +125,8 @@ def _command(name: str) -> Command:
 
 def _complain(reason: object, status: int) -> int:
     """Say on stderr what went wrong, unless a console has; where it went wrong is shown on demand only."""
+    with contextlib.suppress(OSError):  # Python tells of it as it ends
+        sys.stdout.flush()  # what was printed comes first where both go to one file
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exc()
     if not getattr(reason, "shown", False):

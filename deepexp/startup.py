@@ -69,6 +69,15 @@ def ending_at_ctrl_c() -> Iterator[None]:
         signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
+def end_at_ctrl_c(status: int) -> None:
+    """From here on a Ctrl-C ends the process then and there, with the status that it ends with anyway.
+
+    All is done, and Python takes some tenths of a second to end, in which it would show a traceback.
+    """
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, lambda *_: os._exit(status))
+
+
 def users_environment() -> dict[str, str]:
     """The environment without what `prepare` has put into it, for programs to be compared with."""
     environment = dict(os.environ)

@@ -110,6 +110,23 @@ def test_ctrl_c_ends_a_command_before_it_has_begun(argv, orig_argv, is_command, 
     assert (done.returncode, done.stdout, done.stderr) == ended
 
 
+LATE = """
+import atexit, os, signal, sys
+signal.signal(signal.SIGINT, signal.default_int_handler)
+atexit.register(os.kill, os.getpid(), signal.SIGINT)
+sys.argv = ["deepexp", *sys.argv[1:]]
+from deepexp.cli import main
+sys.exit(main())
+"""
+
+
+@pytest.mark.parametrize(("word", "status"), [("--version", 0), ("verison", 2)])
+def test_a_ctrl_c_as_a_command_ends_changes_nothing(word, status):
+    done = subprocess.run([sys.executable, "-c", LATE, word], capture_output=True, text=True, timeout=60)
+    assert done.returncode == status and "Traceback" not in done.stderr
+    assert len((done.stdout + done.stderr).splitlines()) == 1
+
+
 def test_a_ctrl_c_that_others_see_to_is_left_to_them():
     before = signal.getsignal(signal.SIGINT)
     try:

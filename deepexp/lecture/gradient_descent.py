@@ -51,12 +51,13 @@ def demonstrate(
     seed: int = 0,
 ) -> Demonstration:
     """Train with each batch size (0: all samples) at one learning rate, and check the slides' equivalences."""
-    check_sizes(epochs=epochs, batch_sizes=[size for size in batch_sizes or [] if size != 0])
+    check_sizes(epochs=epochs)
     inputs, targets = samples()
     sizes = list(dict.fromkeys(size or len(inputs) for size in batch_sizes or [1, 10, 100, 0]))
-    if max(sizes) > len(inputs):
-        there = counted(len(inputs), "training sample")
-        raise ValueError(f"batch_sizes: {max(sizes)} is more than the {there}; at most {len(inputs)}, or 0 for all")
+    for size in sizes:
+        if not 1 <= size <= len(inputs):
+            allowed = f"1 to {len(inputs)}, the training samples, or 0 for all"
+            raise ValueError(f"batch_sizes: {size} is not allowed; {allowed}")
     epochs = epochs or {"quick": 5, "standard": 20}[scale]
     paths = [descend(inputs, targets, size, lr=lr, epochs=epochs, order=order, seed=seed) for size in sizes]
     rows = [

@@ -118,8 +118,9 @@ def test_gradient_descent_says_what_its_figures_bear_out(choice, said):
 def test_gradient_descent_has_a_row_for_each_size_of_batch_that_there_can_be():
     (sizes, _) = gradient_descent.demonstrate(scale="quick", batch_sizes=[1438, 0], epochs=1).tables
     assert [row[0] for row in sizes.rows] == ["1,438"]
-    with pytest.raises(ValueError, match=r"batch_sizes: 1439 is more than the 1,438 training samples; at most 1438, "):
-        gradient_descent.demonstrate(scale="quick", batch_sizes=[10, 1439])
+    for wrong in (1439, -1):
+        with pytest.raises(ValueError, match=f"^batch_sizes: {wrong} is not allowed; 1 to 1438, .* or 0 for all$"):
+            gradient_descent.demonstrate(scale="quick", batch_sizes=[10, wrong])
 
 
 @pytest.mark.filterwarnings("error")
