@@ -132,7 +132,7 @@ def plan(config: TrainConfig) -> Plan:
         attempt("optim", lambda: build.optimizer(config, model))
     augmentation = attempt("augment", lambda: build.augment(config))
     if augmentation is not None and shape is not None and device is not None:
-        attempt("augment", lambda: own_parts.check_augment(augmentation, shape, device))
+        attempt("augment", lambda: own_parts.check_augment(augmentation, shape, device, model))
     schedule = attempt("schedule", lambda: build.schedule(config))
     total_steps = steps_of_run(config, len(updates))
     if schedule is not None and total_steps:

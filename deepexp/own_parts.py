@@ -4,7 +4,7 @@ import math
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from deepexp import runtime, targets
 from deepexp.data.augment import Mix
@@ -37,10 +37,11 @@ def check_schedule(schedule: Any, total_steps: int) -> None:
         )
 
 
-def check_augment(augmentation: Any, shape: Shape, device: torch.device) -> None:
+def check_augment(augmentation: Any, shape: Shape, device: torch.device, model: nn.Module | None) -> None:
     """Raise `InputError` if an augmentation fails for two pictures, or gives something else than is trained on.
 
-    Pictures are on the CPU here, so those of runs on other devices are not tried.
+    Or pictures of another size than the `model`, which is on the meta device, takes. Pictures are on the CPU here, so
+    those of runs on other devices are not tried.
     """
     kind = type(augmentation)
     if kind.__module__.startswith("deepexp."):
@@ -60,6 +61,8 @@ def check_augment(augmentation: Any, shape: Shape, device: torch.device) -> None
             size = "×".join(map(str, shape))
             raise InputError(f"{name} fails for two pictures of {size}: {targets.told(error)}") from error
     _check_augmented(name, given, shape)
+    if model is not None and given[0].shape[1:] != shape:
+        _check_taken(name, given[0].shape, shape, model)
 
 
 def _check_draws(name: str, draws: Any, again: Any) -> None:
@@ -92,6 +95,26 @@ def _check_augmented(name: str, given: Any, shape: Shape) -> None:
         raise InputError(f"{name}.apply gives pixels that are not finite for pixels from 0 to 1")
     if given[1] is not None:
         _check_mix(name, given[1])
+
+
+def _check_taken(name: str, given: torch.Size, shape: Shape, model: nn.Module) -> None:
+    """Raise `InputError` if a model that takes pictures of the data's size does not take those of another."""
+    refusal = _refusal(model, given)
+    if refusal is not None and _refusal(model, torch.Size((2, *shape))) is None:
+        size, other = ("×".join(map(str, numbers)) for numbers in (shape, given[1:]))
+        raise InputError(
+            f"{name}.apply makes pictures of {other} out of {size}, for which the model fails: {targets.told(refusal)}"
+        )
+
+
+def _refusal(model: nn.Module, size: torch.Size) -> Exception | None:
+    """What a model on the meta device fails with for pictures without content."""
+    try:
+        with torch.no_grad():
+            model(torch.empty(size, device="meta"))
+    except Exception as error:  # a model of the user's own may raise anything
+        return error
+    return None
 
 
 def _check_mix(name: str, mix: Mix) -> None:

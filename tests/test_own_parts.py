@@ -91,6 +91,10 @@ class NotFinite(Noise):
     def apply(self, images, draws):
         return images / 0, None
 
+class Larger(Noise):
+    def apply(self, images, draws):
+        return images.repeat(1, 1, 2, 2), None
+
 class Fails(Noise):
     def apply(self, images, draws):
         return images + draws["nose"], None
@@ -138,7 +142,7 @@ class Closure(NoStep):
 SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
 SCHEDULES = ("Good", "NoHorizon", "NotANumber", "Negative", "Tensor", "OneArgument", "Breaks")
 
-AUGMENTATIONS = "Noise Unseeded OneRow NoDict Numbers NoLabels Array Double Fewer NotFinite Fails".split()
+AUGMENTATIONS = "Noise Unseeded OneRow NoDict Numbers NoLabels Array Double Fewer NotFinite Larger Fails".split()
 AUGMENTATIONS += "Mixed MixedColumn MixedNumber MixedLabels MixedFloats MixedTooMuch".split()
 
 
@@ -161,6 +165,10 @@ def test_a_good_schedule_is_trained_with_and_gone_on_with(here):
     assert cli.main(["train", "schedule=Good", *SMALL]) == 0
     (run,) = (here / "outputs" / "mnist_net").iterdir()
     assert cli.main(["train", f"resume={run}", "epochs=2"]) == 0
+
+
+def test_pictures_of_another_size_are_trained_on_by_a_model_that_takes_them(here):
+    assert cli.main(["train", "augment=Larger", "model=resnet", "model.depth=8", *SMALL]) == 0
 
 
 def test_a_good_mix_is_tried(here):
@@ -191,7 +199,8 @@ def test_a_good_one_is_trained_with(here, word):
         ("augment=Double", "Double.apply gives torch.float64 of shape (2, 1, 28, 28) for two pictures; needed is"),
         ("augment=Fewer", "Fewer.apply gives torch.float32 of shape (1, 1, 28, 28) for two pictures; needed is"),
         ("augment=NotFinite", "their_parts.NotFinite.apply gives pixels that are not finite for pixels from 0"),
-        ("augment=Fails", "fails for two pictures of 1×28×28: their_parts.py:90: KeyError: 'nose'"),
+        ("augment=Larger", "Larger.apply makes pictures of 1×56×56 out of 1×28×28, for which the model fails: "),
+        ("augment=Fails", "fails for two pictures of 1×28×28: their_parts.py:94: KeyError: 'nose'"),
         ("augment=MixedColumn", "whose share is torch.float32 of shape (2, 1); needed is float32 (2,)"),
         ("augment=MixedNumber", "gives a Mix for two pictures whose share is a float; needed is float32 (2,)"),
         ("augment=MixedLabels", "whose partner is [7, 7]; allowed is from 0 to 1: it is the partner's number in the"),
