@@ -104,7 +104,7 @@ def make_directory(path: Path) -> None:
 def write_atomically(path: Path, data: bytes | memoryview) -> None:
     """Replace `path` by `data`: whenever power is lost, the old file is there or the new one.
 
-    Raises `RunFailed` when the disk refuses; then only the old file is there.
+    Raises `RunFailed` when the disk refuses; then, as after Ctrl-C, only the old file is there.
     """
     # One fixed name: a writer that is killed leaves at most one such file, and the next reuses it.
     partial = path.with_name(f".{path.name}.partial")
@@ -115,7 +115,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
                 file.flush()
                 os.fsync(file.fileno())
             partial.replace(path)
-        except OSError:
+        except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to tell of
                 partial.unlink(missing_ok=True)
             raise

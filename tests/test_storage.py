@@ -65,6 +65,19 @@ def test_a_file_system_may_be_unable_to_sync_directories_only(tmp_path, monkeypa
         assert path.read_bytes() == b"{}"
 
 
+def test_ctrl_c_in_the_middle_leaves_nothing_half_written(tmp_path, monkeypatch):
+    """A hidden file would be left in the folder of `eval to=DIR`, which is then refused as one that is not empty."""
+
+    def interrupt(descriptor):
+        raise KeyboardInterrupt
+
+    path = tmp_path / "answers.csv"
+    monkeypatch.setattr(os, "fsync", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        write_atomically(path, b"new")
+    assert list(tmp_path.iterdir()) == []
+
+
 @pytest.mark.parametrize("call", ["os.fsync", "pathlib.Path.replace"])
 def test_a_full_disk_leaves_the_old_file_alone(tmp_path, monkeypatch, call):
     path = tmp_path / "status.json"
