@@ -76,12 +76,13 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
     directory = SweepDirectory.open(begun) if begun is not None else None
     if directory is not None:
         directory.words = asked = merged(directory.words, asked)
-    with console, contextlib.nullcontext() if begun is None else place_that_stays():
+    with console:
         try:
             first = _first(asked)
             if directory is None:
                 directory = SweepDirectory.create(str(first.config.output_dir), first.run_name, asked)
-            return _run(Sweep(directory, Display(console)), asked, console)
+            with place_that_stays():  # a sweep elsewhere would begin anew
+                return _run(Sweep(directory, Display(console)), asked, console)
         finally:
             if directory is not None:
                 directory.close()

@@ -1,14 +1,17 @@
 """A sweep that is gone on with: where it is written, and what becomes of its earlier jobs."""
 
+import errno
+import os
 import sys
 from pathlib import Path
 
 import pytest
 
 import deepexp
-from deepexp import targets
+from deepexp import storage, targets
 from deepexp.errors import InputError
 from deepexp.report.make import make
+from deepexp.sweep import table
 from deepexp.sweep.watcher import JobWatcher
 from deepexp.sweep.worker import Task
 
@@ -22,6 +25,21 @@ def test_it_stays_where_it_is(sweep: Sweeper) -> None:
     with pytest.raises(InputError, match=f"output_dir: elsewhere is not where {directory} is"):
         sweep(f"resume={directory}", "output_dir=elsewhere")
     assert not sweep(f"resume={directory}", "output_dir=outputs", quiet=True).failures
+
+
+def test_no_other_place_is_offered_for_one_that_has_begun(
+    sweep: Sweeper, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Another output_dir would begin it anew."""
+
+    def refuse(path: Path, data: bytes | memoryview) -> None:
+        with storage.storage_errors(path):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(table, "write_atomically", refuse)
+    assert not sweep(*QUICK, "seed=0,1").failures
+    (said,) = [line for line in capsys.readouterr().err.splitlines() if "table.csv" in line]
+    assert said.endswith("; make room there")
 
 
 def test_jobs_without_a_result_that_are_not_asked_for_any_longer_are_named(
