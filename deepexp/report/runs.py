@@ -4,6 +4,7 @@ No code from there is run, nothing is unpickled or written, and nothing heavy is
 left out. What varies among the runs is found in `variation.py`.
 """
 
+import functools
 import json
 import logging
 import math
@@ -333,6 +334,7 @@ def _check_types(where: str, content: Any, kind: type) -> None:
             raise InputError(f"{where} is damaged: {name} is {value!r}")
 
 
+@functools.cache
 def _field_types(kind: type) -> dict[str, tuple[type, ...]]:
     """Field → the types that JSON may hold there: a number that is not finite is null, and 1.0 may be 1."""
     wider: dict[type, tuple[type, ...]] = {float: (float, int, type(None))}
