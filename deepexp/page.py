@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from deepexp import page_style, plotting
-from deepexp.storage import write_atomically
+from deepexp.storage import write_text
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -117,7 +117,7 @@ class Page:
 
     def write(self, path: Path) -> None:
         """Replace the file `path` by the page; raises `RunFailed` when the disk refuses."""
-        write_atomically(path, self.html().encode(errors="backslashreplace"))
+        write_text(path, self.html())
 
     def _add(self, markup: str, *, is_figure: bool = False) -> "Page":
         self._parts.append(_Part(markup, is_figure))

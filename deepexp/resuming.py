@@ -28,7 +28,7 @@ from deepexp.identity import HOW, MAY_CHANGE, Identity
 from deepexp.overrides import quote_paths, split
 from deepexp.rundir import RunDirectory
 from deepexp.schema import TrainConfig
-from deepexp.storage import storage_errors, sync_directory, write_atomically
+from deepexp.storage import storage_errors, sync_directory
 from deepexp.yaml_file import read_mapping, text_of
 
 log = logging.getLogger(__name__)
@@ -120,7 +120,7 @@ def begin(run: RunDirectory, resumed: Resumed, *, anew: bool) -> None:
             run.checkpoints.mkdir(exist_ok=True)
     if resumed.changed is not None:
         _keep_old_summary(run)
-        write_atomically(run.path / ".hydra" / "config.yaml", f"# format: 1\n{resumed.changed}".encode())
+        run.write_hydra_file("config", resumed.changed)
 
 
 def is_complete(run: RunDirectory, composed: Composed) -> bool:

@@ -9,7 +9,6 @@ import dataclasses
 import datetime
 import errno
 import json
-import math
 import os
 import secrets
 import shlex
@@ -22,11 +21,11 @@ from typing import Any, Literal
 
 import filelock
 
-from deepexp import paths
+from deepexp import json_file, paths
 from deepexp.errors import InputError
-from deepexp.storage import make_directory, storage_errors, write_atomically
+from deepexp.json_file import FORMAT
+from deepexp.storage import make_directory, storage_errors, write_text
 
-FORMAT = 1
 Status = Literal["running", "done", "failed", "killed-by-signal", "paused"]
 
 _FILES = (
@@ -111,8 +110,7 @@ class RunDirectory:
                 run.checkpoints.mkdir()
                 (path / ".hydra").mkdir()
             for name, text in dataclasses.asdict(files).items():
-                content = f"# format: {FORMAT}\n{text}"
-                write_atomically(path / ".hydra" / f"{name}.yaml", content.encode())
+                run.write_hydra_file(name, text)
             run.set_status("running")
         except BaseException:
             run.unlock()
@@ -166,11 +164,13 @@ class RunDirectory:
                 return False
             raise
 
+    def write_hydra_file(self, name: str, text: str) -> None:
+        """Replace a file of `.hydra`, of a name in `HydraFiles`, durably by YAML with `format` before it."""
+        write_text(self.path / ".hydra" / f"{name}.yaml", f"# format: {FORMAT}\n{text}")
+
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Replace the file `name` durably by `content` with `format` before it."""
-        text = json.dumps(plain({"format": FORMAT, **content}), indent=2, ensure_ascii=False)
-        # What an undecodable file name left in a path cannot stand in UTF-8.
-        write_atomically(self.path / name, (text + "\n").encode(errors="backslashreplace"))
+        json_file.write(self.path / name, content)
 
     def update_json(self, name: str, content: Mapping[str, Any]) -> None:
         """Replace only the keys that `content` has; where both are mappings, merge them."""
@@ -271,17 +271,6 @@ def check_entries(directory: Path) -> None:
     for entry in (entry for name in _FILES for entry in directory.glob(name)):
         if entry.is_dir():
             raise InputError(f"{entry} is a folder, and a run has a file there; remove it, or give it another name")
-
-
-def plain(value: Any) -> Any:
-    """`value` as JSON has it: a number that is not finite becomes null, since JSON knows none."""
-    if isinstance(value, float) and not math.isfinite(value):
-        return None
-    if isinstance(value, Mapping):
-        return {key: plain(item) for key, item in value.items()}
-    if isinstance(value, (list, tuple)):
-        return [plain(item) for item in value]
-    return str(value) if isinstance(value, Path) else value
 
 
 def _why_no_run(path: Path) -> str | None:

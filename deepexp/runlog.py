@@ -20,8 +20,9 @@ from deepexp import events, pictures
 from deepexp.console import Console, Header, Horizon
 from deepexp.errors import RunFailed
 from deepexp.events import EventFile, HParam, model_graph
+from deepexp.json_file import FORMAT, plain
 from deepexp.metrics import EpochMetrics, Summary
-from deepexp.rundir import FORMAT, RunDirectory, Status, plain
+from deepexp.rundir import RunDirectory, Status
 from deepexp.storage import AppendFile, check_length, write_atomically
 
 log = logging.getLogger(__name__)

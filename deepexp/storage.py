@@ -122,6 +122,11 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         sync_directory(path.parent)
 
 
+def write_text(path: Path, text: str) -> None:
+    """The same with a text, whatever an undecodable file name has left in it that cannot stand in UTF-8."""
+    write_atomically(path, text.encode(errors="backslashreplace"))
+
+
 class AppendFile:
     """A file that only grows, knows how long it is, and can be cut back to an earlier length.
 

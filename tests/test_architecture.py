@@ -77,14 +77,16 @@ MAY_KNOW = {
     "late_dynamo": [],
     "checkpoint": ["errors", "storage"],
     "report": [
-        *("report", "checkpoint", "composed_of", "errors", "metrics", "mixed_code", "overrides", "page", "paths"),
-        *("plotting", "rundir", "storage", "suggest", "sweep.ledger", "terminal", "text_table", "units", "yaml_file"),
+        *("report", "checkpoint", "composed_of", "errors", "json_file", "metrics", "mixed_code", "overrides", "page"),
+        *("paths", "plotting", "rundir", "storage", "suggest", "sweep.ledger", "terminal", "text_table", "units"),
+        "yaml_file",
         "data",  # the names of published classes
         "retest",  # for the mistakes
     ],
     "plotting": ["storage"],
     "page": ["page_style", "plotting", "storage"],
     "page_style": [],
+    "json_file": ["storage"],
     "mixed_code": ["units"],
     "text_table": ["terminal"],
     "yaml_file": ["errors"],

@@ -20,7 +20,6 @@ has a 95% interval (Wilson).
 import contextlib
 import csv
 import io
-import json
 import os
 import sys
 import tempfile
@@ -31,16 +30,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from deepexp import options
+from deepexp import json_file, options
 from deepexp.errors import InputError
 from deepexp.paths import shown
 from deepexp.report.plots import confusion, mistakes
 from deepexp.report.plots.plot import Missing
 from deepexp.report.runs import Run, read_one
 from deepexp.report.statistics import wilson_interval
-from deepexp.rundir import plain
 from deepexp.schema import key
-from deepexp.storage import named_by, write_atomically
+from deepexp.storage import named_by, write_text
 from deepexp.suggest import no_word_but_keys
 from deepexp.terminal import Stream
 from deepexp.text_table import Table
@@ -89,7 +87,7 @@ def _test(chosen: Options, run: Run, to: Path | None) -> None:
     worst = mistakes.worst_mistakes(found)
     out = Stream(sys.stdout, is_everything=True)
     if chosen.json:
-        print(json.dumps(plain(_as_json(run, found, worst, where)), indent=2, ensure_ascii=False, allow_nan=False))
+        print(json_file.text_of(_as_json(run, found, worst, where)))
     else:
         lines = _lines(run, found, worst[: chosen.mistakes], where, out.width if out.is_terminal else None)
         out.write("".join(f"{line}\n" for line in lines))
@@ -279,5 +277,5 @@ def _write(folder: Path, run: Run, found: "Retest") -> list[str]:
     table = csv.DictWriter(text, list(answers[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(answers)
-    write_atomically(folder / "answers.csv", text.getvalue().encode(errors="backslashreplace"))
+    write_text(folder / "answers.csv", text.getvalue())
     return [*written, "answers.csv"]

@@ -18,7 +18,6 @@ and gives logits; it holds the names of the classes, too. It is loaded again and
 model before it is put in its place. Averaged weights are taken where the run has averaged them (ema).
 """
 
-import json
 import os
 import sys
 import tempfile
@@ -27,11 +26,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from deepexp import options
+from deepexp import json_file, options
 from deepexp.errors import InputError
 from deepexp.paths import shown
 from deepexp.report.runs import Run, read_one
-from deepexp.rundir import plain
 from deepexp.schema import key
 from deepexp.storage import named_by, write_atomically
 from deepexp.suggest import no_word_but_keys
@@ -80,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     with named_by("to=FILE", to):
         write_atomically(to, made.content)
     if chosen.json:
-        print(json.dumps(plain(_as_json(chosen, made, to)), indent=2, ensure_ascii=False, allow_nan=False))
+        print(json_file.text_of(_as_json(chosen, made, to)))
     else:
         Stream(sys.stdout, is_everything=True).write("".join(f"{line}\n" for line in _lines(run, made, to)))
     return 0

@@ -17,7 +17,6 @@ Pictures are brought to the size of those that the model was trained on and norm
 it changes them. Nothing of the run is changed, and its data are not needed.
 """
 
-import json
 import os
 import sys
 from collections.abc import Sequence
@@ -25,10 +24,9 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from deepexp import options
+from deepexp import json_file, options
 from deepexp.errors import InputError
 from deepexp.report.runs import one_directory
-from deepexp.rundir import plain
 from deepexp.schema import key
 from deepexp.suggest import no_such_key
 from deepexp.terminal import Stream
@@ -63,7 +61,7 @@ def main(argv: Sequence[str]) -> int:
     with on_device(run, chosen.device) as device:
         found = predict(run, files, which=chosen.checkpoint, device=device, invert=chosen.invert)
     if chosen.json:
-        print(json.dumps(plain(_as_json(found)), indent=2, ensure_ascii=False, allow_nan=False))
+        print(json_file.text_of(_as_json(found)))
         return 0
     out = Stream(sys.stdout, is_everything=True)
     table = _table(found, chosen.top)

@@ -36,7 +36,7 @@ from deepexp.report.make import make
 from deepexp.report.model import Report
 from deepexp.report.table import csv_text
 from deepexp.schema import key
-from deepexp.storage import write_atomically
+from deepexp.storage import write_text
 from deepexp.suggest import no_such_key
 from deepexp.terminal import Stream
 from deepexp.units import counted
@@ -73,8 +73,8 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _write(report: Report, directory: Path, *, with_mistakes: bool) -> None:
-    write_atomically(directory / "table.csv", csv_text(report.runs, report.varying).encode(errors="backslashreplace"))
-    write_atomically(directory / "table.md", text.markdown(report).encode(errors="backslashreplace"))
+    write_text(directory / "table.csv", csv_text(report.runs, report.varying))
+    write_text(directory / "table.md", text.markdown(report))
     document.write(report, directory, with_mistakes=with_mistakes)
 
 

@@ -20,7 +20,6 @@ checkpoints keeps its results, but can be trained no further, and its model cann
 """
 
 import datetime
-import json
 import os
 import re
 import sys
@@ -28,7 +27,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepexp import options
+from deepexp import json_file, options
 from deepexp.errors import InputError, RunFailed
 from deepexp.paths import shown
 from deepexp.report import listing, prune
@@ -80,7 +79,7 @@ def main(argv: Sequence[str]) -> int:
     if chosen.prune:
         return _prune(prune.plan(runs, limit, now), older_than, confirmed=chosen.confirm)
     if chosen.json:
-        print(json.dumps([_as_json(run, now) for run in runs], indent=2, ensure_ascii=False))
+        print(json_file.text_of([_as_json(run, now) for run in runs]))
     else:
         _show(runs, now)
     return 0

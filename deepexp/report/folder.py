@@ -14,10 +14,10 @@ from pathlib import Path
 
 import filelock
 
+from deepexp import json_file
 from deepexp.errors import InputError
 from deepexp.paths import shown
-from deepexp.rundir import FORMAT
-from deepexp.storage import named_by, write_atomically
+from deepexp.storage import named_by
 
 NAME = "report"
 _OURS = "report.json"
@@ -87,9 +87,8 @@ def _put(staging: Path, directory: Path, paths: Sequence[Path]) -> list[Path]:
 
 def _note(directory: Path, paths: Sequence[Path], names: Iterable[str]) -> None:
     """Write down which files in the folder are a report's, and on what."""
-    content = {"format": FORMAT, "paths": sorted({str(path.resolve()) for path in paths}), "files": sorted(names)}
-    text = json.dumps(content, indent=2, ensure_ascii=False) + "\n"
-    write_atomically(directory / _OURS, text.encode(errors="backslashreplace"))
+    content = {"paths": sorted({str(path.resolve()) for path in paths}), "files": sorted(names)}
+    json_file.write(directory / _OURS, content)
 
 
 def _left_behind(directory: Path) -> list[Path]:

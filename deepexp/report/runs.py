@@ -23,8 +23,9 @@ import numpy as np
 
 from deepexp.composed_of import choices_of, words_of
 from deepexp.errors import InputError
+from deepexp.json_file import FORMAT
 from deepexp.metrics import EpochMetrics, Summary
-from deepexp.rundir import FORMAT, RunDirectory
+from deepexp.rundir import RunDirectory
 from deepexp.sweep.ledger import Entry
 from deepexp.sweep.ledger import read as read_ledger
 from deepexp.units import counted

@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 import filelock
 
-from deepexp import paths, provenance
+from deepexp import json_file, paths, provenance
 from deepexp.errors import InputError
-from deepexp.rundir import FORMAT, RunDirectory, has_lost_status, make_unique_directory, was_only_made
-from deepexp.storage import storage_errors, write_atomically
+from deepexp.json_file import FORMAT
+from deepexp.rundir import RunDirectory, has_lost_status, make_unique_directory, was_only_made
+from deepexp.storage import storage_errors
 from deepexp.yaml_file import read_list
 
 SWEEP_FILE = "sweep.json"
@@ -70,8 +71,7 @@ class SweepDirectory:
 
     def save(self) -> None:
         """Write `sweep.json`."""
-        content: dict[str, Any] = {
-            "format": FORMAT,
+        content = {
             "overrides": self.words,
             "choices": dataclasses.asdict(self.choices),
             "search": self.search,
@@ -80,10 +80,9 @@ class SweepDirectory:
             "working_directory": str(Path.cwd()),
             "versions": provenance.versions(),
         }
-        text = json.dumps(content, indent=2, ensure_ascii=False)
         with storage_errors(self.path):
             (self.path / LOGS).mkdir(exist_ok=True)
-        write_atomically(self.path / SWEEP_FILE, (text + "\n").encode(errors="backslashreplace"))
+        json_file.write(self.path / SWEEP_FILE, content)
 
     def free_directory(self, name: str) -> Path:
         """A place for a run that nothing stands in: the job's name, or that with a number behind it.

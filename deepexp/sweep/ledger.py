@@ -12,7 +12,7 @@ from pathlib import Path, PurePath
 from typing import Any, Literal, get_args
 
 from deepexp.errors import InputError
-from deepexp.rundir import FORMAT
+from deepexp.json_file import FORMAT
 from deepexp.storage import AppendFile
 
 State = Literal["queued", "running", "done", "failed", "killed", "interrupted", "paused"]

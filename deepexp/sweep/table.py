@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from deepexp.metrics import titles
-from deepexp.storage import write_atomically
+from deepexp.storage import write_text
 from deepexp.sweep.ledger import State
 from deepexp.sweep.shapes import REPEATED
 from deepexp.terminal import printable
@@ -84,7 +84,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
         values = [row.varying.get(key, "") for key in keys]
         figures = ["" if (value := _figure(row, name)) is None else value for name in named]
         writer.writerow([*values, row.state, *figures, row.tries, row.directory or "", row.reason or ""])
-    write_atomically(path, buffer.getvalue().encode(errors="backslashreplace"))
+    write_text(path, buffer.getvalue())
 
 
 def lines(rows: Sequence[Row]) -> Iterator[str]:

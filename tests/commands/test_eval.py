@@ -264,7 +264,7 @@ def test_what_was_begun_on_a_full_disk_is_removed(trained, tmp_path, monkeypatch
     def full(path, data):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(module, "write_atomically", full)
+    monkeypatch.setattr(module, "write_text", full)
     with pytest.raises(RunFailed, match="make room there, or choose another place with to=DIR"):
         main([f"run={trained.directory}", f"to={tmp_path / 'to'}", "device=cpu"])
     assert not (tmp_path / "to").exists()
@@ -279,7 +279,7 @@ def test_what_somebody_else_puts_there_meanwhile_is_not_removed(trained, tmp_pat
         (path.parent / "theirs").write_text("")
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr(module, "write_atomically", full)
+    monkeypatch.setattr(module, "write_text", full)
     with pytest.raises(RunFailed):
         main([f"run={trained.directory}", f"to={tmp_path / 'to'}", "device=cpu"])
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["theirs"]

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from deepexp import checkpoint, cli, rundir, runlog, storage
+from deepexp import checkpoint, cli, runlog, storage
 from deepexp.rundir import RunDirectory, make_unique_directory
 
 RUN = ["epochs=2", "data.subset=60", "batch_size=20", "val_fraction=0.2", "threads=1", "device=cpu"]
@@ -53,7 +53,7 @@ def test_a_disk_that_fills_up_at_any_file(disk, monkeypatch, capsys, name, later
         fill_if_due(self.path)
         append(self, data)
 
-    for module in (storage, rundir, runlog, checkpoint):
+    for module in (storage, runlog, checkpoint):
         monkeypatch.setattr(module, "write_atomically", atomically, raising=False)
     monkeypatch.setattr(storage.AppendFile, "write", appended)
     status = cli.main(["train", *RUN, f"output_dir={disk}"])
