@@ -14,6 +14,7 @@ from deepexp.console import Console
 from deepexp.parts import Parts
 from deepexp.schema import TrainConfig
 from deepexp.step import Batch
+from deepexp.text_table import Table
 from deepexp.units import counted
 
 
@@ -27,7 +28,7 @@ def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) 
     parts.freeze.apply(0)
     model.train()
     parts.freeze.eval_frozen()
-    for line in _parameter_table(model, parts.optimizer):
+    for line in _parameter_table(model, parts.optimizer).lines():
         console.print(line)
     bounds = plan.updates[0][:1]
     images, labels = next(parts.train.batches(torch.arange(parts.train_samples), bounds))
@@ -49,7 +50,7 @@ def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) 
     parts.close()
 
 
-def _parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iterator[str]:
+def _parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer) -> Table:
     """Name, shape, number, and learning rate or `frozen` of every parameter."""
     rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
     rows = [
@@ -57,10 +58,7 @@ def _parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer) -> Iter
         for name, p in model.named_parameters()
     ]
     total = sum(p.numel() for p in model.parameters())
-    rows = [("parameter", "shape", "values", "lr"), *rows, ("total", "", f"{total:,}", "")]
-    widths = [max(len(row[column]) for row in rows) for column in range(4)]
-    for name, shape, values, rate in rows:
-        yield f"{name:<{widths[0]}}  {shape:<{widths[1]}}  {values:>{widths[2]}}  {rate:>{widths[3]}}".rstrip()
+    return Table(["parameter", "shape", "values", "lr"], [*rows, ("total", "", f"{total:,}", "")], frozenset({2, 3}))
 
 
 def _memory_table(model: nn.Module, parts: Parts, images: Tensor, kept: int) -> Iterator[str]:
