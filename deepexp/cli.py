@@ -18,7 +18,7 @@ from deepexp import __version__, late_dynamo, startup
 from deepexp.characters import PLAIN
 from deepexp.commands import COMMANDS, Command
 from deepexp.errors import DISK_TROUBLE, InputError, Interrupted, RunFailed
-from deepexp.suggest import did_you_mean
+from deepexp.suggest import no_such
 
 HELP_FLAGS = {"-h", "--help"}
 USAGE_ERROR = 2
@@ -117,9 +117,7 @@ def _show_help(names: Sequence[str]) -> int:
 
 def _command(name: str) -> Command:
     if name not in COMMANDS:
-        raise InputError(
-            f"{name}: there is no such command{did_you_mean(name, COMMANDS)}; one of {', '.join(COMMANDS)}"
-        )
+        raise InputError(no_such("command", name, COMMANDS))
     return COMMANDS[name]
 
 

@@ -7,7 +7,7 @@ import re
 from collections.abc import Mapping, Sequence
 
 from deepexp.errors import InputError
-from deepexp.suggest import did_you_mean
+from deepexp.suggest import no_such
 
 PATH_KEYS = {"data.cache", "data.root", "input", "model.pretrained", "name", "output_dir", "resume", "run"}
 """Keys whose value is a path (or, for `name`, a part of one) and is taken as it stands, whatever is in it."""
@@ -31,7 +31,7 @@ def split_flags(argv: Sequence[str], flags: Mapping[str, Sequence[str]]) -> tupl
             continue
         flag, equals, value = word.partition("=")
         if flag not in flags:
-            raise InputError(f"{flag}: there is no such flag{did_you_mean(flag, flags)}; one of {', '.join(flags)}")
+            raise InputError(no_such("flag", flag, flags))
         if flags[flag] and not equals:
             value = next(words, "")
         if value not in (flags[flag] or [""]):

@@ -9,9 +9,9 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     return f" (did you mean '{best}'?)" if best is not None else ""
 
 
-def no_such_key(name: str, known: Collection[str]) -> str:
-    """The error message for a key that is none of those that are known."""
-    return f"{name}: there is no such key{did_you_mean(name, known)}; one of {', '.join(known)}"
+def no_such(kind: str, name: str, known: Collection[str]) -> str:
+    """The error message for a key, a command or whatever the kind is that is none of those that are known."""
+    return f"{name}: there is no such {kind}{did_you_mean(name, known)}; one of {', '.join(known)}"
 
 
 def no_word_but_keys(word: str, keys: Collection[str], meant: str) -> str:
@@ -20,7 +20,7 @@ def no_word_but_keys(word: str, keys: Collection[str], meant: str) -> str:
     `meant`: what the command would do with it as its run.
     """
     name, equals, _ = word.partition("=")
-    return no_such_key(name, keys) if equals else f"{word}: is no KEY=VALUE; run={word} {meant}"
+    return no_such("key", name, keys) if equals else f"{word}: is no KEY=VALUE; run={word} {meant}"
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:

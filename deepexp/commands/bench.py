@@ -57,7 +57,7 @@ from collections.abc import Sequence
 
 from deepexp.bench import options, plot
 from deepexp.errors import InputError
-from deepexp.suggest import did_you_mean
+from deepexp.suggest import no_such
 
 BENCHMARKS: dict[str, type] = {
     "step": options.StepOptions,
@@ -72,8 +72,8 @@ def main(argv: Sequence[str]) -> int:
     """Run the benchmark that the first word names, and print what it came to."""
     name, *words = argv or [""]
     if name not in BENCHMARKS:
-        what = f"{name}: there is no such benchmark{did_you_mean(name, BENCHMARKS)}" if name else "bench: which one?"
-        raise InputError(f"{what}; one of {', '.join(BENCHMARKS)}")
+        which = f"bench: which one?; one of {', '.join(BENCHMARKS)}"
+        raise InputError(no_such("benchmark", name, BENCHMARKS) if name else which)
     chosen, overrides = options.parse(words, BENCHMARKS[name])
     picture = None if chosen.plot is None else plot.check_path(chosen.plot)
     report = importlib.import_module(f"deepexp.bench.{name}").run(chosen, overrides)

@@ -28,7 +28,7 @@ from pathlib import Path
 from deepexp.errors import InputError, RunFailed
 from deepexp.lecture import chapters
 from deepexp.paths import shown
-from deepexp.suggest import did_you_mean
+from deepexp.suggest import no_such
 
 OUTPUTS = Path("outputs", "lecture")
 
@@ -83,8 +83,7 @@ def _check(name: str) -> None:
         return
     if name in (preset.name for preset in chapters.presets()):
         raise InputError(f"{name}: is a training run, not a demonstration: deepexp train -m experiment={name}")
-    names = [*known, "all"]
-    raise InputError(f"{name}: there is no such demonstration{did_you_mean(name, names)}; one of {', '.join(names)}")
+    raise InputError(no_such("demonstration", name, [*known, "all"]))
 
 
 def _list() -> list[str]:

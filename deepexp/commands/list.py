@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from deepexp import catalogue, paths, presets
 from deepexp.catalogue import Option
 from deepexp.errors import InputError
-from deepexp.suggest import did_you_mean
+from deepexp.suggest import no_such
 
 
 def main(argv: Sequence[str]) -> int:
@@ -21,7 +21,7 @@ def main(argv: Sequence[str]) -> int:
     groups = catalogue.groups()
     for name in argv:
         if name not in groups:
-            raise InputError(f"{name}: there is no such group{did_you_mean(name, groups)}; one of {', '.join(groups)}")
+            raise InputError(no_such("group", name, groups))
     shown = {name: groups[name] for name in argv or groups}
     rows = {group: list(_rows(options, with_scales=bool(argv))) for group, options in shown.items()}
     width = max(len(name) for found in rows.values() for _, name, _ in found)

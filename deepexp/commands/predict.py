@@ -28,7 +28,7 @@ from deepexp import json_file, options
 from deepexp.errors import InputError
 from deepexp.report.runs import one_directory
 from deepexp.schema import key
-from deepexp.suggest import no_such_key
+from deepexp.suggest import no_such
 from deepexp.terminal import Stream
 from deepexp.text_table import Table
 
@@ -90,7 +90,7 @@ def _files(words: Sequence[str]) -> list[str]:
         elif os.path.exists(path):
             raise InputError(f"{word}: is not a file; a picture, or a folder of pictures")
         elif equals and "/" not in word:
-            raise InputError(no_such_key(name, Options.__dataclass_fields__))
+            raise InputError(no_such("key", name, Options.__dataclass_fields__))
         else:
             raise InputError(
                 f"{word or 'an empty word'}: there is nothing of that name; a picture, or a folder of pictures"

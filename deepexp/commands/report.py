@@ -37,7 +37,7 @@ from deepexp.report.model import Report
 from deepexp.report.table import csv_text
 from deepexp.schema import key
 from deepexp.storage import write_text
-from deepexp.suggest import no_such_key
+from deepexp.suggest import no_such
 from deepexp.terminal import Stream
 from deepexp.units import counted
 
@@ -83,5 +83,5 @@ def _path(word: str) -> Path:
     path = Path(os.path.expanduser(word))
     name, equals, _ = word.partition("=")
     if equals and "/" not in word and not path.exists():
-        raise InputError(no_such_key(name, Options.__dataclass_fields__))
+        raise InputError(no_such("key", name, Options.__dataclass_fields__))
     return path

@@ -12,7 +12,7 @@ from typing import Any
 
 from deepexp.errors import InputError
 from deepexp.schema import refusal
-from deepexp.suggest import no_such_key
+from deepexp.suggest import no_such
 from deepexp.yaml_file import read_value
 
 _LARGEST_SEED = 2**63 - 1
@@ -31,7 +31,7 @@ def parse(words: Sequence[str], function: Callable[..., Any], extra: Sequence[st
     for word in words:
         name, equals, text = word.partition("=")
         if not equals or name not in known:
-            problems.append(no_such_key(name, known))
+            problems.append(no_such("key", name, known))
         elif name in extra:
             given[name] = text
             if not text:
