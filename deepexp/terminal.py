@@ -6,6 +6,8 @@ What is shown is decided in `console.py`.
 import logging
 import math
 import os
+import shutil
+import sys
 from collections.abc import Sequence
 from typing import TextIO
 
@@ -140,6 +142,12 @@ def line_with_bar(stream: Stream, fraction: float | None, parts: Sequence[str]) 
         return text or parts[0][:room]
     width = min(40, room - 5 - 2 - len(text))
     return f"{fraction:4.0%} {bar(stream, fraction, max(width, 1))}  {text}"
+
+
+def cut_to_terminal(line: str) -> str:
+    """A line for standard output, cut where a terminal would break it; as it is for a file or a pipe."""
+    columns = shutil.get_terminal_size().columns
+    return line[: columns - 1] + "…" if sys.stdout.isatty() and len(line) > columns else line
 
 
 def printable(text: str) -> str:

@@ -20,8 +20,6 @@ What has finished is kept below DIR, and is run again once the preset comes to a
 """
 
 import importlib
-import shutil
-import sys
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -29,6 +27,7 @@ from deepexp.errors import InputError, RunFailed
 from deepexp.lecture import chapters
 from deepexp.paths import shown
 from deepexp.suggest import no_such
+from deepexp.terminal import cut_to_terminal
 
 OUTPUTS = Path("outputs", "lecture")
 
@@ -97,11 +96,6 @@ def _list() -> list[str]:
         lines.append(chapter.title)
         for part in chapter.parts:
             text = part.summary if isinstance(part, chapters.Demo) else f"train: {summaries.get(part.name, part.shows)}"
-            lines.append(_cut(f"  {part.name.ljust(width)}  {text}"))
+            lines.append(cut_to_terminal(f"  {part.name.ljust(width)}  {text}"))
     lines += ["", "deepexp lecture NAME; those with `train:` are presets: deepexp train -m experiment=NAME"]
     return lines
-
-
-def _cut(line: str) -> str:
-    columns = shutil.get_terminal_size().columns
-    return line[: columns - 1] + "…" if sys.stdout.isatty() and len(line) > columns else line

@@ -6,14 +6,13 @@ experiment=NAME, and its size as scale=quick, standard or full (`deepexp list ex
 all others are deepexp's own.
 """
 
-import shutil
-import sys
 from collections.abc import Iterator, Sequence
 
 from deepexp import catalogue, paths, presets
 from deepexp.catalogue import Option
 from deepexp.errors import InputError
 from deepexp.suggest import no_such
+from deepexp.terminal import cut_to_terminal
 
 
 def main(argv: Sequence[str]) -> int:
@@ -28,7 +27,7 @@ def main(argv: Sequence[str]) -> int:
     for group, found in rows.items():
         print(group)
         for mark, name, text in found:
-            print(_fitted(f"  {mark} {name.ljust(width)}  {text}".rstrip()))
+            print(cut_to_terminal(f"  {mark} {name.ljust(width)}  {text}".rstrip()))
         print()
     print(f"deepexp's own: {paths.CONF_DIR}")
     theirs = paths.user_conf_dir()
@@ -48,8 +47,3 @@ def _rows(options: Sequence[Option], *, with_scales: bool) -> Iterator[tuple[str
         if with_scales and option.group == presets.GROUP:
             for scale in presets.options(option.name):
                 yield " ", f"  {presets.SCALE}={scale.name}", scale.summary
-
-
-def _fitted(line: str) -> str:
-    columns = shutil.get_terminal_size().columns
-    return line[: columns - 1] + "…" if sys.stdout.isatty() and len(line) > columns else line
