@@ -26,7 +26,7 @@ from deepexp.data.dataset import Dataset, Pictures, announced_pictures, assemble
 from deepexp.data.features import FeatureLoader
 from deepexp.data.loader import choose_mode, make_loader
 from deepexp.data.source import DataInfo, Shape, Source, Split
-from deepexp.errors import InputError
+from deepexp.errors import InputError, in_short, raise_any
 from deepexp.frozen_features import arrange
 from deepexp.identity import Identity
 from deepexp.models import init, pretrained
@@ -181,9 +181,7 @@ def check_optimizer(config: TrainConfig) -> None:
     partial = _instantiate("optim", config.optim.component)
     if "lr" not in config.optim.component.arguments:
         raise InputError("optim.lr: is missing; schedules and groups start from it")
-    refused = refusals(partial, config.optim.groups, config.precision)
-    if refused:
-        raise InputError("\n".join(refused))
+    raise_any(refusals(partial, config.optim.groups, config.precision))
     try:
         check_arguments(partial)
         check_learning_rate(config.optim.component.arguments["lr"])
@@ -359,9 +357,5 @@ def _instantiate(group: str, component: Component, **given: Any) -> Any:
 
 def _under(key: str, error: Exception) -> str:
     """The lines of an error, each beginning with the key that it is about."""
-    lines = str(error).splitlines() if isinstance(error, ValueError) else [_first_line(error)]
+    lines = str(error).splitlines() if isinstance(error, ValueError) else [in_short(error)]
     return "\n".join(line if line.startswith(key) else f"{key}: {line}" for line in lines)
-
-
-def _first_line(error: BaseException) -> str:
-    return f"{type(error).__name__}: {error}".splitlines()[0]

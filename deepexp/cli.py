@@ -17,7 +17,7 @@ from pathlib import Path
 from deepexp import __version__, late_dynamo, startup
 from deepexp.characters import PLAIN
 from deepexp.commands import COMMANDS, Command
-from deepexp.errors import DISK_TROUBLE, InputError, Interrupted, RunFailed
+from deepexp.errors import DISK_TROUBLE, InputError, Interrupted, RunFailed, in_short
 from deepexp.suggest import no_such
 
 HELP_FLAGS = {"-h", "--help"}
@@ -58,7 +58,7 @@ def _status(words: list[str]) -> int:
         if isinstance(error, OSError) and _is_of_stdout(error):
             _give_up_stdout()
             return _complain(f"cannot write to standard output: {error.strerror}", FAILURE)
-        return _complain(f"{_reason(error)} (HYDRA_FULL_ERROR=1 shows where)", FAILURE)
+        return _complain(f"{in_short(error)} (HYDRA_FULL_ERROR=1 shows where)", FAILURE)
 
 
 def _is_of_stdout(error: OSError) -> bool:
@@ -130,8 +130,3 @@ def _complain(reason: object, status: int) -> int:
     if not getattr(reason, "shown", False):
         print("\n".join(f"deepexp: {line}" for line in str(reason).splitlines()), file=sys.stderr)
     return status
-
-
-def _reason(error: Exception) -> str:
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -13,8 +13,8 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.version import VersionBase
 
 from deepexp import hydra_keys, paths, presets
-from deepexp.composer import Composed, Composer, raise_any, wrong_keys
-from deepexp.errors import InputError
+from deepexp.composer import Composed, Composer, wrong_keys
+from deepexp.errors import InputError, raise_any
 from deepexp.overrides import quote_paths, split
 
 

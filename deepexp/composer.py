@@ -17,7 +17,7 @@ from omegaconf import DictConfig, OmegaConf, open_dict
 from omegaconf.errors import OmegaConfBaseException
 
 from deepexp import conf_files, diagnosis, hydra_keys, paths, presets
-from deepexp.errors import InputError
+from deepexp.errors import InputError, raise_any
 from deepexp.overrides import PATH_KEYS, quote, split
 
 _Kind = Literal["option", "value", "other"]
@@ -294,9 +294,3 @@ def _choices(config: DictConfig) -> dict[str, str | None]:
     """The option taken in each group of ours."""
     chosen = {str(group): option for group, option in config.hydra.runtime.choices.items()}
     return {group: option for group, option in chosen.items() if not group.startswith("hydra/")}
-
-
-def raise_any(lines: Sequence[str]) -> None:
-    """`InputError` with each of the lines once, if there is one."""
-    if lines:
-        raise InputError("\n".join(dict.fromkeys(lines)))

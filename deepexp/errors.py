@@ -4,6 +4,7 @@ They carry the text that the user reads, so it says what is wrong, where, and wh
 """
 
 import errno
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -47,6 +48,18 @@ class Interrupted(DeepexpError):
 
 class Paused(DeepexpError):
     """A run has come as far as it was asked to for now, and was saved."""
+
+
+def raise_any(lines: Sequence[str]) -> None:
+    """`InputError` with each of the lines once, if there is one."""
+    if lines:
+        raise InputError("\n".join(dict.fromkeys(lines)))
+
+
+def in_short(error: BaseException) -> str:
+    """`ValueError: …`: of which kind an error is, and the first line that it has to say, if any."""
+    lines = str(error).strip().splitlines()
+    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
 
 
 def as_yaml(value: Any) -> str:

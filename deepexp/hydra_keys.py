@@ -6,7 +6,7 @@ from pathlib import Path
 import yaml
 
 from deepexp import paths
-from deepexp.errors import InputError
+from deepexp.errors import raise_any
 from deepexp.overrides import split
 
 OF_SWEEPS = ("hydra.sweeper", "hydra.launcher", "hydra.callbacks", "hydra/sweeper", "hydra/launcher")
@@ -22,9 +22,7 @@ _INSTEAD = {
 
 def check_effect(words: Sequence[str]) -> None:
     """Raise `InputError` with a line for each of Hydra's own keys that would change nothing."""
-    lines = [_complaint(key) for _, key, _ in map(split, words) if _has_none(key)]
-    if lines:
-        raise InputError("\n".join(dict.fromkeys(lines)))
+    raise_any([_complaint(key) for _, key, _ in map(split, words) if _has_none(key)])
 
 
 def without_effect(preset: Path) -> list[str]:

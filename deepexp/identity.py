@@ -19,7 +19,7 @@ from types import ModuleType
 from typing import Any
 
 from deepexp import paths, schema, targets, trust
-from deepexp.errors import InputError, as_yaml
+from deepexp.errors import as_yaml, raise_any
 from deepexp.schema import Component, TrainConfig
 
 HOW = frozenset({"data.mode", "data.workers", "data.cache", "data.download", "log_every", "checkpoint.every_minutes"})
@@ -124,8 +124,7 @@ def refuse_changed(config: TrainConfig) -> None:
                 f"{paths.shown(Path(held['__file__']))} has changed since it was imported; restart Python, or "
                 f"importlib.reload(sys.modules[{name!r}]) and then what imports from it"
             )
-    if lines:
-        raise InputError("\n".join(lines))
+    raise_any(lines)
 
 
 _as_imported: dict[str, tuple[Any, str]] = {}

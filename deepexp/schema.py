@@ -14,7 +14,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
-from deepexp.errors import InputError, as_yaml
+from deepexp.errors import as_yaml, raise_any
 from deepexp.suggest import did_you_mean
 
 
@@ -174,8 +174,7 @@ class Problems:
 
     def raise_any(self) -> None:
         """Raise one `InputError` with a line for each problem, if there are any."""
-        if self.lines:
-            raise InputError("\n".join(self.lines))
+        raise_any(self.lines)
 
 
 def typed(config: Mapping[str, Any], problems: Problems) -> TrainConfig | None:

@@ -18,7 +18,7 @@ from typing import Any
 from hydra.utils import get_object
 
 from deepexp import paths
-from deepexp.errors import InputError, as_yaml
+from deepexp.errors import InputError, as_yaml, in_short, raise_any
 from deepexp.schema import Component, keys_of, refusal
 
 
@@ -78,13 +78,13 @@ def check_arguments(group: str, component: Component, given: Mapping[str, Any]) 
 def _check_types(group: str, component: Component, target: Callable[..., Any]) -> None:
     """Raise `InputError` with a line for each argument that is of another type than its target's own annotation."""
     hints = _type_hints(target)
-    lines = [
-        f"{group}.{name}: {as_yaml(value)} is not allowed; {wanted}"
-        for name, value in component.arguments.items()
-        if name in hints and (wanted := refusal(hints[name], value))
-    ]
-    if lines:
-        raise InputError("\n".join(lines))
+    raise_any(
+        [
+            f"{group}.{name}: {as_yaml(value)} is not allowed; {wanted}"
+            for name, value in component.arguments.items()
+            if name in hints and (wanted := refusal(hints[name], value))
+        ]
+    )
 
 
 def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
@@ -143,7 +143,7 @@ def _reason(name: str, cause: BaseException) -> str:
 
 def told(error: BaseException) -> str:
     """`stripes.py:7: ValueError: …`: what an error in the user's own code says, and the last place there, if any."""
-    return place(error) + f"{type(error).__name__}: {error}".splitlines()[0]
+    return place(error) + in_short(error)
 
 
 def place(error: BaseException) -> str:

@@ -18,7 +18,7 @@ import torch
 from deepexp import check, late_dynamo, paths, runtime, startup
 from deepexp.bench.contender import Contender, Unsuited, peak_device_memory_bytes, peak_memory_bytes
 from deepexp.bench.limit import Limit
-from deepexp.errors import DeepexpError, InputError, Interrupted
+from deepexp.errors import DeepexpError, InputError, Interrupted, in_short
 from deepexp.schema import TrainConfig
 
 if TYPE_CHECKING:
@@ -56,8 +56,7 @@ def main() -> None:
     except DeepexpError as error:
         _answer(answers, error=str(error), is_input=isinstance(error, InputError))
     except Exception as error:
-        reason = f"{type(error).__name__}: {error}".splitlines()[0]
-        _answer(answers, error=reason, is_input=False)
+        _answer(answers, error=in_short(error), is_input=False)
 
 
 def _serve(opened: Opened, answers: TextIO) -> None:

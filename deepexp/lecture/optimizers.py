@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from deepexp import build, catalogue, check
 from deepexp.compose import compose
-from deepexp.errors import InputError
+from deepexp.errors import raise_any
 from deepexp.schema import TrainConfig
 from deepexp.suggest import did_you_mean
 
@@ -21,13 +21,11 @@ class Point(nn.Module):
         self.weights = nn.Parameter(torch.as_tensor(weights, dtype=torch.float64))
 
 
-def check_names(names: Sequence[str], key: str = "optim") -> None:
+def check_names(names: Sequence[str]) -> None:
     """`InputError` with a line for each name that `conf/optim` does not have."""
     known = catalogue.names("optim")
     wrong = [name for name in names if name not in known]
-    if wrong:
-        lines = [f"{key}: {name!r} is not allowed{did_you_mean(name, known)}; of {', '.join(known)}" for name in wrong]
-        raise InputError("\n".join(lines))
+    raise_any([f"optim: {name!r} is not allowed{did_you_mean(name, known)}; of {', '.join(known)}" for name in wrong])
 
 
 def config_of(name: str, overrides: Sequence[str] = ()) -> TrainConfig:

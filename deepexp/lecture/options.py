@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepexp.errors import InputError
+from deepexp.errors import raise_any
 from deepexp.schema import refusal
 from deepexp.suggest import no_such
 from deepexp.yaml_file import read_value
@@ -45,8 +45,7 @@ def parse(words: Sequence[str], function: Callable[..., Any], extra: Sequence[st
                 wanted = "a number above 0"
             if wanted:
                 problems.append(f"{name}: {text} is not allowed; {wanted}")
-    if problems:
-        raise InputError("\n".join(problems))
+    raise_any(problems)
     return given
 
 

@@ -22,7 +22,7 @@ from typing import Any
 import numpy as np
 
 from deepexp.composed_of import choices_of, words_of
-from deepexp.errors import InputError
+from deepexp.errors import InputError, raise_any
 from deepexp.json_file import FORMAT
 from deepexp.metrics import EpochMetrics, Summary
 from deepexp.rundir import RunDirectory
@@ -141,8 +141,7 @@ def read(paths: Sequence[Path]) -> Reading:
 def read_one(word: str | None, command: str) -> Run:
     """What the files of the run directory say that `one_directory` finds; `InputError` if they are damaged."""
     reading = read([one_directory(word, command)])
-    if reading.damaged:
-        raise InputError("\n".join(reading.damaged))
+    raise_any(reading.damaged)
     return reading.runs[0]
 
 

@@ -11,7 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from deepexp import overrides, trust
-from deepexp.errors import InputError
+from deepexp.errors import InputError, in_short, raise_any
 from deepexp.identity import FREE
 from deepexp.rundir import check_entries
 from deepexp.sweep import ledger
@@ -31,13 +31,13 @@ def check_sweep(directory: Path, asked: Collection[str]) -> None:
     check_entries(directory)
     content = _content(directory / SWEEP_FILE)
     replaced = {overrides.split(word)[1] for word in asked}
-    complaints = [
-        f"{word}: stands in {SWEEP_FILE}, and {complaint}; say it again in this command if that is meant"
-        for word in content["overrides"]
-        if overrides.split(word)[1] not in replaced and (complaint := _complaint(word))
-    ]
-    if complaints:
-        raise InputError("\n".join(complaints))
+    raise_any(
+        [
+            f"{word}: stands in {SWEEP_FILE}, and {complaint}; say it again in this command if that is meant"
+            for word in content["overrides"]
+            if overrides.split(word)[1] not in replaced and (complaint := _complaint(word))
+        ]
+    )
     _check_ledger(directory / "ledger.jsonl")
 
 
@@ -66,7 +66,7 @@ def _content(path: Path) -> dict[str, Any]:
             and choices.get("data_mode") in (None, "resident", "streamed")
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({type(error).__name__}: {error})".splitlines()[0]) from None
+        raise InputError(f"{path}: cannot be read ({in_short(error)})") from None
     if not sound:
         raise InputError(f"{path}: is damaged (a value is of another type than deepexp writes)")
     return content

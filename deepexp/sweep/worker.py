@@ -21,7 +21,7 @@ from hydra.core.utils import setup_globals
 from deepexp.commands.train import train
 from deepexp.composer import Composed
 from deepexp.console import Console, Horizon
-from deepexp.errors import InputError, Interrupted, Paused, RunFailed
+from deepexp.errors import InputError, Interrupted, Paused, RunFailed, in_short
 from deepexp.identity import HOW
 from deepexp.metrics import EpochMetrics
 from deepexp.orphans import die_with_parent
@@ -124,7 +124,7 @@ def _ending_of(task: Task, parent: Connection) -> Ending:
         return Ending("failed", _show(error))
     except Exception as error:
         traceback.print_exc()
-        return Ending("failed", f"{type(error).__name__}: {error}".splitlines()[0])
+        return Ending("failed", in_short(error))
     return Ending("done")
 
 
