@@ -14,7 +14,7 @@ from typing import Any, Literal
 import filelock
 
 from deepexp import json_file, paths, provenance
-from deepexp.errors import InputError
+from deepexp.errors import InputError, in_short
 from deepexp.json_file import FORMAT
 from deepexp.rundir import RunDirectory, has_lost_status, make_unique_directory, was_only_made
 from deepexp.storage import storage_errors
@@ -64,7 +64,7 @@ class SweepDirectory:
     def open(cls, path: Path) -> "SweepDirectory":
         """One that was begun; `InputError` if it is damaged or somebody else is at work in it."""
         lock = _locked(path)
-        content = _read(path / SWEEP_FILE)
+        content = read_description(path)
         choices = content["choices"]
         made = Choices(choices["pretrained"], choices["threads"], choices.get("data_mode"))
         return cls(path.absolute(), list(content["overrides"]), made, lock=lock)
@@ -172,19 +172,32 @@ def _locked(path: Path) -> filelock.BaseFileLock:
 
 def _owner(path: Path) -> str:
     try:
-        content = _read(path / SWEEP_FILE)
+        content = read_description(path)
     except InputError:
         return ""
     return f" (process {content['pid']} on {content['host']})"
 
 
-def _read(path: Path) -> dict[str, Any]:
+def read_description(directory: Path) -> dict[str, Any]:
+    """What stands in `sweep.json`, each thing of the type that a sweep writes; `InputError` if it does not."""
+    path = directory / SWEEP_FILE
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())
         if content["format"] > FORMAT:
             raise InputError(f"{path}: has format {content['format']}; a newer deepexp wrote it")
-        if not {"overrides", "choices", "host", "pid"} <= content.keys():
-            raise ValueError("keys are missing")
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        raise InputError(f"{path}: cannot be read ({error})") from None
+        choices = content["choices"]
+        is_sound = (
+            isinstance(content["format"], int)
+            and isinstance(content["overrides"], list)
+            and all(isinstance(word, str) for word in content["overrides"])
+            and isinstance(choices["pretrained"], (type(None), bool, str))
+            and isinstance(choices["threads"], (type(None), int))
+            and choices.get("data_mode") in (None, "resident", "streamed")
+            and isinstance(content["host"], str)
+            and isinstance(content["pid"], int)
+        )
+    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read ({in_short(error)})") from None
+    if not is_sound:
+        raise InputError(f"{path}: is damaged (a value is of another type than deepexp writes)")
     return content

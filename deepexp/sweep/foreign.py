@@ -4,18 +4,16 @@ Sweeps begin in `command.py`; which `_target_` a saved file may name is said in 
 """
 
 import dataclasses
-import json
 import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
-from typing import Any
 
 from deepexp import overrides, trust
-from deepexp.errors import InputError, in_short, raise_any
+from deepexp.errors import InputError, raise_any
 from deepexp.identity import FREE
 from deepexp.rundir import check_entries
 from deepexp.sweep import ledger
-from deepexp.sweep.directory import SWEEP_FILE, began_with
+from deepexp.sweep.directory import SWEEP_FILE, began_with, read_description
 from deepexp.sweep.settings import LauncherConfig
 
 _LAUNCHER = {f"hydra.launcher.{field.name}" for field in dataclasses.fields(LauncherConfig)}
@@ -29,7 +27,7 @@ def check_sweep(directory: Path, asked: Collection[str]) -> None:
     `InputError`.
     """
     check_entries(directory)
-    content = _content(directory / SWEEP_FILE)
+    content = read_description(directory)
     replaced = {overrides.split(word)[1] for word in asked}
     raise_any(
         [
@@ -50,26 +48,6 @@ def as_typed(word: str) -> str:
     """A word as it is written on the command line, where values of path keys need no quotes of Hydra's."""
     prefix, key, value = overrides.split(word)
     return f"{prefix}{key}={overrides.unquote(value)}" if key in overrides.PATH_KEYS and value else word
-
-
-def _content(path: Path) -> dict[str, Any]:
-    """What stands in `sweep.json`, each thing of the type that a sweep writes."""
-    try:
-        content: dict[str, Any] = json.loads(path.read_bytes())
-        choices = content["choices"]
-        sound = (
-            isinstance(content["format"], int)
-            and isinstance(content["overrides"], list)
-            and all(isinstance(word, str) for word in content["overrides"])
-            and isinstance(choices["pretrained"], (type(None), bool, str))
-            and isinstance(choices["threads"], (type(None), int))
-            and choices.get("data_mode") in (None, "resident", "streamed")
-        )
-    except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
-        raise InputError(f"{path}: cannot be read ({in_short(error)})") from None
-    if not sound:
-        raise InputError(f"{path}: is damaged (a value is of another type than deepexp writes)")
-    return content
 
 
 def _complaint(word: str) -> str | None:
