@@ -79,7 +79,7 @@ def for_tensorboard(
     example: torch.Tensor,
     model: nn.Module,
     run: RunDirectory,
-    epoch: int = 0,
+    epoch: int,
 ) -> Description:
     """What TensorBoard shows of a run beside its curves, with the weights that it has after so many epochs."""
     shown = torch.arange(min(_SAMPLES_SHOWN, len(data.train)))

@@ -125,12 +125,11 @@ def train(
         build.resolve_pretrained(config)
         data = build.dataset(config, plan, loaded)
         files = describe.hydra_files(composed, config)
-        name = composed.run_name
-        if at is None:
-            run = RunDirectory.create(config.output_dir, name, files)
-            return _run(config, plan, data, composed.choices, run, console, until=until)
-        with place_that_stays():
-            run = RunDirectory.create_at(at, files)
+        with contextlib.nullcontext() if at is None else place_that_stays():
+            if at is None:
+                run = RunDirectory.create(config.output_dir, composed.run_name, files)
+            else:
+                run = RunDirectory.create_at(at, files)
             return _run(config, plan, data, composed.choices, run, console, until=until)
 
 
@@ -226,17 +225,15 @@ def _run(
         with contextlib.closing(build.parts(config, plan, data, model, mode)) as parts:
             trainer = Trainer(config, parts, plan.total_steps, run_log, run.checkpoints, stop, until)
             if content is None:
-                run.write_json("provenance.json", describe.provenance(plan, data, parts, mode))
                 run_log.cut_back({})  # empty, unless an earlier attempt ended before its first checkpoint
-                run_log.describe(describe.for_tensorboard(config, data, names, parts.example(), model, run))
             else:
                 trainer.load(content)
-                if lost_files.PROVENANCE in lost:
-                    run.write_json("provenance.json", describe.provenance(plan, data, parts, mode))
-                if lost_files.EVENTS in lost:
-                    epoch = trainer.progress.epoch
-                    shown = describe.for_tensorboard(config, data, names, parts.example(), model, run, epoch)
-                    run_log.describe(shown)
+            if content is None or lost_files.PROVENANCE in lost:
+                run.write_json("provenance.json", describe.provenance(plan, data, parts, mode))
+            if content is None or lost_files.EVENTS in lost:
+                epoch = trainer.progress.epoch
+                run_log.describe(describe.for_tensorboard(config, data, names, parts.example(), model, run, epoch))
+            if content is not None:
                 resuming.note_circumstances(run, plan.device, parts.identity, content, lost)
             header = describe.header(config, plan, data, names, model, run)
             horizon = describe.horizon(config, plan, trainer.progress)
