@@ -5,7 +5,7 @@ several, but no two the same; where there is one training run of one of them, Mc
 alone. Which pairs are tested never depends on test figures.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
@@ -150,10 +150,9 @@ def find_group(groups: Sequence[Group], wanted: str) -> Group:
 def best_by_validation(groups: Sequence[Group]) -> Group | None:
     """The group with the lowest mean validation error; None unless every run with a result has one."""
     done = [group for group in groups if group.done]
-    means = [_mean(group.by_seed("val_error_rate")) for group in done if group.has_validation]
-    if len(means) < len(done) or not done:
+    if not all(group.has_validation for group in done):
         return None
-    return done[means.index(min(means))]
+    return min(done, key=lambda group: group.mean("val_error_rate") or 0.0, default=None)
 
 
 def _pairs(groups: Sequence[Group], baseline: Group | None) -> tuple[list[tuple[Group, Group]], str | None]:
@@ -271,10 +270,6 @@ def _mcnemar(
     p = statistics.mcnemar(*alone)
     rates = float(first.mean()), float(second.mean())
     return Comparison(MCNEMAR, labels, rates, None, alone, len(first), seeds, p, p)
-
-
-def _mean(values: Mapping[object, float]) -> float:
-    return sum(values.values()) / len(values)
 
 
 def _shown(p: float) -> str:

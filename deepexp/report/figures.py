@@ -1,6 +1,5 @@
 """Which plots a report has: all those that its runs have the figures for, and why the others are missing."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -76,7 +75,7 @@ def best_runs(groups: Sequence[Group], most: int = _EXAMINED) -> tuple[list[Run]
     done = [group for group in groups if group.done]
     by_validation = all(group.has_validation for group in done)
     figure = "val_error_rate" if by_validation else "test_error_rate"
-    best = sorted(done, key=lambda group: statistics.fmean(group.by_seed(figure).values()))[:most]
+    best = sorted(done, key=lambda group: group.mean(figure) or 0.0)[:most]
     chosen = [min(group.done, key=lambda run: run.summary[figure] if run.summary else 1.0) for group in best]
     whose = "The run" if len(done) <= 1 else f"The runs of the best {len(chosen)} of {len(done):,} groups"
     if len(chosen) > 1 or len(done) > 1 or (done and len(done[0].done) > 1):

@@ -4,8 +4,7 @@ import csv
 import dataclasses
 import io
 import math
-import statistics
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from deepexp.metrics import Summary, titles
@@ -41,7 +40,7 @@ def ordered_groups(groups: Sequence[Group]) -> list[Group]:
     """The same for groups, by their means."""
     if best_by_validation(groups) is None:
         return sorted(groups, key=lambda group: not group.done)
-    return sorted(groups, key=lambda group: _mean_or_last(group.by_seed("val_error_rate")))
+    return sorted(groups, key=lambda group: _mean_or_last(group, "val_error_rate"))
 
 
 def expendable(keys: Sequence[str]) -> list[str]:
@@ -114,7 +113,7 @@ def best(groups: Sequence[Group]) -> str | None:
     if len({(group.done[0].choices.get("data"), group.done[0].summary["test_samples"]) for group in done
             if group.done[0].summary}) > 1:  # fmt: skip
         return None
-    chosen = min(done, key=lambda group: _mean_or_last(group.by_seed("test_error_rate")))
+    chosen = min(done, key=lambda group: _mean_or_last(group, "test_error_rate"))
     found = f"{_rate(chosen, 'test_error_rate')}{_as_low(done, chosen, 'test_error_rate')}"
     return (
         f"Lowest test error: {chosen.label} with {found}. This was chosen on the test figures themselves, so it looks "
@@ -124,11 +123,11 @@ def best(groups: Sequence[Group]) -> str | None:
 
 def _as_low(groups: Sequence[Group], chosen: Group, figure: str) -> str:
     """Which other groups have the same mean as the chosen one, in words; empty if there are none."""
-    lowest = _mean_or_last(chosen.by_seed(figure))
+    lowest = _mean_or_last(chosen, figure)
     equals = [
         group.label
         for group in groups
-        if group is not chosen and math.isclose(_mean_or_last(group.by_seed(figure)), lowest, abs_tol=1e-9)
+        if group is not chosen and math.isclose(_mean_or_last(group, figure), lowest, abs_tol=1e-9)
     ]
     if len(equals) > _MOST_EQUALS:
         equals = [*equals[:_MOST_EQUALS], f"{len(equals) - _MOST_EQUALS:,} more"]
@@ -206,17 +205,17 @@ def _seeds(group: Group) -> str:
 
 def _mean_errors(group: Group) -> str:
     samples = {run.summary["test_samples"] for run in group.done if run.summary}
-    if len(samples) != 1:
+    errors = group.mean("test_errors")
+    if errors is None or len(samples) != 1:
         return "-"
-    return (
-        f"{statistics.fmean(group.by_seed('test_errors').values()):,.1f}".removesuffix(".0") + f" of {samples.pop():,}"
-    )
+    return f"{errors:,.1f}".removesuffix(".0") + f" of {samples.pop():,}"
 
 
 def _mean(group: Group, figure: str, form: Callable[[float], str]) -> str:
-    values = list(group.by_seed(figure).values())
-    return form(statistics.fmean(values)) if values else "-"
+    mean = group.mean(figure)
+    return "-" if mean is None else form(mean)
 
 
-def _mean_or_last(by_seed: Mapping[object, float]) -> float:
-    return statistics.fmean(by_seed.values()) if by_seed else float("inf")
+def _mean_or_last(group: Group, figure: str) -> float:
+    mean = group.mean(figure)
+    return float("inf") if mean is None else mean

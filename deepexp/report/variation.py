@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from statistics import fmean
 
 import yaml
 
@@ -65,7 +66,12 @@ class Group:
             value = run.summary.get(figure) if run.summary else None
             if value is not None:
                 found.setdefault(run.seed, []).append(value)
-        return {seed: sum(values) / len(values) for seed, values in found.items()}
+        return {seed: fmean(values) for seed, values in found.items()}
+
+    def mean(self, figure: str) -> float | None:
+        """The mean over its seeds of a figure of the summary; None where no run has it."""
+        values = self.by_seed(figure).values()
+        return fmean(values) if values else None
 
 
 def varying(runs: Sequence[Run]) -> list[str]:

@@ -120,8 +120,8 @@ def _runs(group: Group) -> list[Run]:
 
 
 def _score(group: Group) -> float:
-    rates = list(group.by_seed("test_error_rate").values())
-    return statistics.fmean(rates) if rates else float("nan")
+    rate = group.mean("test_error_rate")
+    return float("nan") if rate is None else rate
 
 
 def _width_handles() -> list[Any]:

@@ -1,11 +1,10 @@
 """The test error against the learning rate: a series for each of the other values, a point for each seed."""
 
-import statistics
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deepexp import plotting
-from deepexp.report.plots.plot import Missing, Plot, log_numbers, needs_log, numbers, value_axis
+from deepexp.report.plots.plot import Missing, Plot, log_numbers, numbers, value_axis
 from deepexp.report.plots.series import styles
 from deepexp.report.runs import CUT_OFF, FAILED
 from deepexp.report.variation import Group, label
@@ -39,7 +38,8 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
     for members, style in zip(series.values(), look.each, strict=True):
         drawn += _draw_series(axes[0, 0], members, style, crowded=look.are_many)
     value_axis(axes[0, 0], drawn, "test error (%)")
-    log_numbers(axes[0, 0]) if needs_log([*rates, min(rates) * 1.9]) or max(rates) >= 4 * min(rates) else None
+    if max(rates) >= 4 * min(rates):
+        log_numbers(axes[0, 0])
     axes[0, 0].set_xlabel("learning rate (optim.lr)")
     if others:
         look.add_legend(figure, axes=axes)
@@ -70,8 +70,8 @@ def _draw_series(axis: "Axes", members: Sequence[Group], style: Mapping[str, Any
 
 
 def _mean(group: Group) -> float:
-    rates = list(group.by_seed("test_error_rate").values())
-    return 100 * statistics.fmean(rates) if rates else float("inf")
+    rate = group.mean("test_error_rate")
+    return float("inf") if rate is None else 100 * rate
 
 
 def _caption(groups: Sequence[Group], sentence: str) -> str:

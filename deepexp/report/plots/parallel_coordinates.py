@@ -1,6 +1,5 @@
 """Runs over more than two keys: an axis for each key and one for the test error, a line through them for each group."""
 
-import statistics
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -60,8 +59,8 @@ def _caption(errors: np.ndarray, keys: Sequence[str], shown: Sequence[str]) -> s
 
 
 def _error(group: Group) -> float:
-    rates = list(group.by_seed("test_error_rate").values())
-    return 100 * statistics.fmean(rates) if rates else float("nan")
+    rate = group.mean("test_error_rate")
+    return float("nan") if rate is None else 100 * rate
 
 
 def _scale(values: Sequence[object]) -> Scale:
