@@ -66,7 +66,12 @@ class Comparison:
         else:
             claim = f"No difference shown between {runs[0]}{labels[0]} and {runs[1]}{labels[1]}: {against}"
         correction = f" (Holm, {tests} comparisons)" if tests > 1 else ""
-        return f"{claim}, {self._how(swap)}, {_shown(self.corrected_p)}{correction}"
+        return f"{claim}, {self._how(swap)}, {self.p_in_words}{correction}"
+
+    @property
+    def p_in_words(self) -> str:
+        """The corrected p value."""
+        return "p < 0.001" if self.corrected_p < 0.001 else f"p = {self.corrected_p:.3f}"
 
     def _how(self, swap: bool) -> str:
         if self.alone_wrong is not None:
@@ -270,10 +275,6 @@ def _mcnemar(
     p = statistics.mcnemar(*alone)
     rates = float(first.mean()), float(second.mean())
     return Comparison(MCNEMAR, labels, rates, None, alone, len(first), seeds, p, p)
-
-
-def _shown(p: float) -> str:
-    return "p < 0.001" if p < 0.001 else f"p = {p:.3f}"
 
 
 def _data_settings(run: Run) -> dict[str, object]:

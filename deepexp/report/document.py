@@ -16,7 +16,7 @@ from deepexp.report.plots.plot import Missing, Plot
 from deepexp.report.runs import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STATUSES, Run
 from deepexp.report.variation import text
 from deepexp.text_table import Table
-from deepexp.units import counted
+from deepexp.units import counted, first_few
 
 _SMALLEST_MATRIX = 3  # comparisons from which on a matrix is easier to read than sentences
 _MOST_IN_MATRIX = 12  # groups
@@ -134,10 +134,9 @@ def _matrix(made: Page, tests: Sequence[Comparison], names: Sequence[str]) -> No
     for test in tests:
         first, second = test.labels
         points = 100 * (test.rates[0] - test.rates[1])
-        p = "p < 0.001" if test.corrected_p < 0.001 else f"p = {test.corrected_p:.3f}"
         for row, column, difference in ((first, second, points), (second, first, -points)):
             mark: Any = ("good" if difference < 0 else "bad") if test.is_significant else "muted"
-            cells[row, column] = Cell(f"{difference:+z.2f}, {p}".replace("-", "−"), mark=mark)
+            cells[row, column] = Cell(f"{difference:+z.2f}, {test.p_in_words}".replace("-", "−"), mark=mark)
     rows = [[row, *(cells.get((row, column), "") for column in names)] for row in names]
     caption = (
         "Test error of the row minus that of the column, in points of a percentage, with the corrected p. Coloured: "
@@ -172,9 +171,8 @@ def _misclassified(run: Run) -> str:
         found = None
     if found is None:
         return "Which samples are wrong is not known."
-    wrong = (found[0] != found[1]).nonzero()[0].tolist()
-    more = f" and {len(wrong) - _MOST_SAMPLES:,} more" if len(wrong) > _MOST_SAMPLES else ""
-    return f"{run.name}, misclassified samples by their numbers: {', '.join(map(str, wrong[:_MOST_SAMPLES]))}{more}."
+    wrong = [str(number) for number in (found[0] != found[1]).nonzero()[0].tolist()]
+    return f"{run.name}, misclassified samples by their numbers: {first_few(wrong, most=_MOST_SAMPLES)}."
 
 
 def _difference(made: Page, difference: Difference) -> None:

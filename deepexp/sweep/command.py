@@ -6,7 +6,7 @@ The points come from Hydra's own multirun, so that every sweeper there is can be
 import contextlib
 import logging
 import shlex
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -28,7 +28,7 @@ from deepexp.sweep.launcher import JobFailed
 from deepexp.sweep.table import Row
 from deepexp.sweep.trials import Trials
 from deepexp.terminal import printable
-from deepexp.units import counted, percent
+from deepexp.units import counted, first_few, percent
 
 log = logging.getLogger(__name__)
 
@@ -162,15 +162,20 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
     if going_on.trials is not None and (missing := going_on.trials.left):
         count = counted(going_on.trials.search.count, "setting")
         console.print(f"{missing} of {count} {'was' if missing == 1 else 'were'} not tried")
-    asked = {point.config_hash for point in going_on.points}
-    if others := [entry for name, entry in going_on.ledger.entries.items() if name not in asked]:
-        path = short_path(going_on.directory.path)
-        which = f"{counted(len(others), 'other job')}, not asked for any longer, left as before"
-        console.print(f"{which}: deepexp report {shlex.quote(path)}")
-        if unfinished := [printable(entry.job) for entry in others if entry.state != "done"]:
-            more = f" and {len(unfinished) - 1} more" if len(unfinished) > 1 else ""
-            console.print(f"without a result: {unfinished[0]}{more} (to go on, give these values again)")
+    for line in _not_asked_for(going_on):
+        console.print(line)
     return rows
+
+
+def _not_asked_for(going_on: Sweep) -> Iterator[str]:
+    """What is told of jobs that the sweep had before it was gone on with in other words."""
+    asked = {point.config_hash for point in going_on.points}
+    others = [entry for name, entry in going_on.ledger.entries.items() if name not in asked]
+    if others:
+        path = shlex.quote(short_path(going_on.directory.path))
+        yield f"{counted(len(others), 'other job')}, not asked for any longer, left as before: deepexp report {path}"
+    if unfinished := [printable(entry.job) for entry in others if entry.state != "done"]:
+        yield f"without a result: {first_few(unfinished, most=1)} (to go on, give these values again)"
 
 
 def _other_code(rows: Sequence[Row], directory: Path) -> list[str]:
