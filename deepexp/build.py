@@ -4,6 +4,7 @@ Each function makes one of the things on the straight line of a run. What a targ
 `InputError` that names the config key.
 """
 
+import contextlib
 import dataclasses
 import inspect
 import json
@@ -52,6 +53,12 @@ if TYPE_CHECKING:
     from deepexp.check import Plan
 
 LoaderMode = Literal["resident", "streamed"]
+
+
+def session(config: TrainConfig, plan: "Plan") -> contextlib.AbstractContextManager[None]:
+    """The process set up for a run of this config; see `runtime.session`."""
+    tf32 = config.precision == "tf32"
+    return runtime.session(plan.device, threads=config.threads, deterministic=config.deterministic, tf32=tf32)
 
 
 def source(config: TrainConfig) -> Source:

@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepexp.data.loader import Loader
+from deepexp.data.order import batch_bounds
 from deepexp.step import Precision, is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -99,7 +100,7 @@ def _evaluate(
     model: nn.Module, loader: Loader, samples: int, precision: Precision, batch_size: int, scorer: Scorer
 ) -> Evaluation:
     order = torch.arange(samples)
-    bounds = [(start, min(start + batch_size, samples)) for start in range(0, samples, batch_size)]
+    bounds = batch_bounds(samples, batch_size)
     with torch.inference_mode(), precision.autocast():
         batches = list(scorer(model, loader, order, bounds))
     return Evaluation(

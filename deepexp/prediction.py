@@ -16,6 +16,7 @@ from torch import Tensor
 from deepexp.data import resize
 from deepexp.data.dataset import Pictures
 from deepexp.data.decode import decode_many, header, show
+from deepexp.data.order import batch_bounds
 from deepexp.data.resident import ResidentLoader
 from deepexp.data.source import Shape, Split
 from deepexp.errors import InputError
@@ -71,7 +72,7 @@ def predict(
         )
     split = resize.fit(Split.of(images, torch.zeros(len(images), dtype=torch.int64)), saved.shape)
     loader = ResidentLoader(split, pictures.mean, pictures.std, device)
-    bounds = [(start, min(start + _BATCH_SIZE, len(split))) for start in range(0, len(split), _BATCH_SIZE)]
+    bounds = batch_bounds(len(split), _BATCH_SIZE)
     precision = Precision(device, precision_here(saved.config, device))
     model = saved.model.to(device)
     with torch.inference_mode(), precision.autocast():

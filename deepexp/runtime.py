@@ -109,6 +109,11 @@ def default_threads() -> int:
     return max(1, min(torch.get_num_threads(), available_cores()))
 
 
+def number_of_threads(asked: int | str) -> int:
+    """What `threads` of a config comes to: a number, or `auto`."""
+    return default_threads() if asked == "auto" else int(asked)
+
+
 @functools.cache
 def tune_malloc() -> bool:
     """Let glibc keep and reuse the memory of freed tensors instead of returning it to the system at each step.
@@ -146,7 +151,7 @@ def session(device: torch.device, *, threads: int | str, deterministic: bool, tf
     tune_malloc()
     if threads != "auto" and int(threads) > available_cores():
         log.warning("threads: %s have to share the %d cores of this process", threads, available_cores())
-    torch.set_num_threads(default_threads() if threads == "auto" else int(threads))
+    torch.set_num_threads(number_of_threads(threads))
     if deterministic:
         # cuBLAS reads this once, at its first call; without it torch refuses deterministic matrix products.
         os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")

@@ -11,11 +11,12 @@ from collections.abc import Iterator
 import torch
 from torch.nn import functional as F
 
-from deepexp import build, runtime
+from deepexp import build
 from deepexp.bench.contender import EpochResult, Unsuited, synchronise
 from deepexp.check import Plan
 from deepexp.data.augment import Nothing
 from deepexp.data.loader import make_loader
+from deepexp.data.order import batch_bounds
 from deepexp.optim.freeze import FreezePlan
 from deepexp.schema import TrainConfig
 from deepexp.step import Precision
@@ -29,9 +30,7 @@ def opened(config: TrainConfig, plan: Plan) -> Iterator["Bare"]:
     missing = next(_more_than_plain(config, plan), None)
     if missing is not None:
         raise Unsuited(f"it has no {missing}")
-    tf32 = config.precision == "tf32"
-    session = runtime.session(plan.device, threads=config.threads, deterministic=config.deterministic, tf32=tf32)
-    with session:
+    with build.session(config, plan):
         yield Bare(config, plan)
 
 
@@ -108,8 +107,7 @@ class Bare:
     def _test_errors(self) -> int:
         self._model.eval()
         order = torch.arange(self._test_samples)
-        starts = range(0, self._test_samples, _EVALUATION_BATCH)
-        bounds = [(start, min(start + _EVALUATION_BATCH, self._test_samples)) for start in starts]
+        bounds = batch_bounds(self._test_samples, _EVALUATION_BATCH)
         errors = []
         with torch.inference_mode(), self._precision.autocast():
             for images, labels in self._test.batches(order, bounds):

@@ -32,7 +32,7 @@ def opened(config: TrainConfig, plan: Plan) -> Iterator["Keras"]:
     if config.accumulate > 1 or isinstance(config.batch_size, str):
         raise Unsuited("it is given plain batches only")
     check_device(plan.device)
-    threads = runtime.default_threads() if config.threads == "auto" else config.threads
+    threads = runtime.number_of_threads(config.threads)
     if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") is not None:
         os.environ["KERAS_BACKEND"] = "tensorflow"
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")

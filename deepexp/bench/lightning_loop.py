@@ -31,7 +31,7 @@ def opened(config: TrainConfig, plan: Plan) -> Iterator["Lightning"]:
     """The trainer, ready to start, with as many threads as a run would have. Raises `Unsuited`."""
     if config.accumulate > 1 or isinstance(config.batch_size, str):
         raise Unsuited("it is given plain batches only")
-    torch.set_num_threads(runtime.default_threads() if config.threads == "auto" else config.threads)
+    torch.set_num_threads(runtime.number_of_threads(config.threads))
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="deepexp-bench-") as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # advice about workers, which pictures in memory do not need

@@ -6,6 +6,7 @@ own shapes. All else (activations, pooling, normalisation, the update) is taken 
 """
 
 import contextlib
+import dataclasses
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -16,7 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
-from deepexp import build, runtime
+from deepexp import build
 from deepexp.bench.contender import EpochResult, synchronise
 from deepexp.bench.operations import busy_seconds_of
 from deepexp.check import Plan
@@ -87,8 +88,7 @@ def _zeros_before(module: nn.Conv2d, axis: int) -> int:
 @contextlib.contextmanager
 def opened(config: TrainConfig, plan: Plan) -> Iterator["Limit"]:
     """The model, ready to be taken apart, in a process set up as for a run."""
-    tf32 = config.precision == "tf32"
-    with runtime.session(plan.device, threads=config.threads, deterministic=False, tf32=tf32):
+    with build.session(dataclasses.replace(config, deterministic=False), plan):
         yield Limit(config, plan)
 
 

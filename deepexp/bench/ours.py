@@ -17,7 +17,7 @@ from pathlib import Path
 
 import torch
 
-from deepexp import build, runtime
+from deepexp import build
 from deepexp.bench.breakdown import Breakdown
 from deepexp.bench.contender import EpochResult, peak_memory_bytes, synchronise
 from deepexp.bench.operations import breakdown, busy_seconds, profiler
@@ -38,9 +38,7 @@ _PIECE = 64 << 20  # bytes; glibc gives blocks of a gigabyte back to the system
 @contextlib.contextmanager
 def opened(config: TrainConfig, plan: Plan) -> Iterator["Ours"]:
     """The trainer, ready to start, in a process set up as for a run."""
-    tf32 = config.precision == "tf32"
-    session = runtime.session(plan.device, threads=config.threads, deterministic=config.deterministic, tf32=tf32)
-    with session, tempfile.TemporaryDirectory(prefix="deepexp-bench-") as folder:
+    with build.session(config, plan), tempfile.TemporaryDirectory(prefix="deepexp-bench-") as folder:
         run = RunDirectory.create(folder, "bench", HydraFiles("", "", ""))
         log = _Stopwatch(run, Console("quiet"), plan.device)
         try:

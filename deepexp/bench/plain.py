@@ -27,7 +27,7 @@ from deepexp.schema import TrainConfig
 @contextlib.contextmanager
 def opened(config: TrainConfig, plan: Plan) -> Iterator["Plain"]:
     """The plain loop, ready to start, with as many threads as a run would have."""
-    torch.set_num_threads(runtime.default_threads() if config.threads == "auto" else config.threads)
+    torch.set_num_threads(runtime.number_of_threads(config.threads))
     yield Plain(config, plan)
 
 

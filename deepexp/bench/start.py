@@ -173,7 +173,7 @@ def _content(config: TrainConfig, plan: check.Plan, data: Dataset, folder: Path)
         "shape": plan.shape,
         "classes": len(data.classes),
         "batch_size": stop - start,
-        "threads": runtime.default_threads() if config.threads == "auto" else config.threads,
+        "threads": runtime.number_of_threads(config.threads),
         "device": str(plan.device),
         "seed": config.seed,
     }

@@ -42,7 +42,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from deepexp import build, check, describe, dry_run, lost_files, resuming, runtime, targets, unsaved
+from deepexp import build, check, describe, dry_run, lost_files, resuming, targets, unsaved
 from deepexp.check import Plan
 from deepexp.compose import check_swept_keys, compose, without_mistakes
 from deepexp.composed_of import GROUPS
@@ -118,7 +118,7 @@ def train(
         return resume(Path(os.path.expanduser(composed.config.resume)), composed, console, loaded, until)
     check_swept_keys(composed, words)
     config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
-    with console, _session(config, plan):
+    with console, build.session(config, plan):
         if config.dry_run:
             dry_run.show(config, plan, composed, console)
             return None
@@ -172,7 +172,7 @@ def resume(
             resumed = resuming.resume(run, composed)
             config, plan = resumed.config, resumed.plan
             stack.enter_context(console)
-            stack.enter_context(_session(config, plan))
+            stack.enter_context(build.session(config, plan))
             data = build.dataset(config, plan, loaded)
             content, lost = resuming.last_checkpoint(run, resumed), []
             if content is not None:
@@ -249,11 +249,6 @@ def _run(
             classes=data.classes,
         )
     return load_run(run.path)
-
-
-def _session(config: TrainConfig, plan: Plan) -> contextlib.AbstractContextManager[None]:
-    tf32 = config.precision == "tf32"
-    return runtime.session(plan.device, threads=config.threads, deterministic=config.deterministic, tf32=tf32)
 
 
 _STATUSES: Mapping[type, Status] = {Interrupted: "killed-by-signal", Paused: "paused"}

@@ -26,7 +26,9 @@ def epoch_order(samples: int, order: Order, seed: int, epoch: int) -> Tensor:
     raise ValueError(f"order: {order!r} is not allowed; shuffled, sequential or with_replacement")
 
 
-def batch_bounds(samples: int, batch_size: int, drop_last: bool, batch_norm: bool) -> list[tuple[int, int]]:
+def batch_bounds(
+    samples: int, batch_size: int, drop_last: bool = False, batch_norm: bool = False
+) -> list[tuple[int, int]]:
     """(start, stop) of each batch of an epoch, as positions in its order.
 
     A last partial batch is kept unless `drop_last`. With batch normalisation a last batch of one sample, which has no
