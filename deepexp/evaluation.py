@@ -12,6 +12,7 @@ from torch.nn import functional as F
 
 from deepexp.data.loader import Loader
 from deepexp.data.order import batch_bounds
+from deepexp.models.modes import in_test_mode
 from deepexp.step import Precision, is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -82,17 +83,13 @@ def evaluate(
     scorer: Scorer = score,
 ) -> Evaluation:
     """Test-mode pass over a whole split, in its own order; the mode that the model was in is put back."""
-    modes = [(module, module.training) for module in model.modules()]
-    model.eval()
     try:
-        return _evaluate(model, loader, samples, precision, batch_size, scorer)
+        with in_test_mode(model):
+            return _evaluate(model, loader, samples, precision, batch_size, scorer)
     except RuntimeError as error:
         if not is_out_of_memory(error) or batch_size == 1:
             raise
         log.warning("out of memory: evaluated with batches of %d samples", batch_size // 2)
-    finally:
-        for module, training in modes:
-            module.training = training
     return evaluate(model, loader, samples, precision, batch_size // 2, scorer=scorer)
 
 

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
+from deepexp.models.modes import in_test_mode
 from deepexp.storage import AppendFile
 
 try:
@@ -209,23 +210,13 @@ def model_graph(model: nn.Module, example: Tensor) -> bytes:
     from tensorboard.compat.proto.versions_pb2 import VersionDef
     from torch.utils.tensorboard import _pytorch_graph
 
-    modes = [(module, module.training) for module in model.modules()]
     devices = [example.device] if example.is_cuda else []
-    try:
-        model.eval()
-        with (
-            warnings.catch_warnings(),
-            torch.random.fork_rng(devices),
-            torch.no_grad(),
-        ):
-            warnings.simplefilter("ignore")  # what tracing cannot generalise does not matter here
-            trace = torch.jit.trace(model, (example,), strict=False, check_trace=False)
-            graph = trace.graph
-            torch._C._jit_pass_inline(graph)
-            nodes = _pytorch_graph.parse(graph, trace)
-    finally:
-        for module, training in modes:
-            module.training = training
+    with in_test_mode(model), warnings.catch_warnings(), torch.random.fork_rng(devices), torch.no_grad():
+        warnings.simplefilter("ignore")  # what tracing cannot generalise does not matter here
+        trace = torch.jit.trace(model, (example,), strict=False, check_trace=False)
+        graph = trace.graph
+        torch._C._jit_pass_inline(graph)
+        nodes = _pytorch_graph.parse(graph, trace)
     return GraphDef(node=nodes, versions=VersionDef(producer=22)).SerializeToString()
 
 

@@ -92,7 +92,7 @@ MAY_KNOW = {
     "yaml_file": ["errors"],
     "frozen_features": ["data", "optim", "runtime", "step", "units"],
     "updates": ["data", "optim", "step"],
-    "evaluation": ["data", "step"],
+    "evaluation": ["data", "models", "step"],
     "cuda_graph": ["cuda_graph", "data", "evaluation", "optim", "step", "units", "updates"],
     "options": ["errors", "schema", "yaml_file"],
 }
