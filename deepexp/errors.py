@@ -6,7 +6,6 @@ They carry the text that the user reads, so it says what is wrong, where, and wh
 import errno
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
 
 # Trouble with the disk itself: then the run has failed, wherever the user told it to write.
 DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
@@ -60,14 +59,3 @@ def in_short(error: BaseException) -> str:
     """`ValueError: …`: of which kind an error is, and the first line that it has to say, if any."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
-
-
-def as_yaml(value: Any) -> str:
-    """A value in a message: what YAML and the command line call `null`, `true`, `[1, 2]` or `{a: 1}` as there."""
-    if isinstance(value, list | tuple):
-        return f"[{', '.join(map(as_yaml, value))}]"
-    if isinstance(value, dict):
-        return f"{{{', '.join(f'{key}: {as_yaml(inner)}' for key, inner in value.items())}}}"
-    if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
-    return repr(value)

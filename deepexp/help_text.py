@@ -7,10 +7,10 @@ import ast
 import importlib.util
 import shutil
 import textwrap
-from typing import Any
 
 from deepexp import catalogue, schema
 from deepexp.commands import COMMANDS, Command
+from deepexp.yaml_words import yaml_word
 
 OVERVIEW = """\
 usage: deepexp COMMAND [ARGUMENTS]
@@ -68,12 +68,6 @@ def _table(rows: list[tuple[str, str]]) -> list[str]:
             start = " " * indent
         lines += textwrap.wrap(text, width, initial_indent=start, subsequent_indent=" " * indent) or [start]
     return lines
-
-
-def yaml_word(value: Any) -> str:
-    """A default as it is typed in a config."""
-    words = {None: "null", True: "true", False: "false"}
-    return words[value] if value is None or isinstance(value, bool) else str(value)
 
 
 def _docstring(module: str) -> str:

@@ -19,8 +19,9 @@ from types import ModuleType
 from typing import Any
 
 from deepexp import paths, schema, targets, trust
-from deepexp.errors import as_yaml, raise_any
+from deepexp.errors import raise_any
 from deepexp.schema import Component, TrainConfig
+from deepexp.yaml_words import as_yaml
 
 HOW = frozenset({"data.mode", "data.workers", "data.cache", "data.download", "log_every", "checkpoint.every_minutes"})
 """Keys that say how a run is done; they change nothing of what it comes to."""

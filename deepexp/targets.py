@@ -18,8 +18,9 @@ from typing import Any
 from hydra.utils import get_object
 
 from deepexp import paths
-from deepexp.errors import InputError, as_yaml, in_short, raise_any
+from deepexp.errors import InputError, in_short, raise_any
 from deepexp.schema import Component, keys_of, refusal
+from deepexp.yaml_words import as_yaml
 
 
 def find(name: str) -> Callable[..., Any]:

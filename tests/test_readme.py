@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import deepexp
-from deepexp import help_text, schema
+from deepexp import schema, yaml_words
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -17,7 +17,7 @@ def key_table() -> str:
     rows = ["| key | default | meaning |", "|---|---|---|"]
     for key, default, meaning in schema.describe_keys():
         escaped = meaning.replace("|", "\\|")
-        rows.append(f"| `{key}` | `{help_text.yaml_word(default)}` | {escaped} |")
+        rows.append(f"| `{key}` | `{yaml_words.yaml_word(default)}` | {escaped} |")
     return "\n".join(rows)
 
 

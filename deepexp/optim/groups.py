@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
-from deepexp.errors import as_yaml
 from deepexp.optim.patterns import first_match
 from deepexp.suggest import did_you_mean
+from deepexp.yaml_words import as_yaml
 
 Rule = Mapping[str, Any]
 OptimizerFactory = Callable[..., torch.optim.Optimizer]  # a class, or a partial of one

@@ -10,6 +10,7 @@ import yaml
 from deepexp.overrides import split
 from deepexp.report.runs import DONE, Run
 from deepexp.terminal import printable
+from deepexp.yaml_words import yaml_word
 
 SEED = "seed"
 """The key that repeats an experiment."""
@@ -155,7 +156,7 @@ def text(value: object) -> str:
     if isinstance(value, str):
         return value
     if value is None or isinstance(value, bool):
-        return {None: "null", True: "true", False: "false"}[value]
+        return yaml_word(value)
     if isinstance(value, (int, float)):
         return repr(value)
     flow: str = yaml.safe_dump(value, default_flow_style=True, width=10_000, sort_keys=False)

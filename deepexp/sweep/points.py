@@ -23,6 +23,7 @@ from deepexp.sweep.directory import Choices, DataMode
 from deepexp.sweep.names import job_names
 from deepexp.sweep.slots import Slot
 from deepexp.units import first_few
+from deepexp.yaml_words import yaml_word
 
 NOT_OF_THE_RESULT = ("name", "output_dir", "resume", "dry_run")
 """Keys that name a run and do not change what it comes to."""
@@ -154,7 +155,7 @@ def settled(point: Checked, choices: Choices) -> Point:
         choice = choices.pretrained
         assert choice is not None
         resolved = {**resolved, "model": {**resolved["model"], "pretrained": choice}}
-        value = overrides.quote(choice) if isinstance(choice, str) else str(choice).lower()
+        value = overrides.quote(choice) if isinstance(choice, str) else yaml_word(choice)
         words.append(f"model.pretrained={value}")
     if point.config.threads == "auto":
         words.append(f"threads={choices.threads}")

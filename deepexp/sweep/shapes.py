@@ -14,6 +14,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 
 from deepexp.compose import expand_sweep
 from deepexp.errors import InputError
+from deepexp.yaml_words import yaml_word
 
 Point = list[str]
 
@@ -171,11 +172,7 @@ def corners(given: Sequence[Axis]) -> list[Point]:
 
 def words_of(params: Mapping[str, object]) -> list[str]:
     """`hydra.sweeper.params` as words."""
-    special = {None: "null", True: "true", False: "false"}
-    return [
-        f"{key}={special[value] if value is None or isinstance(value, bool) else value}"
-        for key, value in params.items()
-    ]
+    return [f"{key}={yaml_word(value)}" for key, value in params.items()]
 
 
 def _axis(word: str) -> Axis:
