@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepexp.data.download import check_download, check_root, fetch
+from deepexp.data.download import check_download, check_root, damaged, fetch
 from deepexp.data.source import DataInfo, Split
 from deepexp.errors import InputError
 
@@ -136,12 +136,12 @@ class CifarSource:
                     member = tar.extractfile(f"{self._published.folder}/{name}")
                     content = b"" if member is None else member.read()
                     if hashlib.md5(content, usedforsecurity=False).hexdigest() != checksums[name]:
-                        raise InputError(_damaged(archive, f"{name} in it is not the published file"))
+                        raise damaged(archive, f"{name} in it is not the published file")
                     part = self._folder / f".{name}.{os.getpid()}.part"
                     part.write_bytes(content)
                     part.replace(self._folder / name)
         except (tarfile.TarError, KeyError, EOFError, zlib.error) as error:
-            raise InputError(_damaged(archive, str(error))) from error
+            raise damaged(archive, str(error)) from error
         except OSError as error:
             raise InputError(f"{archive}: cannot be unpacked there ({error.strerror or error})") from error
 
@@ -153,7 +153,7 @@ class CifarSource:
         except OSError as error:
             raise InputError(f"{path}: cannot be read ({error.strerror})") from error
         if hashlib.md5(content, usedforsecurity=False).hexdigest() != md5:
-            raise InputError(_damaged(path, "its MD5 is not that of the published file"))
+            raise damaged(path, "its MD5 is not that of the published file")
         batch = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
         images = batch[b"data"].reshape(-1, *_PICTURE).transpose(0, 2, 3, 1)
         return np.ascontiguousarray(images), np.array(batch[self._published.label_key], np.int64)
@@ -179,7 +179,3 @@ def _join(batches: list[tuple[np.ndarray, np.ndarray]]) -> Split:
     images = np.concatenate([images for images, _ in batches])  # NHWC
     labels = np.concatenate([labels for _, labels in batches])
     return Split(torch.from_numpy(images).permute(0, 3, 1, 2), torch.from_numpy(labels))
-
-
-def _damaged(path: Path, why: str) -> str:
-    return f"{path}: damaged ({why}); remove it, and it will be downloaded again"

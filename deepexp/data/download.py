@@ -25,6 +25,11 @@ _PIECE_BYTES = 1 << 18
 WITHOUT_NETWORK = "data=digits needs no download"
 
 
+def damaged(path: Path, why: str) -> InputError:
+    """What is to be raised for a file that is not the published one."""
+    return InputError(f"{path}: damaged ({why}); remove it, and it will be downloaded again")
+
+
 def check_root(root: Path) -> None:
     """`InputError` if the data root is a file."""
     if root.exists() and not root.is_dir():

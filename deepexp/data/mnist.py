@@ -4,19 +4,21 @@
 used as they are, with a warning, as long as they are whole.
 """
 
+import contextlib
 import gzip
 import hashlib
+import io
 import logging
 import struct
 import zlib
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
 
-from deepexp.data.download import check_download, check_root, fetch
+from deepexp.data.download import check_download, check_root, damaged, fetch
 from deepexp.data.source import DataInfo, Split
 from deepexp.errors import InputError
 from deepexp.units import counted
@@ -133,22 +135,17 @@ class IdxSource:
         if hashlib.md5(content.data, usedforsecurity=False).hexdigest() != unpacked_md5:
             part = name.split("-")[0]
             if len(array) == _SAMPLES[part]:
-                raise InputError(_damaged(path, "its MD5 is not that of the published file"))
+                raise damaged(path, "its MD5 is not that of the published file")
             log.warning("%s is not the published file (%d samples); it is used as it is", path, len(array))
         return path, array
 
 
 def _read_bytes(path: Path) -> np.ndarray:
     """The unpacked content (bytes,) uint8, writable, so that tensors can share its memory."""
-    try:
+    with _opened(path) as file:
         if path.suffix != ".gz":
-            return np.fromfile(path, np.uint8)
-        with gzip.open(path) as file:
-            return np.frombuffer(bytearray(file.read()), np.uint8)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(_damaged(path, str(error))) from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+            return np.fromfile(file, np.uint8)
+        return np.frombuffer(bytearray(file.read()), np.uint8)
 
 
 def _parse(path: Path, content: np.ndarray, dimensions: int) -> np.ndarray:
@@ -157,30 +154,33 @@ def _parse(path: Path, content: np.ndarray, dimensions: int) -> np.ndarray:
     offset = 4 + 4 * dimensions
     expected = offset + int(np.prod(shape, dtype=object))
     if len(content) != expected:
-        raise InputError(_damaged(path, f"{len(content)} bytes, and its header promises {expected}"))
+        raise damaged(path, f"{len(content)} bytes, and its header promises {expected}")
     return content[offset:].reshape(shape)
 
 
 def _header(path: Path, start: bytes, dimensions: int) -> tuple[int, ...]:
     if len(start) < 4 + 4 * dimensions or start[:4] != bytes([0, 0, 8, dimensions]):
-        raise InputError(_damaged(path, f"it does not begin as an IDX file of {counted(dimensions, 'dimension')} does"))
+        raise damaged(path, f"it does not begin as an IDX file of {counted(dimensions, 'dimension')} does")
     shape = struct.unpack(f">{dimensions}I", start[4:])
     if min(shape) == 0:
-        raise InputError(_damaged(path, f"its header promises an empty array {shape}"))
+        raise damaged(path, f"its header promises an empty array {shape}")
     return shape
 
 
 def _image_header(path: Path) -> tuple[int, int, int]:
-    try:
-        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
-            start = file.read(16)
-    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
-        raise InputError(_damaged(path, str(error))) from error
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
+    with _opened(path) as file:
+        start = file.read(16)
     samples, height, width = _header(path, start, dimensions=3)
     return samples, height, width
 
 
-def _damaged(path: Path, why: str) -> str:
-    return f"{path}: damaged ({why}); remove it, and it will be downloaded again"
+@contextlib.contextmanager
+def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
+    """A file to be read, unpacked if need be; `InputError` if that cannot be."""
+    try:
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
+        raise damaged(path, str(error)) from error
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read ({error.strerror})") from error
