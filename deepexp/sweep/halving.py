@@ -16,7 +16,7 @@ from deepexp.sweep.directory import evaluations, result_of
 from deepexp.sweep.ledger import Entry
 from deepexp.sweep.points import Point
 from deepexp.sweep.settings import LauncherConfig
-from deepexp.sweep.shapes import REPEATED
+from deepexp.sweep.shapes import but_for_seed
 from deepexp.units import counted
 
 log = logging.getLogger(__name__)
@@ -115,10 +115,10 @@ class Halving:
         scores: dict[tuple[tuple[str, str], ...], list[Score]] = {}
         for point in points:
             score = self.score(point, entries[point.config_hash], self.share)
-            scores.setdefault(setting_of(point), []).append(score or NOTHING)
+            scores.setdefault(but_for_seed(point.varying), []).append(score or NOTHING)
         ranked = sorted(scores, key=lambda setting: _mean(scores[setting]))
         kept = set(ranked[: math.ceil(len(ranked) / self.factor)])
-        return [point for point in points if setting_of(point) in kept]
+        return [point for point in points if but_for_seed(point.varying) in kept]
 
     def in_words(self, points: Sequence[Point]) -> str:
         """How far these jobs are trained now, as `to epoch 9 of 27`; nothing where there are no looks."""
@@ -127,11 +127,6 @@ class Halving:
         if len({(point.epochs, point.config.evaluate_every) for point in points}) != 1:
             return f"to {self.share:.0%} of their epochs"
         return f"to epoch {_look_after(points[0], self.share)} of {points[0].epochs}"
-
-
-def setting_of(point: Point) -> tuple[tuple[str, str], ...]:
-    """What varies of a job but for the seed: keys with their values."""
-    return tuple((key, value) for key, value in point.varying.items() if key != REPEATED)
 
 
 def _look_after(point: Point, share: float) -> int:

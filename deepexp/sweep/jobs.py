@@ -9,7 +9,7 @@ from deepexp.errors import Interrupted
 from deepexp.sweep import pool, server, shapes
 from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, began_with, can_go_on, finished, result_of
 from deepexp.sweep.display import Display
-from deepexp.sweep.halving import Halving, setting_of
+from deepexp.sweep.halving import Halving
 from deepexp.sweep.ledger import Entry, Ledger, read
 from deepexp.sweep.points import (
     Checked,
@@ -91,7 +91,7 @@ class Sweep:
         self._slots = _slots(handed, once, len(once))
         batch = self._ready(checked)
         self._enter(batch)
-        settings = len({setting_of(point) for point in batch})
+        settings = len({shapes.but_for_seed(point.varying) for point in batch})
         self.halving = Halving(handed.config, settings, batch, self.directory.path)
         self._run(list({point.config_hash: point for point in batch}.values()), handed.config)
         return [self.row(point) for point in batch]

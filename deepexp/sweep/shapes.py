@@ -170,6 +170,11 @@ def corners(given: Sequence[Axis]) -> list[Point]:
     return points
 
 
+def but_for_seed(varying: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
+    """The setting of a job, of which there may be one for each seed: the keys that vary, with their values."""
+    return tuple((key, value) for key, value in varying.items() if key != REPEATED)
+
+
 def words_of(params: Mapping[str, object]) -> list[str]:
     """`hydra.sweeper.params` as words."""
     return [f"{key}={yaml_word(value)}" for key, value in params.items()]

@@ -11,7 +11,7 @@ from typing import Any
 from deepexp.metrics import titles
 from deepexp.storage import write_text
 from deepexp.sweep.ledger import State
-from deepexp.sweep.shapes import REPEATED
+from deepexp.sweep.shapes import REPEATED, but_for_seed
 from deepexp.terminal import printable
 from deepexp.text_table import Table
 from deepexp.units import counted, duration, mean_percent, percent
@@ -111,13 +111,12 @@ def lines_over_seeds(rows: Sequence[Row]) -> list[str]:
     groups: dict[tuple[tuple[str, str], ...], list[Row]] = {}
     for row in rows:
         if REPEATED in row.varying:
-            rest = tuple((key, value) for key, value in row.varying.items() if key != REPEATED)
-            groups.setdefault(rest, []).append(row)
-    groups = {rest: group for rest, group in groups.items() if any(row.state != "queued" for row in group)}
+            groups.setdefault(but_for_seed(row.varying), []).append(row)
+    groups = {setting: group for setting, group in groups.items() if any(row.state != "queued" for row in group)}
     if not any(len(group) > 1 for group in groups.values()):
         return []
     keys = [key for key in _keys(rows) if key != REPEATED]
-    settings = [dict(rest) for rest in groups]
+    settings = [dict(setting) for setting in groups]
     columns = {key: [setting.get(key, "") for setting in settings] for key in keys}
     if any(_figure(row, "val_error_rate") is not None for row in rows):
         columns["val error"] = [_spread(group, "val_error_rate") for group in groups.values()]
