@@ -20,7 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
-from deepexp import cuda_graph, own_data, own_model, own_parts, runtime, targets
+from deepexp import cuda_graph, own_data, own_model, own_parts, paths, runtime, targets
 from deepexp.compiled import AsWritten, Compiled
 from deepexp.data.augment import Nothing
 from deepexp.data.dataset import Dataset, Pictures, announced_pictures, assemble
@@ -72,7 +72,7 @@ def source(config: TrainConfig) -> Source:
 def source_key(config: TrainConfig) -> str:
     """What two configs have in common if their sources give the same pictures, in a text."""
     component = config.data.component
-    root = str(Path(os.path.expanduser(config.data.root)).absolute())
+    root = paths.absolute(config.data.root)
     return json.dumps([component.target, component.arguments, root], sort_keys=True, default=repr)
 
 

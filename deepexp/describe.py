@@ -5,15 +5,14 @@ Pure functions of the objects of a run; where the words go is `runlog.py`'s and 
 
 import os
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import torch
 from omegaconf import OmegaConf
 from torch import nn
 
+from deepexp import paths, runtime, targets
 from deepexp import provenance as origin
-from deepexp import runtime, targets
 from deepexp.check import Plan
 from deepexp.composed_of import words_of
 from deepexp.composer import Composed
@@ -40,11 +39,11 @@ def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
     resolved = OmegaConf.to_container(composed.config, resolve=True)
     assert isinstance(resolved, dict)
     resolved["model"] = {**resolved["model"], **config.model.component.arguments}
-    resolved["data"]["root"] = str(Path(os.path.expanduser(config.data.root)).absolute())
+    resolved["data"]["root"] = paths.absolute(config.data.root)
     cache = resolved["data"].get("cache")
     # What another source means by that name is its own affair; one that writes means a folder.
     if isinstance(cache, str) and hasattr(targets.find(config.data.component.target), "keep_out_of"):
-        resolved["data"]["cache"] = str(Path(os.path.expanduser(cache)).absolute())
+        resolved["data"]["cache"] = paths.absolute(cache)
     return HydraFiles(
         config=text_of(OmegaConf.create(resolved)),
         overrides=text_of(OmegaConf.create(list(composed.overrides))),

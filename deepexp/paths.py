@@ -1,5 +1,6 @@
-"""Where YAML lies: the package's own, and the user's, which is added behind it. Paths of data and runs are not here."""
+"""Where YAML lies, the package's own and the user's, which is added behind it; and how a path is kept and shown."""
 
+import os
 import sys
 from pathlib import Path
 
@@ -47,6 +48,11 @@ def make_working_directory_importable() -> None:
     if here not in sys.path and "" not in sys.path:
         sys.path.append(here)
         _added.add(here)
+
+
+def absolute(place: str) -> str:
+    """A place as the user names it here, so that it is the same one wherever it is read."""
+    return str(Path(os.path.expanduser(place)).absolute())
 
 
 def shown(path: Path) -> str:

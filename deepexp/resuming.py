@@ -17,7 +17,7 @@ import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from deepexp import build, check, checkpoint, events, lost_files, provenance, runtime, trust
+from deepexp import build, check, checkpoint, events, lost_files, paths, provenance, runtime, trust
 from deepexp.check import Plan
 from deepexp.composed_of import GROUPS, choices_of
 from deepexp.composer import Composed
@@ -96,7 +96,7 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
     if "data.root" in asked and "cache" in config_before.data.component.arguments:
         changes.setdefault("data.cache", asked.get("data.cache"))  # the saved one may be for other pictures
     if isinstance(changes.get("data.cache"), str) and isinstance(plan_before.source, WritingSource):
-        changes["data.cache"] = _absolute(changes["data.cache"])
+        changes["data.cache"] = paths.absolute(changes["data.cache"])
     changed = OmegaConf.create(saved)
     for key, value in changes.items():
         OmegaConf.update(changed, key, value)
@@ -320,13 +320,8 @@ def _asked(composed: Composed) -> dict[str, Any]:
         check_output_dir(Path(str(composed.config.resume)), str(composed.config.output_dir))
     asked = {key: OmegaConf.select(composed.config, key) for key in keys if key in MAY_CHANGE}
     if isinstance(asked.get("data.root"), str):
-        asked["data.root"] = _absolute(asked["data.root"])
+        asked["data.root"] = paths.absolute(asked["data.root"])
     return asked
-
-
-def _absolute(place: str) -> str:
-    """A place as the user names it here, so that it is the same one wherever the run is gone on with."""
-    return str(Path(os.path.expanduser(place)).absolute())
 
 
 def _different(asked: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
@@ -349,8 +344,8 @@ def check_changes(keys: Sequence[str]) -> None:
 
 def check_output_dir(begun: Path, output_dir: str) -> None:
     """`InputError` if a run or sweep is to be gone on with, and written elsewhere."""
-    own = Path(_absolute(str(begun))).parent.parent
-    if Path(_absolute(output_dir)).resolve() != own.resolve():
+    own = Path(paths.absolute(str(begun))).parent.parent
+    if Path(paths.absolute(output_dir)).resolve() != own.resolve():
         raise InputError(
             f"output_dir: {output_dir} is not where {begun} is, and what is gone on with is written where it is; "
             "leave output_dir out, or move that directory first and give its new place as resume="
@@ -360,7 +355,7 @@ def check_output_dir(begun: Path, output_dir: str) -> None:
 def _foreign_places(config: TrainConfig, composed: Composed, asked: dict[str, Any]) -> set[str]:
     """Those of `data.root` and `data.cache` that the saved config names and the user does not, be it by default."""
     foreign = set() if "data.cache" in asked else {"cache"}
-    own = Path(os.path.expanduser(composed.config.data.root)).absolute()
+    own = Path(paths.absolute(composed.config.data.root))
     if "data.root" not in asked and Path(config.data.root).absolute() != own:
         foreign.add("root")
     return foreign
