@@ -6,7 +6,7 @@ from pathlib import Path
 import pytest
 
 import deepexp
-from deepexp import schema, yaml_words
+from deepexp import paths, schema, yaml_words
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -56,3 +56,10 @@ def test_a_flag_that_the_user_s_model_leaves_out_is_refused(user_folder):
 def test_files_that_are_named_are_there(file):
     root = README.parent
     assert (root / file).exists() or (root / "deepexp" / file).exists()
+
+
+def test_its_table_says_where_everything_is():
+    listed = re.findall(r"`(?:deepexp/)?(\w+(?:\.py|/))`", TEXT[TEXT.index("## Contributing") :])
+    modules = {path.name for path in paths.PACKAGE_DIR.glob("*.py") if not path.name.startswith("__")}
+    rooms = {f"{path.parent.name}/" for path in paths.PACKAGE_DIR.glob("*/__init__.py")}
+    assert modules | rooms <= set(listed)
