@@ -25,8 +25,21 @@ class Schedule(Protocol):
         """Raise `ValueError` if the schedule does not fit into a run of that length."""
 
 
+class _WithWarmup:
+    """What the schedules here have in common."""
+
+    warmup: int | float
+
+    def check(self, total_steps: int) -> None:
+        if _steps(self.warmup, total_steps) > total_steps:
+            raise ValueError(
+                f"warmup: {self.warmup} is more than all updates of the run, {total_steps:,};"
+                " take fewer, or a share of the run such as 0.1"
+            )
+
+
 @dataclass(frozen=True)
-class Constant:
+class Constant(_WithWarmup):
     """The base learning rate throughout."""
 
     warmup: int | float = 0
@@ -40,12 +53,9 @@ class Constant:
     def depends_on_horizon(self) -> bool:
         return _is_share(self.warmup)
 
-    def check(self, total_steps: int) -> None:
-        _check_fit(self.warmup, total_steps)
-
 
 @dataclass(frozen=True)
-class Step:
+class Step(_WithWarmup):
     """Times `gamma` at each milestone (at 0.5 and 0.75 of the run in He et al. 2015).
 
     Milestones are updates (whole numbers) or shares of the run, warm-up included; none is before the first update.
@@ -72,13 +82,10 @@ class Step:
     def depends_on_horizon(self) -> bool:
         return any(map(_is_share, (self.warmup, *self.milestones)))
 
-    def check(self, total_steps: int) -> None:
-        _check_fit(self.warmup, total_steps)
-
 
 @dataclass(frozen=True)
-class Cosine:
-    """After the warm-up, half a cosine from 1 to `final` (Loshchilov and Hutter 2017, equation 5).
+class _Falling(_WithWarmup):
+    """After the warm-up, a curve from 1 to `final`.
 
     The run ends one update before `final` is reached, so that no update is without effect.
     """
@@ -92,39 +99,33 @@ class Cosine:
 
     def __call__(self, step: int, total_steps: int) -> float:
         warmup = _steps(self.warmup, total_steps)
-        return _ramp(step, warmup) * _cosine(1.0, self.final, _progress(step, warmup, total_steps))
+        return _ramp(step, warmup) * self._curve(1.0, self.final, _progress(step, warmup, total_steps))
 
     def depends_on_horizon(self) -> bool:
         return True
 
-    def check(self, total_steps: int) -> None:
-        _check_fit(self.warmup, total_steps)
+    def _curve(self, start: float, end: float, progress: float) -> float:
+        raise NotImplementedError
 
 
 @dataclass(frozen=True)
-class Linear:
-    """After the warm-up, a straight line from 1 to `final`, which ends as `Cosine` does."""
+class Cosine(_Falling):
+    """After the warm-up, half a cosine from 1 to `final` (Loshchilov and Hutter 2017, equation 5)."""
 
-    final: float = 0.0
-    warmup: int | float = 0
-
-    def __post_init__(self) -> None:
-        _check_warmup(self.warmup)
-        _check_number("final", self.final)
-
-    def __call__(self, step: int, total_steps: int) -> float:
-        warmup = _steps(self.warmup, total_steps)
-        return _ramp(step, warmup) * _line(1.0, self.final, _progress(step, warmup, total_steps))
-
-    def depends_on_horizon(self) -> bool:
-        return True
-
-    def check(self, total_steps: int) -> None:
-        _check_fit(self.warmup, total_steps)
+    def _curve(self, start: float, end: float, progress: float) -> float:
+        return _cosine(start, end, progress)
 
 
 @dataclass(frozen=True)
-class OneCycle:
+class Linear(_Falling):
+    """After the warm-up, a straight line from 1 to `final`."""
+
+    def _curve(self, start: float, end: float, progress: float) -> float:
+        return _line(start, end, progress)
+
+
+@dataclass(frozen=True)
+class OneCycle(_WithWarmup):
     """Up to the base learning rate and down to almost nothing (Smith and Topin 2018).
 
     It starts at 1/`start_division`, rises over the warm-up, and falls to
@@ -154,9 +155,6 @@ class OneCycle:
 
     def depends_on_horizon(self) -> bool:
         return True
-
-    def check(self, total_steps: int) -> None:
-        _check_fit(self.warmup, total_steps)
 
 
 def _steps(length: int | float, total_steps: int) -> int:
@@ -197,11 +195,3 @@ def _check_warmup(warmup: int | float) -> None:
 def _check_number(name: str, value: float, minimum: float = 0) -> None:
     if not isinstance(value, int | float) or not minimum <= value < math.inf:
         raise ValueError(f"{name}: {value!r} is not allowed; a number ≥ {minimum}")
-
-
-def _check_fit(warmup: int | float, total_steps: int) -> None:
-    if _steps(warmup, total_steps) > total_steps:
-        raise ValueError(
-            f"warmup: {warmup} is more than all updates of the run, {total_steps:,};"
-            " take fewer, or a share of the run such as 0.1"
-        )
