@@ -44,21 +44,31 @@ class StepsTo:
     rows: Sequence[Reach]
     left_out: Sequence[str] = ()
     """Why groups with results are not in the table, a sentence each."""
+    seeds: int = 1
+    """Of the baseline's runs."""
+
+    def aim(self) -> str:
+        """What is to be reached, in words."""
+        if self.seeds == 1:
+            return f"the best test accuracy of {self.baseline} ({percent(self.accuracy)})"
+        return (
+            f"the best test accuracy of {self.baseline} under the same seed (the mean, {percent(self.accuracy)}, for a "
+            "seed that it lacks)"
+        )
 
     def table(self) -> Table:
         """As shown; `-` where the baseline's best is never reached."""
         columns = {
             "": [row.label for row in self.rows],
-            "steps": [_number(row.steps) for row in self.rows],
-            "epochs": [_number(row.epochs) for row in self.rows],
+            "steps": [number(row.steps) for row in self.rows],
+            "epochs": [number(row.epochs) for row in self.rows],
             "time": ["-" if row.seconds is None else duration(row.seconds) for row in self.rows],
             "runs that get there": [f"{row.reached} of {row.runs}" for row in self.rows],
             "best accuracy": [_accuracy(row) for row in self.rows],
         }
         caption = (
-            f"Until the best test accuracy of {self.baseline} ({percent(self.accuracy)}) is first reached, seen at the "
-            "evaluations; medians over the runs that get there, of those with a result. Best accuracy: of all "
-            "evaluations, on the test set."
+            f"Until {self.aim()} is first reached, seen at the evaluations; medians over the runs that get there, of "
+            "those with a result. Best accuracy: of all evaluations, on the test set."
         )
         caption = " ".join([caption, *self.left_out])
         return Table.of_columns(columns, left={""}, caption=caption)
@@ -87,7 +97,7 @@ def steps_to(groups: Sequence[Group], baseline: Group, predictions: Predictions)
         else:
             left_out.setdefault(why, []).append(group.label)
     sentences = [f"Left out: {'; '.join(labels)}: {why}." for why, labels in left_out.items()]
-    return StepsTo(baseline.label, aim, rows, sentences)
+    return StepsTo(baseline.label, aim, rows, sentences, len(by_seed))
 
 
 def _reach(group: Group, by_seed: Mapping[object, float], aim: float) -> Reach | None:
@@ -128,7 +138,8 @@ def _median(values: Sequence[float | None]) -> float | None:
     return statistics.median(known) if known else None
 
 
-def _number(value: float | None) -> str:
+def number(value: float | None) -> str:
+    """A median of whole numbers, as the table and the plot have it."""
     return "-" if value is None else f"{value:,.1f}".removesuffix(".0")
 
 

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING
 
 from deepexp import plotting
 from deepexp.report.plots.plot import Missing, Plot, literal, needs_log, shortened_labels
-from deepexp.report.steps_to import Reach, StepsTo
+from deepexp.report.steps_to import Reach, StepsTo, number
 from deepexp.units import counted
 
 if TYPE_CHECKING:
@@ -29,9 +29,9 @@ def draw(found: StepsTo) -> Plot | Missing:
     axes[0, 0].set_yticks(range(len(rows)), names)
     axes[0, 1].set_yticks(range(len(rows)), [""] * len(rows))
     caption = (
-        f"Left: updates until the best test accuracy of {found.baseline} ({100 * found.accuracy:.2f}%) is first seen "
-        "at an evaluation, the median over the runs that get there. Right: the best test accuracy of all evaluations; "
-        "bars are ± one standard deviation over runs, the dashed line is the baseline's."
+        f"Left: updates until {found.aim()} is first seen at an evaluation, the median over the runs that get there. "
+        "Right: the best test accuracy of all evaluations; bars are ± one standard deviation over runs, the dashed "
+        "line is the baseline's."
     )
     if len(found.rows) > len(rows):
         caption += f" The first {len(rows)} of {len(found.rows):,} groups."
@@ -57,7 +57,7 @@ def _draw_steps(axis: "Axes", rows: list[Reach], baseline: str) -> None:
         else:
             axis.barh(place, row.steps, height=0.55, color=colour)
         some = "" if row.reached == row.runs else f" ({row.reached} of {counted(row.runs, 'run')})"
-        axis.annotate(f"{row.steps:,.0f}{some}", (row.steps, place), (5, 0), textcoords="offset points", va="center",
+        axis.annotate(f"{number(row.steps)}{some}", (row.steps, place), (5, 0), textcoords="offset points", va="center",
                       fontsize=9)  # fmt: skip
 
 

@@ -110,6 +110,29 @@ def test_steps_are_written_beside_their_bars_and_what_is_never_reached_is_said(t
     assert all(text.get_bbox_patch() for text in right.texts)  # the dashed line goes through none of them
 
 
+def test_of_several_seeds_it_is_said_that_each_run_has_its_own_aim(tmp_path):
+    """All of the baseline get there, the one below its mean too."""
+    for seed, best in enumerate([0.2, 0.4]):
+        make_run(tmp_path / f"a{seed}", {"batch_norm": False, "seed": seed}, rates=[0.5, best])
+        make_run(tmp_path / f"b{seed}", {"batch_norm": True, "seed": seed}, rates=[best + seed / 100, best])
+    found = variation.groups(read([tmp_path]).runs)
+    baseline = next(group for group in found if group.values["batch_norm"] is False)
+    steps = find_steps_to(found, baseline, Predictions())
+    assert {row.label: (row.reached, row.steps) for row in steps.rows}["batch_norm=false"] == (2, 28)
+    plot = steps_to.draw(steps)
+    for caption in (steps.table().caption, plot.caption):
+        assert "of batch_norm=false under the same seed (the mean, 70.00%, for a seed that it lacks)" in caption
+    assert [text.get_text() for text in plot.figure.axes[0].texts] == ["28", "21"]
+
+
+def test_a_median_between_two_steps_is_that_of_the_table():
+    from deepexp.report.steps_to import Reach, StepsTo
+
+    found = StepsTo("b", 0.5, [Reach("a", 2, 2, 7.5, 1.5, 2.0, 0.5, 0.1)])
+    assert [text.get_text() for text in steps_to.draw(found).figure.axes[0].texts] == ["7.5"]
+    assert "7.5" in found.table().rows[0]
+
+
 def test_nothing_is_drawn_where_nobody_gets_there(tmp_path):
     from deepexp.report.steps_to import Reach, StepsTo
 
