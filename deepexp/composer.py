@@ -232,8 +232,7 @@ class Composer:
         ]
         preset = conf_files.path_of(f"experiment/{choices.get('experiment')}", self.loader)
         if "experiment" in config:
-            where = f"{paths.shown(preset)}:1: " if preset else ""
-            lines.append(f"{where}a preset begins with the line '# @package _global_', then its comment")
+            lines.append(conf_files.no_header(preset))
         elif preset and not preset.is_relative_to(paths.CONF_DIR):
             files = conf_files.files_of(self.command, overrides, self.loader)  # those that it builds on, too
             theirs = [file.path for file in files if not (file.package or file.path.is_relative_to(paths.CONF_DIR))]

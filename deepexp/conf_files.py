@@ -21,6 +21,8 @@ from omegaconf.errors import OmegaConfBaseException
 from deepexp import paths
 from deepexp.suggest import did_you_mean
 
+_PRESETS = "experiment"
+
 
 @dataclass(frozen=True)
 class ConfFile:
@@ -165,12 +167,29 @@ def explain(error: BaseException, chosen: Sequence[Path], loader: ConfigLoader) 
     for path in suspects:
         if line := _unreadable(path):
             return line
+    if isinstance(error, HydraException) and (headless := _headless_preset(chosen)):
+        return no_header(headless)
     message = " ".join(_lines(error)[:2] or _lines(error.__cause__ or error)[:1])
     named = re.match(r"In '?([\w/]+)'?: (.*)", message)
     if named and (culprit := path_of(named[1], loader)):
         return f"{paths.shown(culprit)}: {named[2]}"
     mine = [path for path in chosen if path in theirs]
     return f"{paths.shown(mine[-1])}: {message}" if mine else message
+
+
+def _headless_preset(chosen: Sequence[Path]) -> Path | None:
+    """A preset without its header: what it overrides is then sought below `experiment`, and not found."""
+    for path in chosen:
+        text = path.read_text(encoding="utf-8", errors="replace").lstrip()
+        if path.parent.name == _PRESETS and not re.match(r"#\s*@package\s+_global_\s*$", text, re.MULTILINE):
+            return path
+    return None
+
+
+def no_header(preset: Path | None) -> str:
+    """What to say of a preset whose keys would land below `experiment`."""
+    where = f"{paths.shown(preset)}:1: " if preset else ""
+    return f"{where}a preset begins with the line '# @package _global_', then its comment"
 
 
 def first_line(error: BaseException) -> str:
@@ -194,13 +213,17 @@ def _missing(error: MissingConfigException, suspects: Sequence[Path], loader: Co
     missing = str(error.missing_cfg_file)
     group, _, name = missing.rpartition("/")
     options = loader.get_group_options(group, ObjectType.CONFIG) if group else []
+    meant = group.removeprefix(f"{_PRESETS}/")
+    hint = did_you_mean(name, options)
+    if meant != group and meant in loader.list_groups(""):
+        hint = f"; a preset chooses an option with '- override /{meant}: {name}'"
     parent = re.match(r"In '([\w/]+)'", first_line(error))
     named_in = path_of(parent[1], loader) if parent else None
     for path in [*suspects, *([named_in] if named_in else [])]:
         for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
             if re.search(rf"\b{re.escape(name)}\b", line):
-                return f"{paths.shown(path)}:{number}: there is no {missing}{did_you_mean(name, options)}"
-    return f"there is no {missing}{did_you_mean(name, options)}"
+                return f"{paths.shown(path)}:{number}: there is no {missing}{hint}"
+    return f"there is no {missing}{hint}"
 
 
 def _unreadable(path: Path) -> str | None:

@@ -264,6 +264,9 @@ def test_yaml_that_is_not_utf8(tmp_path):
     [
         ("# x\n# @package _global_\nepochs: 3\n", ":1: a preset begins with the line '# @package _global_'"),
         ("# @package _global_\n# x\ndefaults: [override /optim: adma]\n", ":3: there is no optim/adma (did you mean"),
+        ("# x\ndefaults:\n  - override /optim: adam\n", ":1: a preset begins with the line '# @package _global_'"),
+        ("# @package _global_\n# x\ndefaults: [optim: adam]\n", ":3: there is no experiment/optim/adam; a preset"
+         " chooses an option with '- override /optim: adam'"),
         ("# @package _global_\n# x\ndefaults:\n  - override /zzz: adam\n", ": Could not override 'zzz'"),
         ("# @package _global_\n# x\nhydra:\n  run: {dir: here}\n", ":4: hydra.run: has no effect; output_dir and name"),
     ],
