@@ -68,6 +68,8 @@ class Step(_WithWarmup):
     def __post_init__(self) -> None:
         _check_warmup(self.warmup)
         _check_number("gamma", self.gamma)
+        if isinstance(self.milestones, (int, float, str)):
+            raise ValueError(f"milestones: {self.milestones!r} is no list, as [0.5, 0.75] or [1000, 2000]")
         for milestone in self.milestones:
             if not (_is_share(milestone) or (isinstance(milestone, int) and milestone > 0)):
                 raise ValueError(

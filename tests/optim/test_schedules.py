@@ -158,6 +158,7 @@ def test_an_impossible_warmup_is_an_error(make: type, warmup: Any) -> None:
     [
         (Step, {"milestones": [0.5, 1.5]}, "milestones: 1.5"),
         (Step, {"milestones": [0]}, "milestones: 0"),
+        (Step, {"milestones": 5}, "milestones: 5 is no list"),
         (Step, {"gamma": -0.1}, "gamma: -0.1"),
         (Cosine, {"final": -1}, "final: -1"),
         (Linear, {"final": math.inf}, "final: inf"),
