@@ -303,7 +303,7 @@ def test_classes_that_do_not_fit_are_named(here, capsys, split):
         write_picture(folder / "0.png")
     text = refused(capsys, *PICTURES)
     assert str(folder.relative_to(here)) in text
-    assert ("the class has no pictures" if split == "train" else "training has no such class") in text
+    assert ("is a class, and this one has no pictures" if split == "train" else "training has no such class") in text
 
 
 SOURCE = """

@@ -145,7 +145,8 @@ def _check_classes(folder: Path, names: list[str], files: list[PictureFile]) -> 
     empty = [name for label, name in enumerate(names) if label not in filled]
     if empty:
         raise InputError(
-            f"{show(folder / empty[0])}: the class has no pictures; fill or remove the folder ({_COUNTED})"
+            f"{show(folder / empty[0])}: a folder in {show(folder)} is a class, and this one has no pictures; "
+            f"fill it or move it elsewhere, or set data.root to the folder of your pictures ({_COUNTED})"
         )
 
 

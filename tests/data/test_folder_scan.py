@@ -144,7 +144,7 @@ def test_splits_of_other_names_are_not_taken_for_classes(picture_root: Path, nam
 
 def test_empty_class_is_named(picture_root: Path) -> None:
     touch(picture_root, "train/cow/readme.txt")
-    with pytest.raises(InputError, match=r"train.cow: the class has no pictures; fill or remove the folder \(.*\.png"):
+    with pytest.raises(InputError, match=r"cow: a folder in .*train is a class, .* set data.root .*\(.*\.png"):
         listing(picture_root)
 
 
