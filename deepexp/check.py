@@ -14,7 +14,7 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from deepexp import build, cuda_graph, identity, own_parts, runtime, schema
+from deepexp import build, cuda_graph, identity, own_parts, paths, runtime, schema
 from deepexp.data.dataset import training_samples
 from deepexp.data.memory import available_bytes
 from deepexp.data.order import batch_bounds
@@ -96,8 +96,9 @@ def _hangs_on(line: str, wrong: Collection[str]) -> bool:
     known = {item.name for item in dataclasses.fields(TrainConfig)}
     if any(key.partition(".")[0] not in known for key in wrong):
         wrong = {*wrong, *_LENGTHS}
+    passed_on = {f"model.{key}" for key in ("dropout", "batch_norm") if key in wrong}  # by its YAML, as ${dropout}
     return (
-        any(re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", line) for key in wrong)
+        any(re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", line) for key in {*wrong, *passed_on})
         or (line.startswith("schedule:") and not _LENGTHS.isdisjoint(wrong))
         or ("sample" in line and not _SIZES.isdisjoint(wrong))
     )
@@ -138,6 +139,7 @@ def plan(config: TrainConfig) -> Plan:
     if schedule is not None and total_steps:
         attempt("schedule", lambda: own_parts.check_schedule(schedule, total_steps))
     attempt("model", lambda: identity.refuse_changed(config))
+    attempt("name", lambda: None if config.name is None else paths.check_folder_name(config.name))
     _check_combinations(config, device, model, shape, samples, problems)
     problems.raise_any()
     assert device is not None and source is not None and info is not None and shape is not None and samples is not None

@@ -16,7 +16,7 @@ from hydra.errors import HydraException
 from omegaconf import DictConfig, ListConfig, OmegaConf
 from omegaconf.errors import ConfigAttributeError, ConfigKeyError, OmegaConfBaseException
 
-from deepexp import catalogue
+from deepexp import catalogue, paths
 from deepexp.conf_files import first_line
 from deepexp.overrides import quote, split
 from deepexp.suggest import did_you_mean, nearest
@@ -99,6 +99,9 @@ def unknown_option(group: str, name: object, loader: ConfigLoader) -> str | None
     options = loader.get_group_options(group, ObjectType.CONFIG)
     if not isinstance(name, str) and (word := str(name).lower()) in options:
         return f"{group}: {word} is read as a value, and not as a name; quote it twice: {group}=\"'{word}'\""
+    for folder in paths.conf_directories():
+        if (other := folder / group / f"{name}.yml").is_file():
+            return f"{group}: {paths.shown(other)} is not read, as files of options end in .yaml; rename it"
     found = "null" if name is None else repr(name)
     line = f"{group}: {found} is not allowed{did_you_mean(str(name), options)}; one of {', '.join(options)}"
     if isinstance(name, (bool, int, float)):
@@ -113,7 +116,11 @@ def unknown_key(override: Override, config: DictConfig) -> str | None:
         return f"{override.get_key_element()}: there is no group {key!r} to choose from"
     there = OmegaConf.select(config, key, throw_on_missing=False, throw_on_resolution_failure=False)
     if override.is_delete():
-        return f"{key}: there is nothing to delete{_nearest_key(key, config)}" if there is None else None
+        if there is not None:
+            return None
+        if OmegaConf.select(config, key, throw_on_resolution_failure=False, default=config) is None:
+            return f"{key}: is null as it is, and nothing to delete; leave it out"
+        return f"{key}: there is nothing to delete{_nearest_key(key, config)}"
     if override.is_add():
         return f"{key}: is there already; leave out the +" if there is not None else None
     if override.is_force_add():

@@ -55,6 +55,18 @@ def absolute(place: str) -> str:
     return str(Path(os.path.expanduser(place)).absolute())
 
 
+def check_folder_name(name: str) -> None:
+    """`ValueError` if this, the key `name`, cannot be the name of one folder."""
+    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
+        raise ValueError(f"name: {name!r} is not allowed; the name of one folder, without a slash")
+    length = len(os.fsencode(name))
+    if length > _LONGEST_NAME:
+        raise ValueError(f"name: is {length} bytes long; the name of a folder has {_LONGEST_NAME} at most")
+
+
+_LONGEST_NAME = 255  # bytes, of what Linux, macOS and Windows allow
+
+
 def shown(path: Path) -> str:
     """A path as messages name it: relative when it lies below the working directory."""
     try:

@@ -39,7 +39,6 @@ _NOT_NEEDED = ("status.json", "provenance.json")
 """What a run with a checkpoint is gone on with without, but is not replaced while it is there."""
 
 _SWEEP_FILES = ("sweep.json", "ledger.jsonl")
-_LONGEST_NAME = 255  # bytes, of what Linux, macOS and Windows allow
 _ATTEMPTS = 100  # at names that nobody has: 2**24 of them in each second
 
 
@@ -48,11 +47,10 @@ def make_unique_directory(output_dir: str | Path, name: str) -> Path:
 
     Raises `InputError` or `RunFailed` if that cannot be; `~` in `output_dir` is the home directory.
     """
-    if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
-        raise InputError(f"name={name!r} must be the name of one folder, without a slash")
-    length = len(os.fsencode(name))
-    if length > _LONGEST_NAME:
-        raise InputError(f"name: is {length} bytes long; the name of a folder has {_LONGEST_NAME} at most")
+    try:
+        paths.check_folder_name(name)
+    except ValueError as error:
+        raise InputError(str(error)) from None
     parent = Path(os.path.expanduser(output_dir)) / name
     with storage_errors(parent, chosen_by_user=True):
         for _ in range(_ATTEMPTS):

@@ -20,6 +20,7 @@ from hydra.utils import get_object
 from deepexp import paths
 from deepexp.errors import InputError, in_short, raise_any
 from deepexp.schema import Component, keys_of, refusal
+from deepexp.suggest import did_you_mean
 from deepexp.yaml_words import as_yaml
 
 
@@ -67,6 +68,10 @@ def check_arguments(group: str, component: Component, given: Mapping[str, Any]) 
             f"{group}.{name}: is a key of deepexp's own, which {component.target} would never be given; "
             f"call its argument {name!r} otherwise"
         )
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    for name in [] if takes_any else arguments.keys() - signature.parameters.keys():
+        nearest = did_you_mean(name, [known for known in signature.parameters if known not in given])
+        raise InputError(f"{group}.{name}: {component.target} takes no argument of this name{nearest}")
     bind = signature.bind_partial if component.arguments.get("_partial_") else signature.bind
     try:
         bind(**arguments, **given)

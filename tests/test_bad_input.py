@@ -98,7 +98,11 @@ def refused(capsys, *words: str, status: int = 2) -> str:
         (["epochs"], ["epochs", "KEY=VALUE"]),
         (["batch_size=10,100"], ["several values", "-m"]),
         (["-x"], ["-x: there is no such flag"]),
-        (["name=a/b"], ["name", "a/b"]),
+        (["name=a/b", "dry_run=true"], ["name: 'a/b' is not allowed; the name of one folder, without a slash"]),
+        (["dropout=50%"], ["dropout: '50%' is not allowed; a number ≥ 0.0 and < 1.0 or null"]),
+        (["batch_norm=yes"], ["batch_norm: 'yes' is not allowed; true or false or null"]),
+        (["~dropout"], ["dropout: is null as it is, and nothing to delete; leave it out"]),
+        (["+model.dropot=0.5"], ["model.dropot: deepexp.models.mnist_net.MnistNet takes no argument of this name"]),
     ],
     ids=lambda value: " ".join(value) if isinstance(value, list) and "=" in value[0] else None,
 )
@@ -357,6 +361,7 @@ def test_what_a_source_of_one_s_own_gives_is_checked(here, capsys, monkeypatch, 
         ("_target_: 7\n", "_target_"),
         ("_target_: deepexp.models.mnist_net.MnistNett\n", "MnistNett"),
         ("hidden: 3\n", "_target_"),
+        ("_target_: torch.nn.Linear\nin_feature: 9\n", "model.in_feature: torch.nn.Linear takes no argument of this"),
         ("a: 1\n\tb: 2\n", "conf/model/mine.yaml:3: a tab stands where only blanks may"),
         ("a: 1\na: 2\n", "conf/model/mine.yaml:3: found duplicate key a"),
         ("a: ${.b}\nb: ${.a}\n", "conf/model/mine.yaml:2: model.a: ${.b} cannot be resolved: Recursive"),
@@ -370,3 +375,10 @@ def test_a_config_of_one_s_own_that_is_wrong_is_named(here, capsys, text, expect
     (here / "conf" / "model" / "mine.yaml").write_text(f"# Mine\n{text}")
     said = refused(capsys, "model=mine")
     assert expected in said.replace("\\", "/"), said
+
+
+def test_a_file_of_an_option_that_is_not_read_is_named(here, capsys):
+    (here / "conf" / "model").mkdir(parents=True)
+    (here / "conf" / "model" / "mine.yml").write_text("# Mine\n_target_: mine.Mine\n")
+    said = refused(capsys, "model=mine")
+    assert "mine.yml is not read, as files of options end in .yaml; rename it" in said
