@@ -7,6 +7,8 @@ import pytest
 
 import deepexp
 from deepexp import paths, schema, yaml_words
+from deepexp.console import Console
+from deepexp.sweep.command import run_sweep
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -35,6 +37,9 @@ def user_folder(tmp_path, monkeypatch):
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_text(block.removeprefix(name[0]), encoding="utf-8")
             assert path.suffix == {"python": ".py", "yaml": ".yaml"}[language]
+    (preset,) = re.findall(r"```yaml\n(# @package _global_\n.*?)```", TEXT, flags=re.DOTALL)
+    (tmp_path / "conf" / "experiment").mkdir()
+    (tmp_path / "conf" / "experiment" / "signs.yaml").write_text(preset, encoding="utf-8")
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -45,6 +50,14 @@ def test_a_model_data_an_augmentation_and_an_optimizer_of_one_s_own(user_folder)
     assert result.model.layers[1].out_features == 30
     assert result.test_error_rate < 0.2  # stripes are easy; chance is 0.5
     assert (result.directory / "summary.json").exists()
+
+
+def test_a_preset_of_one_s_own_is_a_run_and_a_sweep(user_folder):
+    result = deepexp.train(["experiment=signs", "model.hidden=20", "optim.lr=0.001", "threads=1"], quiet=True)
+    assert result.model.layers[1].out_features == 20 and result.test_error_rate < 0.3
+    swept = run_sweep(["experiment=signs", "model.hidden=20", "threads=1"], Console("quiet"))
+    assert sorted(row.varying["optim.lr"] for row in swept.rows) == ["0.0003", "0.001", "0.003"]
+    assert not swept.failures
 
 
 def test_a_flag_that_the_user_s_model_leaves_out_is_refused(user_folder):
