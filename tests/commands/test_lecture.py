@@ -47,7 +47,7 @@ def test_a_demonstration_prints_its_table_and_writes_its_pictures(capsys, tmp_pa
         (["trajectories", "steps=0"], ["steps: 0 is not allowed; at least 1"]),
         (["dropout_mask", "draws=-3"], ["draws: -3 is not allowed; at least 1"]),
         (["batch_vs_loop", "sizes=10,0"], ["sizes: [10, 0] is not allowed"]),
-        (["gradient_descent", "batch_sizes=0,-1"], ["batch_sizes: [-1] is not allowed"]),
+        (["gradient_descent", "batch_sizes=0,-1"], ["batch_sizes: -1 is not allowed; 1 to 1438"]),
         (["trajectories", "lr=2026-13-45"], ["lr: 2026-13-45 is not allowed"]),
         (["trajectories", "optim=sgd,["], ["["]),
         (["dropout_mask", f"seed={2**70}"], ["seed: ", "0 to 9223372036854775807"]),

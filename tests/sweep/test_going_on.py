@@ -32,11 +32,11 @@ def test_no_other_place_is_offered_for_one_that_has_begun(
 ) -> None:
     """Another output_dir would begin it anew."""
 
-    def refuse(path: Path, data: bytes | memoryview) -> None:
+    def refuse(path: Path, text: str) -> None:
         with storage.storage_errors(path):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(table, "write_atomically", refuse)
+    monkeypatch.setattr(table, "write_text", refuse)
     assert not sweep(*QUICK, "seed=0,1").failures
     (said,) = [line for line in capsys.readouterr().err.splitlines() if "table.csv" in line]
     assert said.endswith("; make room there")
