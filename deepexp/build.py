@@ -30,7 +30,7 @@ from deepexp.data.source import DataInfo, Shape, Source, Split
 from deepexp.errors import InputError, in_short, raise_any
 from deepexp.frozen_features import arrange
 from deepexp.identity import Identity
-from deepexp.models import init, pretrained
+from deepexp.models import init, pretrained, transfer
 from deepexp.models.layout import channels_last
 from deepexp.optim.capturable import capturable_arguments
 from deepexp.optim.ema import Ema
@@ -114,6 +114,8 @@ def model(
     own_model.warn_of_loose_layers(made, component.target)
     if load_pretrained and hasattr(made, "load_pretrained"):
         made.load_pretrained()
+    if load_pretrained and config.init_from is not None:
+        transfer.begin_with(made, Path(config.init_from), classes)
     return channels_last(made.to(device=device))
 
 
@@ -150,16 +152,29 @@ def resolve_pretrained(config: TrainConfig) -> None:
 
     Raises `InputError` if weights that are asked for outright cannot be had: before a run begins that needs them.
     """
+    fetch_pretrained(config)
     arguments = config.model.component.arguments
     if arguments.get("pretrained") == "auto":
         arguments["pretrained"] = pretrained.resolve("auto").choice
-        return
+
+
+def fetch_pretrained(config: TrainConfig) -> None:
+    """See to it that the weights that are asked for outright are here; the path of `init_from` becomes absolute.
+
+    Raises `InputError` if they cannot be had or do not fit. `model.pretrained=auto` asks for none.
+    """
+    arguments = config.model.component.arguments
     fetch = getattr(targets.of("model", config.model.component), "fetch_pretrained", None)
-    if fetch is not None:
+    if fetch is not None and arguments.get("pretrained") != "auto":
         try:
             fetch(**arguments)
         except InputError as error:
             raise InputError(f"model.{error}") from error
+    if config.init_from is not None:
+        config.init_from = paths.absolute(config.init_from)
+        info = source(config).info()
+        made = model(config, input_shape(config, info), len(info.classes), "meta")
+        transfer.fitting(made, Path(config.init_from), len(info.classes))
 
 
 def optimizer(

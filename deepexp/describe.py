@@ -5,6 +5,7 @@ Pure functions of the objects of a run; where the words go is `runlog.py`'s and 
 
 import os
 from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -40,6 +41,7 @@ def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
     assert isinstance(resolved, dict)
     resolved["model"] = {**resolved["model"], **config.model.component.arguments}
     resolved["data"]["root"] = paths.absolute(config.data.root)
+    resolved["init_from"] = config.init_from
     cache = resolved["data"].get("cache")
     # What another source means by that name is its own affair; one that writes means a folder.
     if isinstance(cache, str) and hasattr(targets.find(config.data.component.target), "keep_out_of"):
@@ -51,12 +53,17 @@ def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
     )
 
 
-def provenance(plan: Plan, data: Dataset, parts: Parts, mode: str) -> dict[str, Any]:
+def _origin(config: TrainConfig, model: nn.Module) -> str | None:
+    """Where weights come from that were trained before: `imagenet` or a path; None where there are none."""
+    return config.init_from or getattr(model, "pretrained_origin", None)
+
+
+def provenance(config: TrainConfig, plan: Plan, data: Dataset, parts: Parts, mode: str) -> dict[str, Any]:
     """How the run came about, and what was chosen for it by looking at this machine."""
     return origin.collect(
         device=runtime.describe_device(plan.device),
         data_fingerprint=data.fingerprint,
-        pretrained=getattr(parts.model, "pretrained_origin", None),
+        pretrained=_origin(config, parts.model),
         code=parts.identity.code,
         choices={
             "device": str(plan.device),
@@ -132,8 +139,12 @@ def header(config: TrainConfig, plan: Plan, data: Dataset, names: Names, model: 
         data=f"{names['data']}, {' + '.join(counts)} samples, {channels}×{height}×{width}",
         device=f"{runtime.describe_device(plan.device)}, {config.precision}",
         directory=run.path,
-        more={"optimizer": _describe_optimizer(config, names)},
+        more={"optimizer": _describe_optimizer(config, names), **_beginning(config)},
     )
+
+
+def _beginning(config: TrainConfig) -> dict[str, str]:
+    return {} if config.init_from is None else {"begins with": paths.shown(Path(config.init_from))}
 
 
 def _describe_optimizer(config: TrainConfig, names: Names) -> str:
@@ -170,6 +181,6 @@ def summary(config: TrainConfig, plan: Plan, names: Names, model: nn.Module, out
         samples_per_second=progress.samples_seen / max(progress.train_seconds, 1e-9),
         device=runtime.describe_device(plan.device),
         precision=config.precision,
-        pretrained=getattr(model, "pretrained_origin", None),
+        pretrained=_origin(config, model),
         parameters=sum(parameter.numel() for parameter in model.parameters()),
     )

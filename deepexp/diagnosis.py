@@ -43,6 +43,8 @@ def _unreadable(override: str) -> str:
         return f"{override!r}: {key!r} cannot be a key; `deepexp train --help` lists the keys"
     if re.match(r"[\[{]|\w+\(", value) and (bracket := _unbalanced(value)):
         return f"{key}: {value} cannot be read as a value: {bracket} (in a shell, quote a word that has blanks)"
+    if re.match(r"choice\(.*(?<=[(,])\s*null\s*[,)]", value):
+        return f"{key}: choice() takes no null; give the values with commas alone: {key}=null,…"
     inner = quote(value)
     quoted = f'{prefix}{key}="{inner}"' if not set(inner) & set('"$`!\\') else shlex.quote(f"{prefix}{key}={inner}")
     return f"{key}: {value} cannot be read as a value; if it is meant as a text, quote it twice: {quoted}"

@@ -9,11 +9,11 @@ from collections.abc import Mapping, Sequence
 from deepexp.errors import InputError
 from deepexp.suggest import no_such
 
-PATH_KEYS = {"data.cache", "data.root", "input", "model.pretrained", "name", "output_dir", "resume", "run"}
+PATH_KEYS = {"data.cache", "data.root", "init_from", "input", "model.pretrained", "name", "output_dir", "resume", "run"}
 """Keys whose value is a path (or, for `name`, a part of one) and is taken as it stands, whatever is in it."""
 
 WORDS = {"model.pretrained": {"auto", "true", "false"}}
-"""Values of path keys that are no paths; `null` is none in any of them."""
+"""Values of path keys that are no paths; `null` is none in any of them. Beside one, commas part several values."""
 
 
 def split_flags(argv: Sequence[str], flags: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[str, str]]:
@@ -74,12 +74,19 @@ def _quoted(override: str) -> str:
     prefix, key, value = split(override)
     if key not in PATH_KEYS or not value or prefix.startswith("~"):
         return override
-    words = WORDS.get(key, set()) | {"null"}
-    if all(part.strip().lower() in words for part in value.split(",")):
-        return override
     if _is_quoted(value) or re.fullmatch(r"choice\(.*\)", value):
         return override
-    return f"{prefix}{key}={quote(value)}"
+    words = WORDS.get(key, set()) | {"null"}
+    parts = _PART.findall(value)
+    if ",".join(parts) != value or words.isdisjoint(part.strip().lower() for part in parts):
+        parts = [value]  # a path may have commas in it
+    return f"{prefix}{key}=" + ",".join(
+        part if part.strip().lower() in words or _is_quoted(part) else quote(part) for part in parts
+    )
+
+
+_PART = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]+""", re.DOTALL)
+"""A value of several, between commas."""
 
 
 def _is_quoted(value: str) -> bool:

@@ -130,6 +130,9 @@ class TrainConfig:
     dropout: float | None = key(None, "drop probability; null: the model's own habit", minimum=0.0, below=1.0)
     batch_norm: bool | None = key(None, "null: the model's own habit")
     init: Literal["default", "xavier", "kaiming"] = key("default", "initial weights; pretrained layers are left alone")
+    init_from: str | None = key(
+        None, "a run or file whose weights to begin with, but for a last layer for other classes"
+    )
     freeze: list[FreezeRule] | None = key(
         None, "null: the model's own habit; [{pattern, share | epochs}]: frozen first"
     )

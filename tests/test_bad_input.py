@@ -101,6 +101,7 @@ def refused(capsys, *words: str, status: int = 2) -> str:
         (["name=a/b", "dry_run=true"], ["name: 'a/b' is not allowed; the name of one folder, without a slash"]),
         (["dropout=50%"], ["dropout: '50%' is not allowed; a number ≥ 0.0 and < 1.0 or null"]),
         (["batch_norm=yes"], ["batch_norm: 'yes' is not allowed; true or false or null"]),
+        (["-m", "batch_norm=choice(true, null)"], ["batch_norm: choice() takes no null; give the values with commas"]),
         (["~dropout"], ["dropout: is null as it is, and nothing to delete; leave it out"]),
         (["+model.dropot=0.5"], ["model.dropot: deepexp.models.mnist_net.MnistNet takes no argument of this name"]),
     ],

@@ -49,6 +49,7 @@ def test_any_path_is_taken_as_it_stands(key, path):
         "model.pretrained=auto",
         "model.pretrained=true",
         "model.pretrained=false,true",
+        "model.pretrained=false,'a b'",
         "batch_size=10,100",
         "optim.groups=[{pattern: '*.bias'}]",
         "~data.root",
@@ -70,7 +71,10 @@ def test_null_is_no_path():
         ("+input=a b", "+input='a b'"),
         ("++data.root=x=1", "++data.root='x=1'"),
         ("model.pretrained=true.pt", "model.pretrained='true.pt'"),
-        ("model.pretrained=true,a.pt", "model.pretrained='true,a.pt'"),
+        ("model.pretrained=true,a.pt", "model.pretrained=true,'a.pt'"),
+        ("init_from=null,a b,'c,d'", "init_from=null,'a b','c,d'"),
+        ("init_from=null,", "init_from='null,'"),
+        ("init_from=nullify,b", "init_from='nullify,b'"),
         ("resume='a'b'", r"resume='\'a\'b\''"),  # begins and ends with a quote and yet is not quoted
     ],
 )

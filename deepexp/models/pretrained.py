@@ -81,7 +81,7 @@ def alexnet_first_layer(choice: Choice) -> dict[str, Tensor]:
     True takes torchvision's ImageNet weights; a path, the state dict of torchvision's AlexNet in a file, or a
     checkpoint or run directory of a model that has this layer. Raises `InputError` if they cannot be had or do not fit.
     """
-    path = weights_file(ALEXNET_URL) if choice is True else _file_at(Path(os.path.expanduser(str(choice))))
+    path = weights_file(ALEXNET_URL) if choice is True else file_at(Path(os.path.expanduser(str(choice))))
     weights = read_weights(path)
     prefix = "features.0" if "features.0.weight" in weights else "network.features.0"
     layer: dict[str, Tensor] = {}
@@ -101,30 +101,31 @@ def alexnet_first_layer(choice: Choice) -> dict[str, Tensor]:
     return layer
 
 
-def read_weights(path: Path) -> Mapping[str, Any]:
+def read_weights(path: Path, key: str = "pretrained") -> Mapping[str, Any]:
     """The state dict in a file, on the CPU: the file's content itself, or the weights in a checkpoint of a run.
 
-    Those are the averaged ones where the run has averaged them, as for whoever tests it.
+    Those are the averaged ones where the run has averaged them, as for whoever tests it. `key` of the config names the
+    file; an `InputError` begins with it.
     """
     try:
         with path.open("rb") as file:
-            content = _load(path, file)
+            content = _load(path, file, key)
     except OSError as error:
-        raise InputError(f"pretrained: {path} cannot be read ({error.strerror or error})") from error
+        raise InputError(f"{key}: {path} cannot be read ({error.strerror or error})") from error
     weights = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(weights, dict):
-        raise InputError(f"pretrained: {path} holds a {type(content).__name__}; a state dict is needed")
+        raise InputError(f"{key}: {path} holds a {type(content).__name__}; a state dict is needed")
     ema = content.get("ema") if "model" in content else None
     averages = ema.get("averages") if isinstance(ema, dict) else None
     return {**weights, **averages} if isinstance(averages, dict) else weights
 
 
-def _load(path: Path, file: BinaryIO) -> Any:
+def _load(path: Path, file: BinaryIO, key: str) -> Any:
     try:
         return torch.load(file, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged file makes torch.load raise almost anything
         raise InputError(
-            f"pretrained: {path} is damaged, or no file of weights as torch.save writes them "
+            f"{key}: {path} is damaged, or no file of weights as torch.save writes them "
             f"({type(error).__name__}); give a state dict or a run directory"
         ) from error
 
@@ -158,13 +159,13 @@ def weights_file(url: str) -> Path:
     return path
 
 
-def _file_at(path: Path) -> Path:
+def file_at(path: Path, key: str = "pretrained") -> Path:
     """The file of weights at a path that may be a run directory."""
     if not path.is_dir():
         return path
     checkpoint = path / "checkpoints" / "last.pt"
     if not checkpoint.exists():
-        raise InputError(f"pretrained: {path} is a folder without {checkpoint.relative_to(path)}; give a run or a file")
+        raise InputError(f"{key}: {path} is a folder without {checkpoint.relative_to(path)}; give a run or a file")
     return checkpoint
 
 

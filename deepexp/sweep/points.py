@@ -28,6 +28,9 @@ from deepexp.yaml_words import yaml_word
 NOT_OF_THE_RESULT = ("name", "output_dir", "resume", "dry_run")
 """Keys that name a run and do not change what it comes to."""
 
+ADDED = ("init_from",)
+"""Keys that there were not always; where they are null, a job is the one that it was before."""
+
 NOTHING_STARTED = "nothing was started"
 """The last line of what is said of points that cannot be."""
 
@@ -119,14 +122,14 @@ def check_pretrained(points: Sequence[Point]) -> None:
     """
     models: dict[str, list[Point]] = {}
     for point in points:
-        component = point.config.model.component
-        if component.arguments.get("pretrained") != "auto":  # that is chosen for all jobs together
-            key = json.dumps([component.target, component.arguments], sort_keys=True, default=repr)
-            models.setdefault(key, []).append(point)
+        component, beginning = point.config.model.component, point.config.init_from
+        pictures = [] if beginning is None else [build.source_key(point.config), point.config.data.resize]
+        what = [component.target, component.arguments, beginning, *pictures]
+        models.setdefault(json.dumps(what, sort_keys=True, default=repr), []).append(point)
     problems: dict[str, list[str]] = {}
     for those in models.values():
         try:
-            build.resolve_pretrained(those[0].config)
+            build.fetch_pretrained(those[0].config)  # what is `auto` is chosen for all jobs together
         except InputError as error:
             problems.setdefault(str(error), []).extend(point.name for point in those)
     if problems:
@@ -168,7 +171,8 @@ def settled(point: Checked, choices: Choices) -> Point:
 
 def config_hash(resolved: Mapping[str, Any]) -> str:
     """The hash of a composed config, by which a job is known again; keys that only name a run are left out."""
-    kept = {key: value for key, value in resolved.items() if key not in NOT_OF_THE_RESULT}
+    added = {key for key in ADDED if resolved.get(key) is None}
+    kept = {key: value for key, value in resolved.items() if key not in NOT_OF_THE_RESULT and key not in added}
     text = json.dumps(kept, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 

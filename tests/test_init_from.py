@@ -1,0 +1,98 @@
+"""A run that begins with the weights of another: fine-tuning, for the same classes or for others."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+
+import deepexp
+from deepexp.console import Console
+from deepexp.sweep.command import run_sweep
+from deepexp.sweep.points import config_hash
+
+SMALL = ["data=synthetic", "data.train_samples=60", "data.test_samples=20", "batch_size=20", "threads=1", "device=cpu"]
+
+
+@pytest.fixture
+def first(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A run for ten classes, whose path is given relative to the working directory."""
+    monkeypatch.chdir(tmp_path)
+    deepexp.train([*SMALL, "epochs=1", "ema=0.5", "name=first"], quiet=True)
+    (run,) = Path("outputs/first").iterdir()
+    return run
+
+
+def weights(run: Path) -> dict[str, torch.Tensor]:
+    return torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
+
+
+def test_a_run_begins_where_another_ended_and_says_so(first: Path) -> None:
+    result = deepexp.train([*SMALL, f"init_from={first}", "optim.lr=0", "epochs=1", "seed=3"], quiet=True)
+    averaged = deepexp.load_run(first).model.state_dict()  # what the other run was tested with
+    assert all(torch.equal(tensor, averaged[name]) for name, tensor in weights(result.directory).items())
+    assert not all(torch.equal(tensor, averaged[name]) for name, tensor in weights(first).items())
+    for file in ("summary.json", "provenance.json"):
+        assert json.loads((result.directory / file).read_text())["pretrained"] == str(first.absolute())
+    assert f"begins with: {first}" in (result.directory / "run.log").read_text()
+
+
+def test_for_other_classes_the_last_layer_is_that_of_the_seed(first: Path) -> None:
+    words = [*SMALL, "data.classes=4", "optim.lr=0", "epochs=1"]
+    result = deepexp.train([*words, f"init_from={first}"], quiet=True)
+    there, drawn = deepexp.load_run(first).model.state_dict(), weights(deepexp.train(words, quiet=True).directory)
+    for name, tensor in weights(result.directory).items():
+        assert torch.equal(tensor, drawn[name] if name.startswith("fc2.") else there[name]), name
+    assert "fc2.weight, fc2.bias not taken" in (result.directory / "run.log").read_text()
+
+
+def test_it_goes_on_bit_for_bit_without_what_it_began_with(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    words = [*SMALL, f"init_from={first}"]
+    whole = deepexp.train([*words, "epochs=3"], quiet=True)
+    part = deepexp.train([*words, "epochs=1"], quiet=True)
+    shutil.rmtree(first)
+    gone_on = deepexp.train([f"resume={part.directory}", "epochs=3"], quiet=True)
+    for name, tensor in weights(whole.directory).items():
+        assert torch.equal(tensor, weights(gone_on.directory)[name])
+    with pytest.raises(deepexp.InputError, match=r"init_from: cannot be changed"):
+        deepexp.train([f"resume={part.directory}", "init_from=elsewhere", "epochs=4"], quiet=True)
+
+
+def test_what_does_not_fit_is_refused_before_anything_is_written(first: Path) -> None:
+    with pytest.raises(deepexp.InputError, match=r"last\.pt does not fit: it has no stem\.0\.weight"):
+        deepexp.train([*SMALL, "model=resnet", f"init_from={first}", "name=second"], quiet=True)
+    with pytest.raises(deepexp.InputError, match=r"init_from: .*nowhere cannot be read"):
+        deepexp.train([*SMALL, "init_from=nowhere", "name=second"], quiet=True)
+    assert not Path("outputs/second").exists()
+
+
+def test_a_sweep_over_what_to_begin_with(first: Path) -> None:
+    words = [
+        *SMALL,
+        "optim.lr=0",
+        "epochs=1",
+        "model=mnist_net",
+        f"init_from=null,{first}",
+        "data.classes=10,4",
+    ]
+    swept = run_sweep(words, Console("quiet"))
+    assert not swept.failures
+    came_to = {(row.varying["init_from"], row.varying["data.classes"]): row.summary for row in swept.rows}
+    assert len(came_to) == 4
+    for (beginning, _), summary in came_to.items():
+        assert summary is not None
+        assert summary["pretrained"] == (None if beginning == "null" else str(first.absolute()))
+    with pytest.raises(deepexp.InputError, match=r"does not fit: it has no .*\nnothing was started"):
+        run_sweep([*words[:-3], "model=resnet,mnist_net", f"init_from={first}"], Console("quiet"))
+
+
+def test_jobs_that_begin_with_nothing_are_those_that_they_were_before_the_key_was() -> None:
+    assert config_hash({"seed": 1, "init_from": None}) == config_hash({"seed": 1})
+    assert len({config_hash({"seed": 1, "init_from": place}) for place in (None, "a", "b")}) == 3
+
+
+def test_its_path_is_taken_as_it_stands(first: Path) -> None:
+    place = Path("a b (1), =ü")
+    first.rename(place)
+    assert deepexp.train([*SMALL, f"init_from={place}", "max_steps=1"], quiet=True).directory.is_dir()
