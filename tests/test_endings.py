@@ -199,6 +199,10 @@ def test_a_finished_run_is_told_to_change_what_ended_it(run, capsys, words, advi
     directory = run([*SMALL, *words]).directory
     assert cli.main(["train", f"resume={directory}"]) == 0
     assert capsys.readouterr().out == f"{directory} has finished; train it further with {advice}\n"
+    more = int(deepexp.load_run(directory).epochs) + 7
+    assert cli.main(["train", f"resume={directory}", f"epochs={more}"]) == 0
+    trained_further = advice == "epochs=N"
+    assert (f"nothing was trained; train it further with {advice}\n" in capsys.readouterr().out) != trained_further
 
 
 def test_what_a_run_came_to_is_kept_each_time_it_is_trained_further(run):

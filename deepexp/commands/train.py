@@ -181,7 +181,10 @@ def resume(
                 lost_files.begin_anew(run, content, lost)
                 check_lengths(run, content.get("logs", {}))
             resuming.begin(run, resumed, anew=content is None)
-        return _run(config, plan, data, resumed.names, run, console, _Earlier(content, lost, said), until)
+        result = _run(config, plan, data, resumed.names, run, console, _Earlier(content, lost, said), until)
+        if content is not None and result.steps == content["progress"]["step"]:
+            console.print(f"nothing was trained; train it further with {_what_ended(run)}")
+        return result
 
 
 def _what_ended(run: RunDirectory) -> str:
