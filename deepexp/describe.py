@@ -20,6 +20,7 @@ from deepexp.composer import Composed
 from deepexp.console import Header, Horizon
 from deepexp.data.dataset import Dataset
 from deepexp.metrics import Summary
+from deepexp.models import pretrained
 from deepexp.overrides import PATH_KEYS
 from deepexp.parts import Parts
 from deepexp.progress import Progress
@@ -60,10 +61,12 @@ def _origin(config: TrainConfig, model: nn.Module) -> str | None:
 
 def provenance(config: TrainConfig, plan: Plan, data: Dataset, parts: Parts, mode: str) -> dict[str, Any]:
     """How the run came about, and what was chosen for it by looking at this machine."""
+    begun_with = _origin(config, parts.model)
     return origin.collect(
         device=runtime.describe_device(plan.device),
         data_fingerprint=data.fingerprint,
-        pretrained=_origin(config, parts.model),
+        pretrained=begun_with,
+        pretrained_sha256=pretrained.digest(begun_with),
         code=parts.identity.code,
         choices={
             "device": str(plan.device),

@@ -30,6 +30,7 @@ def collect(
     device: str,
     data_fingerprint: str | None = None,
     pretrained: str | None = None,
+    pretrained_sha256: str | None = None,
     code: Mapping[str, str] | None = None,
     choices: Mapping[str, Any] | None = None,
     command_line: Sequence[str] | None = None,
@@ -37,10 +38,10 @@ def collect(
 ) -> dict[str, Any]:
     """The content of provenance.json.
 
-    `device` in words; `data_fingerprint` of the samples used; `pretrained`: where such weights came
-    from; `code`: see `identity.Identity`; `choices`: what was decided at run time (more can be
-    added by `RunDirectory.update_json`); `command_line`: default is this process's own; `directory`
-    (default: the working directory) is where the user's code is looked for.
+    `device` in words; `data_fingerprint` of the samples used; `pretrained`: where such weights came from, and the
+    digest of their file; `code`: see `identity.Identity`; `choices`: what was decided at run time (more can be added by
+    `RunDirectory.update_json`); `command_line`: default is this process's own; `directory` (default: the working
+    directory) is where the user's code is looked for.
     """
     directory = directory or Path.cwd()
     return {
@@ -56,6 +57,7 @@ def collect(
         "code": dict(code or {}),
         "data_fingerprint": data_fingerprint,
         "pretrained": pretrained,
+        "pretrained_sha256": pretrained_sha256,
     }
 
 

@@ -1,5 +1,6 @@
 """A run that begins with the weights of another: fine-tuning, for the same classes or for others."""
 
+import hashlib
 import json
 import shutil
 from pathlib import Path
@@ -35,6 +36,8 @@ def test_a_run_begins_where_another_ended_and_says_so(first: Path) -> None:
     assert not all(torch.equal(tensor, averaged[name]) for name, tensor in weights(first).items())
     for file in ("summary.json", "provenance.json"):
         assert json.loads((result.directory / file).read_text())["pretrained"] == str(first.absolute())
+    digest = hashlib.sha256((first / "checkpoints" / "last.pt").read_bytes()).hexdigest()
+    assert json.loads((result.directory / "provenance.json").read_text())["pretrained_sha256"] == digest
     assert f"begins with: {first}" in (result.directory / "run.log").read_text()
 
 

@@ -75,6 +75,16 @@ def origin(choice: Choice) -> str:
     return "imagenet" if choice else "random"
 
 
+def digest(origin: str | None) -> str | None:
+    """SHA-256 of the file that weights came from; None where they came from none, or it is no longer there."""
+    if origin is None or not os.path.isabs(origin):
+        return None
+    try:
+        return _sha256(file_at(Path(origin)))
+    except InputError:
+        return None
+
+
 def alexnet_first_layer(choice: Choice) -> dict[str, Tensor]:
     """Weight (64, 3, 11, 11) and bias (64,) of the first convolution of AlexNet.
 

@@ -54,7 +54,7 @@ def difference(first: Run, second: Run) -> Difference:
 
 
 _COMMAND = ("command_line", "working_directory")
-_DATA = ("data_fingerprint", "pretrained")
+_DATA = ("data_fingerprint", "pretrained", "pretrained_sha256")
 _MACHINE = ("host", "platform", "cores", "device")
 
 
