@@ -34,7 +34,7 @@ CONFIG = {
     },
     "optim": {"groups": [], **OPTIM["sgd"]},
     "batch_size": 100, "drop_last": False, "order": "shuffled", "epochs": 3, "max_steps": None, "max_minutes": None,
-    "dropout": None, "batch_norm": None, "init": "default", "freeze": None, "loss_reduction": "mean",
+    "dropout": None, "batch_norm": None, "init": "default", "init_from": None, "freeze": None, "loss_reduction": "mean",
     "label_smoothing": 0.0, "clip_grad_norm": None, "accumulate": 1, "ema": None, "val_fraction": 0.0,
     "early_stop": None, "evaluate_every": 1, "log_every": 50, "checkpoint": {"every_minutes": None}, "on_oom": "stop",
     "cache_frozen": True,
@@ -182,7 +182,7 @@ def _provenance(words: Sequence[str]) -> dict:
         "versions": VERSIONS, "host": "vm", "platform": "Linux-6.1-x86_64", "cores": 2, "device": "cpu (1 thread)",
         "choices": {"device": "cpu", "threads": 1, "data.mode": "resident"}, "code": {},
         "data_fingerprint": "c6" * 32,
-        "pretrained": None,
+        "pretrained": None, "pretrained_sha256": None,
     }  # fmt: skip
 
 
