@@ -34,6 +34,7 @@ Names = dict[str, Any]
 """Group → the option that was chosen in it."""
 
 _SAMPLES_SHOWN = 40  # in TensorBoard
+_PLACES = PATH_KEYS - {"init_from", "model.pretrained"}  # where things lie, which changes no result
 
 
 def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
@@ -113,7 +114,7 @@ def _hparams(config: TrainConfig, names: Names, run: RunDirectory) -> dict[str, 
     saved = read_mapping(run.path / ".hydra" / "config.yaml")
     for override in words_of(run.path):
         key = override.partition("=")[0].lstrip("+")
-        value = _at(key, saved) if key not in PATH_KEYS else None  # where things lie changes no result
+        value = _at(key, saved) if key not in _PLACES else None
         if isinstance(value, (bool, int, float, str)):
             values[key] = value
     return {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in values.items()}

@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torch
+from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
+from tensorboard.plugins.hparams import metadata
 
 import deepexp
 from deepexp.console import Console
@@ -38,6 +40,9 @@ def test_a_run_begins_where_another_ended_and_says_so(first: Path) -> None:
         assert json.loads((result.directory / file).read_text())["pretrained"] == str(first.absolute())
     digest = hashlib.sha256((first / "checkpoints" / "last.pt").read_bytes()).hexdigest()
     assert json.loads((result.directory / "provenance.json").read_text())["pretrained_sha256"] == digest
+    events = EventAccumulator(str(result.directory)).Reload().PluginTagToContent(metadata.PLUGIN_NAME)
+    compared_by = metadata.parse_session_start_info_plugin_data(events[metadata.SESSION_START_INFO_TAG]).hparams
+    assert compared_by["init_from"].string_value == str(first.absolute())
     assert f"begins with: {first}" in (result.directory / "run.log").read_text()
 
 
