@@ -31,6 +31,7 @@ from deepexp.sweep.shared_data import SharedSource
 
 NOT_TRAINING = "stopped while it was not training"
 _PROGRESS_SECONDS = 0.2
+_OOM_SCORE = 500  # as if it held half of the memory more
 
 
 @dataclass(frozen=True)
@@ -90,6 +91,7 @@ def run_job(task: Task, environment: dict[str, str], working_directory: str, par
         os.setpgid(0, 0)  # Ctrl-C in the terminal is for the parent, which then asks each job once
     os.environ.clear()
     os.environ.update(environment)
+    _offer_itself_when_memory_runs_out()
     _print_into(task.log)
     try:
         os.chdir(working_directory)
@@ -148,6 +150,14 @@ def _die_with(parent: Connection) -> None:
         kill_with_children(os.getpid())
 
     threading.Thread(target=watch, daemon=True, name="parent").start()
+
+
+def _offer_itself_when_memory_runs_out() -> None:
+    """Have Linux kill this process before the sweep or the server, which may weigh as much and would end all jobs."""
+    with contextlib.suppress(OSError, ValueError):
+        adjustment = Path("/proc/self/oom_score_adj")
+        if int(adjustment.read_bytes()) < _OOM_SCORE:  # only root may lower it
+            adjustment.write_text(str(_OOM_SCORE))
 
 
 def _print_into(log: Path) -> None:
