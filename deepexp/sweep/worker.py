@@ -27,6 +27,7 @@ from deepexp.metrics import EpochMetrics
 from deepexp.orphans import die_with_parent
 from deepexp.overrides import quote, split
 from deepexp.resuming import with_keys_of_its_own
+from deepexp.storage import storage_errors
 from deepexp.sweep.shared_data import SharedSource
 
 NOT_TRAINING = "stopped while it was not training"
@@ -92,7 +93,12 @@ def run_job(task: Task, environment: dict[str, str], working_directory: str, par
     os.environ.clear()
     os.environ.update(environment)
     _offer_itself_when_memory_runs_out()
-    _print_into(task.log)
+    try:
+        with storage_errors(task.log, option=None):
+            _print_into(task.log)
+    except RunFailed as error:
+        parent.send(Ending("failed", str(error)))
+        return
     try:
         os.chdir(working_directory)
     except OSError as error:

@@ -38,3 +38,10 @@ def test_a_job_is_killed_before_its_sweep_when_memory_runs_out(tmp_path: Path, m
     assert ending_of_job(tmp_path, tmp_path / "log") == Ending("done")
     ours = int(Path("/proc/self/oom_score_adj").read_bytes())
     assert int((tmp_path / "score").read_bytes()) >= max(ours, 500)
+
+
+def test_a_job_whose_log_cannot_be_made_tells_why(tmp_path: Path) -> None:
+    (tmp_path / "log").mkdir()
+    ending = ending_of_job(tmp_path, tmp_path / "log")
+    assert ending.state == "failed"
+    assert str(ending.reason).startswith(f"cannot write {tmp_path / 'log'}: Is a directory")
