@@ -93,7 +93,10 @@ class Sweep:
         self._enter(batch)
         settings = len({shapes.but_for_seed(point.varying) for point in batch})
         self.halving = Halving(handed.config, settings, batch, self.directory.path)
-        self._run(list({point.config_hash: point for point in batch}.values()), handed.config)
+        jobs = {point.config_hash: point for point in batch}
+        has_failed = {name: self.ledger.entries[name].state in ("failed", "killed") for name in jobs}
+        # What has failed before comes last: with on_failure=stop it would keep the others from ever being run.
+        self._run(sorted(jobs.values(), key=lambda point: has_failed[point.config_hash]), handed.config)
         return [self.row(point) for point in batch]
 
     def search(self, search: Search, handed: Handed) -> list[Row]:

@@ -27,6 +27,14 @@ def test_it_stays_where_it_is(sweep: Sweeper) -> None:
     assert not sweep(f"resume={directory}", "output_dir=outputs", quiet=True).failures
 
 
+def test_jobs_that_were_not_run_come_before_those_that_failed(sweep: Sweeper) -> None:
+    """With on_failure=stop, the first of those would end it again before any of the others has its turn."""
+    words = ("model=troubled", "model.trouble=raise", "optim.lr=0.1,0.2", "hydra.launcher.jobs=1")
+    first = sweep(*words, "hydra.launcher.on_failure=stop", quiet=True)
+    assert [row.state for row in first.rows] == ["failed", "queued"]
+    assert [row.state for row in sweep(f"resume={first.directory}", quiet=True).rows] == ["failed", "failed"]
+
+
 def test_no_other_place_is_offered_for_one_that_has_begun(
     sweep: Sweeper, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
