@@ -111,7 +111,7 @@ def alexnet_first_layer(choice: Choice) -> dict[str, Tensor]:
     return layer
 
 
-def read_weights(path: Path, key: str = "pretrained") -> Mapping[str, Any]:
+def read_weights(path: Path, key: str = "pretrained") -> dict[str, Any]:
     """The state dict in a file, on the CPU: the file's content itself, or the weights in a checkpoint of a run.
 
     Those are the averaged ones where the run has averaged them, as for whoever tests it. `key` of the config names the
@@ -127,7 +127,8 @@ def read_weights(path: Path, key: str = "pretrained") -> Mapping[str, Any]:
         raise InputError(f"{key}: {path} holds a {type(content).__name__}; a state dict is needed")
     ema = content.get("ema") if "model" in content else None
     averages = ema.get("averages") if isinstance(ema, dict) else None
-    return {**weights, **averages} if isinstance(averages, dict) else weights
+    weights.update(averages if isinstance(averages, dict) else {})  # in place: torch notes versions beside its items
+    return weights
 
 
 def _load(path: Path, file: BinaryIO, key: str) -> Any:

@@ -3,6 +3,7 @@
 import logging
 import re
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -58,6 +59,65 @@ def test_a_last_layer_for_other_classes_is_left_as_it_was_drawn(file: Path, capl
 def test_what_does_not_fit_is_refused_by_name(file: Path, model: nn.Module, classes: int, reason: str) -> None:
     with pytest.raises(InputError, match=re.escape(reason)):
         fitting(model.to("meta"), file, classes)
+
+
+class Own(nn.Module):
+    """A module that uses all that torch offers: extra state, a version of its own, and a mask of -inf."""
+
+    _version = 2
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.ones(5))
+        self.register_buffer("mask", torch.full((3, 3), -torch.inf).triu(1))
+        self.steps = 0
+
+    def get_extra_state(self) -> dict[str, int]:
+        return {"steps": self.steps}
+
+    def set_extra_state(self, state: dict[str, int]) -> None:
+        self.steps = state["steps"]
+
+    def _load_from_state_dict(self, state: dict[str, Any], prefix: str, metadata: dict[str, Any], *rest: Any) -> None:
+        if metadata.get("version", 1) < 2:  # weights were kept halved
+            state[f"{prefix}weight"] = state[f"{prefix}weight"] * 2
+        super()._load_from_state_dict(state, prefix, metadata, *rest)
+
+
+@pytest.mark.parametrize("is_averaged", [True, False])
+def test_what_else_a_module_saves_is_taken_as_torch_would(tmp_path: Path, is_averaged: bool) -> None:
+    other, place = Own(), tmp_path / "last.pt"
+    other.steps = 7
+    averages = {"averages": {"weight": torch.full((5,), 3.0)}} if is_averaged else None
+    torch.save({"model": other.state_dict(), "ema": averages}, place)
+    model = Own()
+    fitting(Own().to("meta"), place, 4)
+    begin_with(model, place, 4)
+    assert model.steps == 7
+    assert model.weight.tolist() == [3.0 if is_averaged else 1.0] * 5
+    assert torch.equal(model.get_buffer("mask"), other.get_buffer("mask"))
+
+
+def test_a_buffer_that_was_finite_stays_so(tmp_path: Path) -> None:
+    other, place = net(4), tmp_path / "weights.pt"
+    torch.save({**other.state_dict(), "1.running_var": torch.full((7,), torch.inf)}, place)
+    with pytest.raises(InputError, match=r"1\.running_var in .* holds values that are not finite"):
+        begin_with(net(4), place, 4)
+
+
+def test_tensors_of_other_kinds_are_refused(tmp_path: Path) -> None:
+    place = tmp_path / "weights.pt"
+    for odd, reason in (
+        (torch.zeros(4, 5).to_sparse(), "is a sparse, quantized or meta tensor; a dense one is needed"),
+        (torch.zeros(4, 5, device="meta"), "is a sparse, quantized or meta tensor; a dense one is needed"),
+        (None, "is a NoneType; a tensor is needed"),
+    ):
+        torch.save({"weight": odd, "bias": torch.zeros(4), "epoch": 3}, place)
+        with pytest.raises(InputError, match=f"init_from: weight in .* {reason}"):
+            fitting(nn.Linear(5, 4), place, 4)
+    torch.save({**nn.Linear(5, 4).state_dict(), 0: torch.zeros(4)}, place)
+    with pytest.raises(InputError, match="it has also 0, which this model has not"):
+        fitting(nn.Linear(5, 4), place, 4)
 
 
 def test_nothing_to_take_numbers_that_are_none_and_files_that_are_none_are_refused(tmp_path: Path) -> None:
