@@ -4,6 +4,7 @@ The questions are answered with Hydra's own parser, search path and defaults lis
 that is broken `conf_files.py`'s.
 """
 
+import os
 import re
 import shlex
 from collections.abc import Iterator
@@ -102,7 +103,7 @@ def unknown_option(group: str, name: object, loader: ConfigLoader) -> str | None
     if not isinstance(name, str) and (word := str(name).lower()) in options:
         return f"{group}: {word} is read as a value, and not as a name; quote it twice: {group}=\"'{word}'\""
     for folder in paths.conf_directories():
-        if (other := folder / group / f"{name}.yml").is_file():
+        if os.path.isfile(other := folder / group / f"{name}.yml"):  # Path.is_file fails for a name that is too long
             return f"{group}: {paths.shown(other)} is not read, as files of options end in .yaml; rename it"
     found = "null" if name is None else repr(name)
     line = f"{group}: {found} is not allowed{did_you_mean(str(name), options)}; one of {', '.join(options)}"

@@ -29,6 +29,7 @@ def refused(capsys, *words: str, status: int = 2) -> str:
     ("words", "expected"),
     [
         (["model=monstre"], ["model", "'monstre'", "did you mean 'monster'?", "resnet"]),
+        ([f"model={'a' * 300}"], ["model: 'aaaa", "is not allowed; one of mnist_net"]),
         (["optmi=adam"], ["optmi", "did you mean 'optim'?"]),
         (["lr=0.1"], ["lr", "did you mean 'optim.lr'?"]),
         (["batch_size=0"], ["batch_size: 0 is not allowed; a whole number ≥ 1 or 'full'"]),
