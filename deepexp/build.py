@@ -115,7 +115,7 @@ def model(
     if load_pretrained and hasattr(made, "load_pretrained"):
         made.load_pretrained()
     if load_pretrained and config.init_from is not None:
-        transfer.begin_with(made, Path(config.init_from), classes)
+        transfer.begin_with(made, Path(paths.absolute(config.init_from)), classes)
     return channels_last(made.to(device=device))
 
 

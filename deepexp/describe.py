@@ -60,14 +60,19 @@ def _origin(config: TrainConfig, model: nn.Module) -> str | None:
     return config.init_from or getattr(model, "pretrained_origin", None)
 
 
-def provenance(config: TrainConfig, plan: Plan, data: Dataset, parts: Parts, mode: str) -> dict[str, Any]:
-    """How the run came about, and what was chosen for it by looking at this machine."""
+def provenance(
+    config: TrainConfig, plan: Plan, data: Dataset, parts: Parts, mode: str, *, goes_on: bool
+) -> dict[str, Any]:
+    """How the run came about, and what was chosen for it by looking at this machine.
+
+    One that goes on has taken its first weights long since: what lies there now may be others.
+    """
     begun_with = _origin(config, parts.model)
     return origin.collect(
         device=runtime.describe_device(plan.device),
         data_fingerprint=data.fingerprint,
         pretrained=begun_with,
-        pretrained_sha256=pretrained.digest(begun_with),
+        pretrained_sha256=None if goes_on else pretrained.digest(begun_with),
         code=parts.identity.code,
         choices={
             "device": str(plan.device),

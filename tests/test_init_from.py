@@ -7,10 +7,14 @@ from pathlib import Path
 
 import pytest
 import torch
+from omegaconf import OmegaConf
 from tensorboard.backend.event_processing.event_accumulator import EventAccumulator
 from tensorboard.plugins.hparams import metadata
 
 import deepexp
+from deepexp import build
+from deepexp.check import typed_and_planned
+from deepexp.compose import compose
 from deepexp.console import Console
 from deepexp.sweep.command import run_sweep
 from deepexp.sweep.points import config_hash
@@ -95,6 +99,21 @@ def test_a_sweep_over_what_to_begin_with(first: Path) -> None:
         run_sweep([*words[:-3], "model=resnet,mnist_net", f"init_from={first}"], Console("quiet"))
 
 
+def test_a_sweep_is_refused_for_a_job_whose_pictures_are_of_another_size(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "conf" / "model").mkdir(parents=True)
+    (tmp_path / "conf" / "model" / "flat.yaml").write_text("# A layer\n_target_: flat_layer.Flat\n")
+    lines = ["from torch import nn", "def Flat(*, shape, classes):", "    c, h, w = shape"]
+    lines += ["    return nn.Sequential(nn.Flatten(), nn.Linear(c * h * w, 5), nn.Linear(5, classes))"]
+    (tmp_path / "flat_layer.py").write_text("\n".join(lines))
+    words = [*SMALL, "model=flat", "epochs=1"]
+    there = deepexp.train([*words, "model.input.height=28"], quiet=True).directory
+    with pytest.raises(deepexp.InputError, match=r"does not fit: 1\.weight is .*\nnothing was started"):
+        run_sweep([*words, f"init_from={there}", "model.input.height=28,30"], Console("quiet"))
+
+
 def test_jobs_that_begin_with_nothing_are_those_that_they_were_before_the_key_was() -> None:
     assert config_hash({"seed": 1, "init_from": None}) == config_hash({"seed": 1})
     assert len({config_hash({"seed": 1, "init_from": place}) for place in (None, "a", "b")}) == 3
@@ -104,3 +123,23 @@ def test_its_path_is_taken_as_it_stands(first: Path) -> None:
     place = Path("a b (1), =ü")
     first.rename(place)
     assert deepexp.train([*SMALL, f"init_from={place}", "max_steps=1"], quiet=True).directory.is_dir()
+
+
+def test_no_digest_is_made_up_for_a_run_that_lost_its_provenance(first: Path) -> None:
+    run = deepexp.train([*SMALL, f"init_from={first}", "epochs=1"], quiet=True).directory
+    deepexp.train([f"resume={first}", "epochs=2"], quiet=True)  # what lies there now is not what was begun with
+    (run / "provenance.json").unlink()
+    deepexp.train([f"resume={run}", "epochs=2"], quiet=True)
+    origin = json.loads((run / "provenance.json").read_text())
+    assert origin["pretrained"] == str(first.absolute())
+    assert origin["pretrained_sha256"] is None
+
+
+def test_a_benchmark_finds_what_lies_in_the_home_directory(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("HOME", str(first.parent.absolute()))
+    config, plan = typed_and_planned(
+        OmegaConf.to_container(compose("train", [*SMALL, f"init_from=~/{first.name}"]).config, resolve=True)
+    )
+    model = build.model(config, plan.shape, len(plan.info.classes), plan.device)
+    averaged = deepexp.load_run(first).model.state_dict()
+    assert all(torch.equal(tensor, averaged[name]) for name, tensor in model.state_dict().items())

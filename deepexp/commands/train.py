@@ -232,7 +232,8 @@ def _run(
             else:
                 trainer.load(content)
             if content is None or lost_files.PROVENANCE in lost:
-                run.write_json("provenance.json", describe.provenance(config, plan, data, parts, mode))
+                origin = describe.provenance(config, plan, data, parts, mode, goes_on=content is not None)
+                run.write_json("provenance.json", origin)
             if content is None or lost_files.EVENTS in lost:
                 epoch = trainer.progress.epoch
                 run_log.describe(describe.for_tensorboard(config, data, names, parts.example(), model, run, epoch))

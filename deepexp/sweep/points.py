@@ -123,8 +123,8 @@ def check_pretrained(points: Sequence[Point]) -> None:
     models: dict[str, list[Point]] = {}
     for point in points:
         component, beginning = point.config.model.component, point.config.init_from
-        pictures = [] if beginning is None else [build.source_key(point.config), point.config.data.resize]
-        what = [component.target, component.arguments, beginning, *pictures]
+        sizes = [build.source_key(point.config), point.config.data.resize, point.config.model.input]
+        what = [component.target, component.arguments, beginning, *([] if beginning is None else sizes)]
         models.setdefault(json.dumps(what, sort_keys=True, default=repr), []).append(point)
     problems: dict[str, list[str]] = {}
     for those in models.values():
