@@ -69,9 +69,14 @@ def check_arguments(group: str, component: Component, given: Mapping[str, Any]) 
             f"call its argument {name!r} otherwise"
         )
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
-    for name in [] if takes_any else arguments.keys() - signature.parameters.keys():
-        nearest = did_you_mean(name, [known for known in signature.parameters if known not in given])
-        raise InputError(f"{group}.{name}: {component.target} takes no argument of this name{nearest}")
+    known = [name for name in signature.parameters if name not in given]
+    unknown = [] if takes_any else [name for name in arguments if name not in signature.parameters]
+    raise_any(
+        [
+            f"{group}.{name}: {component.target} takes no argument of this name{did_you_mean(name, known)}"
+            for name in unknown
+        ]
+    )
     bind = signature.bind_partial if component.arguments.get("_partial_") else signature.bind
     try:
         bind(**arguments, **given)

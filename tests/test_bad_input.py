@@ -384,3 +384,9 @@ def test_a_file_of_an_option_that_is_not_read_is_named(here, capsys):
     (here / "conf" / "model" / "mine.yml").write_text("# Mine\n_target_: mine.Mine\n")
     said = refused(capsys, "model=mine")
     assert "mine.yml is not read, as files of options end in .yaml; rename it" in said
+
+
+def test_all_arguments_that_a_model_does_not_take_are_told(here, capsys):
+    first, second = refused(capsys, "+model.dropot=0.5", "+model.other=1").strip().splitlines()
+    assert "model.dropot: " in first
+    assert "model.other: " in second
