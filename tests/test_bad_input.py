@@ -86,6 +86,7 @@ def refused(capsys, *words: str, status: int = 2) -> str:
         (["-m", "resume=choice(a,b)"], ["resume=choice(a,b): takes one run or sweep at a time"]),
         (["freeze=[{pattern: '*'}]"], ["freeze[0]: needs either share or epochs"]),
         (["early_stop=3"], ["early_stop: needs validation data"]),
+        (["init_from="], ["init_from: is empty; give a run or a file of weights, or leave it out"]),
         (["output_dir="], ["output_dir: is empty; give a folder"]),
         (["resume=~nosuchuser/x"], ["~nosuchuser/x is not a run: there is nothing of that name"]),
         (["data=mnist", "data.download=false", "data.root=~nosuchuser/x"], ["~nosuchuser/x"]),

@@ -101,7 +101,7 @@ def alexnet_first_layer(choice: Choice) -> dict[str, Tensor]:
         if not isinstance(tensor, Tensor):
             raise InputError(
                 f"pretrained: {path} has no tensor features.0.{name}, the first layer of AlexNet; "
-                f"it holds {_some(weights)}"
+                f"it holds {some(weights)}"
             )
         if tuple(tensor.shape) != shape:
             raise InputError(f"pretrained: {key} in {path} has shape {tuple(tensor.shape)}; AlexNet's is {shape}")
@@ -121,7 +121,8 @@ def read_weights(path: Path, key: str = "pretrained") -> dict[str, Any]:
         with path.open("rb") as file:
             content = _load(path, file, key)
     except OSError as error:
-        raise InputError(f"{key}: {path} cannot be read ({error.strerror or error})") from error
+        several = "; several, to be swept, are choice('A','B')" if "," in str(path) else ""
+        raise InputError(f"{key}: {path} cannot be read ({error.strerror or error}{several})") from error
     weights = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(weights, dict):
         raise InputError(f"{key}: {path} holds a {type(content).__name__}; a state dict is needed")
@@ -220,7 +221,7 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def _some(weights: Mapping[str, Any]) -> str:
+def some(weights: Mapping[str, Any]) -> str:
     """The first few keys, for a message."""
     keys = [str(key) for key in weights][:3]
     return ", ".join(keys) + (", …" if len(weights) > len(keys) else "") if keys else "nothing"

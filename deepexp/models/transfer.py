@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from deepexp.errors import InputError
-from deepexp.models.pretrained import file_at, read_weights
+from deepexp.models.pretrained import file_at, read_weights, some
 
 log = logging.getLogger(__name__)
 
@@ -39,7 +39,8 @@ def fitting(model: nn.Module, place: Path, classes: int) -> tuple[dict[str, Any]
     path = file_at(place, _KEY)
     weights = read_weights(path, _KEY)
     own = model.state_dict(keep_vars=True)
-    _refuse(path, "has no", [name for name in own if name not in weights], "of this model")
+    lacks = [name for name in own if name not in weights]
+    _refuse(path, "has no", lacks, f"of this model, and holds {some(weights)}")
     for name in [name for name in weights if name not in own and not isinstance(weights[name], Tensor)]:
         del weights[name]  # a file may hold an epoch, or the like
     _refuse(path, "has also", [str(name) for name in weights if name not in own], "which this model has not")

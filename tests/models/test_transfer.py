@@ -52,7 +52,11 @@ def test_a_last_layer_for_other_classes_is_left_as_it_was_drawn(file: Path, capl
     [
         (net(4, width=8), 4, "does not fit: 0.weight is (7, 5) there, and (8, 5) in this model"),
         (net(6, width=6), 6, "does not fit: 2.weight is (4, 7) there, and (6, 6) in this model"),
-        (nn.Sequential(*net(4), nn.Linear(4, 4)), 4, "does not fit: it has no 3.weight, 3.bias, of this model"),
+        (
+            nn.Sequential(*net(4), nn.Linear(4, 4)),
+            4,
+            "does not fit: it has no 3.weight, 3.bias, of this model, and holds 0.weight, 0.bias, 1.weight, …",
+        ),
         (net(4)[:1], 7, "has also 1.weight, 1.bias, 1.running_mean and 4 more, which this model has not"),
     ],
 )
@@ -135,3 +139,7 @@ def test_nothing_to_take_numbers_that_are_none_and_files_that_are_none_are_refus
         fitting(nn.Linear(5, 4), tmp_path, 4)
     with pytest.raises(InputError, match=r"init_from: .* cannot be read"):
         fitting(nn.Linear(5, 4), tmp_path / "nowhere", 4)
+    with pytest.raises(
+        InputError, match=r"a,b cannot be read \(No such .*; several, to be swept, are choice\('A','B'\)"
+    ):
+        fitting(nn.Linear(5, 4), tmp_path / "a,b", 4)
