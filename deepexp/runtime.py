@@ -73,6 +73,14 @@ def describe_device(device: torch.device) -> str:
     return str(device)
 
 
+def synchronise(device: torch.device) -> None:
+    """Wait until the device has done what it was given, so that a clock can be read."""
+    if device.type == "cuda":
+        torch.cuda.synchronize(device)
+    elif device.type == "mps":
+        torch.mps.synchronize()
+
+
 def warn_of_imitation(device: torch.device, precision: str) -> None:
     """Say so where a CPU has no instructions for bfloat16, and a run in it takes several times as long as in float32.
 

@@ -12,12 +12,13 @@ import torch
 from torch.nn import functional as F
 
 from deepexp import build
-from deepexp.bench.contender import EpochResult, Unsuited, synchronise
+from deepexp.bench.contender import EpochResult, Unsuited
 from deepexp.check import Plan
 from deepexp.data.augment import Nothing
 from deepexp.data.loader import make_loader
 from deepexp.data.order import batch_bounds
 from deepexp.optim.freeze import FreezePlan
+from deepexp.runtime import synchronise
 from deepexp.schema import TrainConfig
 from deepexp.step import Precision
 

@@ -1,6 +1,6 @@
 """What takes part in a comparison: one way of training a given model on given data.
 
-The contenders are `ours.py`, `plain.py`, `lightning_loop.py` and `keras_loop.py`; each runs in a process of its own
+They are `ours.py`, `plain.py`, `bare.py`, `lightning_loop.py` and `keras_loop.py`; each runs in a process of its own
 (`worker.py`).
 """
 
@@ -38,14 +38,6 @@ class Contender(Protocol):
     def epoch(self) -> EpochResult:
         """Train for one epoch and test."""
         ...
-
-
-def synchronise(device: torch.device) -> None:
-    """Wait until the device has done what it was given, so that a clock can be read."""
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def peak_memory_bytes() -> int | None:

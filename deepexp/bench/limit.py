@@ -18,10 +18,11 @@ from torch import Tensor, nn
 from torch.overrides import TorchFunctionMode
 
 from deepexp import build
-from deepexp.bench.contender import EpochResult, synchronise
+from deepexp.bench.contender import EpochResult
 from deepexp.bench.operations import busy_seconds_of
 from deepexp.check import Plan
 from deepexp.optim.freeze import FreezePlan
+from deepexp.runtime import synchronise
 from deepexp.schema import TrainConfig
 from deepexp.step import Precision
 

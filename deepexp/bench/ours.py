@@ -19,7 +19,7 @@ import torch
 
 from deepexp import build
 from deepexp.bench.breakdown import Breakdown
-from deepexp.bench.contender import EpochResult, peak_memory_bytes, synchronise
+from deepexp.bench.contender import EpochResult, peak_memory_bytes
 from deepexp.bench.operations import breakdown, busy_seconds, profiler
 from deepexp.check import Plan
 from deepexp.console import Console
@@ -27,6 +27,7 @@ from deepexp.data.memory import available_bytes
 from deepexp.interrupt import StopRequest
 from deepexp.rundir import HydraFiles, RunDirectory
 from deepexp.runlog import RunLog
+from deepexp.runtime import synchronise
 from deepexp.schema import CheckpointConfig, TrainConfig
 from deepexp.trainer import Trainer
 

@@ -14,13 +14,14 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from deepexp import build, runtime
-from deepexp.bench.contender import EpochResult, synchronise
+from deepexp.bench.contender import EpochResult
 from deepexp.check import Plan
 from deepexp.data.dataset import Dataset
 from deepexp.data.memory import available_bytes
 from deepexp.data.source import Split
 from deepexp.errors import InputError
 from deepexp.optim.freeze import FreezePlan
+from deepexp.runtime import synchronise
 from deepexp.schema import TrainConfig
 
 

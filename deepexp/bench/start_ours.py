@@ -86,7 +86,7 @@ def _time_calls(command: Any, watch: Stopwatch, answer: Path) -> None:
         return result
 
     def first_update(step: Step, *arguments: Any) -> None:
-        from deepexp.bench.contender import synchronise
+        from deepexp.runtime import synchronise
 
         began = watch.read()
         with watch.during(STEP):

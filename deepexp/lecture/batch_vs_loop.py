@@ -158,18 +158,11 @@ def _timing(device: torch.device, direction: str, samples: int, batch: Work, loo
 def _seconds(work: Work, device: torch.device) -> float:
     # ── A GPU works behind our back: a call returns when the work is queued, not when it is done. Whoever times it has
     # ── to wait for the device before each look at the clock.
-    _wait(device)
+    runtime.synchronise(device)
     began = time.perf_counter()
     work()
-    _wait(device)
+    runtime.synchronise(device)
     return time.perf_counter() - began
-
-
-def _wait(device: torch.device) -> None:
-    if device.type == "cuda":
-        torch.cuda.synchronize(device)
-    elif device.type == "mps":
-        torch.mps.synchronize()
 
 
 def _devices() -> list[torch.device]:

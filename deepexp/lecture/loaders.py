@@ -94,8 +94,7 @@ def measure(
             began = time.perf_counter()
             for _ in loader.batches(order, bounds):
                 pass
-            if device.type == "cuda":
-                torch.cuda.synchronize(device)
+            runtime.synchronise(device)
             seconds[name].append(time.perf_counter() - began)
     return seconds
 
