@@ -17,12 +17,10 @@ from pathlib import Path
 from deepexp import __version__, late_dynamo, startup
 from deepexp.characters import PLAIN
 from deepexp.commands import COMMANDS, Command
-from deepexp.errors import DISK_TROUBLE, InputError, Interrupted, RunFailed, in_short
+from deepexp.errors import DISK_TROUBLE, FAILURE, USAGE_ERROR, InputError, Interrupted, RunFailed, in_short
 from deepexp.suggest import no_such
 
 HELP_FLAGS = {"-h", "--help"}
-USAGE_ERROR = 2
-FAILURE = 1
 SIGPIPE = 13  # not in the signal module of every system
 
 

@@ -1,4 +1,4 @@
-"""The ways in which a command ends badly; everything else that is raised is a bug.
+"""The ways in which a command ends badly, and its exit status then; everything else that is raised is a bug.
 
 They carry the text that the user reads, so it says what is wrong, where, and what to do about it.
 """
@@ -6,6 +6,9 @@ They carry the text that the user reads, so it says what is wrong, where, and wh
 import errno
 from collections.abc import Sequence
 from pathlib import Path
+
+FAILURE = 1
+USAGE_ERROR = 2
 
 # Trouble with the disk itself: then the run has failed, wherever the user told it to write.
 DISK_TROUBLE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EIO})
@@ -27,11 +30,11 @@ class DeepexpError(Exception):
 
 
 class InputError(DeepexpError):
-    """What the user gave (a config, a path, a file) cannot be used; the command exits with status 2."""
+    """What the user gave (a config, a path, a file) cannot be used; the command exits with `USAGE_ERROR`."""
 
 
 class RunFailed(DeepexpError):
-    """The work was understood but could not be done; the command exits with status 1."""
+    """The work was understood but could not be done; the command exits with `FAILURE`."""
 
 
 class Interrupted(DeepexpError):

@@ -13,7 +13,7 @@ from typing import Literal
 
 from deepexp import paths
 from deepexp.catalogue import Option
-from deepexp.errors import DeepexpError, Interrupted, RunFailed
+from deepexp.errors import FAILURE, DeepexpError, Interrupted, RunFailed
 from deepexp.lecture import chapters, training
 from deepexp.lecture.chapters import Demo, Preset
 from deepexp.lecture.demonstration import Demonstration, make_folder
@@ -27,8 +27,6 @@ from deepexp.storage import named_by
 from deepexp.units import duration
 
 log = logging.getLogger(__name__)
-
-FAILURE = 1
 
 
 @dataclass(frozen=True)

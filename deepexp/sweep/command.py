@@ -16,7 +16,7 @@ from deepexp import compose, hydra_keys, mixed_code, overrides, resuming
 from deepexp.composer import Composed
 from deepexp.conf_files import first_line
 from deepexp.console import Console, short_path
-from deepexp.errors import InputError, Interrupted, RunFailed
+from deepexp.errors import FAILURE, InputError, Interrupted, RunFailed
 from deepexp.rundir import RunDirectory
 from deepexp.storage import place_that_stays
 from deepexp.sweep import shapes, table
@@ -32,7 +32,6 @@ from deepexp.units import counted, first_few, percent
 
 log = logging.getLogger(__name__)
 
-FAILURE = 1
 OUR_LAUNCHER = "hydra_plugins.deepexp_plugins.ProcessLauncher"
 
 
