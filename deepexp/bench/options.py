@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from typing import TypeVar
 
 from deepexp import options
+from deepexp.errors import InputError
 from deepexp.schema import TrainConfig, key
 from deepexp.suggest import nearest
 
@@ -61,6 +62,13 @@ def parse(words: Sequence[str], kind: type[Options]) -> tuple[Options, list[str]
     """(options, the other words: overrides of the config); `InputError` with a line for each option that is wrong."""
     names = [item.name for item in dataclasses.fields(kind)]
     return options.parse(words, kind, lambda word: _misspelt(word.partition("=")[0], names))
+
+
+def check_own_runs(benchmark: str, overrides: Sequence[str]) -> None:
+    """`InputError` for a word that says where a run lies, or that there is none: such a benchmark makes its own."""
+    for word in overrides:
+        if word.partition("=")[0].lstrip("+~") in ("resume", "output_dir", "dry_run"):
+            raise InputError(f"{word}: bench {benchmark} makes runs of its own, in a temporary directory; leave it out")
 
 
 def _misspelt(name: str, names: Sequence[str]) -> str | None:

@@ -1,21 +1,19 @@
 """What a comparison came to, as a table and as JSON."""
 
 import dataclasses
-import os
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from deepexp import provenance, startup
-from deepexp.bench import compare
+from deepexp.bench import compare, machine
 from deepexp.bench.breakdown import Breakdown
 from deepexp.bench.plot import Bar, Chart
 from deepexp.bench.text import short
 from deepexp.text_table import Table
 from deepexp.units import amount, percent
 
-FORMAT = 1
 OURS, PLAIN, BARE = "deepexp", "plain", "bare"
 _TITLES = {"step": "step", "epoch": "epoch with its test"}
 
@@ -56,12 +54,8 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """All of it, every round included."""
         return {
-            "format": FORMAT,
-            "benchmark": self.benchmark,
+            **machine.described(self.benchmark),
             "setting": dataclasses.asdict(self.setting),
-            "versions": provenance.versions(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "seconds": self.figures,
             "median_seconds": {name: compare.medians(figures) for name, figures in self.figures.items()},
             "ratio": {

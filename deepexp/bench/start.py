@@ -23,14 +23,14 @@ from omegaconf import OmegaConf
 from deepexp import build, check, hydra_keys, runtime, startup
 from deepexp.bench import compare, contest, keras_loop, plain
 from deepexp.bench.contender import Unsuited
-from deepexp.bench.options import StartOptions
+from deepexp.bench.options import StartOptions, check_own_runs
 from deepexp.bench.report import OURS, PLAIN
 from deepexp.bench.start_report import Start, StartReport
 from deepexp.compose import compose
 from deepexp.composer import Composed
 from deepexp.console import progress
 from deepexp.data.dataset import Dataset
-from deepexp.errors import InputError, RunFailed
+from deepexp.errors import USAGE_ERROR, InputError, RunFailed
 from deepexp.overrides import quote, quote_paths
 from deepexp.schema import Component, TrainConfig
 
@@ -40,7 +40,6 @@ _SCRIPTS = {
     "lightning": "deepexp.bench.start_lightning",
     "keras": "deepexp.bench.start_keras",
 }
-_USAGE_ERROR = 2
 
 
 @dataclass(frozen=True)
@@ -69,15 +68,13 @@ class _Command:
             return Start(**json.loads(answer.read_text(encoding="utf-8")))
         said = done.stderr.strip().splitlines() or [f"it made no update, and ended with status {done.returncode}"]
         lines = said if self.name == OURS else said[-1:]
-        error = InputError if done.returncode == _USAGE_ERROR and self.name == OURS else RunFailed
+        error = InputError if done.returncode == USAGE_ERROR and self.name == OURS else RunFailed
         raise error("\n".join(f"bench: {self.name}: {line.removeprefix('deepexp: ')}" for line in lines))
 
 
 def run(options: StartOptions, overrides: Sequence[str]) -> StartReport:
     """Compose, check, and compare. Raises `InputError` as `deepexp train` would for the same overrides."""
-    for word in overrides:
-        if word.partition("=")[0].lstrip("+~") in ("resume", "output_dir", "dry_run"):
-            raise InputError(f"{word}: bench start makes runs of its own, in a temporary directory; leave it out")
+    check_own_runs("start", overrides)
     rivals, left_out = _rivals(options.against)
     with tempfile.TemporaryDirectory(prefix="deepexp-bench-") as name:
         folder = Path(name)

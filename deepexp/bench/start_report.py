@@ -1,16 +1,15 @@
 """What a comparison of starts came to, as tables, as JSON and as what is to be drawn."""
 
 import dataclasses
-import os
 import statistics
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
 from deepexp import provenance
-from deepexp.bench import compare
+from deepexp.bench import compare, machine
 from deepexp.bench.plot import Bar, Chart, Stack
-from deepexp.bench.report import FORMAT, OURS
+from deepexp.bench.report import OURS
 from deepexp.bench.start_ours import PARTS
 from deepexp.bench.text import short
 from deepexp.text_table import Table
@@ -65,13 +64,9 @@ class StartReport:
         """All of it, every round included."""
         figures = {"began": self.began, "done": self.done}
         return {
-            "format": FORMAT,
-            "benchmark": "start",
+            **machine.described("start"),
             "setting": {"model": self.model, "data": self.data, "device": self.device, "overrides": self.overrides},
             "names": self.names,
-            "versions": provenance.versions(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "seconds": figures,
             "median_seconds": {name: compare.medians(measured) for name, measured in figures.items()},
             "ratio": {

@@ -17,24 +17,22 @@ from pathlib import Path
 from typing import Any
 
 from deepexp import provenance, startup
-from deepexp.bench import compare
-from deepexp.bench.options import SweepOptions
+from deepexp.bench import compare, machine
+from deepexp.bench.options import SweepOptions, check_own_runs
 from deepexp.bench.plot import Bar, Chart
 from deepexp.bench.text import short
 from deepexp.compose import check_jobs, expand_sweep
 from deepexp.console import Progress, progress
-from deepexp.errors import InputError, RunFailed
+from deepexp.errors import USAGE_ERROR, InputError, RunFailed
 from deepexp.overrides import quote, quote_paths
 from deepexp.text_table import Table
 from deepexp.units import counted
 
-FORMAT = 1
 SWEEP = "deepexp train -m"
 SERIAL = "one after the other"
 SPINNING = "idle threads spinning"
 _GNU_SPIN_COUNT = "300000"  # what libgomp takes if nothing is set, as where torch is used by itself
 _TITLE = "measuring a sweep and its runs"
-_USAGE_ERROR = 2
 _DEFAULT_SWEEP = "seed=0,1,2,3"
 
 
@@ -50,13 +48,9 @@ class Report:
     def as_json(self) -> dict[str, Any]:
         """All of it, every round included."""
         return {
-            "format": FORMAT,
-            "benchmark": "sweep",
+            **machine.described("sweep"),
             "overrides": self.overrides,
             "runs": self.runs,
-            "versions": provenance.versions(),
-            "cores": os.cpu_count(),
-            "load_average": os.getloadavg()[0] if hasattr(os, "getloadavg") else None,
             "seconds": self.figures,
             "median_seconds": compare.medians(self.figures),
             "ratio": {way: dataclasses.asdict(self._ratio(way)) for way in self._others()},
@@ -115,9 +109,7 @@ def run(options: SweepOptions, overrides: Sequence[str]) -> Report:
 
 def _points(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """(the words of the sweep, the words of each of its runs); four seeds where nothing varies."""
-    for word in overrides:
-        if word.partition("=")[0].lstrip("+~") in ("resume", "output_dir", "dry_run"):
-            raise InputError(f"{word}: bench sweep makes runs of its own, in a temporary directory; leave it out")
+    check_own_runs("sweep", overrides)
     words = quote_paths(list(overrides))
     points = expand_sweep("train", words)
     if len(points) == 1:
@@ -153,5 +145,5 @@ class _Commands:
         self._shown.advance(1)
         if done.returncode:
             said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").replace("deepexp: ", "")
-            error = InputError if done.returncode == _USAGE_ERROR else RunFailed
+            error = InputError if done.returncode == USAGE_ERROR else RunFailed
             raise error(f"bench: deepexp train {' '.join(words)} ended with status {done.returncode}: {said}")
