@@ -12,6 +12,8 @@ from typing import Protocol
 
 import torch
 
+from deepexp.schema import TrainConfig
+
 
 @dataclass(frozen=True)
 class EpochResult:
@@ -38,6 +40,12 @@ class Contender(Protocol):
     def epoch(self) -> EpochResult:
         """Train for one epoch and test."""
         ...
+
+
+def check_plain_batches(config: TrainConfig) -> None:
+    """Raise `Unsuited` for updates of several batches or of the whole set, which no framework's own loop makes."""
+    if config.accumulate > 1 or isinstance(config.batch_size, str):
+        raise Unsuited("it is given plain batches only")
 
 
 def peak_memory_bytes() -> int | None:

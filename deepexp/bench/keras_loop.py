@@ -5,7 +5,6 @@ as it is by default exists here, and only optimizers that have the same rule in 
 """
 
 import contextlib
-import importlib.util
 import os
 import sys
 import time
@@ -18,7 +17,7 @@ from torch import nn
 
 from deepexp import build, runtime
 from deepexp.bench import keras_net, plain
-from deepexp.bench.contender import EpochResult, Unsuited
+from deepexp.bench.contender import EpochResult, Unsuited, check_plain_batches
 from deepexp.check import Plan
 from deepexp.models.mnist_net import MnistNet
 from deepexp.schema import TrainConfig
@@ -29,14 +28,11 @@ _POLICIES = {"fp32": "float32", "tf32": "float32", "bf16": "mixed_bfloat16", "fp
 @contextlib.contextmanager
 def opened(config: TrainConfig, plan: Plan) -> Iterator["Keras"]:
     """The model, compiled. Raises `Unsuited` for what Keras does not have in the same form."""
-    if config.accumulate > 1 or isinstance(config.batch_size, str):
-        raise Unsuited("it is given plain batches only")
+    check_plain_batches(config)
     check_device(plan.device)
     threads = runtime.number_of_threads(config.threads)
-    if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") is not None:
-        os.environ["KERAS_BACKEND"] = "tensorflow"
+    keras_net.prepare(threads)
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-    os.environ["OMP_NUM_THREADS"] = str(threads)  # its oneDNN kernels and JAX read this
     torch.set_num_threads(threads)
     with _silent():
         import keras

@@ -18,7 +18,7 @@ from torch.utils.data import DataLoader, TensorDataset
 
 from deepexp import build, runtime
 from deepexp.bench import plain
-from deepexp.bench.contender import EpochResult, Unsuited
+from deepexp.bench.contender import EpochResult, check_plain_batches
 from deepexp.bench.lightning_module import Module
 from deepexp.check import Plan
 from deepexp.schema import TrainConfig
@@ -29,8 +29,7 @@ _PRECISIONS = {"fp32": "32-true", "tf32": "32-true", "bf16": "bf16-mixed", "fp16
 @contextlib.contextmanager
 def opened(config: TrainConfig, plan: Plan) -> Iterator["Lightning"]:
     """The trainer, ready to start, with as many threads as a run would have. Raises `Unsuited`."""
-    if config.accumulate > 1 or isinstance(config.batch_size, str):
-        raise Unsuited("it is given plain batches only")
+    check_plain_batches(config)
     torch.set_num_threads(runtime.number_of_threads(config.threads))
     logging.getLogger("lightning.pytorch").setLevel(logging.ERROR)
     with tempfile.TemporaryDirectory(prefix="deepexp-bench-") as folder, warnings.catch_warnings():

@@ -3,9 +3,7 @@
 No PyTorch, unless that is Keras's backend here.
 """
 
-import importlib.util
 import json
-import os
 from pathlib import Path
 from typing import Any
 
@@ -19,9 +17,7 @@ def main() -> None:
     """Train until the first update is made."""
     watch, answer, (task,) = stopwatch.given()
     content = json.loads(Path(task).read_text(encoding="utf-8"))
-    if "KERAS_BACKEND" not in os.environ and importlib.util.find_spec("tensorflow") is not None:
-        os.environ["KERAS_BACKEND"] = "tensorflow"
-    os.environ["OMP_NUM_THREADS"] = str(content["threads"])
+    keras_net.prepare(content["threads"])
     import keras
 
     model = keras_net.network(tuple(content["shape"]), content["hidden"], content["classes"])
