@@ -155,7 +155,7 @@ def resolve_pretrained(config: TrainConfig) -> None:
     fetch_pretrained(config)
     arguments = config.model.component.arguments
     if arguments.get("pretrained") == "auto":
-        arguments["pretrained"] = pretrained.resolve("auto").choice
+        arguments["pretrained"] = pretrained.resolve("auto")
 
 
 def fetch_pretrained(config: TrainConfig) -> None:

@@ -100,7 +100,7 @@ def _choice(asked: bool | str | None) -> pretrained.Choice:
     """What was asked for, settled; None does not download 240 MB for a picture."""
     if asked is not None:
         try:
-            return pretrained.resolve(asked).choice
+            return pretrained.resolve(asked)
         except InputError as error:  # which knows the key of a training run
             raise InputError(str(error).replace("model.pretrained", "pretrained")) from error
     return pretrained.cached_file(pretrained.ALEXNET_URL).exists()

@@ -15,7 +15,6 @@ import socket
 import sys
 import urllib.error
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -36,15 +35,8 @@ _TIMEOUT_SECONDS = 8  # for an answer, and between one piece and the next
 _FIRST_LAYER = {"weight": (64, 3, 11, 11), "bias": (64,)}  # of AlexNet as torchvision has it
 
 
-@dataclass(frozen=True)
-class Resolved:
-    """What a model is to be built with: `choice` is True, False or an absolute path, no longer `auto`."""
-
-    choice: Choice
-
-
-def resolve(choice: Choice) -> Resolved:
-    """Settle what the first layer of AlexNet is taken from, before anything is built.
+def resolve(choice: Choice) -> Choice:
+    """What the first layer of AlexNet is taken from, settled before anything is built: True, False or an absolute path.
 
     `auto` is True if the ImageNet weights are in the cache or can be downloaded; if not, it is False, after a warning.
     Raises `InputError` if what was asked for outright cannot be had.
@@ -59,13 +51,13 @@ def resolve(choice: Choice) -> Resolved:
                 "The reason: %s",
                 error,
             )
-            return Resolved(False)
-        return Resolved(True)
+            return False
+        return True
     if choice is True:
         weights_file(ALEXNET_URL)  # with its checksum it can only fit
     elif choice is not False:
         alexnet_first_layer(choice)
-    return Resolved(str(Path(os.path.expanduser(choice)).absolute()) if isinstance(choice, str) else choice)
+    return str(Path(os.path.expanduser(choice)).absolute()) if isinstance(choice, str) else choice
 
 
 def origin(choice: Choice) -> str:

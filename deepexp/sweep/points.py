@@ -111,7 +111,7 @@ def choose_pretrained(points: Sequence[Checked]) -> bool | str | None:
     """What `model.pretrained=auto` comes to here and now; None if no point asks."""
     for point in points:
         if point.config.model.component.arguments.get("pretrained") == "auto":
-            return pretrained.resolve("auto").choice
+            return pretrained.resolve("auto")
     return None
 
 

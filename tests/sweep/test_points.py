@@ -66,9 +66,9 @@ def test_values_of_one_key_that_are_refused_alike_are_told_of_together() -> None
 def test_pretrained_weights_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
-    def resolve(choice: object) -> pretrained.Resolved:
+    def resolve(choice: object) -> bool:
         asked.append(choice)
-        return pretrained.Resolved(False)
+        return False
 
     monkeypatch.setattr(pretrained, "resolve", resolve)
     points = checked(["model=monster", "seed=0"], ["model=monster", "seed=1"], ["model=mnist_net", "seed=0"])
