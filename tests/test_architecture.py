@@ -48,7 +48,7 @@ def test_the_modules_are_found():
 
 # Whatever a room may know of deepexp; nothing of it imports back.
 MAY_KNOW = {
-    "models": ["models", "errors", "suggest", "console", "storage"],
+    "models": ["models", "errors", "suggest", "console", "storage", "units"],
     "data": ["data", "control_group", "errors", "suggest", "console", "orphans", "runtime", "storage", "units"],
     "optim": ["optim", "suggest", "yaml_words"],
     "schema": ["errors", "suggest", "yaml_words"],

@@ -18,7 +18,7 @@ from deepexp.data.source import DataInfo, Shape, Source, Split
 from deepexp.data.stratified import stratified_choice
 from deepexp.errors import InputError
 from deepexp.runtime import derive_seed
-from deepexp.units import counted
+from deepexp.units import counted, first_few
 
 Normalise = Literal["channel", "scalar", "none"]
 
@@ -218,7 +218,7 @@ def _check_classes(train: Split, test: Split, info: DataInfo) -> None:
     trained, tested = (split.labels.bincount(minlength=len(info.classes)) for split in (train, test))  # (classes,)
     untrained = ((trained == 0) & (tested > 0)).nonzero().flatten().tolist()
     if untrained:
-        names = ", ".join(info.classes[label] for label in untrained[:8])
+        names = first_few([info.classes[label] for label in untrained], most=8)
         raise InputError(f"test data: no training samples of {counted(len(untrained), 'class')} ({names})")
 
 

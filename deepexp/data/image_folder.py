@@ -13,7 +13,7 @@ from deepexp.data import picture_cache
 from deepexp.data.decode import channels_and_size
 from deepexp.data.folder_scan import Listing, further_splits, scan
 from deepexp.data.source import DataInfo, Shape, Split
-from deepexp.units import counted
+from deepexp.units import counted, first_few
 
 log = logging.getLogger(__name__)
 
@@ -87,7 +87,7 @@ class ImageFolder:
             )
         untested = set(range(len(listing.classes))) - {file.label for file in listing.test}
         if untested:
-            names = ", ".join(listing.classes[label] for label in sorted(untested)[:8])
+            names = first_few([listing.classes[label] for label in sorted(untested)], most=8)
             log.warning("%s: no test pictures of %s (%s)", self._root, counted(len(untested), "class"), names)
         return picture_cache.open_or_build(self._root, listing, self._shape, self._cache, self._kept_out_of)
 

@@ -10,11 +10,11 @@ from torch import Tensor, nn
 
 from deepexp.errors import InputError
 from deepexp.models.pretrained import file_at, read_weights, some
+from deepexp.units import first_few
 
 log = logging.getLogger(__name__)
 
 _KEY = "init_from"
-_TOLD = 3  # names in a message
 _EXTRA = "_extra_state"  # ends the name that torch gives to what `get_extra_state` gave
 
 
@@ -83,5 +83,4 @@ def _is_for_other_classes(own: Tensor, other: Tensor, classes: int) -> bool:
 
 def _refuse(path: Path, what: str, names: Sequence[str], why: str) -> None:
     if names:
-        more = f" and {len(names) - _TOLD} more" if len(names) > _TOLD else ""
-        raise InputError(f"{_KEY}: {path} does not fit: it {what} {', '.join(names[:_TOLD])}{more}, {why}")
+        raise InputError(f"{_KEY}: {path} does not fit: it {what} {first_few(names)}, {why}")

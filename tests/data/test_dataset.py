@@ -212,6 +212,10 @@ def announcing(**changes: object) -> FixedSource:
             FixedSource(random_split(8, SHAPE, 4), random_split(5, SHAPE, 5), tuple("abcde")),
             r"test data: no training samples of 1 class \(e\)",
         ),
+        (
+            FixedSource(random_split(8, SHAPE, 4), random_split(28, SHAPE, 14), tuple("abcdefghijklmn")),
+            r"no training samples of 10 classes \(e, f, g, h, i, j, k, l and 2 more\)",
+        ),
     ],
 )
 def test_sources_that_give_something_else_are_refused(source: FixedSource, message: str) -> None:
