@@ -310,7 +310,7 @@ def _build(cls: type, node: Any, prefix: str, problems: Problems) -> Any:
             continue
         if name in node:
             values[name] = _value(hints[name], node[name], prefix + name, item.metadata, problems)
-        elif item.default is dataclasses.MISSING and item.default_factory is dataclasses.MISSING:
+        elif not _has_default(item):
             problems.add(f"{prefix}{name}: is missing")
     values = {name: value for name, value in values.items() if value is not _WRONG}
     return cls(**values) if all(n in values or _has_default(known[n]) for n in known) else _WRONG

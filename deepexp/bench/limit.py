@@ -7,6 +7,7 @@ own shapes. All else (activations, pooling, normalisation, the update) is taken 
 
 import contextlib
 import dataclasses
+import math
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -54,14 +55,11 @@ class Layer:
     @property
     def forward_flops(self) -> int:
         """Twice the multiplications of a pass; those with the zeros of a padding are not counted."""
-        batch = self.output_shape[0]
-        if isinstance(self.module, nn.Conv2d):
-            taps = 1
-            for axis in (0, 1):
-                taps *= _taps(self.module, self.input_shape[2 + axis], self.output_shape[2 + axis], axis)
-            return 2 * batch * self.module.out_channels * (self.module.in_channels // self.module.groups) * taps
-        rows = batch * int(torch.tensor(self.output_shape[1:-1]).prod().item())
-        return 2 * rows * self.module.in_features * self.module.out_features
+        if isinstance(self.module, nn.Linear):
+            return 2 * math.prod(self.output_shape) * self.module.in_features
+        conv, (batch, _, *sizes), (_, _, *outputs) = self.module, self.input_shape, self.output_shape
+        taps = math.prod(_taps(conv, sizes[axis], outputs[axis], axis) for axis in (0, 1))
+        return 2 * batch * conv.out_channels * (conv.in_channels // conv.groups) * taps
 
     @property
     def training_flops(self) -> int:

@@ -9,6 +9,8 @@ from typing import Any
 
 import torch
 
+from deepexp.optim.capturable import WAYS
+
 
 def fused_arguments(optimizer: "functools.partial[torch.optim.Optimizer]", device: torch.device) -> dict[str, Any]:
     """What the optimizer has to be called with beside its own arguments, which win.
@@ -16,6 +18,6 @@ def fused_arguments(optimizer: "functools.partial[torch.optim.Optimizer]", devic
     On a CPU, measured on the lecture's net and ResNet-20: Adam and AdamW take about half the time of the loop. SGD is
     left alone: without momentum it would take longer, and with momentum torch's cannot go on when frozen weights thaw.
     """
-    is_open = not {"fused", "foreach", "capturable", "differentiable"} & optimizer.keywords.keys()
+    is_open = not set(WAYS) & optimizer.keywords.keys()
     wins = optimizer.func in (torch.optim.Adam, torch.optim.AdamW) and device.type == "cpu"
     return {"fused": True} if wins and is_open else {}
