@@ -149,9 +149,11 @@ def test_a_sample_does_not_depend_on_its_batch(name: str) -> None:
     assert torch.equal(whole[4:], half)
 
 
-def test_crops_and_flips_are_uniform() -> None:
+def test_crops_and_flips_are_uniform_and_independent() -> None:
     samples, padding = 20_000, 4
     draws = CropFlip(padding, 0.3).draw(samples, (3, 8, 8), generator())
+    together = np.corrcoef([values.numpy() for values in draws.values()])
+    assert np.abs(together - np.eye(3)).max() < 4 / samples**0.5
     for key in ("crop_top", "crop_left"):
         counts = draws[key].bincount(minlength=9).double()
         expected = samples / (2 * padding + 1)
@@ -162,6 +164,7 @@ def test_crops_and_flips_are_uniform() -> None:
 
 def test_holes_are_uniform_over_a_picture_that_is_not_square() -> None:
     draws = Cutout(3).draw(20_000, (1, 5, 11), generator())
+    assert abs(np.corrcoef(draws["hole_row"], draws["hole_column"])[0, 1]) < 4 / 20_000**0.5
     for key, length in (("hole_row", 5), ("hole_column", 11)):
         counts = draws[key].bincount().double()
         expected = 20_000 / length

@@ -27,8 +27,12 @@ def test_others_stay_as_they_are(optimizer):
 
 
 def test_a_dampened_momentum_stays_the_loops():
-    made = torch.optim.SGD([torch.ones(2, requires_grad=True)], lr=0.1, momentum=0.9, dampening=0.5, fused=True)
+    weight = torch.ones(2, requires_grad=True)
+    made = torch.optim.SGD([weight], lr=0.1, momentum=0.9, dampening=0.5, fused=True)
     assert not is_capturable(made)
+    weight.grad = torch.ones(2)
+    begin_momentum(made)
+    assert made.state_dict()["state"] == {}
 
 
 @pytest.mark.parametrize("nesterov", [False, True])

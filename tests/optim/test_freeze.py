@@ -115,6 +115,16 @@ def test_first_match_wins_and_the_others_are_never_touched() -> None:
     assert frozen == [{"stem.0.weight"} | norm, norm, norm, set()]
 
 
+def test_all_of_several_parameters_stand_still_as_long_as_the_one_that_moves_first() -> None:
+    model = network()
+    plan = FreezePlan(model, [{"pattern": "stem.0.*", "epochs": 1}, {"pattern": "stem.*", "epochs": 3}], 4)
+    norm, whole = model.get_submodule("stem.1"), model.get_submodule("stem")
+    assert plan.frozen_epochs(norm.parameters()) == 3
+    assert plan.frozen_epochs(whole.parameters()) == 1
+    assert plan.frozen_epochs(model.parameters()) == 0
+    assert plan.frozen_epochs([]) == 0
+
+
 def test_statistics_move_on_unless_all_parameters_of_their_layer_are_frozen() -> None:
     model = network()
     plan = FreezePlan(model, [{"pattern": "*.1.weight", "epochs": 1}, {"pattern": "stem.1.bias", "epochs": 1}], 2)
