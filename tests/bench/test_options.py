@@ -2,7 +2,7 @@ import dataclasses
 
 import pytest
 
-from deepexp.bench.options import EpochOptions, StepOptions, SweepOptions, parse
+from deepexp.bench.options import EpochOptions, StartOptions, StepOptions, SweepOptions, parse
 from deepexp.errors import InputError
 from deepexp.schema import TrainConfig
 
@@ -18,7 +18,7 @@ def test_defaults():
     assert parse([], StepOptions) == (StepOptions(), [])
 
 
-@pytest.mark.parametrize("kind", [StepOptions, EpochOptions, SweepOptions])
+@pytest.mark.parametrize("kind", [StepOptions, EpochOptions, SweepOptions, StartOptions])
 def test_no_option_has_the_name_of_a_config_key(kind):
     names = {item.name for item in dataclasses.fields(kind)}
     assert not names & {item.name for item in dataclasses.fields(TrainConfig)}
