@@ -4,7 +4,7 @@ Glorot and Bengio (2010), section 4.2, and He et al. (2015, "Delving deep into r
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -26,6 +26,8 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
     "linear": torch.clone,
 }
 SCHEMES: tuple[Scheme, ...] = ("default", "xavier", "kaiming")
+SUITED: dict[Activation, Scheme] = {"relu": "kaiming", "tanh": "xavier", "linear": "xavier"}
+"""The scheme by whose formula the variance stays as it is."""
 
 
 @dataclass(frozen=True)
@@ -55,36 +57,11 @@ def demonstrate(
         raise ValueError(f"width: {width} is not allowed; at least 2, since one weight alone has no variance")
     width = width or {"quick": 256, "standard": 512}[scale]
     measured = {scheme: measure(scheme, activation, depth, width, seed) for scheme in SCHEMES}
-    rows = [
-        (
-            scheme,
-            formula(scheme),
-            figures(v.weight),
-            figures(variance(scheme, width, width)),
-            figures(v.forward[-1].item()),
-            figures(v.predicted_forward[-1].item()),
-            figures(v.backward[0].item()),
-            figures(v.predicted_backward[0].item()),
-        )
-        for scheme, v in measured.items()
-    ]
+    rows = [_row(scheme, variances, width) for scheme, variances in measured.items()]
     header = ("init", "Var w", "measured", "formula", "last layer", "formula", "first gradient", "formula")
-    suited: dict[str, Scheme] = {"relu": "kaiming", "tanh": "xavier", "linear": "xavier"}
-    best, known = suited[activation], ", forward and backward."
-    strays = {scheme: _strays(v) for scheme, v in measured.items()}
-    if activation == "tanh":
-        nearest = [min(strays, key=lambda scheme: strays[scheme][way]) for way in (0, 1)]
-        where = ", forward and backward" if nearest[0] == nearest[1] else f" forward, and {nearest[1]} backward"
-        known = (
-            " by the formulas, which take tanh for linear. That holds while activations are small; larger ones it "
-            f"makes smaller, and {nearest[0]} stays nearest to 1 here{where}."
-        )
-    elif max(strays[best]) >= 1e2:
-        known += f" In layers of {width} units chance adds up, and {depth} of them stray far from the formula even so."
     return Demonstration(
         title="Initial weights and the variances through a deep net",
-        text=f"Every layer multiplies the variance by a factor, and after {depth} layers something is left only where "
-        f"that factor is near 1: with {activation} for {best}{known}",
+        text=" ".join(_sentences(activation, depth, width, measured)),
         tables=(table(header, rows, f"{depth} layers of {width} units, {activation}"),),
         pictures=(
             Picture(
@@ -99,6 +76,41 @@ def demonstrate(
             for scheme, v in measured.items()
             for name in ("forward", "backward")
         },
+    )
+
+
+def _row(scheme: Scheme, variances: Variances, width: int) -> tuple[str, ...]:
+    return (
+        scheme,
+        formula(scheme),
+        figures(variances.weight),
+        figures(variance(scheme, width, width)),
+        figures(variances.forward[-1].item()),
+        figures(variances.predicted_forward[-1].item()),
+        figures(variances.backward[0].item()),
+        figures(variances.predicted_backward[0].item()),
+    )
+
+
+def _sentences(activation: Activation, depth: int, width: int, measured: Mapping[Scheme, Variances]) -> Iterator[str]:
+    """Which weights the formulas ask for, and how near to them these layers came."""
+    best = SUITED[activation]
+    strays = {scheme: _strays(variances) for scheme, variances in measured.items()}
+    begin = (
+        f"Every layer multiplies the variance by a factor, and after {depth} layers something is left only where "
+        f"that factor is near 1: with {activation} for {best}"
+    )
+    if activation != "tanh":
+        yield f"{begin}, forward and backward."
+        if max(strays[best]) >= 1e2:
+            yield f"In layers of {width} units chance adds up, and {depth} of them stray far from the formula even so."
+        return
+    yield f"{begin} by the formulas, which take tanh for linear."
+    forward, backward = (min(strays, key=lambda scheme: strays[scheme][way]) for way in (0, 1))
+    where = ", forward and backward" if forward == backward else f" forward, and {backward} backward"
+    yield (
+        "That holds while activations are small; larger ones it makes smaller, "
+        f"and {forward} stays nearest to 1 here{where}."
     )
 
 

@@ -44,19 +44,19 @@ def demonstrate(*, optim: list[str] | None = None, lr: float | None = None, step
     grown = [name for name, (_, length) in taken.items() if not bool((length < LARGEST).all())]
     if lr is not None and grown:
         raise InputError(f"lr: {lr:g} is not allowed; with it the steps of {', '.join(grown)} grow without end")
-    scaled = {name: step_lengths(name, [TIMES * g for g in GRADIENT], 1, lr) for name in chosen}
     rates = {name: rate for name, (rate, _) in taken.items()}
     lengths = {name: length for name, (_, length) in taken.items()}
+    facts = {name: _facts(name, rates[name], lengths[name]) for name in chosen}
     rows = [
         (
             name,
             f"{rates[name]:g}",
-            figures(length[0, 0].item()),
-            figures(length[0, 1].item()),
-            figures(length[-1, 0].item() / rates[name]),
-            f"{(scaled[name][1][0, 0] / length[0, 0]).item():.0f} times",
+            figures(of["first_0"]),
+            figures(of["first_1"]),
+            figures(of["last_over_lr"]),
+            f"{of['scaling']:.0f} times",
         )
-        for name, length in lengths.items()
+        for name, of in facts.items()
     ]
     header = (
         "optimizer",
@@ -66,30 +66,36 @@ def demonstrate(*, optim: list[str] | None = None, lr: float | None = None, step
         f"step {steps} / η",
         "first step, loss × 100",
     )
-    facts = {f"{name}/first_{k}": lengths[name][0, k].item() for name in chosen for k in (0, 1)}
-    facts |= {f"{name}/last_over_lr": lengths[name][-1, 0].item() / rates[name] for name in chosen}
-    facts |= {f"{name}/scaling": (scaled[name][1][0, 0] / lengths[name][0, 0]).item() for name in chosen}
     return Demonstration(
         title="What each rule makes of the same gradient",
-        text=" ".join(_sentences(chosen, facts)),
+        text=" ".join(_sentences(facts)),
         tables=(table(header, rows, "Lengths of steps under a constant gradient, 1 and 0.01"),),
         pictures=(
             Picture(
                 "update_rules", _draw(lengths, rates), "Length of each step along the steep coordinate, divided by η."
             ),
         ),
-        facts=facts,
+        facts={f"{name}/{fact}": value for name, of in facts.items() for fact, value in of.items()},
     )
 
 
-def _sentences(chosen: Sequence[str], facts: Mapping[str, float]) -> Iterator[str]:
+def _facts(name: str, rate: float, lengths: Tensor) -> dict[str, float]:
+    """Of a rule, by its lengths of steps (steps, coordinates): the first, the last, and the first of a scaled loss."""
+    _, scaled = step_lengths(name, [TIMES * g for g in GRADIENT], 1, rate)
+    return {
+        "first_0": lengths[0, 0].item(),
+        "first_1": lengths[0, 1].item(),
+        "last_over_lr": lengths[-1, 0].item() / rate,
+        "scaling": (scaled[0, 0] / lengths[0, 0]).item(),
+    }
+
+
+def _sentences(facts: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     """What holds of every rule here, and of some only where they are among the chosen."""
     yield "On a plane every step sees the same gradient: what a rule remembers shows in how its steps change."
-    if MOMENTUM & set(chosen):
+    if MOMENTUM & facts.keys():
         yield "Momentum's steps grow towards 1/(1−γ) times those of plain descent."
-    if any(
-        facts[f"{name}/scaling"] < 1.1 and facts[f"{name}/first_0"] < 1.1 * facts[f"{name}/first_1"] for name in chosen
-    ):
+    if any(of["scaling"] < 1.1 and of["first_0"] < 1.1 * of["first_1"] for of in facts.values()):
         yield (
             "Rules that divide by past gradients step equally far in a steep and in a flat coordinate, and do not "
             "notice that the loss was multiplied by 100: this is why their learning rate is not that of plain descent."
