@@ -35,10 +35,10 @@ def batch_bounds(
     variance, joins the one before.
     """
     bounds = [(start, min(start + batch_size, samples)) for start in range(0, samples, batch_size)]
-    last_is_partial = samples % batch_size != 0
-    if drop_last and last_is_partial:
+    rest = samples % batch_size
+    if drop_last and rest:
         bounds.pop()
-    elif batch_norm and last_is_partial and len(bounds) > 1 and samples % batch_size == 1:
+    elif batch_norm and rest == 1 and len(bounds) > 1:
         bounds.pop()
         bounds[-1] = (bounds[-1][0], samples)
     return bounds

@@ -31,7 +31,7 @@ class Path:
     """(n, 2): x and y."""
 
 
-def gif(figure: "Figure", paths: Sequence[Path], frames: int = FRAMES) -> bytes:
+def gif(figure: "Figure", paths: Sequence[Path]) -> bytes:
     """The figure with its paths growing at one pace each, all of them whole in the last frame."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
@@ -43,10 +43,10 @@ def gif(figure: "Figure", paths: Sequence[Path], frames: int = FRAMES) -> bytes:
     canvas.draw()
     still = canvas.copy_from_bbox(figure.bbox)  # all but the paths is drawn once
     pictures = []
-    for frame in range(frames):
+    for frame in range(FRAMES):
         canvas.restore_region(still)
         for path in paths:
-            reached = max(1, round((frame + 1) / frames * len(path.points)))
+            reached = max(1, round((frame + 1) / FRAMES * len(path.points)))
             path.line.set_data(path.points[:reached, 0], path.points[:reached, 1])
             path.head.set_data(path.points[reached - 1 : reached, 0], path.points[reached - 1 : reached, 1])
             for artist in (path.line, path.head):

@@ -131,7 +131,7 @@ def descend(
     """Train from zero weights and look at the whole loss some twenty times an epoch, and more often at first."""
     w = inputs.new_zeros(CLASSES, inputs.shape[1])
     path = Path(batch_size, [0], [0.0], [_loss(w, inputs, targets).item()], w)
-    bounds = batch_bounds(len(inputs), batch_size, drop_last=False, batch_norm=False)
+    bounds = batch_bounds(len(inputs), batch_size)
     every = max(1, len(bounds) // 20)
     # ── All three kinds of gradient descent are this one loop. They differ in B, how many samples an update looks at:
     # ── all N (gradient descent), one (stochastic gradient descent), or some tens (mini-batches). An epoch visits each

@@ -71,10 +71,10 @@ def demonstrate(
 
 def same_batches(first: Loader, second: Loader, data: Dataset, batch_size: int, seed: int) -> bool:
     """Whether both give the same pictures and labels, bit for bit, through an epoch."""
-    order = epoch_order(len(data.train), "shuffled", seed, epoch=0)
-    bounds = batch_bounds(len(order), batch_size, drop_last=False, batch_norm=False)
     if first is second:
         return True
+    order = epoch_order(len(data.train), "shuffled", seed, epoch=0)
+    bounds = batch_bounds(len(order), batch_size)
     pairs = zip(first.batches(order, bounds), second.batches(order, bounds), strict=True)
     return all(torch.equal(a, c) and torch.equal(b, d) for (a, b), (c, d) in pairs)
 
@@ -86,7 +86,7 @@ def measure(
     # ── A small batch of bytes is put together in microseconds where the pictures lie. From other processes each batch
     # ── has to be announced, copied and fetched, whatever it holds, and then brought to the device. That pays off where
     # ── pictures have to be read or decoded, or do not fit; a set like MNIST is better kept whole where it is used.
-    bounds = batch_bounds(len(data.train), batch_size, drop_last=False, batch_norm=False)
+    bounds = batch_bounds(len(data.train), batch_size)
     seconds: dict[str, list[float]] = {name: [] for name in loaders}
     for epoch in range(epochs):
         order = epoch_order(len(data.train), "shuffled", seed, epoch + 1)
