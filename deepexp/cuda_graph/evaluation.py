@@ -33,7 +33,7 @@ class _Recording:
 
 @dataclass
 class _Phase:
-    """What one split's batches are made of and seen by; equal for as long as a recording holds."""
+    """What the batches of a split are made of and seen by, and their recording, which holds as long as that is so."""
 
     gather: Gather
     model: nn.Module
@@ -42,6 +42,7 @@ class _Phase:
     has_room: bool = True
 
     def is_of(self, gather: Gather, model: nn.Module, size: int) -> bool:
+        """Whether these are still the same."""
         return (self.gather, self.model, self.size) == (gather, model, size)
 
 
@@ -69,18 +70,17 @@ class RecordedScores:
         samples = order.to(self._device)
         for start, stop in bounds:
             batch = samples[start:stop]
-            if stop - start == size and not is_first and phase.recording is None and self._may_record(phase):
+            if stop - start == size and not is_first and phase.recording is None:
                 phase.recording = self._record(phase, batch)
             if stop - start == size and phase.recording is not None:
                 yield _replay(phase.recording, batch)
             else:
                 yield self._recorder.warm_up(partial(_score, model, gather, batch), stop - start)
 
-    def _may_record(self, phase: _Phase) -> bool:
-        return phase.has_room and self._recorder.works
-
     def _record(self, phase: _Phase, samples: Tensor) -> _Recording | None:
         """A recording of batches like this one, which is still to be scored; None if there can be none, said once."""
+        if not (phase.has_room and self._recorder.works):
+            return None
         samples = samples.clone()
         torch.clear_autocast_cache()  # casts of weights belong into the recording: weights change
         try:
