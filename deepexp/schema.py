@@ -191,7 +191,7 @@ def typed(config: Mapping[str, Any], problems: Problems) -> TrainConfig | None:
 
 
 def section(cls: type, node: Mapping[str, Any], prefix: str, problems: Problems) -> Any:
-    """A closed part of a config as an instance of its dataclass; of no use if something was added to `problems`."""
+    """A closed part of a config as an instance of its dataclass; not to be used if anything is added to `problems`."""
     return _build(cls, node, prefix, problems)
 
 

@@ -20,14 +20,13 @@ _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 # Of a disk, a folder or a file that may not be written to.
 _NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
-
 _OUTPUT_DIR = "output_dir=DIR"
 _place_stays: ContextVar[bool] = ContextVar("_place_stays", default=False)
 
 
 @contextlib.contextmanager
 def place_that_stays() -> Iterator[None]:
-    """Within the block, no other place is offered for what cannot be written: a run that is gone on with has one."""
+    """Within the block, no other place is offered where one fails: a run that is gone on with stays where it is."""
     before = _place_stays.set(True)
     try:
         yield
@@ -40,8 +39,8 @@ def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str | No
     """Turn an `OSError` of the block into ours, which names `path`, reason and space left.
 
     That is a `RunFailed`; with `chosen_by_user` (nothing was ever written there), a folder that
-    refuses is an `InputError` instead, unless the disk itself is the trouble. `option`: what names
-    the place, and how; None if it cannot be another, as that of a run that is gone on with.
+    refuses is an `InputError` instead, unless the disk itself is the trouble. `option`: the word by
+    which another place can be chosen; None where there is no choice, as for a run that is gone on with.
     """
     try:
         yield
@@ -65,7 +64,7 @@ def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str | No
 
 @contextlib.contextmanager
 def named_by(option: str, place: Path) -> Iterator[None]:
-    """Tell of trouble with any file that is written meanwhile as of trouble with `place`, which `option` names."""
+    """Report trouble with any file that the block writes as trouble with `place`, which the user named by `option`."""
     with storage_errors(place, option=option):
         try:
             yield
@@ -123,7 +122,7 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The same with a text, whatever an undecodable file name has left in it that cannot stand in UTF-8."""
+    """The same with a text; what UTF-8 has no place for, as from an undecodable file name, is written as an escape."""
     write_atomically(path, text.encode(errors="backslashreplace"))
 
 

@@ -156,7 +156,7 @@ def _build(target: Path, listing: Listing, shape: Shape) -> Splits:
 
 def _remove_outdated(folder: Path, split: str) -> None:
     """Remove caches of the files of a split as they were before, and what a process that was killed has left."""
-    # Without a name of a split: from when the folder had one of its own, or from a deepexp that did not write it.
+    # Without the name of a split: of a time when the folder had train/ and test/ of its own.
     outdated = {split, "", _BUILDING}
     for old in folder.iterdir():
         if old.is_dir() and "".join(old.name.rpartition("-")[:2]) in outdated:
