@@ -218,8 +218,8 @@ def test_a_device_without_graphs_is_refused(run):
         run(["cuda_graph=true"])
 
 
-def test_an_epoch_of_other_sizes_is_made_as_usual(run, graph):
-    """The whole set at once: one update an epoch, recorded after three of them."""
+def test_updates_of_the_whole_set_are_recorded_after_three_epochs(run, graph):
+    """Each epoch has one."""
     tape = graph(Tape())
     run([*SMALL, "batch_size=full", "epochs=5"])
     assert (tape.recorded[Update], tape.replayed[Update]) == (1, 2)

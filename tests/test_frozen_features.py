@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 SMALL = ["model=monster", "model.pretrained=false", "model.nb_residual_blocks=1", "model.nb_channels=8",
          "data.subset=230", "data.resize=22", "batch_size=50", "epochs=5",
          "freeze=[{pattern: features.*, epochs: 3}]"]  # fmt: skip
-FROZEN_EPOCHS, BATCHES = 3, 5  # the last of 30 samples
+BATCHES = 5  # of an epoch, the last of 30 samples
 UPDATES = {50: 4, 30: 1}
 
 

@@ -7,12 +7,12 @@ import signal
 from pathlib import Path
 from typing import Any
 
-POINTS = ("half of the file written", "before fsync", "after fsync", "before replace", "after replace", "before link")
-"""What can happen to a file of a `checkpoints` folder."""
-
 
 def install(point: str, name: str, count: int) -> None:
-    """Have the process kill itself when `point` is reached for the `count`-th time by a file of this name."""
+    """Have the process kill itself when `point` is reached for the `count`-th time by a checkpoint of this name.
+
+    `point`: `half of the file written`, or `before` or `after` a function of `os`, such as `after fsync`.
+    """
     if point == "half of the file written":
         _wrap_open(name, count)
         return
