@@ -15,17 +15,14 @@ from deepexp import paths
 from deepexp.compose import check_jobs, compose, expand_sweep
 from deepexp.errors import InputError
 
+from .files import write
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
     """Called from an empty folder, as a user would."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-
-
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
 
 
 def complaints(*overrides):

@@ -20,6 +20,8 @@ from deepexp.compose import check_jobs, compose, composing
 from deepexp.errors import InputError
 from deepexp.overrides import quote_paths
 
+from .files import write
+
 
 @pytest.fixture(autouse=True)
 def elsewhere(tmp_path, monkeypatch):
@@ -41,11 +43,6 @@ def read(monkeypatch):
 
     monkeypatch.setattr(ConfigLoaderImpl, "load_configuration", load)
     return found
-
-
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
 
 
 def by_hydra(words):

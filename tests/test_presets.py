@@ -15,13 +15,10 @@ from deepexp.presets import with_scale
 from deepexp.sweep import sweeper
 from deepexp.sweep.command import run_sweep
 
+from .files import write
+
 NAMES = catalogue.names("experiment")
 SWEEPS = [name for name in NAMES if name not in ("lecture_mnist", "resnet20_cifar10")]
-
-
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
 
 
 @pytest.fixture

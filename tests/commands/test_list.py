@@ -9,10 +9,7 @@ from deepexp import paths
 from deepexp.commands.list import main
 from deepexp.errors import InputError
 
-
-def write(path, text):
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(text, encoding="utf-8")
+from ..files import write
 
 
 def test_every_option_of_every_group_with_its_first_comment_line(capsys, tmp_path, monkeypatch):

@@ -22,6 +22,8 @@ from deepexp.data import picture_cache
 from deepexp.data.image_folder import ImageFolder
 from deepexp.errors import InputError, RunFailed
 
+from ..processes import ends_soon
+
 DEFAULTS: dict[str, Any] = {"size": None, "channels": None, "test_fraction": 0.2, "split_seed": 0, "cache": None}
 
 
@@ -292,21 +294,10 @@ def test_decoding_processes_end_with_one_that_is_killed() -> None:
             os.write(writing, str(pool.submit(os.getpid).result()).encode())
             os.kill(os.getpid(), signal.SIGKILL)
     os.waitpid(killed, 0)
-    worker = int(os.read(reading, 20))
-    deadline = time.monotonic() + 2
-    while _is_alive(worker) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    outlived = _is_alive(worker)
+    ended = ends_soon(int(os.read(reading, 20)))
     with contextlib.suppress(ProcessLookupError):
         os.killpg(killed, signal.SIGKILL)
-    assert not outlived
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
+    assert ended
 
 
 def test_full_disk_is_told_before_the_work(picture_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:

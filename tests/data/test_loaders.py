@@ -5,7 +5,6 @@ import pickle
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -23,6 +22,7 @@ from deepexp.data.source import Split
 from deepexp.data.streamed import StreamedLoader, _Pictures
 from deepexp.errors import RunFailed
 
+from ..processes import ends_soon
 from .samples import FixedSource, random_source
 
 CPU = torch.device("cpu")
@@ -230,18 +230,7 @@ print(loader._loader._iterator._workers[0].pid, flush=True)
 os.kill(os.getpid(), signal.SIGKILL)
 """
     process = subprocess.run([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True, timeout=60)
-    worker = int(process.stdout)
-    deadline = time.monotonic() + 2
-    while _is_alive(worker) and time.monotonic() < deadline:
-        time.sleep(0.01)
-    assert not _is_alive(worker)
-
-
-def _is_alive(pid: int) -> bool:
-    try:
-        return ") Z" not in Path(f"/proc/{pid}/stat").read_text()
-    except FileNotFoundError:
-        return False
+    assert ends_soon(int(process.stdout))
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGCHLD"), reason="needs POSIX signals")

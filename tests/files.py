@@ -1,0 +1,9 @@
+"""Files that tests write for deepexp to read."""
+
+from pathlib import Path
+
+
+def write(path: Path, text: str) -> None:
+    """The text into a file, whose folders are made."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(text, encoding="utf-8")
