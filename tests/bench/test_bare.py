@@ -10,7 +10,14 @@ from .setting import planned
 
 
 @pytest.mark.parametrize(
-    "overrides", [[], ["optim=adam", "optim.lr=0.001"], ["precision=bf16"], ["model=monster", "model.pretrained=false"]]
+    "overrides",
+    [
+        [],
+        ["optim=adam", "optim.lr=0.001"],
+        ["precision=bf16"],
+        ["model=monster", "model.pretrained=false"],
+        ["freeze=[{pattern: 'conv1.*', share: 0.5}]"],
+    ],
 )
 def test_its_updates_are_those_of_a_run(overrides):
     """Given the same order: the weights after an epoch, and the test errors, are bit for bit deepexp's."""

@@ -121,6 +121,11 @@ def test_the_table_has_medians_the_ratio_and_the_parts():
     assert row(shown, "together") == ["1.50", "s", "100%"]
 
 
+def test_the_parts_are_those_of_the_round_of_median_length():
+    rounds = [Start(seconds, seconds, {"importing torch": seconds}) for seconds in (3.0, 1.0, 2.0)]
+    assert report(starts={"deepexp": rounds}).parts() == {"importing torch": 2.0}
+
+
 def test_the_table_tells_the_first_time_from_the_others():
     shown = report(first=Start(7.0, 8.0, {}), notes=["keras is left out: it is not installed"])
     assert row(shown, "deepexp, the first time") == "7.00 s 8.00 s 1".split()
