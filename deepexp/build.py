@@ -44,7 +44,7 @@ from deepexp.optim.groups import (
     refusals,
 )
 from deepexp.parts import Parts
-from deepexp.schema import Component, TrainConfig
+from deepexp.schema import HANDED_ON, Component, TrainConfig
 from deepexp.step import Objective, Precision, Step
 from deepexp.units import counted
 from deepexp.updates import EagerUpdates
@@ -98,7 +98,7 @@ def model(
     """The model with its initial weights, which depend on the seed alone; on the meta device, without any."""
     given: dict[str, Any] = {"shape": shape, "classes": classes}
     component = config.model.component
-    for flag in ("dropout", "batch_norm"):
+    for flag in HANDED_ON:
         if getattr(config, flag) is not None and flag not in component.arguments:
             raise InputError(f"{flag}: model {component.target} has no place for it; leave {flag}=null")
     if torch.device(device).type == "meta":
@@ -147,21 +147,22 @@ def _runs_as_tried(config: TrainConfig) -> bool:
         return False
 
 
-def resolve_pretrained(config: TrainConfig) -> None:
+def resolve_pretrained(config: TrainConfig, plan: "Plan") -> None:
     """Settle `model.pretrained=auto` once, in the config itself, so that what is saved says what was done.
 
     Raises `InputError` if weights that are asked for outright cannot be had: before a run begins that needs them.
     """
-    fetch_pretrained(config)
+    fetch_pretrained(config, *plan.takes)
     arguments = config.model.component.arguments
     if arguments.get("pretrained") == "auto":
         arguments["pretrained"] = pretrained.resolve("auto")
 
 
-def fetch_pretrained(config: TrainConfig) -> None:
+def fetch_pretrained(config: TrainConfig, shape: Shape, classes: int) -> None:
     """See to it that the weights that are asked for outright are here; the path of `init_from` becomes absolute.
 
-    Raises `InputError` if they cannot be had or do not fit. `model.pretrained=auto` asks for none.
+    Raises `InputError` if they cannot be had, or do not fit a model for pictures of this shape and so many classes.
+    `model.pretrained=auto` asks for none.
     """
     arguments = config.model.component.arguments
     fetch = getattr(targets.of("model", config.model.component), "fetch_pretrained", None)
@@ -172,9 +173,7 @@ def fetch_pretrained(config: TrainConfig) -> None:
             raise InputError(f"model.{error}") from error
     if config.init_from is not None:
         config.init_from = paths.absolute(config.init_from)
-        info = source(config).info()
-        made = model(config, input_shape(config, info), len(info.classes), "meta")
-        transfer.fitting(made, Path(config.init_from), len(info.classes))
+        transfer.fitting(model(config, shape, classes, "meta"), Path(config.init_from), classes)
 
 
 def optimizer(

@@ -44,6 +44,11 @@ class Plan:
     total_steps: int
 
     @property
+    def takes(self) -> tuple[tuple[int, int, int], int]:
+        """The shape of pictures, and how many classes, that its model is made for."""
+        return self.shape, len(self.info.classes)
+
+    @property
     def epochs(self) -> int:
         """How many its updates come to; the last may not be a whole one."""
         return math.ceil(self.total_steps / max(len(self.updates), 1))
@@ -96,7 +101,7 @@ def _hangs_on(line: str, wrong: Collection[str]) -> bool:
     known = {item.name for item in dataclasses.fields(TrainConfig)}
     if any(key.partition(".")[0] not in known for key in wrong):
         wrong = {*wrong, *_LENGTHS}
-    passed_on = {f"model.{key}" for key in ("dropout", "batch_norm") if key in wrong}  # by its YAML, as ${dropout}
+    passed_on = {f"model.{key}" for key in schema.HANDED_ON if key in wrong}
     return (
         any(re.search(rf"(?<![\w.]){re.escape(key)}(?!\w)", line) for key in {*wrong, *passed_on})
         or (line.startswith("schedule:") and not _LENGTHS.isdisjoint(wrong))

@@ -21,7 +21,7 @@ from deepexp.units import counted
 def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) -> None:
     """Print it all; one update is made with a real batch, and nothing is written."""
     console.print(OmegaConf.to_yaml(composed.config, resolve=True).rstrip())
-    build.resolve_pretrained(config)
+    build.resolve_pretrained(config, plan)
     data = build.dataset(config, plan)
     model = build.model(config, plan.shape, len(data.classes), plan.device)
     parts = build.parts(config, plan, data, model, build.data_mode(config, plan, data))

@@ -195,6 +195,10 @@ def section(cls: type, node: Mapping[str, Any], prefix: str, problems: Problems)
     return _build(cls, node, prefix, problems)
 
 
+HANDED_ON = ("dropout", "batch_norm")
+"""Keys that reach a model through its YAML, which has them as `${dropout}`; not every model has a place for them."""
+
+
 def keys_of(group: str) -> list[str]:
     """The closed keys of a group, which no target of it is given."""
     cls = typing.get_type_hints(TrainConfig)[group]

@@ -80,7 +80,7 @@ def opened(overrides: Sequence[str], against: Sequence[str] | str) -> Iterator[C
     for key, is_asked in {"resume": config.resume is not None, "dry_run": config.dry_run}.items():
         if is_asked:
             raise InputError(f"{key}: a benchmark always measures, and goes on with nothing; leave it out")
-    build.resolve_pretrained(config)
+    build.resolve_pretrained(config, plan)
     ours = dict(os.environ)
     rival = startup.users_environment()
     environments = {OURS: ours, **{name: ours if name == BARE else rival for name in taking_part}, LIMIT: ours}

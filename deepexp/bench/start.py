@@ -120,7 +120,7 @@ def _prepared(overrides: Sequence[str], folder: Path) -> tuple[list[str], Compos
         words = [*words, f"data.cache={quote(str(folder / 'cache'))}"]
         composed = compose("train", words)
     config, plan = _planned(composed)
-    build.resolve_pretrained(config)
+    build.resolve_pretrained(config, plan)
     return words, composed, config, plan
 
 

@@ -122,7 +122,7 @@ def train(
         if config.dry_run:
             dry_run.show(config, plan, composed, console)
             return None
-        build.resolve_pretrained(config)
+        build.resolve_pretrained(config, plan)
         data = build.dataset(config, plan, loaded)
         files = describe.hydra_files(composed, config)
         with contextlib.nullcontext() if at is None else place_that_stays():

@@ -16,6 +16,7 @@ from deepexp.compose import check_swept_keys, composing
 from deepexp.composer import Composed
 from deepexp.data.loader import mode_that_fits
 from deepexp.data.memory import capacity_bytes
+from deepexp.data.source import Shape
 from deepexp.errors import InputError
 from deepexp.models import pretrained
 from deepexp.schema import TrainConfig
@@ -51,6 +52,8 @@ class Checked:
     device: torch.device
     device_bytes: int
     """What its pictures take of the device's memory where they are resident."""
+    takes: tuple[Shape, int]
+    """The shape of pictures, and how many classes, that its model is made for."""
     resolved: dict[str, Any] = field(repr=False)
 
 
@@ -66,6 +69,8 @@ class Point:
     """What it was known by while `data.workers` and the like made another job of it."""
     epochs: int
     """How many it is trained for, as of `Checked`."""
+    takes: tuple[Shape, int]
+    """As of `Checked`."""
     config: TrainConfig = field(repr=False)
     """As it was checked: without the choices made for the whole sweep."""
 
@@ -122,14 +127,13 @@ def check_pretrained(points: Sequence[Point]) -> None:
     """
     models: dict[str, list[Point]] = {}
     for point in points:
-        component, beginning = point.config.model.component, point.config.init_from
-        sizes = [build.source_key(point.config), point.config.data.resize, point.config.model.input]
-        what = [component.target, component.arguments, beginning, *([] if beginning is None else sizes)]
+        component = point.config.model.component
+        what = [component.target, component.arguments, point.config.init_from, point.takes]
         models.setdefault(json.dumps(what, sort_keys=True, default=repr), []).append(point)
     problems: dict[str, list[str]] = {}
     for those in models.values():
         try:
-            build.fetch_pretrained(those[0].config)  # what is `auto` is chosen for all jobs together
+            build.fetch_pretrained(those[0].config, *those[0].takes)  # what is `auto` is chosen for all jobs together
         except InputError as error:
             problems.setdefault(str(error), []).extend(point.name for point in those)
     if problems:
@@ -166,7 +170,7 @@ def settled(point: Checked, choices: Choices) -> Point:
         words.append(f"data.mode={choices.data_mode}")  # the batches are the same, so the hash is
     how = identity.HOW - point.varying.keys()
     known_by, formerly = config_hash(_without(resolved, how)), config_hash(resolved)
-    return Point(point.name, point.varying, words, known_by, formerly, point.epochs, point.config)
+    return Point(point.name, point.varying, words, known_by, formerly, point.epochs, point.takes, point.config)
 
 
 def config_hash(resolved: Mapping[str, Any]) -> str:
@@ -214,7 +218,7 @@ def _check_point(
             "or ask for the test error with hydra.launcher.objective=test_error_rate"
         )
     pictures = build.device_bytes(config, plan)
-    return Checked(words, varying, name, config, plan.epochs, plan.device, pictures, resolved)
+    return Checked(words, varying, name, config, plan.epochs, plan.device, pictures, plan.takes, resolved)
 
 
 def _varying(words: Sequence[str], fixed: Collection[str]) -> dict[str, str]:

@@ -26,6 +26,7 @@ from deepexp.sweep.worker import Ending, Task
 
 from .conftest import SMALL, Sweeper
 
+TAKES = ((1, 28, 28), 10)
 RATES = ("val_fraction=0.2", "epochs=4", "optim.lr=0.001,0.03,0.1,0.3", "hydra.launcher.halving=2")
 
 
@@ -42,7 +43,7 @@ class Jobs:
     ) -> Point:
         config: Any = SimpleNamespace(evaluate_every=every)
         key = f"{name},{seed}"
-        point = Point(key, {"optim.lr": name, "seed": str(seed)}, [], key, key, 9, config)
+        point = Point(key, {"optim.lr": name, "seed": str(seed)}, [], key, key, 9, TAKES, config)
         (self.folder / key).mkdir()
         lines = [{"epoch": n, "val_error_rate": e, "val_loss": loss} for n, e in enumerate(errors, 1)]
         text = "".join(json.dumps(line) + "\n" for line in lines)
@@ -64,7 +65,7 @@ def jobs(tmp_path: Path) -> Jobs:
 def halving(
     folder: Path, factor: int | None, settings: int, epochs: int, first: int = 1, every: tuple[int, ...] = (1,)
 ) -> Halving:
-    points = [Point("a", {}, [], "a", "a", epochs, cast(Any, SimpleNamespace(evaluate_every=n))) for n in every]
+    points = [Point("a", {}, [], "a", "a", epochs, TAKES, cast(Any, SimpleNamespace(evaluate_every=n))) for n in every]
     return Halving(LauncherConfig(halving=factor, halving_from=first), settings, points, folder)
 
 
@@ -80,13 +81,13 @@ def test_when_there_are_looks(
     tmp_path: Path, factor: int | None, settings: int, epochs: int, first: int, looks: list[int]
 ) -> None:
     made = halving(tmp_path, factor, settings, epochs, first)
-    point = Point("a", {}, [], "a", "a", epochs, cast(Any, SimpleNamespace(evaluate_every=1)))
+    point = Point("a", {}, [], "a", "a", epochs, TAKES, cast(Any, SimpleNamespace(evaluate_every=1)))
     assert [made.until(point) for _ in made.looks()] == [*looks, None] and made.share is None
 
 
 def test_a_look_comes_when_a_run_is_evaluated(tmp_path: Path) -> None:
     made = halving(tmp_path, 3, 27, 27)
-    every = [Point("a", {}, [], "a", "a", 27, cast(Any, SimpleNamespace(evaluate_every=n))) for n in (2, 5, 20)]
+    every = [Point("a", {}, [], "a", "a", 27, TAKES, cast(Any, SimpleNamespace(evaluate_every=n))) for n in (2, 5, 20)]
     assert [[made.until(point) for point in every] for _ in made.looks()] == [
         [2, 5, 20], [4, 5, 20], [10, 10, 20], [None, None, None],
     ]  # fmt: skip
@@ -107,7 +108,7 @@ def test_nobody_is_left_behind_twice_by_the_same_figures(
 ) -> None:
     """Two looks that come before the same evaluation would leave a ninth of the settings where a third was meant."""
     made = halving(tmp_path, 3, 9, 9, every=every)
-    point = Point("a", {}, [], "a", "a", 9, cast(Any, SimpleNamespace(evaluate_every=every[0])))
+    point = Point("a", {}, [], "a", "a", 9, TAKES, cast(Any, SimpleNamespace(evaluate_every=every[0])))
     assert [made.until(point) for _ in made.looks()] == [*looks, None]
 
 
