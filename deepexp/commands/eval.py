@@ -33,6 +33,7 @@ import numpy as np
 from deepexp import json_file, options
 from deepexp.errors import InputError
 from deepexp.paths import shown
+from deepexp.report.folder import staged
 from deepexp.report.plots import confusion, mistakes
 from deepexp.report.plots.plot import Missing
 from deepexp.report.runs import Run, read_one
@@ -47,7 +48,8 @@ from deepexp.units import counted, percent
 if TYPE_CHECKING:
     from deepexp.retest import Retest
 
-_FILES = ("confusion.png", "confusion.svg", "mistakes.png", "mistakes.svg", "answers.csv")
+_STAGING = ".eval-"
+"""A folder that results are written in begins so; they leave it once all of them are there."""
 _TAKEN = "most often taken for"
 _MOST_TAKEN = 3  # classes that are named as what a class is taken for
 _MOST_CLASSES = 30  # that have a row in the terminal
@@ -104,7 +106,7 @@ def _no_option(word: str) -> str:
 
 @contextlib.contextmanager
 def _new_folder(word: str, run: Path) -> Iterator[Path]:
-    """A folder with nothing in it, made before the work is done; if that fails, what was begun in it is removed."""
+    """A folder with nothing in it, made before the work is done; removed again if that fails and it was not there."""
     folder = Path(os.path.expanduser(word))
     is_made_here = not os.path.lexists(folder)
     if not word or folder.resolve().is_relative_to(run.resolve()):
@@ -113,19 +115,22 @@ def _new_folder(word: str, run: Path) -> Iterator[Path]:
         folder.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryFile(dir=folder):
             pass
-        if any(folder.iterdir()):
-            raise InputError(f"to: {folder} is there and is not empty; give a new folder, since nothing is replaced")
+        _check_empty(folder)
     except OSError as error:
         raise InputError(f"to: cannot write into {folder}: {error.strerror or error}; give another folder") from None
     try:
         yield folder
     except BaseException:
-        for name in _FILES:
-            (folder / name).unlink(missing_ok=True)
         if is_made_here:
             with contextlib.suppress(OSError):  # somebody else has put something there meanwhile
                 folder.rmdir()
         raise
+
+
+def _check_empty(folder: Path) -> None:
+    """`InputError` if there is anything in a folder but what tests are being written in, or were when killed."""
+    if any(not path.name.startswith(_STAGING) for path in folder.iterdir()):
+        raise InputError(f"to: {folder} is there and is not empty; give a new folder, since nothing is replaced")
 
 
 def _lines(run: Run, found: "Retest", worst: Sequence[int], where: str, columns: int | None) -> Iterator[str]:
@@ -262,7 +267,22 @@ def _as_json(run: Run, found: "Retest", worst: Sequence[int], where: str) -> dic
 
 
 def _write(folder: Path, run: Run, found: "Retest") -> list[str]:
-    """Write the pictures and the answers; the names of the files."""
+    """Write the pictures and the answers, all of them or none, into a folder that is still empty; their names."""
+    with staged(folder, _STAGING) as staging:
+        names = _fill(staging, run, found)
+        _check_empty(folder)  # another test may have been written there meanwhile
+        try:
+            for name in names:
+                (staging / name).replace(folder / name)
+        except BaseException:
+            for name in names:
+                if not (staging / name).exists():
+                    (folder / name).unlink(missing_ok=True)
+            raise
+    return names
+
+
+def _fill(folder: Path, run: Run, found: "Retest") -> list[str]:
     from deepexp import plotting
 
     written = []

@@ -60,13 +60,20 @@ def write(directory: Path, paths: Sequence[Path], fill: Callable[[Path], object]
 
 def _filled(directory: Path, paths: Sequence[Path], fill: Callable[[Path], object]) -> list[Path]:
     _check_free(directory, _ALWAYS)
-    for killed in _left_behind(directory):
+    with staged(directory, _STAGING) as staging, named_by("to=DIR", directory):
+        fill(staging)
+        return _put(staging, directory, paths)
+
+
+@contextlib.contextmanager
+def staged(directory: Path, prefix: str) -> Iterator[Path]:
+    """A folder in `directory` to write in, removed at the end; before, those that were left there by killed ones."""
+    for killed in _left_behind(directory, prefix):
         shutil.rmtree(killed, ignore_errors=True)
-    staging = Path(tempfile.mkdtemp(prefix=_STAGING, dir=directory))
+    staging = Path(tempfile.mkdtemp(prefix=prefix, dir=directory))
     try:
-        with named_by("to=DIR", directory), filelock.FileLock(staging / _LOCK):
-            fill(staging)
-            return _put(staging, directory, paths)
+        with filelock.FileLock(staging / _LOCK):
+            yield staging
     finally:
         shutil.rmtree(staging, ignore_errors=True)
 
@@ -91,10 +98,10 @@ def _note(directory: Path, paths: Sequence[Path], names: Iterable[str]) -> None:
     json_file.write(directory / _OURS, content)
 
 
-def _left_behind(directory: Path) -> list[Path]:
-    """What reports have left in a folder that were killed while they were made, and hold no lock any longer."""
+def _left_behind(directory: Path, prefix: str = _STAGING) -> list[Path]:
+    """What commands have left in a folder that were killed while they wrote, and hold no lock any longer."""
     found = []
-    for staging in directory.glob(f"{_STAGING}*"):
+    for staging in directory.glob(f"{prefix}*"):
         with contextlib.suppress(OSError, filelock.Timeout):
             if (staging / _LOCK).is_file():
                 with filelock.FileLock(staging / _LOCK, timeout=0):

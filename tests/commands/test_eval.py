@@ -6,6 +6,9 @@ import hashlib
 import json
 import re
 import shutil
+import signal
+import subprocess
+import sys
 
 import numpy as np
 import pytest
@@ -276,13 +279,41 @@ def test_what_was_begun_on_a_full_disk_is_removed(trained, tmp_path, monkeypatch
 
 def test_what_somebody_else_puts_there_meanwhile_is_not_removed(trained, tmp_path, monkeypatch):
     def full(path, data):
-        (path.parent / "theirs").write_text("")
+        (tmp_path / "to" / "theirs").write_text("")
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
     monkeypatch.setattr(module, "write_text", full)
     with pytest.raises(RunFailed):
         main([f"run={trained.directory}", f"to={tmp_path / 'to'}", "device=cpu"])
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["theirs"]
+
+
+def test_of_two_tests_into_one_folder_at_once_the_later_one_replaces_nothing(trained, tmp_path, monkeypatch, capsys):
+    folder, first = tmp_path / "to", tmp_path / "to" / "answers.csv"
+
+    def slow(path, text):
+        path.write_text(text)
+        first.write_text("of the other")  # which has ended meanwhile
+
+    monkeypatch.setattr(module, "write_text", slow)
+    with pytest.raises(InputError, match="is there and is not empty"):
+        main([f"run={trained.directory}", f"to={folder}", "device=cpu"])
+    assert "written" not in capsys.readouterr().out
+    assert [path.name for path in folder.iterdir()] == ["answers.csv"] and first.read_text() == "of the other"
+
+
+def test_where_a_test_was_killed_as_it_wrote_the_next_one_can_write(trained, tmp_path):
+    script = (
+        "import os, signal; from deepexp.commands import eval as module; "
+        "module.write_text = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
+        f"module.main(['run={trained.directory}', 'to={tmp_path / 'to'}', 'device=cpu'])"
+    )
+    assert subprocess.run([sys.executable, "-c", script], capture_output=True).returncode == -signal.SIGKILL
+    assert not any(path.is_file() for path in (tmp_path / "to").iterdir()), "all or nothing"
+    assert main([f"run={trained.directory}", f"to={tmp_path / 'to'}", "device=cpu"]) == 0
+    assert sorted(path.name for path in (tmp_path / "to").iterdir()) == [
+        *("answers.csv", "confusion.png", "confusion.svg", "mistakes.png", "mistakes.svg")
+    ]
 
 
 def test_a_run_without_a_checkpoint_says_so(directory):
