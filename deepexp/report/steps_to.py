@@ -16,6 +16,9 @@ from deepexp.report.variation import Group
 from deepexp.text_table import Table
 from deepexp.units import duration, percent
 
+_ROUNDING = 1e-9
+"""Below one test sample of any set; a mean of equal accuracies can come out higher than each, in its last digit."""
+
 
 @dataclass(frozen=True)
 class Reach:
@@ -126,7 +129,8 @@ def _best(run: Run) -> float | None:
 
 
 def _first_at(run: Run, accuracy: float) -> Mapping[str, Any] | None:
-    return next((line for line in _evaluations(run) if 1 - line["test_error_rate"] >= accuracy), None)
+    aim = accuracy - _ROUNDING
+    return next((line for line in _evaluations(run) if 1 - line["test_error_rate"] >= aim), None)
 
 
 def _evaluations(run: Run) -> list[Mapping[str, Any]]:
