@@ -160,6 +160,12 @@ def best_by_validation(groups: Sequence[Group]) -> Group | None:
     return min(done, key=lambda group: group.mean("val_error_rate") or 0.0, default=None)
 
 
+def share_data(groups: Sequence[Group]) -> bool:
+    """Whether all with results are of one data set and as many test samples; else error rates choose nothing."""
+    firsts = [group.done[0] for group in groups if group.done]
+    return len({(run.choices.get("data"), run.summary["test_samples"]) for run in firsts if run.summary}) <= 1
+
+
 def _pairs(groups: Sequence[Group], baseline: Group | None) -> tuple[list[tuple[Group, Group]], str | None]:
     """(pairs to be tested, why it is those)."""
     if len(groups) == 1:
@@ -168,6 +174,12 @@ def _pairs(groups: Sequence[Group], baseline: Group | None) -> tuple[list[tuple[
         return list(combinations(groups, 2)), None
     if baseline is not None:
         note = f"Each group is compared with the baseline, {baseline.label}."
+    elif not share_data(groups):
+        baseline = groups[0]
+        note = (
+            f"Each group is compared with {baseline.label}, the first of the grid, since errors on different data are "
+            "nothing to choose by; baseline=LABEL names another."
+        )
     elif (baseline := best_by_validation(groups)) is not None:
         note = f"Each group is compared with {baseline.label}, which has the lowest validation error."
     else:

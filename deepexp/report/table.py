@@ -8,7 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 from deepexp.metrics import Summary, titles
-from deepexp.report.comparison import best_by_validation
+from deepexp.report.comparison import best_by_validation, share_data
 from deepexp.report.runs import DONE, FAILED, PAUSED, Run
 from deepexp.report.statistics import wilson_interval
 from deepexp.report.variation import SEED, Group, text, value_of, varies
@@ -103,16 +103,13 @@ def group_table(groups: Sequence[Group], keys: Sequence[str]) -> Table | None:
 def best(groups: Sequence[Group]) -> str | None:
     """Which group is best, and by which figures; None where there is nothing to choose from."""
     done = [group for group in groups if group.done]
-    if len(done) < 2:
+    if len(done) < 2 or not share_data(done):
         return None
     chosen = best_by_validation(done)
     if chosen is not None:
         validation, test = (_rate(chosen, name) for name in ("val_error_rate", "test_error_rate"))
         equals = _as_low(done, chosen, "val_error_rate")
         return f"Lowest validation error: {chosen.label} with {validation}{equals}; its test error is {test}."
-    if len({(group.done[0].choices.get("data"), group.done[0].summary["test_samples"]) for group in done
-            if group.done[0].summary}) > 1:  # fmt: skip
-        return None
     chosen = min(done, key=lambda group: _mean_or_last(group, "test_error_rate"))
     found = f"{_rate(chosen, 'test_error_rate')}{_as_low(done, chosen, 'test_error_rate')}"
     return (

@@ -137,6 +137,18 @@ def test_different_test_samples_are_not_compared(tmp_path):
     assert any("not tested on the same samples" in line for line in report.comparisons.not_made)
 
 
+def test_nothing_is_chosen_by_validation_errors_on_different_data(tmp_path):
+    for place, data in enumerate(["mnist", "digits"]):
+        for lr in (1, 2, 3):
+            words = {"data": data, "optim.lr": lr}
+            make_run(
+                tmp_path / f"{place}{lr}", words, error_rate=0.1, val_error_rate=(0.3 if place == 0 else 0.2) + lr / 100
+            )
+    report = make([tmp_path])
+    assert report.best is None
+    assert report.comparisons.note.startswith("Each group is compared with data=mnist, optim.lr=1, the first of the")
+
+
 def test_many_groups_are_compared_with_one(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [1, 2, 3, 4, 5, 6]}, lambda job: job["optim.lr"] / 20)
     report = make([tmp_path])
