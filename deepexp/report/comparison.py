@@ -121,6 +121,8 @@ def compare(groups: Sequence[Group], predictions: "Predictions", baseline: Group
     if baseline is not None and not baseline.done:
         return Comparisons(not_made=[f"Nothing is compared with the baseline, {baseline.label}: it has no result."])
     with_results = [group for group in groups if group.done]
+    if len(with_results) == 1 < len(groups):  # its two seeds are not what was asked about
+        return Comparisons()
     pairs, note = _pairs(with_results, baseline)
     made: list[Comparison] = []
     refused: dict[tuple[str, str], list[str]] = {}

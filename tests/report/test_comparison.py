@@ -149,6 +149,16 @@ def test_nothing_is_chosen_by_validation_errors_on_different_data(tmp_path):
     assert report.comparisons.note.startswith("Each group is compared with data=mnist, optim.lr=1, the first of the")
 
 
+def test_seeds_of_the_only_setting_that_came_to_a_result_are_not_compared(tmp_path):
+    make_sweep(
+        tmp_path / "s", {"optim.lr": [1, 2], "seed": [0, 1]}, lambda job: 0.1 if job["optim.lr"] == 1 else float("nan")
+    )
+    assert not make([tmp_path]).comparisons.made
+    for path in (tmp_path / "s").glob("optim.lr=1,*"):
+        path.rename(tmp_path / path.name)
+    assert make(sorted(tmp_path.glob("optim.lr=1,*"))).comparisons.made, "where nothing varies but the seed, they are"
+
+
 def test_many_groups_are_compared_with_one(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [1, 2, 3, 4, 5, 6]}, lambda job: job["optim.lr"] / 20)
     report = make([tmp_path])
