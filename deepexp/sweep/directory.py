@@ -51,6 +51,8 @@ class SweepDirectory:
     choices: Choices = field(default_factory=Choices)
     search: Mapping[str, str | None] | None = None
     """How its points are chosen, where a search does that."""
+    impossible: list[tuple[int, list[str]]] = field(default_factory=list)
+    """Settings of that search that could not be: how many it had tried before, and their words."""
     lock: filelock.BaseFileLock | None = None
 
     @classmethod
@@ -67,7 +69,8 @@ class SweepDirectory:
         content = read_description(path)
         choices = content["choices"]
         made = Choices(choices["pretrained"], choices["threads"], choices.get("data_mode"))
-        return cls(path.absolute(), list(content["overrides"]), made, lock=lock)
+        impossible = [(place, words) for place, words in content.get("impossible", [])]
+        return cls(path.absolute(), list(content["overrides"]), made, impossible=impossible, lock=lock)
 
     def save(self) -> None:
         """Write `sweep.json`."""
@@ -75,6 +78,7 @@ class SweepDirectory:
             "overrides": self.words,
             "choices": dataclasses.asdict(self.choices),
             "search": self.search,
+            "impossible": self.impossible,
             "host": socket.gethostname(),
             "pid": os.getpid(),
             "working_directory": str(Path.cwd()),
@@ -195,6 +199,10 @@ def read_description(directory: Path) -> dict[str, Any]:
             and choices.get("data_mode") in (None, "resident", "streamed")
             and isinstance(content["host"], str)
             and isinstance(content["pid"], int)
+            and all(
+                isinstance(place, int) and all(isinstance(word, str) for word in words)
+                for place, words in content.get("impossible", [])
+            )
         )
     except (OSError, ValueError, KeyError, TypeError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read ({in_short(error)})") from None

@@ -114,7 +114,8 @@ class Sweep:
         self._fixed = handed.fixed
         self.directory.search = search.described() | {"objective": handed.config.objective}
         self.halving = Halving(handed.config, search.count, self._ready(corners), self.directory.path)
-        self.trials = Trials(search, handed.config.objective, self.ledger.entries.values(), self)
+        entries, impossible = self.ledger.entries.values(), self.directory.impossible
+        self.trials = Trials(search, handed.config.objective, entries, impossible, self)
         self._run([], handed.config, self.trials)
         return self.rows()
 
@@ -123,6 +124,11 @@ class Sweep:
         batch = self._ready(check_points(points, self._fixed, needs_validation=False))
         self._enter(batch)
         return batch
+
+    def leave_out(self, place: int, setting: Sequence[str]) -> None:
+        """Note a setting of a search that cannot be, for when the search is gone on with."""
+        self.directory.impossible.append((place, list(setting)))
+        self.directory.save()
 
     def is_waiting(self, point: Point) -> bool:
         """Whether a job has not come as far as it is to come now."""

@@ -37,6 +37,9 @@ class Jobs(Protocol):
     def enter(self, points: Sequence[Sequence[str]]) -> list[Point]:
         """Write jobs into the ledger; `InputError` if one is impossible."""
 
+    def leave_out(self, place: int, setting: Sequence[str]) -> None:
+        """Note that a setting, which came after so many, cannot be."""
+
     def row(self, point: Point) -> Row:
         """What a job came to."""
 
@@ -53,8 +56,15 @@ class Jobs(Protocol):
 class Trials:
     """The settings that a search has tried, in their order."""
 
-    def __init__(self, search: Search, objective: str, entries: Iterable[Entry], jobs: Jobs) -> None:
-        """`entries`: of the ledger."""
+    def __init__(
+        self,
+        search: Search,
+        objective: str,
+        entries: Iterable[Entry],
+        impossible: Sequence[tuple[int, Sequence[str]]],
+        jobs: Jobs,
+    ) -> None:
+        """`entries`: of the ledger. `impossible`: settings that have none there, and how many came before each."""
         self.search = search
         self.objective = objective
         self._jobs = jobs
@@ -62,6 +72,11 @@ class Trials:
         self.jobs_done = sum(setting is not None and done for setting, done in known)
         """How many jobs of the search had a result before it was gone on with."""
         self._known = [setting for setting in dict.fromkeys(setting for setting, _ in known) if setting is not None]
+        noted = [(place, setting) for place, words in impossible if (setting := search.setting_of(words)) is not None]
+        self._noted = {setting for _, setting in noted}
+        self._known = [setting for setting in self._known if setting not in self._noted]
+        for place, setting in noted:  # the search goes by the order, too
+            self._known.insert(place, setting)
         self.jobs = max(search.count, len(self._known)) * len(search.space.seeds)
         """How many there are to be: a search may have come further than it is asked for now."""
         self._points: dict[Setting, list[Point]] = {}
@@ -82,6 +97,8 @@ class Trials:
                     "%s: cannot be, and counts as wrong in every picture: %s", ",".join(swept), "; ".join(lines)
                 )
                 self._values[setting] = WORST
+                if setting not in self._noted:
+                    self._jobs.leave_out(len(self._points) - 1, self.search.space.points(setting)[0])
             points = self._points[setting]
             missing = [p for p in points if p.config_hash not in self._handed and self._jobs.is_waiting(p)]
             self._handed.update(point.config_hash for point in missing)
