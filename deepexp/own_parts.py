@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from deepexp import runtime, targets
 from deepexp.data.augment import Mix
 from deepexp.data.source import Shape
-from deepexp.errors import DeepexpError, InputError
+from deepexp.errors import DeepexpError, InputError, RunFailed
 
 _METHODS = {"schedule": ("__call__", "depends_on_horizon", "check"), "augment": ("draw", "apply")}
 
@@ -35,6 +35,17 @@ def check_schedule(schedule: Any, total_steps: int) -> None:
             f"schedule: {type(schedule).__name__} gives {multiplier!r} for the first update; a number ≥ 0 is needed, "
             "which multiplies optim.lr"
         )
+
+
+def multiplier(schedule: Any, step: int, total_steps: int) -> float:
+    """What a schedule gives for an update; `RunFailed` if that is no number ≥ 0, as one of the user's own may do."""
+    given = schedule(step, total_steps)
+    if not isinstance(given, int | float) or not 0 <= given < math.inf:
+        raise RunFailed(
+            f"schedule: {type(schedule).__name__} gives {given!r} for update {step + 1:,}; a number ≥ 0 is needed, "
+            "which multiplies optim.lr"
+        )
+    return float(given)
 
 
 def check_augment(augmentation: Any, shape: Shape, device: torch.device, model: nn.Module | None) -> None:

@@ -25,6 +25,7 @@ from deepexp.evaluation import Evaluation, Scores, evaluate
 from deepexp.interrupt import StopRequest
 from deepexp.metrics import EpochMetrics
 from deepexp.optim.finite import finite_numbers, is_finite
+from deepexp.own_parts import multiplier
 from deepexp.parts import Parts
 from deepexp.progress import Progress, Readings
 from deepexp.runlog import RunLog
@@ -140,7 +141,7 @@ class Trainer:
         self._last = None
         clock = time.perf_counter()
         for make, samples in self._updates():
-            parts.step.learning_rates.set(parts.schedule(progress.step, self.total_steps))
+            parts.step.learning_rates.set(multiplier(parts.schedule, progress.step, self.total_steps))
             self._readings.add(self._one_update(make), samples)
             progress.step += 1
             progress.update += 1

@@ -138,9 +138,13 @@ class Closure(NoStep):
     @torch.no_grad()
     def step(self, closure):
         closure()
+
+class NegativeLater(Good):
+    def __call__(self, step, total_steps):
+        return 1.0 if step < 3 else -0.5
 """
 SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
-SCHEDULES = ("Good", "NoHorizon", "NotANumber", "Negative", "Tensor", "OneArgument", "Breaks")
+SCHEDULES = ("Good", "NoHorizon", "NotANumber", "Negative", "NegativeLater", "Tensor", "OneArgument", "Breaks")
 
 AUGMENTATIONS = "Noise Unseeded OneRow NoDict Numbers NoLabels Array Double Fewer NotFinite Larger Fails".split()
 AUGMENTATIONS += "Mixed MixedColumn MixedNumber MixedLabels MixedFloats MixedTooMuch".split()
@@ -159,6 +163,13 @@ def here(tmp_path, monkeypatch):
         path.write_text(f"_target_: their_parts.{target}\n")
     monkeypatch.chdir(tmp_path)
     return tmp_path
+
+
+def test_a_schedule_that_gives_a_negative_rate_later_ends_the_run_there(here, capsys):
+    assert cli.main(["train", "schedule=NegativeLater", "batch_size=10", *SMALL]) == 1
+    found = "".join(capsys.readouterr())
+    assert "schedule: NegativeLater gives -0.5 for update 4; a number ≥ 0 is needed" in found
+    assert "Traceback" not in found
 
 
 def test_a_good_schedule_is_trained_with_and_gone_on_with(here):
