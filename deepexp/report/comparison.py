@@ -71,7 +71,10 @@ class Comparison:
     @property
     def p_in_words(self) -> str:
         """The corrected p value."""
-        return "p < 0.001" if self.corrected_p < 0.001 else f"p = {self.corrected_p:.3f}"
+        if self.corrected_p < 0.001:
+            return "p < 0.001"
+        digits = next(d for d in range(3, 17) if (round(self.corrected_p, d) < SIGNIFICANT) == self.is_significant)
+        return f"p = {self.corrected_p:.{digits}f}"
 
     def _how(self, swap: bool) -> str:
         if self.alone_wrong is not None:

@@ -7,6 +7,7 @@ import pytest
 
 from deepexp.errors import InputError
 from deepexp.report import document, figures, text
+from deepexp.report.comparison import MCNEMAR, Comparison
 from deepexp.report.make import make
 
 spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).with_name("synthetic.py"))
@@ -49,6 +50,16 @@ def test_groups_over_seeds_and_their_sentences(tmp_path):
     # Differences 0.15, 0.16, 0.155, 0.15: by hand the mean is 15.375 points, its standard error 0.239, t(3) 3.182.
     assert "mean difference 15.38 points (95% interval 14.61 to 16.14), paired t over 4 seeds, p < 0.001" in sentence
     assert "chosen on the test figures themselves" in report.best
+
+
+@pytest.mark.parametrize(
+    ("p", "words"), [(0.0498, "p = 0.0498"), (0.04999, "p = 0.04999"), (0.0501, "p = 0.050"), (0.0494, "p = 0.049")]
+)
+def test_a_p_value_below_the_limit_reads_as_one(p, words):
+    # 25 and 42 samples that one alone gets wrong: 0.0498.
+    comparison = Comparison(MCNEMAR, ("a", "b"), (0.1, 0.2), None, (25, 42), 1000, 1, p, p)
+    assert comparison.p_in_words == words
+    assert ("No difference" not in comparison.sentence(1)) == (p < 0.05)
 
 
 def test_a_mean_over_some_of_the_seeds_says_so_wherever_it_stands(tmp_path):
