@@ -7,7 +7,7 @@
 Nothing heavy is imported before it is used, so that the command line can show its help without waiting for torch.
 """
 
-from deepexp import early  # noqa: F401 - before all others, for a Ctrl-C while they are imported
+from deepexp.process import early  # noqa: F401 - before all others, for a Ctrl-C while they are imported
 
 # isort: split
 
@@ -16,8 +16,8 @@ from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepexp import startup
 from deepexp.errors import InputError, Interrupted, RunFailed
+from deepexp.process import startup
 
 if TYPE_CHECKING:
     from deepexp.result import Result
@@ -43,7 +43,7 @@ def train(overrides: Iterable[str] = (), *, quiet: bool = False) -> "Result | No
         raise InputError(f"{flags[0]}: flags are for the command line; here a sweep is a loop over deepexp.train")
     startup.prepare()
     from deepexp.commands.train import train as run_experiment
-    from deepexp.console import Console
+    from deepexp.text.console import Console
 
     with _ONE_RUN_AT_A_TIME:
         return run_experiment(words, Console("quiet" if quiet else "auto"))

@@ -20,16 +20,13 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
-from deepexp import cuda_graph, own_data, own_model, own_parts, paths, runtime, targets
-from deepexp.compiled import AsWritten, Compiled
+from deepexp import cuda_graph, paths, runtime
 from deepexp.data.augment import Nothing
 from deepexp.data.dataset import Dataset, Pictures, announced_pictures, assemble
 from deepexp.data.features import FeatureLoader
 from deepexp.data.loader import choose_mode, make_loader
 from deepexp.data.source import DataInfo, Shape, Source, Split
 from deepexp.errors import InputError, in_short, raise_any
-from deepexp.frozen_features import arrange
-from deepexp.identity import Identity
 from deepexp.models import init, pretrained, transfer
 from deepexp.models.layout import channels_last
 from deepexp.optim.capturable import capturable_arguments
@@ -44,10 +41,14 @@ from deepexp.optim.groups import (
     refusals,
 )
 from deepexp.parts import Parts
+from deepexp.run.identity import Identity
 from deepexp.schema import HANDED_ON, Component, TrainConfig
 from deepexp.step import Objective, Precision, Step
-from deepexp.units import counted
-from deepexp.updates import EagerUpdates
+from deepexp.text.units import counted
+from deepexp.training.compiled import AsWritten, Compiled
+from deepexp.training.frozen_features import arrange
+from deepexp.training.updates import EagerUpdates
+from deepexp.user_code import own_data, own_model, own_parts, targets
 
 if TYPE_CHECKING:
     from deepexp.check import Plan

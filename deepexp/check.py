@@ -14,15 +14,17 @@ from typing import Any, TypeVar
 import torch
 from torch import nn
 
-from deepexp import build, cuda_graph, identity, own_parts, paths, runtime, schema
+from deepexp import build, cuda_graph, paths, runtime, schema
 from deepexp.data.dataset import training_samples
 from deepexp.data.memory import available_bytes
 from deepexp.data.order import batch_bounds
 from deepexp.data.source import DataInfo, Source
 from deepexp.errors import InputError
 from deepexp.optim.freeze import FreezePlan
+from deepexp.run import identity
 from deepexp.schema import Problems, TrainConfig
-from deepexp.units import amount, counted
+from deepexp.text.units import amount, counted
+from deepexp.user_code import own_parts
 
 T = TypeVar("T")
 

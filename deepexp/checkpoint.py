@@ -15,8 +15,8 @@ from collections import OrderedDict
 from pathlib import Path
 from typing import Any
 
+from deepexp.disk.storage import storage_errors, sync_directory, write_atomically
 from deepexp.errors import InputError, RunFailed
-from deepexp.storage import storage_errors, sync_directory, write_atomically
 
 log = logging.getLogger(__name__)
 

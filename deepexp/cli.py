@@ -14,11 +14,12 @@ import traceback
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepexp import __version__, late_dynamo, startup
-from deepexp.characters import PLAIN
+from deepexp import __version__
 from deepexp.commands import COMMANDS, Command
 from deepexp.errors import DISK_TROUBLE, FAILURE, USAGE_ERROR, InputError, Interrupted, RunFailed, in_short
-from deepexp.suggest import no_such
+from deepexp.process import late_dynamo, startup
+from deepexp.text.characters import PLAIN
+from deepexp.text.suggest import no_such
 
 HELP_FLAGS = {"-h", "--help"}
 SIGPIPE = 13  # not in the signal module of every system
@@ -107,7 +108,7 @@ def _dispatch(words: list[str]) -> int:
 
 
 def _show_help(names: Sequence[str]) -> int:
-    from deepexp import help_text  # it reads the schema and the conf, which no other start needs
+    from deepexp.config import help_text  # it reads the schema and the conf, which no other start needs
 
     print(help_text.of_command(_command(names[0])) if names else help_text.overview())
     return 0

@@ -11,14 +11,14 @@ from torch import Tensor, nn
 from deepexp.data.augment import Augment
 from deepexp.data.dataset import Pictures
 from deepexp.data.loader import Loader
-from deepexp.evaluation import Scorer
-from deepexp.frozen_features import FrozenFeatures
-from deepexp.identity import Identity
 from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
 from deepexp.optim.schedules import Schedule
+from deepexp.run.identity import Identity
 from deepexp.step import Step
-from deepexp.updates import Bounds, UpdateMaker
+from deepexp.training.evaluation import Scorer
+from deepexp.training.frozen_features import FrozenFeatures
+from deepexp.training.updates import Bounds, UpdateMaker
 
 
 @dataclass(frozen=True)

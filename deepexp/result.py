@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepexp.errors import InputError
-from deepexp.units import percent
+from deepexp.text.units import percent
 
 if TYPE_CHECKING:
     from torch import nn
@@ -35,7 +35,7 @@ class Result:
     @property
     def model(self) -> "nn.Module":
         """The trained model, on the CPU and in test mode; its averaged weights where the run has averaged them."""
-        from deepexp.saved_model import saved_model
+        from deepexp.inference.saved_model import saved_model
 
         return saved_model(self.directory)
 

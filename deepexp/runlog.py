@@ -16,14 +16,14 @@ from pathlib import Path
 import numpy as np
 from torch import Tensor, nn
 
-from deepexp import events, pictures
-from deepexp.console import Console, Header, Horizon
+from deepexp.disk.json_file import FORMAT, plain
+from deepexp.disk.storage import AppendFile, check_length, write_atomically
 from deepexp.errors import RunFailed
-from deepexp.events import EventFile, HParam, model_graph
-from deepexp.json_file import FORMAT, plain
 from deepexp.metrics import EpochMetrics, Summary
-from deepexp.rundir import RunDirectory, Status
-from deepexp.storage import AppendFile, check_length, write_atomically
+from deepexp.run import events, pictures
+from deepexp.run.events import EventFile, HParam, model_graph
+from deepexp.run.rundir import RunDirectory, Status
+from deepexp.text.console import Console, Header, Horizon
 
 log = logging.getLogger(__name__)
 

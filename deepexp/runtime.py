@@ -20,9 +20,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepexp import control_group, waiting
 from deepexp.errors import InputError
-from deepexp.units import counted
+from deepexp.process import control_group, waiting
+from deepexp.text.units import counted
 
 log = logging.getLogger(__name__)
 

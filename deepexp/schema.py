@@ -14,9 +14,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
+from deepexp.disk.yaml_words import as_yaml
 from deepexp.errors import raise_any
-from deepexp.suggest import did_you_mean
-from deepexp.yaml_words import as_yaml
+from deepexp.text.suggest import did_you_mean
 
 
 def key(default: Any, meaning: str, **limits: float) -> Any:

@@ -15,9 +15,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepexp import runtime
-from deepexp.compiled import AsWritten, Forward
 from deepexp.optim.capturable import begin_momentum, is_capturable
 from deepexp.optim.learning_rates import LearningRates
+from deepexp.training.compiled import AsWritten, Forward
 
 log = logging.getLogger(__name__)
 

@@ -21,18 +21,18 @@ from deepexp import checkpoint, runtime
 from deepexp.data.loader import Loader
 from deepexp.data.order import epoch_order
 from deepexp.errors import InputError, Interrupted, Paused, RunFailed
-from deepexp.evaluation import Evaluation, Scores, evaluate
-from deepexp.interrupt import StopRequest
 from deepexp.metrics import EpochMetrics
 from deepexp.optim.finite import finite_numbers, is_finite
-from deepexp.own_parts import multiplier
 from deepexp.parts import Parts
-from deepexp.progress import Progress, Readings
 from deepexp.runlog import RunLog
 from deepexp.schema import TrainConfig
 from deepexp.step import OUT_OF_MEMORY, Update, is_out_of_memory
-from deepexp.units import counted, one_line
-from deepexp.updates import Bounds
+from deepexp.text.units import counted, one_line
+from deepexp.training.evaluation import Evaluation, Scores, evaluate
+from deepexp.training.interrupt import StopRequest
+from deepexp.training.progress import Progress, Readings
+from deepexp.training.updates import Bounds
+from deepexp.user_code.own_parts import multiplier
 
 log = logging.getLogger(__name__)
 

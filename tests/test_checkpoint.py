@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 import torch
 
-from deepexp import checkpoint, storage
+from deepexp import checkpoint
+from deepexp.disk import storage
 from deepexp.errors import InputError, RunFailed
 
 

@@ -12,11 +12,12 @@ import pytest
 import torch
 
 import deepexp
-from deepexp import build, checkpoint, cli, evaluation, trainer
+from deepexp import build, checkpoint, cli, trainer
 from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.models.mnist_net import MnistNet
 from deepexp.runlog import RunLog
 from deepexp.trainer import Trainer
+from deepexp.training import evaluation
 
 from .same_run import assert_equal, assert_same_run, state
 from .test_exact_resume import stop_after

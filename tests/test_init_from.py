@@ -14,10 +14,10 @@ from tensorboard.plugins.hparams import metadata
 import deepexp
 from deepexp import build
 from deepexp.check import typed_and_planned
-from deepexp.compose import compose
-from deepexp.console import Console
+from deepexp.config.compose import compose
 from deepexp.sweep.command import run_sweep
 from deepexp.sweep.points import config_hash
+from deepexp.text.console import Console
 
 SMALL = ["data=synthetic", "data.train_samples=60", "data.test_samples=20", "batch_size=20", "threads=1", "device=cpu"]
 

@@ -26,7 +26,7 @@ INSTALL = ("install", "-q", "--no-deps", "--no-index", "--no-build-isolation")
 PROBE = """
 import deepexp, hydra_plugins.deepexp_plugins, json
 from deepexp import paths
-from deepexp.compose import compose
+from deepexp.config.compose import compose
 from hydra.core.plugins import Plugins
 composed = compose("train", ["optim=mine"])
 print(json.dumps({

@@ -6,9 +6,10 @@ from pathlib import Path
 import pytest
 
 import deepexp
-from deepexp import paths, schema, yaml_words
-from deepexp.console import Console
+from deepexp import paths, schema
+from deepexp.disk import yaml_words
 from deepexp.sweep.command import run_sweep
+from deepexp.text.console import Console
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")

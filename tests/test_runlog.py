@@ -15,12 +15,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from tensorboard.plugins.hparams import metadata as hparams_metadata
 from torch import nn
 
-from deepexp import storage
-from deepexp.console import Console, Header, Horizon
+from deepexp.disk import storage
 from deepexp.errors import RunFailed
 from deepexp.metrics import EpochMetrics, Summary
-from deepexp.rundir import HydraFiles, RunDirectory
+from deepexp.run.rundir import HydraFiles, RunDirectory
 from deepexp.runlog import Description, RunLog
+from deepexp.text.console import Console, Header, Horizon
 
 METRIC_KEYS = """format epoch step train_loss train_error_rate test_loss test_errors test_error_rate
     val_loss val_error_rate lr grad_norm samples_per_second train_seconds test_seconds

@@ -3,8 +3,8 @@
 from dataclasses import dataclass
 
 from deepexp.bench.text import short
-from deepexp.text_table import Table
-from deepexp.units import percent
+from deepexp.text.text_table import Table
+from deepexp.text.units import percent
 
 _ROWS = 12
 _NAME_WIDTH = 46  # so that the table fits in 80 columns

@@ -9,16 +9,18 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from deepexp import build, check, hydra_keys, startup
+from deepexp import build, check
 from deepexp.bench import compare
 from deepexp.bench.process import ContenderProcess, running
 from deepexp.bench.report import BARE, OURS, PLAIN, Setting
-from deepexp.compose import compose
-from deepexp.composer import Composed
-from deepexp.console import progress
+from deepexp.config import hydra_keys
+from deepexp.config.compose import compose
+from deepexp.config.composer import Composed
 from deepexp.errors import InputError
+from deepexp.process import startup
 from deepexp.schema import TrainConfig
-from deepexp.suggest import did_you_mean
+from deepexp.text.console import progress
+from deepexp.text.suggest import did_you_mean
 
 LIMIT = "limit"
 PACKAGES = {"lightning": "lightning", "keras": "keras"}

@@ -3,7 +3,7 @@
 import os
 from typing import Any
 
-from deepexp import provenance
+from deepexp.run import provenance
 
 FORMAT = 1
 

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypeVar
 
-from deepexp import options
+from deepexp.config import options
 from deepexp.errors import InputError
 from deepexp.schema import TrainConfig, key
-from deepexp.suggest import nearest
+from deepexp.text.suggest import nearest
 
 
 @dataclass

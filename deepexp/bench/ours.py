@@ -22,14 +22,14 @@ from deepexp.bench.breakdown import Breakdown
 from deepexp.bench.contender import EpochResult, peak_memory_bytes
 from deepexp.bench.operations import breakdown, busy_seconds, profiler
 from deepexp.check import Plan
-from deepexp.console import Console
 from deepexp.data.memory import available_bytes
-from deepexp.interrupt import StopRequest
-from deepexp.rundir import HydraFiles, RunDirectory
+from deepexp.run.rundir import HydraFiles, RunDirectory
 from deepexp.runlog import RunLog
 from deepexp.runtime import synchronise
 from deepexp.schema import CheckpointConfig, TrainConfig
+from deepexp.text.console import Console
 from deepexp.trainer import Trainer
+from deepexp.training.interrupt import StopRequest
 
 _LEAD = 2  # updates before the clock starts: the order is drawn and memory allocated in the first
 

@@ -7,12 +7,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from deepexp import plotting
 from deepexp.bench.compare import Ratio
 from deepexp.bench.text import short
+from deepexp.disk.storage import named_by
 from deepexp.errors import InputError
-from deepexp.storage import named_by
-from deepexp.suggest import did_you_mean
+from deepexp.pages import plotting
+from deepexp.text.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,13 +6,14 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from deepexp import provenance, startup
 from deepexp.bench import compare, machine
 from deepexp.bench.breakdown import Breakdown
 from deepexp.bench.plot import Bar, Chart
 from deepexp.bench.text import short
-from deepexp.text_table import Table
-from deepexp.units import amount, percent
+from deepexp.process import startup
+from deepexp.run import provenance
+from deepexp.text.text_table import Table
+from deepexp.text.units import amount, percent
 
 OURS, PLAIN, BARE = "deepexp", "plain", "bare"
 _TITLES = {"step": "step", "epoch": "epoch with its test"}

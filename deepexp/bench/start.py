@@ -20,19 +20,21 @@ import numpy as np
 import torch
 from omegaconf import OmegaConf
 
-from deepexp import build, check, hydra_keys, runtime, startup
+from deepexp import build, check, runtime
 from deepexp.bench import compare, contest, keras_loop, plain
 from deepexp.bench.contender import Unsuited
 from deepexp.bench.options import StartOptions, check_own_runs
 from deepexp.bench.report import OURS, PLAIN
 from deepexp.bench.start_report import Start, StartReport
-from deepexp.compose import compose
-from deepexp.composer import Composed
-from deepexp.console import progress
+from deepexp.config import hydra_keys
+from deepexp.config.compose import compose
+from deepexp.config.composer import Composed
+from deepexp.config.overrides import quote, quote_paths
 from deepexp.data.dataset import Dataset
 from deepexp.errors import USAGE_ERROR, InputError, RunFailed
-from deepexp.overrides import quote, quote_paths
+from deepexp.process import startup
 from deepexp.schema import Component, TrainConfig
+from deepexp.text.console import progress
 
 _SCRIPTS = {
     OURS: "deepexp.bench.start_ours",

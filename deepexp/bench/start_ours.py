@@ -29,8 +29,8 @@ _IMPORTS = {
     "torchvision": TORCH,
     "hydra": COMPOSING,
     "omegaconf": COMPOSING,
-    "deepexp.compose": COMPOSING,
-    "deepexp.composer": COMPOSING,
+    "deepexp.config.compose": COMPOSING,
+    "deepexp.config.composer": COMPOSING,
     "tensorboard": WRITING,
     "deepexp.commands.train": PYTHON,
 }

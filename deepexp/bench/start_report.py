@@ -6,13 +6,13 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
-from deepexp import provenance
 from deepexp.bench import compare, machine
 from deepexp.bench.plot import Bar, Chart, Stack
 from deepexp.bench.report import OURS
 from deepexp.bench.start_ours import PARTS
 from deepexp.bench.text import short
-from deepexp.text_table import Table
+from deepexp.run import provenance
+from deepexp.text.text_table import Table
 
 _TITLE = "start"
 _EXPLAINED = (

@@ -6,9 +6,9 @@ from deepexp.bench import compare, contest
 from deepexp.bench.contest import Contest
 from deepexp.bench.options import StepOptions
 from deepexp.bench.report import OURS, Report
-from deepexp.console import progress
 from deepexp.errors import InputError
-from deepexp.units import duration
+from deepexp.text.console import progress
+from deepexp.text.units import duration
 
 _WARM_UP_STEPS = 5
 _STEPS = (3, 200)  # of a turn: fewest, so that the mean says something, and most

@@ -16,17 +16,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from deepexp import provenance, startup
 from deepexp.bench import compare, machine
 from deepexp.bench.options import SweepOptions, check_own_runs
 from deepexp.bench.plot import Bar, Chart
 from deepexp.bench.text import short
-from deepexp.compose import check_jobs, expand_sweep
-from deepexp.console import Progress, progress
+from deepexp.config.compose import check_jobs, expand_sweep
+from deepexp.config.overrides import quote, quote_paths
 from deepexp.errors import USAGE_ERROR, InputError, RunFailed
-from deepexp.overrides import quote, quote_paths
-from deepexp.text_table import Table
-from deepexp.units import counted
+from deepexp.process import startup
+from deepexp.run import provenance
+from deepexp.text.console import Progress, progress
+from deepexp.text.text_table import Table
+from deepexp.text.units import counted
 
 SWEEP = "deepexp train -m"
 SERIAL = "one after the other"

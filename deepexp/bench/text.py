@@ -1,6 +1,6 @@
 """Figures of a benchmark in words."""
 
-from deepexp.units import duration
+from deepexp.text.units import duration
 
 
 def short(seconds: float) -> str:

@@ -15,10 +15,11 @@ from typing import TYPE_CHECKING, Any, TextIO
 
 import torch
 
-from deepexp import check, late_dynamo, paths, runtime, startup
+from deepexp import check, paths, runtime
 from deepexp.bench.contender import Contender, Unsuited, peak_device_memory_bytes, peak_memory_bytes
 from deepexp.bench.limit import Limit
 from deepexp.errors import DeepexpError, InputError, Interrupted, in_short
+from deepexp.process import late_dynamo, startup
 from deepexp.schema import TrainConfig
 
 if TYPE_CHECKING:

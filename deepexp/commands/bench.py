@@ -57,7 +57,7 @@ from collections.abc import Sequence
 
 from deepexp.bench import options, plot
 from deepexp.errors import InputError
-from deepexp.suggest import no_such
+from deepexp.text.suggest import no_such
 
 BENCHMARKS: dict[str, type] = {
     "step": options.StepOptions,

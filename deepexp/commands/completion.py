@@ -14,11 +14,12 @@ import types
 import typing
 from collections.abc import Iterator, Sequence
 
-from deepexp import catalogue, presets, schema
+from deepexp import schema
 from deepexp.commands import COMMANDS
+from deepexp.config import catalogue, presets
+from deepexp.config.overrides import PATH_KEYS, WORDS, split
 from deepexp.errors import InputError
-from deepexp.overrides import PATH_KEYS, WORDS, split
-from deepexp.suggest import did_you_mean
+from deepexp.text.suggest import did_you_mean
 
 # A shell asks with the line up to the cursor and gets one whole word a line, with a blank after it when the word is
 # complete; the line `:path` stands for the files below what follows the `=`.

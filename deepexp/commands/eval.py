@@ -30,7 +30,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from deepexp import json_file, options
+from deepexp.config import options
+from deepexp.disk import json_file
+from deepexp.disk.storage import named_by, write_text
 from deepexp.errors import InputError
 from deepexp.paths import shown
 from deepexp.report.folder import staged
@@ -39,14 +41,13 @@ from deepexp.report.plots.plot import Missing
 from deepexp.report.runs import Run, read_one
 from deepexp.report.statistics import wilson_interval
 from deepexp.schema import key
-from deepexp.storage import named_by, write_text
-from deepexp.suggest import no_word_but_keys
-from deepexp.terminal import Stream
-from deepexp.text_table import Table
-from deepexp.units import counted, percent
+from deepexp.text.suggest import no_word_but_keys
+from deepexp.text.terminal import Stream
+from deepexp.text.text_table import Table
+from deepexp.text.units import counted, percent
 
 if TYPE_CHECKING:
-    from deepexp.retest import Retest
+    from deepexp.inference.retest import Retest
 
 _STAGING = ".eval-"
 """A folder that results are written in begins so; they leave it once all of them are there."""
@@ -81,7 +82,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _test(chosen: Options, run: Run, to: Path | None) -> None:
     from deepexp import runtime
-    from deepexp.retest import on_device, retest
+    from deepexp.inference.retest import on_device, retest
 
     with on_device(run.path, chosen.device) as device:
         where = runtime.describe_device(device)
@@ -283,7 +284,7 @@ def _write(folder: Path, run: Run, found: "Retest") -> list[str]:
 
 
 def _fill(folder: Path, run: Run, found: "Retest") -> list[str]:
-    from deepexp import plotting
+    from deepexp.pages import plotting
 
     written = []
     for plot in (

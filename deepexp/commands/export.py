@@ -26,18 +26,19 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal, get_args
 
-from deepexp import json_file, options
+from deepexp.config import options
+from deepexp.disk import json_file
+from deepexp.disk.storage import named_by, write_atomically
 from deepexp.errors import InputError
 from deepexp.paths import shown
 from deepexp.report.runs import Run, read_one
 from deepexp.schema import key
-from deepexp.storage import named_by, write_atomically
-from deepexp.suggest import no_word_but_keys
-from deepexp.terminal import Stream, printable
-from deepexp.units import amount, counted
+from deepexp.text.suggest import no_word_but_keys
+from deepexp.text.terminal import Stream, printable
+from deepexp.text.units import amount, counted
 
 if TYPE_CHECKING:
-    from deepexp.export import Exported
+    from deepexp.inference.export import Exported
 
 Format = Literal["onnx", "pt2"]
 _MOST_CLASSES = 5  # whose names are told
@@ -62,8 +63,8 @@ def main(argv: Sequence[str]) -> int:
     run = read_one(chosen.run, "export")
     to = _place(chosen, run)
 
-    from deepexp.export import export
-    from deepexp.retest import on_device
+    from deepexp.inference.export import export
+    from deepexp.inference.retest import on_device
 
     with on_device(run.path, "cpu"):
         made = export(

@@ -26,8 +26,8 @@ from pathlib import Path
 from deepexp.errors import InputError, RunFailed
 from deepexp.lecture import chapters
 from deepexp.paths import shown
-from deepexp.suggest import no_such
-from deepexp.terminal import cut_to_terminal
+from deepexp.text.suggest import no_such
+from deepexp.text.terminal import cut_to_terminal
 
 OUTPUTS = Path("outputs", "lecture")
 
@@ -87,7 +87,7 @@ def _check(name: str) -> None:
 
 def _list() -> list[str]:
     """Every part of the lecture with a line, below its chapter."""
-    from deepexp import catalogue
+    from deepexp.config import catalogue
 
     summaries = {option.name: option.summary for option in catalogue.groups().get("experiment", [])}
     width = max(len(part.name) for _, part in chapters.parts())

@@ -8,11 +8,12 @@ all others are deepexp's own.
 
 from collections.abc import Iterator, Sequence
 
-from deepexp import catalogue, paths, presets
-from deepexp.catalogue import Option
+from deepexp import paths
+from deepexp.config import catalogue, presets
+from deepexp.config.catalogue import Option
 from deepexp.errors import InputError
-from deepexp.suggest import no_such
-from deepexp.terminal import cut_to_terminal
+from deepexp.text.suggest import no_such
+from deepexp.text.terminal import cut_to_terminal
 
 
 def main(argv: Sequence[str]) -> int:

@@ -24,16 +24,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from deepexp import json_file, options
+from deepexp.config import options
+from deepexp.disk import json_file
 from deepexp.errors import InputError
 from deepexp.report.runs import one_directory
 from deepexp.schema import key
-from deepexp.suggest import no_such
-from deepexp.terminal import Stream
-from deepexp.text_table import Table
+from deepexp.text.suggest import no_such
+from deepexp.text.terminal import Stream
+from deepexp.text.text_table import Table
 
 if TYPE_CHECKING:
-    from deepexp.prediction import Predictions
+    from deepexp.inference.prediction import Predictions
 
 
 @dataclass
@@ -55,8 +56,8 @@ def main(argv: Sequence[str]) -> int:
     files = _files([*([] if chosen.input is None else [chosen.input]), *words])
     run = one_directory(chosen.run, "predict")
 
-    from deepexp.prediction import predict
-    from deepexp.retest import on_device
+    from deepexp.inference.prediction import predict
+    from deepexp.inference.retest import on_device
 
     with on_device(run, chosen.device) as device:
         found = predict(run, files, which=chosen.checkpoint, device=device, invert=chosen.invert)

@@ -28,7 +28,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepexp import options
+from deepexp.config import options
+from deepexp.disk.storage import write_text
 from deepexp.errors import InputError
 from deepexp.paths import shown
 from deepexp.report import document, folder, text
@@ -36,10 +37,9 @@ from deepexp.report.make import make
 from deepexp.report.model import Report
 from deepexp.report.table import csv_text
 from deepexp.schema import key
-from deepexp.storage import write_text
-from deepexp.suggest import no_such
-from deepexp.terminal import Stream
-from deepexp.units import counted
+from deepexp.text.suggest import no_such
+from deepexp.text.terminal import Stream
+from deepexp.text.units import counted
 
 
 @dataclass

@@ -27,16 +27,17 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepexp import json_file, options
+from deepexp.config import options
+from deepexp.disk import json_file
 from deepexp.errors import InputError, RunFailed
 from deepexp.paths import shown
 from deepexp.report import listing, prune
 from deepexp.report.runs import FAILED, Run, is_empty, read
 from deepexp.schema import key
-from deepexp.suggest import did_you_mean
-from deepexp.terminal import Stream, printable
-from deepexp.text_table import Table
-from deepexp.units import age, amount, counted, percent
+from deepexp.text.suggest import did_you_mean
+from deepexp.text.terminal import Stream, printable
+from deepexp.text.text_table import Table
+from deepexp.text.units import age, amount, counted, percent
 
 DEFAULT = Path("outputs")
 OLD = "30d"

@@ -42,25 +42,27 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from deepexp import build, check, describe, dry_run, lost_files, resuming, targets, unsaved
+from deepexp import build, check
 from deepexp.check import Plan
-from deepexp.compose import check_swept_keys, compose, without_mistakes
-from deepexp.composed_of import GROUPS
-from deepexp.composer import Composed
-from deepexp.console import Console
+from deepexp.config.compose import check_swept_keys, compose, without_mistakes
+from deepexp.config.composed_of import GROUPS
+from deepexp.config.composer import Composed
+from deepexp.config.overrides import split, split_flags
 from deepexp.data.dataset import Dataset
 from deepexp.data.source import Source
-from deepexp.describe import Names
+from deepexp.disk.storage import place_that_stays
 from deepexp.errors import DeepexpError, InputError, Interrupted, Paused, RunFailed
-from deepexp.interrupt import StopRequest
-from deepexp.overrides import split, split_flags
 from deepexp.result import Result, load_run
-from deepexp.rundir import RunDirectory, Status, check_entries
+from deepexp.run import describe, dry_run, lost_files, resuming, unsaved
+from deepexp.run.describe import Names
+from deepexp.run.rundir import RunDirectory, Status, check_entries
 from deepexp.runlog import RunLog, check_lengths, heard_early
 from deepexp.schema import TrainConfig
 from deepexp.step import OUT_OF_MEMORY, is_out_of_memory
-from deepexp.storage import place_that_stays
+from deepexp.text.console import Console
 from deepexp.trainer import Trainer
+from deepexp.training.interrupt import StopRequest
+from deepexp.user_code import targets
 
 log = logging.getLogger(__name__)
 

@@ -16,8 +16,8 @@ from torch import Tensor, nn
 from deepexp.cuda_graph.recorder import NoRoom, Recorder, reason_of
 from deepexp.data.loader import Loader
 from deepexp.data.resident import Gather
-from deepexp.evaluation import Scores, score, scores_of
-from deepexp.updates import Bounds
+from deepexp.training.evaluation import Scores, score, scores_of
+from deepexp.training.updates import Bounds
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from typing import Any, Protocol, TypeVar
 
 import torch
 
-from deepexp.units import amount
+from deepexp.text.units import amount
 
 T = TypeVar("T")
 

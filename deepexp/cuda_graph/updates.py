@@ -21,7 +21,7 @@ from deepexp.cuda_graph.recorder import NoRoom, Recorder, reason_of
 from deepexp.data.augment import Draws
 from deepexp.data.resident import Gather
 from deepexp.step import Batch, Gradients, Update
-from deepexp.updates import Bounds, EagerUpdates, augmented, samples_of
+from deepexp.training.updates import Bounds, EagerUpdates, augmented, samples_of
 
 log = logging.getLogger(__name__)
 

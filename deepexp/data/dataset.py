@@ -18,7 +18,7 @@ from deepexp.data.source import DataInfo, Shape, Source, Split
 from deepexp.data.stratified import stratified_choice
 from deepexp.errors import InputError
 from deepexp.runtime import derive_seed
-from deepexp.units import counted, first_few
+from deepexp.text.units import counted, first_few
 
 Normalise = Literal["channel", "scalar", "none"]
 

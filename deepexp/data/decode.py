@@ -10,7 +10,7 @@ import numpy as np
 from PIL import Image, ImageOps, UnidentifiedImageError
 
 from deepexp.errors import InputError
-from deepexp.orphans import die_with_parent
+from deepexp.process.orphans import die_with_parent
 
 _SIXTEEN_BIT_GRAY = ("I;16", "I;16L", "I;16B", "I;16N")
 _GRAY = ("1", "L", "LA", "La", *_SIXTEEN_BIT_GRAY)

@@ -17,8 +17,8 @@ from typing import BinaryIO
 
 from filelock import FileLock
 
-from deepexp.console import progress
 from deepexp.errors import InputError
+from deepexp.text.console import progress
 
 _TIMEOUT_SECONDS = 8  # for an answer, and between one piece and the next: without a network the user waits no longer
 _PIECE_BYTES = 1 << 18

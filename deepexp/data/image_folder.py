@@ -13,7 +13,7 @@ from deepexp.data import picture_cache
 from deepexp.data.decode import channels_and_size
 from deepexp.data.folder_scan import Listing, further_splits, scan
 from deepexp.data.source import DataInfo, Shape, Split
-from deepexp.units import counted, first_few
+from deepexp.text.units import counted, first_few
 
 log = logging.getLogger(__name__)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import torch
 
-from deepexp import control_group
+from deepexp.process import control_group
 
 
 def available_bytes(device: torch.device) -> int | None:

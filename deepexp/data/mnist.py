@@ -21,7 +21,7 @@ import torch
 from deepexp.data.download import check_download, check_root, damaged, fetch
 from deepexp.data.source import DataInfo, Split
 from deepexp.errors import InputError
-from deepexp.units import counted
+from deepexp.text.units import counted
 
 log = logging.getLogger(__name__)
 

@@ -24,14 +24,14 @@ import numpy as np
 import torch
 from filelock import FileLock, Timeout
 
-from deepexp.console import progress
 from deepexp.data import decode
 from deepexp.data.decode import show
 from deepexp.data.folder_scan import Listing, PictureFile
 from deepexp.data.source import Shape, Split
 from deepexp.errors import InputError, RunFailed
 from deepexp.runtime import available_cores
-from deepexp.units import amount
+from deepexp.text.console import progress
+from deepexp.text.units import amount
 
 log = logging.getLogger(__name__)
 

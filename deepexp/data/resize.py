@@ -7,7 +7,7 @@ from torch.nn import functional as F
 from deepexp.data.memory import available_bytes
 from deepexp.data.source import Shape, Split
 from deepexp.errors import InputError
-from deepexp.units import amount, counted
+from deepexp.text.units import amount, counted
 
 _CHUNK_BYTES = 1 << 24
 

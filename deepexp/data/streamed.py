@@ -16,7 +16,7 @@ from torch.utils.data import DataLoader, Dataset, Sampler
 from deepexp.data.normalise import Normaliser
 from deepexp.data.source import Split
 from deepexp.errors import RunFailed
-from deepexp.orphans import die_with_parent
+from deepexp.process.orphans import die_with_parent
 
 _PREFETCH_BATCHES = 4  # a worker
 

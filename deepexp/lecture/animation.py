@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from PIL import Image
 
-from deepexp import plotting
+from deepexp.pages import plotting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,9 +9,9 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from deepexp import plotting
 from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
-from deepexp.units import counted
+from deepexp.pages import plotting
+from deepexp.text.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

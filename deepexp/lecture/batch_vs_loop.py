@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from deepexp import plotting, runtime
+from deepexp import runtime
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
-from deepexp.units import counted, duration
+from deepexp.pages import plotting
+from deepexp.text.units import counted, duration
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

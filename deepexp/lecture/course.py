@@ -12,19 +12,19 @@ from pathlib import Path
 from typing import Literal
 
 from deepexp import paths
-from deepexp.catalogue import Option
+from deepexp.config.catalogue import Option
+from deepexp.disk.storage import named_by
 from deepexp.errors import FAILURE, DeepexpError, Interrupted, RunFailed
 from deepexp.lecture import chapters, training
 from deepexp.lecture.chapters import Demo, Preset
 from deepexp.lecture.demonstration import Demonstration, make_folder
 from deepexp.lecture.training import Training
-from deepexp.page import Page
+from deepexp.pages.page import Page
 from deepexp.report import make as report
 from deepexp.report.model import Report
 from deepexp.report.plots import curves
 from deepexp.report.plots.plot import Plot
-from deepexp.storage import named_by
-from deepexp.units import duration
+from deepexp.text.units import duration
 
 log = logging.getLogger(__name__)
 

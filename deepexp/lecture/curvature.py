@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepexp import plotting
 from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
+from deepexp.pages import plotting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,8 +8,8 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
-from deepexp.storage import named_by, storage_errors, write_atomically
-from deepexp.text_table import Table
+from deepexp.disk.storage import named_by, storage_errors, write_atomically
+from deepexp.text.text_table import Table
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -60,7 +60,7 @@ class Demonstration:
 
     def write(self, folder: Path) -> list[Path]:
         """Write the pictures into a folder, as PNG and SVG, and return their paths."""
-        from deepexp import plotting
+        from deepexp.pages import plotting
 
         make_folder(folder)
         written: list[Path] = []

@@ -10,12 +10,12 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from deepexp import plotting
 from deepexp.data.digits import Digits
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
 from deepexp.models.blocks import check_dropout
 from deepexp.models.mnist_net import MnistNet
-from deepexp.units import counted
+from deepexp.pages import plotting
+from deepexp.text.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

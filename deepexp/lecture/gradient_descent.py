@@ -14,12 +14,12 @@ import numpy as np
 import torch.nn.functional as F
 from torch import Tensor
 
-from deepexp import plotting
 from deepexp.data.digits import Digits
 from deepexp.data.order import Order, batch_bounds, epoch_order
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
-from deepexp.text_table import Table
-from deepexp.units import counted, percent
+from deepexp.pages import plotting
+from deepexp.text.text_table import Table
+from deepexp.text.units import counted, percent
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -12,9 +12,9 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepexp import plotting
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, figures, table
 from deepexp.models.init import Scheme, initialise
+from deepexp.pages import plotting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

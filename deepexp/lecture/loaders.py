@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import torch
 
-from deepexp import plotting, runtime
+from deepexp import runtime
 from deepexp.data.dataset import Dataset, assemble
 from deepexp.data.digits import Digits
 from deepexp.data.loader import Loader
@@ -15,7 +15,8 @@ from deepexp.data.order import batch_bounds, epoch_order
 from deepexp.data.resident import ResidentLoader
 from deepexp.data.streamed import StreamedLoader
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
-from deepexp.units import counted
+from deepexp.pages import plotting
+from deepexp.text.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

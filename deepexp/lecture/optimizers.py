@@ -6,11 +6,12 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from deepexp import build, catalogue, check
-from deepexp.compose import compose
+from deepexp import build, check
+from deepexp.config import catalogue
+from deepexp.config.compose import compose
 from deepexp.errors import raise_any
 from deepexp.schema import TrainConfig
-from deepexp.suggest import did_you_mean
+from deepexp.text.suggest import did_you_mean
 
 
 class Point(nn.Module):

@@ -10,10 +10,10 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from deepexp.disk.yaml_file import read_value
 from deepexp.errors import raise_any
 from deepexp.schema import refusal
-from deepexp.suggest import no_such
-from deepexp.yaml_file import read_value
+from deepexp.text.suggest import no_such
 
 _LARGEST_SEED = 2**63 - 1
 

@@ -6,11 +6,12 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import nn
 
-from deepexp import build, plotting
+from deepexp import build
 from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
 from deepexp.lecture.optimizers import config_of
 from deepexp.optim.groups import parameter_groups
-from deepexp.units import counted
+from deepexp.pages import plotting
+from deepexp.text.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
-from deepexp import plotting
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
 from deepexp.models.blocks import ResidualBlock
 from deepexp.models.resnet import ResNet
+from deepexp.pages import plotting
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -8,10 +8,10 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor, nn
 
-from deepexp import plotting
 from deepexp.data.digits import Digits
 from deepexp.lecture.demonstration import Demonstration, Picture, figures, table
 from deepexp.models.blocks import PadShortcut
+from deepexp.pages import plotting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

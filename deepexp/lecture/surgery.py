@@ -10,12 +10,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from deepexp import plotting
 from deepexp.errors import InputError
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, figures, table
 from deepexp.models import pretrained
 from deepexp.models.monster import Monster
 from deepexp.optim.freeze import FreezePlan
+from deepexp.pages import plotting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

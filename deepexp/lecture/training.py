@@ -17,7 +17,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from deepexp import __version__
-from deepexp.compose import compose
+from deepexp.config.compose import compose
 from deepexp.errors import Interrupted, RunFailed
 from deepexp.lecture.demonstration import make_folder
 from deepexp.sweep import ledger

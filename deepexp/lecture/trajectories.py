@@ -11,13 +11,13 @@ from typing import TYPE_CHECKING
 import numpy as np
 import torch
 
-from deepexp import plotting
 from deepexp.errors import InputError
 from deepexp.lecture import animation
 from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
 from deepexp.lecture.optimizers import Point, check_names, optimizer_for
 from deepexp.lecture.surfaces import RIDGE_X, SURFACES, Surface
-from deepexp.suggest import did_you_mean
+from deepexp.pages import plotting
+from deepexp.text.suggest import did_you_mean
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import Tensor
 
-from deepexp import catalogue, plotting
+from deepexp.config import catalogue
 from deepexp.errors import InputError
 from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
 from deepexp.lecture.optimizers import Point, check_names, optimizer_for
+from deepexp.pages import plotting
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

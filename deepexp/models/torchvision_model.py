@@ -12,7 +12,7 @@ from torchvision import models
 from deepexp.errors import InputError
 from deepexp.models import pretrained as weights
 from deepexp.models.blocks import Shape, check_dropout, check_positive
-from deepexp.suggest import did_you_mean
+from deepexp.text.suggest import did_you_mean
 
 _IMAGENET_CLASSES = 1000
 _SIDES = (32, 64, 96, 128, 224, 299)  # pixels, of which one is proposed where pictures do not fit

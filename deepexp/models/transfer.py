@@ -10,7 +10,7 @@ from torch import Tensor, nn
 
 from deepexp.errors import InputError
 from deepexp.models.pretrained import file_at, read_weights, some
-from deepexp.units import first_few
+from deepexp.text.units import first_few
 
 log = logging.getLogger(__name__)
 

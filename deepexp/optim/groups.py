@@ -13,9 +13,9 @@ from typing import Any
 import torch
 from torch import nn
 
+from deepexp.disk.yaml_words import as_yaml
 from deepexp.optim.patterns import first_match
-from deepexp.suggest import did_you_mean
-from deepexp.yaml_words import as_yaml
+from deepexp.text.suggest import did_you_mean
 
 Rule = Mapping[str, Any]
 OptimizerFactory = Callable[..., torch.optim.Optimizer]  # a class, or a partial of one

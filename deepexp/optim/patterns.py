@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from deepexp.suggest import did_you_mean
+from deepexp.text.suggest import did_you_mean
 
 
 def first_match(names: Sequence[str], patterns: Sequence[str], key: str) -> list[int | None]:

@@ -16,9 +16,9 @@ from deepexp.errors import InputError
 from deepexp.report import statistics
 from deepexp.report.runs import Run
 from deepexp.report.variation import NOT_OF_THE_RESULT, Group
-from deepexp.suggest import did_you_mean
-from deepexp.terminal import printable
-from deepexp.units import percent
+from deepexp.text.suggest import did_you_mean
+from deepexp.text.terminal import printable
+from deepexp.text.units import percent
 
 PAIRED_T, WELCH_T, MCNEMAR = "paired t", "Welch t", "McNemar"
 SIGNIFICANT = 0.05

@@ -7,8 +7,8 @@ from typing import Any
 
 from deepexp.report.runs import Run
 from deepexp.report.variation import text
-from deepexp.text_table import Table
-from deepexp.units import counted
+from deepexp.text.text_table import Table
+from deepexp.text.units import counted
 
 _CODE_LINES = 200
 _MISSING = "-"

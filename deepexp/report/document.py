@@ -4,9 +4,9 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from deepexp import plotting
 from deepexp.errors import InputError
-from deepexp.page import Cell, Page
+from deepexp.pages import plotting
+from deepexp.pages.page import Cell, Page
 from deepexp.report import figures
 from deepexp.report.comparison import Comparison, Comparisons
 from deepexp.report.diff import Difference
@@ -15,8 +15,8 @@ from deepexp.report.model import Report
 from deepexp.report.plots.plot import Missing, Plot
 from deepexp.report.runs import DONE, FAILED, INTERRUPTED, PAUSED, RUNNING, STATUSES, Run
 from deepexp.report.variation import text
-from deepexp.text_table import Table
-from deepexp.units import counted, first_few
+from deepexp.text.text_table import Table
+from deepexp.text.units import counted, first_few
 
 _SMALLEST_MATRIX = 3  # comparisons from which on a matrix is easier to read than sentences
 _MOST_IN_MATRIX = 12  # groups

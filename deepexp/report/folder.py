@@ -14,10 +14,10 @@ from pathlib import Path
 
 import filelock
 
-from deepexp import json_file
+from deepexp.disk import json_file
+from deepexp.disk.storage import named_by
 from deepexp.errors import InputError
 from deepexp.paths import shown
-from deepexp.storage import named_by
 
 NAME = "report"
 _OURS = "report.json"

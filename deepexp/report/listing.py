@@ -6,11 +6,11 @@ import re
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from deepexp.disk.yaml_file import read_value
 from deepexp.errors import InputError
 from deepexp.report.runs import STATUSES, Run
 from deepexp.report.variation import GROUPS, text, value_of
-from deepexp.suggest import did_you_mean
-from deepexp.yaml_file import read_value
+from deepexp.text.suggest import did_you_mean
 
 _CONDITION = re.compile(r"([\w.]+)\s*(<=|>=|!=|=|<|>)\s*(.*)", re.DOTALL)
 _ORDERINGS: dict[str, Callable[[float, float], bool]] = {

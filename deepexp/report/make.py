@@ -3,14 +3,14 @@
 from collections.abc import Sequence
 from pathlib import Path
 
-from deepexp import mixed_code
 from deepexp.errors import InputError
 from deepexp.report import comparison, table, variation
 from deepexp.report.diff import difference
 from deepexp.report.model import Report
 from deepexp.report.runs import DONE, PAUSED, Reading, Run, read
 from deepexp.report.steps_to import steps_to
-from deepexp.units import counted
+from deepexp.run import mixed_code
+from deepexp.text.units import counted
 
 
 def make(paths: Sequence[Path], *, baseline: str | None = None, diff: bool = False) -> Report:

@@ -12,7 +12,7 @@ from deepexp.report.diff import Difference
 from deepexp.report.runs import Run
 from deepexp.report.steps_to import StepsTo
 from deepexp.report.variation import Group
-from deepexp.text_table import Table
+from deepexp.text.text_table import Table
 
 
 @dataclass(frozen=True)

@@ -15,7 +15,7 @@ from typing import Any
 from deepexp import checkpoint
 from deepexp.errors import InputError
 from deepexp.report.runs import DONE, Run
-from deepexp.rundir import RunDirectory
+from deepexp.run.rundir import RunDirectory
 
 _OURS = re.compile(r"(last|previous|best|best_earlier|best\.(step|attempt)\d+)\.pt")
 """The files that a run makes; what else lies among them is somebody's own."""

@@ -21,15 +21,15 @@ from typing import Any
 
 import numpy as np
 
-from deepexp.composed_of import choices_of, words_of
+from deepexp.config.composed_of import choices_of, words_of
+from deepexp.disk.json_file import FORMAT
+from deepexp.disk.yaml_file import read_mapping
 from deepexp.errors import InputError, raise_any
-from deepexp.json_file import FORMAT
 from deepexp.metrics import EpochMetrics, Summary
-from deepexp.rundir import RunDirectory
+from deepexp.run.rundir import RunDirectory
 from deepexp.sweep.ledger import Entry
 from deepexp.sweep.ledger import read as read_ledger
-from deepexp.units import counted
-from deepexp.yaml_file import read_mapping
+from deepexp.text.units import counted
 
 log = logging.getLogger(__name__)
 

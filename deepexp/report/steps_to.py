@@ -13,8 +13,8 @@ from typing import Any
 from deepexp.report.comparison import Predictions
 from deepexp.report.runs import Run
 from deepexp.report.variation import Group
-from deepexp.text_table import Table
-from deepexp.units import duration, percent
+from deepexp.text.text_table import Table
+from deepexp.text.units import duration, percent
 
 _ROUNDING = 1e-9
 """Below one test sample of any set; a mean of equal accuracies can come out higher than each, in its last digit."""

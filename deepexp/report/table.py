@@ -12,8 +12,8 @@ from deepexp.report.comparison import best_by_validation, share_data
 from deepexp.report.runs import DONE, FAILED, PAUSED, Run
 from deepexp.report.statistics import wilson_interval
 from deepexp.report.variation import SEED, Group, text, value_of, varies
-from deepexp.text_table import Table
-from deepexp.units import duration, mean_percent, percent
+from deepexp.text.text_table import Table
+from deepexp.text.units import duration, mean_percent, percent
 
 VALIDATION, TEST, INTERVAL = "val error", "test error", "95% interval"
 _EXPENDABLE = (

@@ -7,7 +7,7 @@ from deepexp.report.diff import Difference
 from deepexp.report.model import Report
 from deepexp.report.table import expendable
 from deepexp.report.variation import setting
-from deepexp.text_table import Table, escape_markdown
+from deepexp.text.text_table import Table, escape_markdown
 
 LONGEST = 60
 """Rows of a table in the terminal; the files have all."""

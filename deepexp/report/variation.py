@@ -7,10 +7,10 @@ from statistics import fmean
 
 import yaml
 
-from deepexp.overrides import split
+from deepexp.config.overrides import split
+from deepexp.disk.yaml_words import yaml_word
 from deepexp.report.runs import DONE, Run
-from deepexp.terminal import printable
-from deepexp.yaml_words import yaml_word
+from deepexp.text.terminal import printable
 
 SEED = "seed"
 """The key that repeats an experiment."""

@@ -12,13 +12,13 @@ from pathlib import Path
 
 from hydra.errors import HydraException
 
-from deepexp import compose, hydra_keys, mixed_code, overrides, resuming
-from deepexp.composer import Composed
-from deepexp.conf_files import first_line
-from deepexp.console import Console, short_path
+from deepexp.config import compose, hydra_keys, overrides
+from deepexp.config.composer import Composed
+from deepexp.config.conf_files import first_line
+from deepexp.disk.storage import place_that_stays
 from deepexp.errors import FAILURE, InputError, Interrupted, RunFailed
-from deepexp.rundir import RunDirectory
-from deepexp.storage import place_that_stays
+from deepexp.run import mixed_code, resuming
+from deepexp.run.rundir import RunDirectory
 from deepexp.sweep import shapes, table
 from deepexp.sweep.directory import SweepDirectory, is_sweep
 from deepexp.sweep.display import Display
@@ -27,8 +27,9 @@ from deepexp.sweep.jobs import Sweep
 from deepexp.sweep.launcher import JobFailed
 from deepexp.sweep.table import Row
 from deepexp.sweep.trials import Trials
-from deepexp.terminal import printable
-from deepexp.units import counted, first_few, percent
+from deepexp.text.console import Console, short_path
+from deepexp.text.terminal import printable
+from deepexp.text.units import counted, first_few, percent
 
 log = logging.getLogger(__name__)
 

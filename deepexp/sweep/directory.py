@@ -13,12 +13,14 @@ from typing import Any, Literal
 
 import filelock
 
-from deepexp import json_file, paths, provenance
+from deepexp import paths
+from deepexp.disk import json_file
+from deepexp.disk.json_file import FORMAT
+from deepexp.disk.storage import storage_errors
+from deepexp.disk.yaml_file import read_list
 from deepexp.errors import InputError, in_short
-from deepexp.json_file import FORMAT
-from deepexp.rundir import RunDirectory, has_lost_status, make_unique_directory, was_only_made
-from deepexp.storage import storage_errors
-from deepexp.yaml_file import read_list
+from deepexp.run import provenance
+from deepexp.run.rundir import RunDirectory, has_lost_status, make_unique_directory, was_only_made
 
 SWEEP_FILE = "sweep.json"
 LEDGER = "ledger.jsonl"

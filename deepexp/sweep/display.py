@@ -8,10 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-from deepexp.console import Console, short_path
 from deepexp.sweep.worker import Ending, Progress, Task
-from deepexp.terminal import Stream, line_with_bar, printable
-from deepexp.units import clock, counted, duration, percent
+from deepexp.text.console import Console, short_path
+from deepexp.text.terminal import Stream, line_with_bar, printable
+from deepexp.text.units import clock, counted, duration, percent
 
 _REDRAW_SECONDS = 0.2
 

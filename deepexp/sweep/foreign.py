@@ -8,13 +8,14 @@ import os
 from collections.abc import Collection, Iterable, Sequence
 from pathlib import Path
 
-from deepexp import overrides, trust
+from deepexp.config import overrides
 from deepexp.errors import InputError, raise_any
-from deepexp.identity import FREE
-from deepexp.rundir import check_entries
+from deepexp.run.identity import FREE
+from deepexp.run.rundir import check_entries
 from deepexp.sweep import ledger
 from deepexp.sweep.directory import SWEEP_FILE, began_with, read_description
 from deepexp.sweep.settings import LauncherConfig
+from deepexp.user_code import trust
 
 _LAUNCHER = {f"hydra.launcher.{field.name}" for field in dataclasses.fields(LauncherConfig)}
 _SWEEPER = {f"hydra.sweeper.{name}" for name in ("zip", "samples", "search", "seed")}

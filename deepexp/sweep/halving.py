@@ -17,7 +17,7 @@ from deepexp.sweep.ledger import Entry
 from deepexp.sweep.points import Point
 from deepexp.sweep.settings import LauncherConfig
 from deepexp.sweep.shapes import but_for_seed
-from deepexp.units import counted
+from deepexp.text.units import counted
 
 log = logging.getLogger(__name__)
 

@@ -10,8 +10,8 @@ import gc
 import os
 import signal
 
-from deepexp import late_dynamo
-from deepexp.orphans import die_with_parent
+from deepexp.process import late_dynamo
+from deepexp.process.orphans import die_with_parent
 
 die_with_parent()
 late_dynamo.install()

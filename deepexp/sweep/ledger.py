@@ -11,9 +11,9 @@ from dataclasses import dataclass
 from pathlib import Path, PurePath
 from typing import Any, Literal, get_args
 
+from deepexp.disk.json_file import FORMAT
+from deepexp.disk.storage import AppendFile
 from deepexp.errors import InputError
-from deepexp.json_file import FORMAT
-from deepexp.storage import AppendFile
 
 State = Literal["queued", "running", "done", "failed", "killed", "interrupted", "paused"]
 """`interrupted`: its sweep was told to stop, and it goes on from what it has saved. `paused`: it was saved on its way,

@@ -11,20 +11,22 @@ from typing import Any
 import torch
 from omegaconf import OmegaConf
 
-from deepexp import build, check, identity, overrides, runtime
-from deepexp.compose import check_swept_keys, composing
-from deepexp.composer import Composed
+from deepexp import build, check, runtime
+from deepexp.config import overrides
+from deepexp.config.compose import check_swept_keys, composing
+from deepexp.config.composer import Composed
 from deepexp.data.loader import mode_that_fits
 from deepexp.data.memory import capacity_bytes
 from deepexp.data.source import Shape
+from deepexp.disk.yaml_words import yaml_word
 from deepexp.errors import InputError
 from deepexp.models import pretrained
+from deepexp.run import identity
 from deepexp.schema import TrainConfig
 from deepexp.sweep.directory import Choices, DataMode
 from deepexp.sweep.names import job_names
 from deepexp.sweep.slots import Slot
-from deepexp.units import first_few
-from deepexp.yaml_words import yaml_word
+from deepexp.text.units import first_few
 
 NOT_OF_THE_RESULT = ("name", "output_dir", "resume", "dry_run")
 """Keys that name a run and do not change what it comes to."""

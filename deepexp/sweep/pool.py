@@ -15,10 +15,10 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
-from deepexp.interrupt import StopRequest
 from deepexp.sweep import server
 from deepexp.sweep.slots import Slot
 from deepexp.sweep.worker import NOT_TRAINING, Ending, Progress, Task, kill_with_children, run_job
+from deepexp.training.interrupt import StopRequest
 
 _POLL_SECONDS = 0.2
 _SERVER_GONE = 255  # what multiprocessing says of a process whose server cannot tell any more

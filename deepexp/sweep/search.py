@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Literal
 
 from deepexp.errors import InputError
-from deepexp.identity import HOW
+from deepexp.run.identity import HOW
 from deepexp.runtime import derive_seed
 from deepexp.sweep.shapes import Space
 

@@ -12,9 +12,9 @@ from dataclasses import dataclass
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 
-from deepexp.compose import expand_sweep
+from deepexp.config.compose import expand_sweep
+from deepexp.disk.yaml_words import yaml_word
 from deepexp.errors import InputError
-from deepexp.yaml_words import yaml_word
 
 Point = list[str]
 

@@ -6,7 +6,8 @@ from typing import Any, Protocol
 
 from hydra.core.utils import JobReturn
 
-from deepexp import overrides, schema
+from deepexp import schema
+from deepexp.config import overrides
 from deepexp.errors import InputError
 from deepexp.schema import Problems, key
 from deepexp.sweep import shapes

@@ -8,13 +8,13 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from deepexp.disk.storage import write_text
 from deepexp.metrics import titles
-from deepexp.storage import write_text
 from deepexp.sweep.ledger import State
 from deepexp.sweep.shapes import REPEATED, but_for_seed
-from deepexp.terminal import printable
-from deepexp.text_table import Table
-from deepexp.units import counted, duration, mean_percent, percent
+from deepexp.text.terminal import printable
+from deepexp.text.text_table import Table
+from deepexp.text.units import counted, duration, mean_percent, percent
 
 _FIGURES = (
     "test_errors",

@@ -5,7 +5,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any, Protocol
 
-from deepexp.compose import compose
+from deepexp.config.compose import compose
 from deepexp.sweep.directory import result_of
 from deepexp.sweep.display import Display
 from deepexp.sweep.ledger import Entry, Ledger, path_within

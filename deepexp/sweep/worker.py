@@ -19,16 +19,16 @@ from typing import Literal
 from hydra.core.utils import setup_globals
 
 from deepexp.commands.train import train
-from deepexp.composer import Composed
-from deepexp.console import Console, Horizon
+from deepexp.config.composer import Composed
+from deepexp.config.overrides import quote, split
+from deepexp.disk.storage import storage_errors
 from deepexp.errors import InputError, Interrupted, Paused, RunFailed, in_short
-from deepexp.identity import HOW
 from deepexp.metrics import EpochMetrics
-from deepexp.orphans import die_with_parent
-from deepexp.overrides import quote, split
-from deepexp.resuming import with_keys_of_its_own
-from deepexp.storage import storage_errors
+from deepexp.process.orphans import die_with_parent
+from deepexp.run.identity import HOW
+from deepexp.run.resuming import with_keys_of_its_own
 from deepexp.sweep.shared_data import SharedSource
+from deepexp.text.console import Console, Horizon
 
 NOT_TRAINING = "stopped while it was not training"
 _PROGRESS_SECONDS = 0.2

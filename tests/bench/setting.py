@@ -3,7 +3,7 @@
 from omegaconf import OmegaConf
 
 from deepexp import check
-from deepexp.compose import compose
+from deepexp.config.compose import compose
 
 
 def planned(*overrides):

@@ -221,7 +221,7 @@ from omegaconf import OmegaConf
 
 from deepexp import check
 from deepexp.bench import contender, ours
-from deepexp.compose import compose
+from deepexp.config.compose import compose
 
 words = ["threads=1", "device=cpu", "data.subset=100", "batch_size=20"]
 config, plan = check.typed_and_planned(OmegaConf.to_container(compose("train", words).config, resolve=True))

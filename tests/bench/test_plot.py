@@ -6,12 +6,12 @@ import xml.etree.ElementTree as ElementTree
 
 import pytest
 
-from deepexp import plotting
 from deepexp.bench import plot, step, sweep
 from deepexp.bench.compare import Ratio
 from deepexp.bench.plot import Bar, Chart, Stack
 from deepexp.cli import main
 from deepexp.errors import InputError, RunFailed
+from deepexp.pages import plotting
 
 from . import test_report, test_start, test_sweep
 

@@ -3,9 +3,9 @@ import json
 
 import pytest
 
-from deepexp import startup
 from deepexp.bench.breakdown import Breakdown, Operation
 from deepexp.bench.report import Report, Setting
+from deepexp.process import startup
 
 NAMES = {"deepexp": "deepexp", "plain": "plain loop"}
 SETTING = Setting("mnist_net", "digits", "sgd", 100, "fp32", "cpu (2 threads)", {"deepexp": 2, "plain": 2}, NAMES, [])

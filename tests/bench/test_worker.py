@@ -6,7 +6,7 @@ import sys
 
 from omegaconf import OmegaConf
 
-from deepexp.compose import compose
+from deepexp.config.compose import compose
 
 
 def test_processes_of_deepexp_s_own_leave_torch_s_compiler_out_as_its_runs_do(tmp_path):

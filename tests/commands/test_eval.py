@@ -22,8 +22,8 @@ from deepexp.commands import eval as module
 from deepexp.commands.eval import main
 from deepexp.data.digits import Digits
 from deepexp.errors import InputError, RunFailed
-from deepexp.retest import Retest
-from deepexp.rundir import RunDirectory
+from deepexp.inference.retest import Retest
+from deepexp.run.rundir import RunDirectory
 
 WORDS = ["threads=1", "device=cpu", "epochs=3", "data.normalise=scalar", "val_fraction=0.1", "ema=0.9"]
 
@@ -257,7 +257,7 @@ def test_on_a_gpu_it_finds_what_the_run_found_there(run, capsys):
 
 def test_a_folder_that_cannot_be_written_is_found_before_the_work(trained, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
-    monkeypatch.setattr("deepexp.retest.retest", None)
+    monkeypatch.setattr("deepexp.inference.retest.retest", None)
     for to in (tmp_path / "file", tmp_path / "file" / "folder", tmp_path / ("x" * 300)):
         with pytest.raises(InputError, match="to: cannot write into "):
             main([f"run={trained.directory}", f"to={to}"])

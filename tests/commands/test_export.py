@@ -16,12 +16,12 @@ from torch import nn
 
 import deepexp
 from deepexp import checkpoint, cli
-from deepexp import export as module
 from deepexp.commands.export import main
 from deepexp.data.digits import Digits
 from deepexp.errors import InputError, RunFailed
+from deepexp.inference import export as module
+from deepexp.inference.retest import retest
 from deepexp.models.fold import Folded
-from deepexp.retest import retest
 
 WORDS = ["threads=1", "device=cpu", "data.subset=300"]
 LOAD_PT2 = """

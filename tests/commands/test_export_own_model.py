@@ -10,10 +10,10 @@ import torch
 from PIL import Image
 
 from deepexp import checkpoint, cli
-from deepexp import export as module
 from deepexp.commands.export import main
 from deepexp.errors import RunFailed
-from deepexp.retest import retest
+from deepexp.inference import export as module
+from deepexp.inference.retest import retest
 
 from .test_export import WORDS, exported, onnx_answers
 

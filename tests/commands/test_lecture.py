@@ -72,7 +72,7 @@ def test_a_full_disk_is_told_with_the_option_that_names_the_folder(tmp_path, mon
     def full(path, data):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
-    monkeypatch.setattr("deepexp.plotting.write_atomically", full)
+    monkeypatch.setattr("deepexp.pages.plotting.write_atomically", full)
     assert cli.main(["lecture", "curvature", f"to={tmp_path / 'here'}"]) == 1
     err = capsys.readouterr().err
     assert f"cannot write {tmp_path / 'here'}: No space left" in err and err.endswith("with to=DIR\n")

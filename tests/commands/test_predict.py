@@ -9,14 +9,15 @@ import torch
 from PIL import Image, ImageOps
 
 import deepexp
-from deepexp import checkpoint, prediction
-from deepexp import retest as retesting
+from deepexp import checkpoint
 from deepexp.commands import predict as module
 from deepexp.commands.eval import main as evaluate
 from deepexp.commands.predict import main
 from deepexp.data.digits import Digits
 from deepexp.errors import InputError
-from deepexp.retest import retest
+from deepexp.inference import prediction
+from deepexp.inference import retest as retesting
+from deepexp.inference.retest import retest
 
 WORDS = ["threads=1", "device=cpu", "data.subset=500"]
 

@@ -79,7 +79,7 @@ def test_a_full_disk_leaves_the_name_free_and_the_message_has_the_option(sweep, 
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr("deepexp.storage.os.fsync", full)
+    monkeypatch.setattr("deepexp.disk.storage.os.fsync", full)
     with pytest.raises(RunFailed, match=r"cannot write \S*report: No space .* make room there, or .*with to=DIR"):
         main([str(sweep)])
     assert not (sweep / "report").exists()

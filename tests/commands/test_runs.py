@@ -12,12 +12,12 @@ import pytest
 
 from deepexp.commands.runs import main
 from deepexp.commands.train import resume
-from deepexp.compose import compose
-from deepexp.console import Console
+from deepexp.config.compose import compose
 from deepexp.errors import InputError, RunFailed
 from deepexp.report import prune
 from deepexp.report.runs import read
-from deepexp.rundir import RunDirectory
+from deepexp.run.rundir import RunDirectory
+from deepexp.text.console import Console
 
 spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).parents[1] / "report" / "synthetic.py")
 synthetic = importlib.util.module_from_spec(spec)

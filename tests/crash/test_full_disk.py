@@ -9,8 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from deepexp import checkpoint, cli, runlog, storage
-from deepexp.rundir import RunDirectory, make_unique_directory
+from deepexp import checkpoint, cli, runlog
+from deepexp.disk import storage
+from deepexp.run.rundir import RunDirectory, make_unique_directory
 
 RUN = ["epochs=2", "data.subset=60", "batch_size=20", "val_fraction=0.2", "threads=1", "device=cpu"]
 

@@ -13,11 +13,12 @@ import torch
 import yaml
 from PIL import Image
 
-from deepexp import cli, trust
+from deepexp import cli
 from deepexp.data import download, picture_cache
 from deepexp.data.image_folder import ImageFolder
+from deepexp.inference.saved_model import saved_model
 from deepexp.models import pretrained
-from deepexp.saved_model import saved_model
+from deepexp.user_code import trust
 
 from .strangers import Bomb, everything_below
 

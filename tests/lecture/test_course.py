@@ -4,8 +4,8 @@ import re
 
 import pytest
 
-from deepexp import catalogue
 from deepexp.commands import COMMANDS
+from deepexp.config import catalogue
 from deepexp.errors import InputError
 from deepexp.lecture import chapters, course, curvature
 from deepexp.lecture.chapters import Chapter, Demo, Preset

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deepexp import catalogue
+from deepexp.config import catalogue
 from deepexp.errors import InputError
 from deepexp.lecture import update_rules
 from deepexp.lecture.update_rules import step_lengths

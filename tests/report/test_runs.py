@@ -12,7 +12,7 @@ import pytest
 from deepexp.errors import InputError
 from deepexp.report.make import make
 from deepexp.report.runs import read, unique_names
-from deepexp.rundir import RunDirectory
+from deepexp.run.rundir import RunDirectory
 
 spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).with_name("synthetic.py"))
 synthetic = importlib.util.module_from_spec(spec)

@@ -6,8 +6,8 @@ from pathlib import Path
 
 import pytest
 
-from deepexp.console import Console
 from deepexp.sweep.command import SweepResult, run_sweep
+from deepexp.text.console import Console
 
 SMALL = ("data.subset=100", "batch_size=50", "epochs=1", "threads=1", "device=cpu")
 

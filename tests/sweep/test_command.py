@@ -19,8 +19,8 @@ from hydra.plugins.sweeper import Sweeper as HydraSweeper
 
 import deepexp
 from deepexp import cli, runtime
-from deepexp.compose import compose
-from deepexp.composer import Composed
+from deepexp.config.compose import compose
+from deepexp.config.composer import Composed
 from deepexp.errors import InputError
 from deepexp.sweep import directory, ledger, points, pool, watcher
 from deepexp.sweep.command import SweepResult

@@ -2,7 +2,7 @@ from pathlib import Path
 
 import pytest
 
-from deepexp.rundir import HydraFiles, RunDirectory
+from deepexp.run.rundir import HydraFiles, RunDirectory
 from deepexp.sweep.directory import Choices, SweepDirectory
 
 

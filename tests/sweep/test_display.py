@@ -4,10 +4,10 @@ from types import SimpleNamespace
 
 import pytest
 
-from deepexp.console import Console
 from deepexp.sweep import display
 from deepexp.sweep.display import Display
 from deepexp.sweep.worker import Ending, Progress, Task
+from deepexp.text.console import Console
 
 from ..screen import Terminal
 

@@ -8,12 +8,13 @@ from pathlib import Path
 import pytest
 
 import deepexp
-from deepexp import storage, targets
+from deepexp.disk import storage
 from deepexp.errors import InputError
 from deepexp.report.make import make
 from deepexp.sweep import table
 from deepexp.sweep.watcher import JobWatcher
 from deepexp.sweep.worker import Task
+from deepexp.user_code import targets
 
 from .conftest import Sweeper
 

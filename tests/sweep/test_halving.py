@@ -11,7 +11,6 @@ import numpy as np
 import pytest
 
 import deepexp
-from deepexp.console import Console
 from deepexp.errors import InputError, Interrupted
 from deepexp.report import runs
 from deepexp.sweep import ledger
@@ -23,6 +22,7 @@ from deepexp.sweep.points import Point
 from deepexp.sweep.settings import LauncherConfig
 from deepexp.sweep.watcher import JobWatcher
 from deepexp.sweep.worker import Ending, Task
+from deepexp.text.console import Console
 
 from .conftest import SMALL, Sweeper
 

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import pytest
 
-from deepexp.console import Console
 from deepexp.errors import InputError
 from deepexp.sweep import ledger, trials
 from deepexp.sweep.command import SweepResult, run_sweep
+from deepexp.text.console import Console
 
 from .conftest import Sweeper
 

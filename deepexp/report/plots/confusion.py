@@ -6,8 +6,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepexp import plotting
 from deepexp.errors import InputError
+from deepexp.pages import plotting
 from deepexp.report.plots.plot import Missing, Plot, literal, shortened
 from deepexp.report.runs import Run
 

@@ -6,12 +6,12 @@ from dataclasses import dataclass
 from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
-from deepexp import plotting
+from deepexp.pages import plotting
 from deepexp.report.plots.plot import Missing, Plot, value_axis
 from deepexp.report.plots.series import Styles, styles
 from deepexp.report.runs import DONE, Run
 from deepexp.report.variation import Group
-from deepexp.units import counted
+from deepexp.text.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -4,8 +4,8 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepexp import plotting
 from deepexp.errors import InputError
+from deepexp.pages import plotting
 from deepexp.report.plots.plot import Missing, Plot
 from deepexp.report.runs import Run
 

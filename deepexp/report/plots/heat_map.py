@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from deepexp import plotting
+from deepexp.pages import plotting
 from deepexp.report.plots.plot import Missing, Plot, literal, needs_log, numbers, shortened
 from deepexp.report.variation import Group, text
 

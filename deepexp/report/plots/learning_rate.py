@@ -3,12 +3,12 @@
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
-from deepexp import plotting
+from deepexp.pages import plotting
 from deepexp.report.plots.plot import Missing, Plot, log_numbers, numbers, value_axis
 from deepexp.report.plots.series import styles
 from deepexp.report.runs import CUT_OFF, FAILED
 from deepexp.report.variation import Group, label
-from deepexp.units import counted
+from deepexp.text.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

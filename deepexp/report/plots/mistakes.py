@@ -3,15 +3,15 @@
 import math
 from typing import TYPE_CHECKING
 
-from deepexp import plotting
 from deepexp.errors import InputError
+from deepexp.pages import plotting
 from deepexp.report.plots.plot import Missing, Plot, literal, shortened
 from deepexp.report.runs import Run
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
-    from deepexp.retest import Retest
+    from deepexp.inference.retest import Retest
 
 _SHOWN = 24
 _COLUMNS = 6
@@ -19,7 +19,7 @@ _COLUMNS = 6
 
 def draw(run: Run) -> Plot | Missing:
     """A sheet of pictures, the worst first; the run's model and data are loaded for it, if they can be had here."""
-    from deepexp.retest import retest
+    from deepexp.inference.retest import retest
 
     try:
         found = retest(run.path)

@@ -4,12 +4,12 @@ import statistics
 from collections.abc import Sequence
 from itertools import accumulate
 
-from deepexp import plotting
+from deepexp.pages import plotting
 from deepexp.report.plots.plot import Missing, Plot, value_axis
 from deepexp.report.runs import CUT_OFF, FAILED, PAUSED
 from deepexp.report.searched import Searched
 from deepexp.report.variation import Group
-from deepexp.units import counted
+from deepexp.text.units import counted
 
 _NAMES = {"val_error_rate": "validation error", "test_error_rate": "test error"}
 _TOP = 1.03  # of the axes' height: where settings without a result are marked

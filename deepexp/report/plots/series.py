@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from deepexp import plotting
+from deepexp.pages import plotting
 from deepexp.report.plots.plot import literal, needs_log, numbers, plain_numbers, shortened_labels
 
 if TYPE_CHECKING:

@@ -2,10 +2,10 @@
 
 from typing import TYPE_CHECKING
 
-from deepexp import plotting
+from deepexp.pages import plotting
 from deepexp.report.plots.plot import Missing, Plot, literal, needs_log, shortened_labels
 from deepexp.report.steps_to import Reach, StepsTo, number
-from deepexp.units import counted
+from deepexp.text.units import counted
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

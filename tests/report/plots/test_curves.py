@@ -7,7 +7,7 @@ import torch
 from hydra.utils import instantiate
 from omegaconf import OmegaConf
 
-from deepexp import plotting
+from deepexp.pages import plotting
 from deepexp.paths import CONF_DIR
 from deepexp.report import variation
 from deepexp.report.plots import curves

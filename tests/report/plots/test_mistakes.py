@@ -6,12 +6,12 @@ import numpy as np
 import pytest
 import torch
 
+from deepexp.inference.retest import Retest, retest
 from deepexp.report import document
 from deepexp.report.make import make
 from deepexp.report.plots import mistakes
 from deepexp.report.plots.plot import Missing, Plot
 from deepexp.report.runs import read
-from deepexp.retest import Retest, retest
 
 from ..synthetic import make_run
 

@@ -5,13 +5,13 @@ import pytest
 from sklearn.metrics import confusion_matrix
 
 from deepexp import load_run
-from deepexp.pictures import first_filters
 from deepexp.report import variation
 from deepexp.report.comparison import Predictions
 from deepexp.report.plots import confusion, filters, steps_to
 from deepexp.report.plots.plot import Missing, Plot
 from deepexp.report.runs import read
 from deepexp.report.steps_to import steps_to as find_steps_to
+from deepexp.run.pictures import first_filters
 
 from ..synthetic import make_run
 

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from deepexp import plotting
+from deepexp.pages import plotting
 from deepexp.report import variation
 from deepexp.report.plots import heat_map, learning_rate, parallel_coordinates
 from deepexp.report.plots.plot import Missing, literal

@@ -1,0 +1,77 @@
+"""What a run was composed of, as its `.hydra` folder says beside the config: the options chosen, and the words.
+
+Both can be lost or damaged, and the run be whole: then it is told of, and the config shows the options.
+"""
+
+import contextlib
+import logging
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from deepexp.config import catalogue
+from deepexp.config.overrides import split
+from deepexp.disk.yaml_file import read_list, read_mapping
+from deepexp.errors import InputError
+
+log = logging.getLogger(__name__)
+
+GROUPS = ("model", "data", "optim", "schedule", "augment")
+
+
+def words_of(run: Path) -> list[str]:
+    """What was asked for, as overrides; none if that is lost. `InputError` if it is no file."""
+    path = run / ".hydra" / "overrides.yaml"
+    try:
+        return _words(path)
+    except InputError as error:
+        if not path.is_file():
+            raise
+        log.warning("%s; what was asked for is not known", error)
+        return []
+
+
+def choices_of(run: Path, config: Mapping[str, Any]) -> dict[str, str | None]:
+    """Group → the option that was chosen in it, None where there was a choice and none was made.
+
+    `config`: the saved one, nested. `InputError` if the file that says so is no file.
+    """
+    path = run / ".hydra" / "hydra.yaml"
+    try:
+        return _said(path)
+    except InputError as error:
+        if path.exists() and not path.is_file():
+            raise
+        log.warning("%s; the options of the run are told from its config", error)
+    asked: dict[str, str | None] = {}
+    with contextlib.suppress(InputError):
+        asked = {split(word)[1]: split(word)[2] for word in _words(run / ".hydra" / "overrides.yaml")}
+    return {group: _shown(group, config.get(group), asked.get(group)) for group in GROUPS}
+
+
+def _words(path: Path) -> list[str]:
+    return [str(word) for word in read_list(path)] if path.exists() else []
+
+
+def _said(path: Path) -> dict[str, str | None]:
+    runtime = read_mapping(path).get("runtime")
+    names = runtime.get("choices") if isinstance(runtime, dict) else None
+    if not isinstance(names, dict) or not names.keys() >= set(GROUPS):
+        raise InputError(f"{path} is damaged: runtime.choices must name the options of {', '.join(sorted(GROUPS))}")
+    return {str(group): None if name is None else str(name) for group, name in names.items()}
+
+
+def _shown(group: str, node: Any, asked: str | None) -> str | None:
+    """The option with the target of a part of the config: the one asked for, or that with most of its values."""
+    if not isinstance(node, Mapping) or "_target_" not in node:
+        return None
+    found: dict[str, tuple[bool, int]] = {}
+    for option in catalogue.options(group):
+        try:
+            values = read_mapping(option.path)
+        except InputError:  # of the user's own; composing it reports it
+            continue
+        if values.get("_target_") == node["_target_"] and not option.hidden:
+            same = sum(node.get(key) == value for key, value in values.items())
+            found[option.name] = (option.name == asked, same)
+    return max(found, key=lambda name: found[name]) if found else str(node["_target_"]).rpartition(".")[2]

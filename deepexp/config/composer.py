@@ -1,0 +1,296 @@
+"""How overrides become a config and what is wrong with them; what was found out is kept while no file has changed.
+
+Only names are judged here: keys, groups, options, and YAML that cannot be read. Values and their types are judged by
+`schema.py`, and nothing is instantiated. Hydra's own state belongs to `compose.py`.
+"""
+
+import copy
+import itertools
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from hydra.core.config_loader import ConfigLoader
+from hydra.core.override_parser.types import Override, OverrideType, QuotedString, Transformer
+from hydra.types import RunMode
+from omegaconf import DictConfig, OmegaConf, open_dict
+from omegaconf.errors import OmegaConfBaseException
+
+from deepexp import paths
+from deepexp.config import conf_files, diagnosis, hydra_keys, presets
+from deepexp.config.overrides import PATH_KEYS, quote, split
+from deepexp.errors import InputError, raise_any
+
+_Kind = Literal["option", "value", "other"]
+"""What an override does: it chooses options of a group, only sets a value, or anything else."""
+
+
+@dataclass(frozen=True)
+class Composed:
+    """A config as Hydra composed it; interpolations are kept, so that it can be saved as it was written."""
+
+    config: DictConfig
+    """What the command reads: everything but Hydra's own node. Closed to new keys (struct)."""
+    hydra: DictConfig
+    """Hydra's own node as the chosen options make it: its sweeper and launcher; not for the values set beside them."""
+    choices: dict[str, str | None]
+    """The option taken in each group of ours."""
+    overrides: list[str]
+    """What was asked for, with the values of path keys quoted; composing it again gives the same config."""
+
+    @property
+    def run_name(self) -> str:
+        """The key `name`, or the model's option without the folders of `conf/model/` that its file lies in."""
+        return str(self.config.name or str(self.choices["model"]).rpartition("/")[2])
+
+
+@dataclass(frozen=True)
+class _Findings:
+    """What was found out about words and about sets of options; of use while no file of the config changes."""
+
+    read: dict[str, Override | str] = field(default_factory=dict)
+    groups: dict[str, bool] = field(default_factory=dict)
+    kinds: dict[str, _Kind] = field(default_factory=dict)
+    bases: dict[tuple[str, ...], DictConfig | str] = field(default_factory=dict)
+    beginnings: dict[tuple[str, ...], Composed | None] = field(default_factory=dict)
+    known: dict[tuple[tuple[str, ...], str], str | None] = field(default_factory=dict)
+
+
+_found: dict[str, tuple[conf_files.State, _Findings]] = {}
+"""The latest findings about each command, with the state of the files that they are of."""
+
+_MOST_WORDS = 10_000
+"""Findings about more than these are thrown away, so that a process that composes for days does not grow."""
+
+
+def _findings(command: str, loader: ConfigLoader) -> _Findings:
+    state = conf_files.state(loader)
+    if state is None:
+        return _Findings()
+    before = _found.get(command)
+    if before is None or before[0] != state or len(before[1].read) > _MOST_WORDS:
+        before = _found[command] = state, _Findings()
+    return before[1]
+
+
+class Composer:
+    """One command's config and the questions about it; lives as long as one call of the functions of `compose.py`.
+
+    What is found out about an override or a set of options is kept, for jobs and runs that differ in little.
+    """
+
+    def __init__(self, command: str, loader: ConfigLoader) -> None:
+        self.command = command
+        self.loader = loader
+        self.found = _findings(command, loader)
+
+    def compose_whole(self, overrides: list[str]) -> Composed:
+        """The config, or one `InputError` for all problems; Hydra itself would stop at the first."""
+        try:
+            full = self._load(overrides)
+        except InputError:
+            raise_any(self.problems(overrides))
+            raise
+        composed = _split(full, overrides)
+        raise_any(self._unresolved(composed))
+        return composed
+
+    def compose(self, overrides: list[str]) -> Composed:
+        """The same from the config of the options, in which the values are set as Hydra would."""
+        kinds = [self._kind(text) for text in overrides]
+        if "other" in kinds:
+            return self.compose_whole(overrides)
+        base = self._of_options(tuple(text for text, kind in zip(overrides, kinds, strict=True) if kind == "option"))
+        if base is None:
+            return self.compose_whole(overrides)
+        composed = Composed(copy.deepcopy(base.config), base.hydra, dict(base.choices), overrides)
+        try:
+            for text in itertools.compress(overrides, (kind == "value" for kind in kinds)):
+                override = self.found.read[text]
+                assert isinstance(override, Override)
+                OmegaConf.update(composed.config, override.key_or_group, override.value())
+        except (OmegaConfBaseException, TypeError, ValueError):
+            return self.compose_whole(overrides)  # it says what is wrong
+        raise_any(self._unresolved(composed))
+        return composed
+
+    def problems(self, overrides: list[str]) -> list[str]:
+        """A line for each override of one job that cannot be used, and for a file that cannot be read."""
+        found, unread = self.judged(overrides)
+        return [*(line for text in overrides for line in found[text]), *unread]
+
+    def judged(self, overrides: list[str]) -> tuple[dict[str, list[str]], list[str]]:
+        """(override → what is wrong with it, what is wrong with files)."""
+        found: dict[str, list[str]] = {}
+        values: list[Override] = []
+        options: list[str] = []
+        for text in overrides:
+            override = self._read(text)
+            if isinstance(override, str):
+                found[text] = [override]
+                continue
+            if override.key_or_group == presets.SCALE and (complaint := presets.complaint(overrides)):
+                found[text] = [complaint]
+                continue
+            found[text] = diagnosis.several_values(override)
+            if not self._chooses(override):
+                values.append(override)
+            elif unknown := diagnosis.unknown_options(override, self.loader):
+                found[text] += unknown
+            elif not override.is_sweep_override():
+                options.append(text)
+        base = self._base(tuple(options))
+        if not isinstance(base, str):
+            for override in values:
+                found[str(override.input_line)] += self._unknown_key(override, base, tuple(options))
+        return found, [base] if isinstance(base, str) else []
+
+    def expand(self, overrides: list[str]) -> list[list[str]]:
+        """Every combination of the values of swept overrides."""
+        alternatives, lines = [], []
+        for text in overrides:
+            override = self._read(text)
+            if isinstance(override, str):
+                lines.append(override)
+            elif not override.is_sweep_override():
+                alternatives.append([text])
+            elif override.is_discrete_sweep():
+                alternatives.append(_swept(override))
+            else:
+                lines.append(f"{text}: has no grid; use choice(…) or range(…)")
+        raise_any(lines)
+        return [list(job) for job in itertools.product(*alternatives)]
+
+    def _read(self, text: str) -> Override | str:
+        if text not in self.found.read:
+            self.found.read[text] = diagnosis.parse(text, self.loader)
+        return self.found.read[text]
+
+    def _kind(self, text: str) -> _Kind:
+        if text not in self.found.kinds:
+            override = self._read(text)
+            if isinstance(override, str):
+                self.found.kinds[text] = "other"
+            elif self._chooses(override):
+                self.found.kinds[text] = "other" if "${" in text else "option"  # what it says may change
+            else:
+                self.found.kinds[text] = "value" if _only_sets(override) else "other"
+        return self.found.kinds[text]
+
+    def _chooses(self, override: Override) -> bool:
+        """Whether an override chooses options of a group; a mapping sets values in one (`optim={lr: 0.1}`)."""
+        key = override.key_or_group
+        if key not in self.found.groups:
+            self.found.groups[key] = diagnosis.is_group(key, self.loader)
+        return self.found.groups[key] and not isinstance(override.value(), dict)
+
+    def _of_options(self, options: tuple[str, ...]) -> Composed | None:
+        """What jobs with these options begin with, values that are missing included; None if there is no such thing."""
+        if options not in self.found.beginnings:
+            full = self._base(options)
+            base = None if isinstance(full, str) else _split(full.copy(), list(options))
+            if base is not None:
+                OmegaConf.set_readonly(base.hydra, True)  # all who compose these options share it
+            self.found.beginnings[options] = base
+        return self.found.beginnings[options]
+
+    def _unknown_key(self, override: Override, base: DictConfig, options: tuple[str, ...]) -> list[str]:
+        question = (options, f"{override.get_key_element()} {type(override.value())}")
+        if question not in self.found.known:
+            self.found.known[question] = diagnosis.unknown_key(override, base)
+        line = self.found.known[question]
+        return [line] if line else []
+
+    def _base(self, options: tuple[str, ...]) -> DictConfig | str:
+        """The config of these options before values are set in it, or a line that says why there is none."""
+        if options not in self.found.bases:
+            try:
+                self.found.bases[options] = self._load(options)
+            except InputError as error:
+                self.found.bases[options] = str(error)
+        return self.found.bases[options]
+
+    def _load(self, overrides: Sequence[str]) -> DictConfig:
+        try:
+            config = self.loader.load_configuration(self.command, list(overrides), RunMode.RUN)
+        except Exception as error:  # what is in a user's YAML comes out of Hydra as errors of every kind
+            names = (override.replace("=", "/", 1) for override in overrides)
+            files = [path for name in names if (path := conf_files.path_of(name, self.loader))]
+            raise InputError(conf_files.explain(error, files, self.loader)) from error
+        raise_any(self._overlooked(config, overrides))
+        return config
+
+    def _overlooked(self, config: DictConfig, overrides: Sequence[str]) -> list[str]:
+        """Lines for what Hydra lets pass: an optional option that is not there, a list of them, a misplaced header."""
+        choices = _choices(config)
+        groups = self.loader.list_groups("")
+        chosen = [(key, value) for _, key, value in map(split, overrides) if not (value or "").startswith("{")]
+        asked = {key: value for key, value in chosen if key in groups}
+        lines = [
+            diagnosis.unknown_option(group, option, self.loader)
+            for group, option in {**asked, **choices}.items()
+            if option is not None
+        ]
+        preset = conf_files.path_of(f"experiment/{choices.get('experiment')}", self.loader)
+        if "experiment" in config:
+            lines.append(conf_files.no_header(preset))
+        elif preset and not preset.is_relative_to(paths.CONF_DIR):
+            files = conf_files.files_of(self.command, overrides, self.loader)  # those that it builds on, too
+            theirs = [file.path for file in files if not (file.package or file.path.is_relative_to(paths.CONF_DIR))]
+            lines += [line for path in theirs for line in hydra_keys.without_effect(path)]
+        return [line for line in lines if line]
+
+    def _unresolved(self, composed: Composed) -> list[str]:
+        """A line for each value that has none, with its place in a file unless an override set it."""
+        found = conf_files.unresolved(composed.config)
+        if not found:
+            return []
+        files = conf_files.files_of(self.command, composed.overrides, self.loader)
+        set_here = tuple(f"{key}." for _, key, _ in map(split, composed.overrides) if key not in composed.choices)
+        places = {key: "" if f"{key}.".startswith(set_here) else conf_files.place_of(key, files) for key in found}
+        return [f"{places[key]}{key}: {problem}" for key, problem in found.items()]
+
+
+def wrong_keys(found: dict[str, list[str]]) -> list[str]:
+    """The keys of overrides with which something is wrong."""
+    return [split(text)[1] for text, lines in found.items() if lines]
+
+
+def _split(full: DictConfig, overrides: list[str]) -> Composed:
+    """A config as Hydra composed it, and Hydra's own node apart from it."""
+    config = full.copy()
+    with open_dict(config):
+        del config["hydra"]
+    return Composed(config, full.hydra, _choices(full), overrides)
+
+
+def _only_sets(override: Override) -> bool:
+    """Whether an override gives a new value to a key of ours that is there, and does nothing else.
+
+    Backslashes in an interpolation are none of these: Hydra's own note of the words is read as one, and refused.
+    """
+    word = str(override.input_line)
+    changes = override.type is OverrideType.CHANGE and override.package is None
+    return changes and not (
+        override.is_sweep_override() or override.is_hydra_override() or ("${" in word and "\\" in word)
+    )
+
+
+def _swept(override: Override) -> list[str]:
+    """An override for each value of a swept one; paths in quotes, since nothing else is taken as Hydra wrote it."""
+    key = override.get_key_element()
+    if override.key_or_group not in PATH_KEYS:
+        return [f"{key}={_yaml_word(value)}" for value in override.sweep_iterator()]
+    values = [value.text if isinstance(value, QuotedString) else value for value in override.sweep_iterator()]
+    return [f"{key}={quote(value) if isinstance(value, str) else Transformer.str(value)}" for value in values]
+
+
+def _yaml_word(value: Any) -> str:
+    """A swept value as it was typed; Hydra would make `False` of false, in names of runs too."""
+    return str(value).lower() if isinstance(value, bool) else Transformer.str(value)
+
+
+def _choices(config: DictConfig) -> dict[str, str | None]:
+    """The option taken in each group of ours."""
+    chosen = {str(group): option for group, option in config.hydra.runtime.choices.items()}
+    return {group: option for group, option in chosen.items() if not group.startswith("hydra/")}

@@ -1,0 +1,78 @@
+"""The text of `deepexp --help` and `deepexp COMMAND --help`, put together without importing anything heavy.
+
+What a command's help says stands in the docstring of its module: one place for readers of the code and of the help.
+"""
+
+import ast
+import importlib.util
+import shutil
+import textwrap
+
+from deepexp import schema
+from deepexp.commands import COMMANDS, Command
+from deepexp.config import catalogue
+from deepexp.disk.yaml_words import yaml_word
+
+OVERVIEW = """\
+usage: deepexp COMMAND [ARGUMENTS]
+
+Image-classification experiments described by YAML.
+
+{commands}
+
+  deepexp COMMAND --help   what a command takes
+  deepexp --version        the version
+
+examples:
+  deepexp train model=monster optim=adam
+  deepexp train -m batch_size=10,100,1000 optim.lr=0.01,0.1
+  tensorboard --logdir outputs"""
+
+
+def overview() -> str:
+    """All commands with a line each."""
+    width = max(len(name) for name in COMMANDS)
+    lines = [f"  {name.ljust(width)}   {command.summary}" for name, command in COMMANDS.items()]
+    return OVERVIEW.format(commands="\n".join(lines))
+
+
+def of_command(command: Command) -> str:
+    """The docstring of a command's module, and the config keys for a command that takes them."""
+    text = _docstring(command.module)
+    return f"{text}\n\n{keys()}" if command.takes_keys else text
+
+
+def keys() -> str:
+    """Every group with its options, and every key with its default and meaning."""
+    chosen = [(f"{group}=…", ", ".join(catalogue.names(group))) for group in catalogue.groups()]
+    closed = [(f"{key}={yaml_word(default)}", meaning) for key, default, meaning in schema.describe_keys()]
+    return "\n".join(
+        [
+            "groups (`deepexp list` says what each option is; its own keys are set as GROUP.KEY=VALUE):",
+            *_table(chosen),
+            "",
+            "keys, with their defaults:",
+            *_table(closed),
+        ]
+    )
+
+
+def _table(rows: list[tuple[str, str]]) -> list[str]:
+    """Two columns; a long text goes on below itself, and a long first word has a line of its own."""
+    indent = 28
+    width = min(shutil.get_terminal_size((100, 24)).columns, 120)
+    lines = []
+    for word, text in rows:
+        start = f"  {word}".ljust(indent)
+        if len(start) > indent:
+            lines.append(start)
+            start = " " * indent
+        lines += textwrap.wrap(text, width, initial_indent=start, subsequent_indent=" " * indent) or [start]
+    return lines
+
+
+def _docstring(module: str) -> str:
+    """A module's docstring, read from its source: importing it could take seconds."""
+    spec = importlib.util.find_spec(module)
+    source = spec.loader.get_source(module) if spec and spec.loader else None  # type: ignore[attr-defined]
+    return ast.get_docstring(ast.parse(source or "")) or ""

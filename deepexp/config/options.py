@@ -1,0 +1,46 @@
+"""The `KEY=VALUE` words of a command that are options of its own and no keys of a config."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any, TypeVar, get_type_hints
+
+from deepexp.disk.yaml_file import read_value
+from deepexp.errors import InputError
+from deepexp.schema import Problems, section
+
+Options = TypeVar("Options")
+
+
+def parse(
+    words: Sequence[str], kind: type[Options], refuse: Callable[[str], str | None] = lambda _: None
+) -> tuple[Options, list[str]]:
+    """(options, the other words); `InputError` with a line for each value that is not allowed.
+
+    `kind`: a dataclass of `schema.key` fields. Texts are taken as they stand, other values are read as YAML. `refuse`:
+    what is wrong with one of the other words, if anything is.
+    """
+    texts = {name for name, annotation in get_type_hints(kind).items() if annotation in (str, str | None)}
+    names = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    problems = Problems()
+    given: dict[str, Any] = {}
+    others = []
+    for word in words:
+        name, equals, value = word.partition("=")
+        if word.startswith("-"):
+            problems.add(f"{word}: there is no such flag; allowed: --help")
+        elif equals and name in names:
+            given[name] = value if name in texts and value != "null" else _value(name, value)
+        elif complaint := refuse(word):
+            problems.add(complaint)
+        else:
+            others.append(word)
+    options: Options = section(kind, given, "", problems)
+    problems.raise_any()
+    return options, others
+
+
+def _value(name: str, text: str) -> Any:
+    try:
+        return read_value(text)
+    except ValueError:
+        raise InputError(f"{name}: {text!r} cannot be read as a value") from None

@@ -1,0 +1,1 @@
+"""Files that survive a crash, and JSON and YAML as plain values."""

@@ -1,0 +1,169 @@
+"""A run's model tested again, to know what its files do not hold: how sure it was of each test sample.
+
+Nothing is downloaded or trained, and nothing written but decoded pictures, to the user's own cache. What is done with
+the answers is elsewhere.
+"""
+
+import contextlib
+import inspect
+import logging
+import sys
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from deepexp import build, runtime
+from deepexp.data.dataset import Dataset, Pictures
+from deepexp.data.loader import Loader
+from deepexp.data.resident import ResidentLoader
+from deepexp.data.source import FileSource, Source, WritingSource
+from deepexp.errors import InputError
+from deepexp.inference.saved_model import SavedModel, Which, load, saved_config
+from deepexp.run.lost_files import known_by_digest
+from deepexp.run.rundir import RunDirectory
+from deepexp.schema import TrainConfig
+from deepexp.step import Precision
+from deepexp.training.evaluation import Scores, evaluate, scores_of_logits
+from deepexp.user_code import targets
+
+log = logging.getLogger(__name__)
+
+_CPU = torch.device("cpu")
+
+
+@dataclass(frozen=True)
+class Retest:
+    """The answers of a run's model, on the test samples of its data in their own order."""
+
+    images: Tensor
+    """(samples, channels, height, width) uint8, as the model saw them"""
+    target: Tensor
+    """(samples,) int64"""
+    probabilities: Tensor
+    """(samples, classes) float32"""
+    classes: tuple[str, ...]
+    files: tuple[str, ...] | None
+    """(samples,) paths, where the data are picture files"""
+    loss: float
+    """Mean cross-entropy per sample."""
+    saved: SavedModel
+    """The model, now on the device that it was tested on."""
+    precision: str
+    """Of the arithmetic, as in the config."""
+
+    @property
+    def predicted(self) -> Tensor:
+        """(samples,) int64"""
+        return self.probabilities.argmax(1)
+
+    @property
+    def errors(self) -> int:
+        """Test samples whose class is another one than predicted."""
+        return int((self.predicted != self.target).sum())
+
+
+@contextlib.contextmanager
+def on_device(directory: Path, name: str) -> Iterator[torch.device]:
+    """The device of that name, in a process set up to run the model of a run there; raises `InputError`.
+
+    What the user's own code prints goes to standard error: on standard output is what the command found, be it JSON.
+    """
+    with contextlib.redirect_stdout(sys.stderr):
+        device = runtime.choose_device(name)
+        tf32 = precision_here(saved_config(RunDirectory.open(directory)), device) == "tf32"
+        with runtime.session(device, threads="auto", deterministic=False, tf32=tf32):
+            yield device
+
+
+def retest(directory: Path, *, which: Which = "last", device: torch.device = _CPU) -> Retest:
+    """Load the model and the data of a run and run the one on the other, in its precision where the device has it.
+
+    Raises `InputError` where a target of the config is not known here, the data are not here or not those of the run,
+    or there is no such checkpoint.
+    """
+    run = RunDirectory.open(directory)
+    saved = load(directory, which)
+    source, data = data_of(run, saved.pictures)
+    precision = precision_here(saved.config, device)
+    saved.model.to(device)
+    answers = _Answers()
+    test = ResidentLoader(data.test, data.mean, data.std, device)
+    came_to = evaluate(saved.model, test, len(data.test), Precision(device, precision), scorer=answers)
+    return Retest(
+        images=data.test.pictures(torch.arange(len(data.test))),
+        target=data.test.labels,
+        probabilities=torch.cat(answers.probabilities),
+        classes=data.classes,
+        files=tuple(source.test_files()) if isinstance(source, FileSource) else None,
+        loss=came_to.loss,
+        saved=saved,
+        precision=precision,
+    )
+
+
+def precision_here(config: TrainConfig, device: torch.device) -> str:
+    """That of the config, or fp32 where the device does not have it."""
+    is_for_cuda = config.precision in ("tf32", "fp16")
+    return "fp32" if is_for_cuda and device.type != "cuda" else config.precision
+
+
+class _Answers:
+    """A `Scorer` that keeps the probability of each class."""
+
+    def __init__(self) -> None:
+        self.probabilities: list[Tensor] = []  # (batch, classes) float32 each, on the CPU
+
+    def __call__(
+        self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[tuple[int, int]]
+    ) -> Iterator[Scores]:
+        self.probabilities.clear()  # of a pass for which the memory was too small
+        for images, labels in loader.batches(order, bounds):
+            logits = model(images).float()  # (batch, classes)
+            self.probabilities.append(logits.softmax(1).cpu())
+            yield scores_of_logits(logits, labels)
+
+
+def data_of(run: RunDirectory, pictures: Pictures | None) -> tuple[Source, Dataset]:
+    """The source and the data of a run, loaded anew; `InputError` if they are not here, or others than the run's.
+
+    `pictures`: what its checkpoint tells of them, by which they are known where `provenance.json` is lost.
+    The config may be a stranger's: nothing is written to where it points.
+    """
+    config = saved_config(run)
+    if "download" in inspect.signature(targets.of("data", config.data.component)).parameters:
+        config.data.component.arguments["download"] = False  # a run from elsewhere must not make us fetch anything
+    source = build.source(config)
+    if isinstance(source, WritingSource):
+        source.keep_out_of({"root", "cache"})
+    data = build.assembled(config, source, build.input_shape(config, source.info()))
+    is_same = known_by_digest(run, data)
+    if is_same is None:
+        log.warning(
+            "%s is missing: that these are the run's data cannot be told for certain", run.path / "provenance.json"
+        )
+        is_same = pictures is None or pictures.may_be_of(data)
+    if not is_same:
+        raise InputError(
+            f"the data that {config.data.component.target} finds here are not those that the run was made on"
+        )
+    return source, data
+
+
+def pictures_of(run: RunDirectory, saved: SavedModel) -> Pictures:
+    """What is known of the pictures that a model was trained on; from the data, if an older checkpoint has it not.
+
+    Raises `InputError` if these are not here either.
+    """
+    if saved.pictures is not None:
+        return saved.pictures
+    try:
+        source, data = data_of(run, None)
+    except InputError as error:
+        raise InputError(
+            f"{run.path}: its checkpoint is from before mean and deviation of the pictures were saved with it, "
+            f"and its data are not here: {error}"
+        ) from None
+    return Pictures(source.info().shape, data.mean, data.std, data.classes)

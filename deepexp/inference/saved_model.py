@@ -1,0 +1,142 @@
+"""A trained model out of a run directory: built from the config that was saved, filled with one of its checkpoints."""
+
+import copy
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from torch import nn
+
+from deepexp import build, checkpoint, runtime, schema
+from deepexp.data.dataset import Pictures
+from deepexp.data.source import Shape
+from deepexp.errors import InputError
+from deepexp.models.layout import channels_last
+from deepexp.optim.ema import fill
+from deepexp.run.identity import Identity
+from deepexp.run.resuming import check_trained_with, read_yaml, warn_of_other_code
+from deepexp.run.rundir import RunDirectory
+from deepexp.text.units import counted, one_line
+from deepexp.training.progress import Progress
+from deepexp.user_code import trust
+
+log = logging.getLogger(__name__)
+
+Which = Literal["last", "best"]
+"""`best` is that of the best validation error, which only runs with `val_fraction` have."""
+
+
+@dataclass(frozen=True)
+class SavedModel:
+    """A trained model, on the CPU and in test mode, and what is known of its checkpoint."""
+
+    model: nn.Module
+    path: Path
+    """The checkpoint."""
+    step: int
+    """Updates made until then."""
+    epoch: int
+    """That of the last of them, from 1."""
+    is_averaged: bool
+    """Whether the weights are averages over the updates (`ema`)."""
+    shape: Shape
+    """Of the pictures that the model takes."""
+    classes: int
+    """How many it tells apart."""
+    config: schema.TrainConfig
+    """Of its run."""
+    pictures: Pictures | None
+    """Those that it was trained on; None in a checkpoint from before they were saved with it."""
+
+    def model_again(self) -> nn.Module:
+        """The model once more, for whoever changes it."""
+        try:
+            return copy.deepcopy(self.model)
+        except Exception as error:  # a model may hold anything: a lock, or what `torch.nn.utils.weight_norm` keeps
+            log.debug("built anew, as it cannot be copied: %s", error)
+        model = build.model(self.config, self.shape, self.classes, "cpu", load_pretrained=False)
+        model.load_state_dict(self.model.state_dict())
+        fill(model, {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())})
+        return model.eval()
+
+    def facts(self) -> dict[str, Any]:
+        """What is told of the checkpoint, for JSON and the notes of an exported file."""
+        return {
+            "checkpoint": self.path.name,
+            "step": self.step,
+            "epoch": self.epoch,
+            "averaged": self.is_averaged,
+        }
+
+    def in_words(self) -> str:
+        """The same, as a line."""
+        averaged = ", averaged weights" if self.is_averaged else ""
+        return f"{self.path.name}: {counted(self.step, 'update')}, the last one in epoch {self.epoch}{averaged}"
+
+
+def saved_config(run: RunDirectory) -> schema.TrainConfig:
+    """The config of a run, all of whose targets are known here; raises `InputError`."""
+    saved = read_yaml(run, "config")
+    trust.check_targets(saved)
+    problems = schema.Problems()
+    config = schema.typed(saved, problems)
+    problems.raise_any()
+    assert config is not None
+    return config
+
+
+def saved_model(directory: Path) -> nn.Module:
+    """The model of a run as it was saved last. Raises `InputError`."""
+    return load(directory).model
+
+
+def load(directory: Path, which: Which = "last") -> SavedModel:
+    """The model of a run, with averaged weights where the run has averaged them.
+
+    Nothing but targets that are known here is called, and no pretrained weights are looked for. Raises `InputError`.
+    """
+    run = RunDirectory.open(directory)
+    config = saved_config(run)
+    path, content = _content(run, which)
+    check_trained_with(config, path, content)
+    try:
+        channels, height, width = map(int, content["shape"])
+        classes = int(content["classes"])
+        with runtime.plain_modes(torch.device("cpu")):
+            model = build.model(config, (channels, height, width), classes, "cpu", load_pretrained=False)
+            model.load_state_dict(content["model"])
+            if content["ema"] is not None:
+                fill(model, content["ema"]["averages"])
+        progress = Progress(**content["progress"])
+        step, epoch = int(progress.step), int(progress.present_epoch)
+        pictures = Pictures.of(content["pictures"], channels, classes) if "pictures" in content else None
+    except (AttributeError, KeyError, RuntimeError, TypeError, ValueError) as error:
+        raise InputError(f"{path}: does not fit the model of {directory} ({one_line(error)})") from None
+    warn_of_other_code(Identity.of(config), content, path)
+    model = channels_last(model).eval()
+    return SavedModel(
+        model=model,
+        path=path,
+        step=step,
+        epoch=epoch,
+        is_averaged=content["ema"] is not None,
+        shape=(channels, height, width),
+        classes=classes,
+        config=config,
+        pictures=pictures,
+    )
+
+
+def _content(run: RunDirectory, which: Which) -> tuple[Path, dict[str, Any]]:
+    if not any((run.checkpoints / name).exists() for name in (checkpoint.LAST, checkpoint.PREVIOUS)):
+        if run.is_alive():
+            raise InputError(f"{run.path}: is running, and has saved no checkpoint yet")
+        raise InputError(f"{run.path}: has no checkpoint; none was saved, or they were removed")
+    if which == "last":
+        return checkpoint.load_latest(run.checkpoints)
+    path = run.checkpoints / checkpoint.BEST
+    if not path.exists():
+        raise InputError(f"{path}: is not there; a run with val_fraction has one. checkpoint=last is allowed")
+    return path, checkpoint.load(path)

@@ -1,0 +1,1 @@
+"""Plots, and HTML pages to put them on."""

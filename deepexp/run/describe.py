@@ -1,0 +1,196 @@
+"""One run in words and figures for others to read: what is saved, shown in the header, and put into TensorBoard.
+
+Pure functions of the objects of a run; where the words go is `runlog.py`'s and `console.py`'s.
+"""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import torch
+from omegaconf import OmegaConf
+from torch import nn
+
+from deepexp import paths, runtime
+from deepexp.check import Plan
+from deepexp.config.composed_of import words_of
+from deepexp.config.composer import Composed
+from deepexp.config.overrides import PATH_KEYS
+from deepexp.data.dataset import Dataset
+from deepexp.disk.yaml_file import read_mapping, text_of
+from deepexp.metrics import Summary
+from deepexp.models import pretrained
+from deepexp.parts import Parts
+from deepexp.run import provenance as origin
+from deepexp.run.rundir import HydraFiles, RunDirectory
+from deepexp.runlog import Description
+from deepexp.schema import TrainConfig
+from deepexp.text.console import Header, Horizon
+from deepexp.trainer import Outcome
+from deepexp.training.progress import Progress
+from deepexp.user_code import targets
+
+Names = dict[str, Any]
+"""Group → the option that was chosen in it."""
+
+_SAMPLES_SHOWN = 40  # in TensorBoard
+_PLACES = PATH_KEYS - {"init_from", "model.pretrained"}  # where things lie, which changes no result
+
+
+def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
+    """What Hydra composed, with every interpolation resolved, so that the run does not depend on where it is read."""
+    resolved = OmegaConf.to_container(composed.config, resolve=True)
+    assert isinstance(resolved, dict)
+    resolved["model"] = {**resolved["model"], **config.model.component.arguments}
+    resolved["data"]["root"] = paths.absolute(config.data.root)
+    resolved["init_from"] = config.init_from
+    cache = resolved["data"].get("cache")
+    # What another source means by that name is its own affair; one that writes means a folder.
+    if isinstance(cache, str) and hasattr(targets.find(config.data.component.target), "keep_out_of"):
+        resolved["data"]["cache"] = paths.absolute(cache)
+    return HydraFiles(
+        config=text_of(OmegaConf.create(resolved)),
+        overrides=text_of(OmegaConf.create(list(composed.overrides))),
+        hydra=text_of(OmegaConf.create({"runtime": {"choices": dict(composed.choices)}})),
+    )
+
+
+def _origin(config: TrainConfig, model: nn.Module) -> str | None:
+    """Where weights come from that were trained before: `imagenet` or a path; None where there are none."""
+    return config.init_from or getattr(model, "pretrained_origin", None)
+
+
+def provenance(
+    config: TrainConfig, plan: Plan, data: Dataset, parts: Parts, mode: str, *, goes_on: bool
+) -> dict[str, Any]:
+    """How the run came about, and what was chosen for it by looking at this machine.
+
+    One that goes on has taken its first weights long since: what lies there now may be others.
+    """
+    begun_with = _origin(config, parts.model)
+    return origin.collect(
+        device=runtime.describe_device(plan.device),
+        data_fingerprint=data.fingerprint,
+        pretrained=begun_with,
+        pretrained_sha256=None if goes_on else pretrained.digest(begun_with),
+        code=parts.identity.code,
+        choices={
+            "device": str(plan.device),
+            "threads": torch.get_num_threads(),
+            "data.mode": mode,
+            "cache_frozen": parts.frozen_features.choice,
+            "cuda_graph": parts.update_maker.choice,
+            "compile": parts.step.forward.choice,
+            "OMP_WAIT_POLICY": os.environ.get("OMP_WAIT_POLICY"),
+            "GOMP_SPINCOUNT": os.environ.get("GOMP_SPINCOUNT"),
+        },
+    )
+
+
+def for_tensorboard(
+    config: TrainConfig,
+    data: Dataset,
+    names: Names,
+    example: torch.Tensor,
+    model: nn.Module,
+    run: RunDirectory,
+    epoch: int,
+) -> Description:
+    """What TensorBoard shows of a run beside its curves, with the weights that it has after so many epochs."""
+    shown = torch.arange(min(_SAMPLES_SHOWN, len(data.train)))
+    saved = (run.path / ".hydra" / "config.yaml").read_text(encoding="utf-8")
+    return Description(
+        config=saved,
+        hparams=_hparams(config, names, run),
+        model=model,
+        example=example,
+        images=data.train.pictures(shown),
+        labels=data.train.labels[shown],
+        classes=data.classes,
+        epoch=epoch,
+    )
+
+
+def _hparams(config: TrainConfig, names: Names, run: RunDirectory) -> dict[str, Any]:
+    """The values to compare runs by: the options, the usual suspects, and whatever was set for this run."""
+    values: dict[str, Any] = {name: str(option) for name, option in names.items() if option is not None}
+    values |= {"optim.lr": config.optim.component.arguments.get("lr", "")}
+    values |= {key: getattr(config, key) for key in ("batch_size", "epochs", "seed")}
+    saved = read_mapping(run.path / ".hydra" / "config.yaml")
+    for override in words_of(run.path):
+        key = override.partition("=")[0].lstrip("+")
+        value = _at(key, saved) if key not in _PLACES else None
+        if isinstance(value, (bool, int, float, str)):
+            values[key] = value
+    return {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in values.items()}
+
+
+def _at(key: str, saved: Mapping[str, Any]) -> Any:
+    """The value of a dotted key; None where there is none."""
+    node: Any = saved
+    for part in key.split("."):
+        if isinstance(node, list):
+            node = node[int(part)] if part.isdigit() and int(part) < len(node) else None
+        else:
+            node = node.get(part) if isinstance(node, Mapping) else None
+    return node
+
+
+def header(config: TrainConfig, plan: Plan, data: Dataset, names: Names, model: nn.Module, run: RunDirectory) -> Header:
+    """What a run is, for the top of the terminal."""
+    counts = [f"{len(data.train):,} training"]
+    counts += [f"{len(data.val):,} validation"] if data.val is not None else []
+    counts += [f"{len(data.test):,} test"]
+    channels, height, width = plan.shape
+    return Header(
+        model=str(names["model"]),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        data=f"{names['data']}, {' + '.join(counts)} samples, {channels}×{height}×{width}",
+        device=f"{runtime.describe_device(plan.device)}, {config.precision}",
+        directory=run.path,
+        more={"optimizer": _describe_optimizer(config, names), **_beginning(config)},
+    )
+
+
+def _beginning(config: TrainConfig) -> dict[str, str]:
+    return {} if config.init_from is None else {"begins with": paths.shown(Path(config.init_from))}
+
+
+def _describe_optimizer(config: TrainConfig, names: Names) -> str:
+    lr = config.optim.component.arguments.get("lr")
+    schedule = "" if names["schedule"] == "constant" else f", {names['schedule']} schedule"
+    return f"{names['optim']}, lr {lr}{schedule}, batch size {config.batch_size}, seed {config.seed}"
+
+
+def horizon(config: TrainConfig, plan: Plan, progress: Progress) -> Horizon:
+    """How far the run goes, for the progress bar."""
+    seconds = None if config.max_minutes is None else 60 * config.max_minutes - progress.elapsed_seconds
+    return Horizon(config.epochs, len(plan.updates), plan.total_steps, progress.step, seconds)
+
+
+def summary(config: TrainConfig, plan: Plan, names: Names, model: nn.Module, outcome: Outcome) -> Summary:
+    """What a run came to, of its final weights."""
+    progress = outcome.progress
+    return Summary(
+        status="done",
+        model=str(names["model"]),
+        data=str(names["data"]),
+        optim=str(names["optim"]),
+        seed=config.seed,
+        epochs=progress.epoch,
+        steps=progress.step,
+        test_errors=outcome.test.errors,
+        test_samples=outcome.test.samples,
+        test_error_rate=outcome.test.error_rate,
+        test_loss=outcome.test.loss,
+        val_error_rate=None if outcome.val is None else outcome.val.error_rate,
+        best_epoch=progress.best_epoch,
+        train_seconds=progress.train_seconds,
+        total_seconds=progress.elapsed_seconds,
+        samples_per_second=progress.samples_seen / max(progress.train_seconds, 1e-9),
+        device=runtime.describe_device(plan.device),
+        precision=config.precision,
+        pretrained=_origin(config, model),
+        parameters=sum(parameter.numel() for parameter in model.parameters()),
+    )

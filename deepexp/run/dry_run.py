@@ -1,0 +1,91 @@
+"""`dry_run=true`: what a run would be, without making it: config, parameters, memory, and one batch."""
+
+import time
+from collections.abc import Iterator
+
+import torch
+from omegaconf import OmegaConf
+from torch import Tensor, nn
+
+from deepexp import build, runtime
+from deepexp.check import Plan
+from deepexp.config.composer import Composed
+from deepexp.parts import Parts
+from deepexp.schema import TrainConfig
+from deepexp.step import Batch
+from deepexp.text.console import Console
+from deepexp.text.text_table import Table
+from deepexp.text.units import counted
+
+
+def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) -> None:
+    """Print it all; one update is made with a real batch, and nothing is written."""
+    console.print(OmegaConf.to_yaml(composed.config, resolve=True).rstrip())
+    build.resolve_pretrained(config, plan)
+    data = build.dataset(config, plan)
+    model = build.model(config, plan.shape, len(data.classes), plan.device)
+    parts = build.parts(config, plan, data, model, build.data_mode(config, plan, data))
+    parts.freeze.apply(0)
+    model.train()
+    parts.freeze.eval_frozen()
+    for line in _parameter_table(model, parts.optimizer).lines():
+        console.print(line)
+    bounds = plan.updates[0][:1]
+    images, labels = next(parts.train.batches(torch.arange(parts.train_samples), bounds))
+    kept = _bytes_kept_for_backward(model, images)
+    began = time.perf_counter()
+    update = parts.step(iter([Batch(images, labels)]), len(labels))
+    loss, errors = update.loss.item(), int(update.errors.item())
+    seconds = time.perf_counter() - began
+    console.print("")
+    for line in _memory_table(model, parts, data.train.images, kept):
+        console.print(line)
+    console.print("")
+    console.print(f"{counted(len(plan.updates), 'update')} an epoch, {plan.total_steps:,} in all")
+    console.print(
+        f"one batch of {len(labels)}: loss {loss:.4f}, {counted(errors, 'error')}, "
+        f"{1000 * seconds:.1f} ms (the first is slow)"
+    )
+    console.print("dry run: nothing was trained or written")
+    parts.close()
+
+
+def _parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer) -> Table:
+    """Name, shape, number, and learning rate or `frozen` of every parameter."""
+    rates = {id(p): group["initial_lr"] for group in optimizer.param_groups for p in group["params"]}
+    rows = [
+        (name, "×".join(map(str, p.shape)), f"{p.numel():,}", f"{rates[id(p)]:g}" if p.requires_grad else "frozen")
+        for name, p in model.named_parameters()
+    ]
+    total = sum(p.numel() for p in model.parameters())
+    return Table(["parameter", "shape", "values", "lr"], [*rows, ("total", "", f"{total:,}", "")], frozenset({2, 3}))
+
+
+def _memory_table(model: nn.Module, parts: Parts, images: Tensor, kept: int) -> Iterator[str]:
+    state = (value for values in parts.optimizer.state.values() for value in values.values())
+    rows = {
+        "parameters": sum(p.nbytes for p in model.parameters()),
+        "gradients": sum(p.nbytes for p in model.parameters() if p.requires_grad),
+        "optimizer state": sum(value.nbytes for value in state if isinstance(value, Tensor)),
+        "activations of a batch": kept,
+        "training pictures": images.nbytes,
+    }
+    for name, size in {**rows, "together": sum(rows.values())}.items():
+        yield f"{name:<22}  {size / 2**20:>10,.1f} MiB"
+
+
+def _bytes_kept_for_backward(model: nn.Module, images: Tensor) -> int:
+    """What a forward pass keeps for the backward pass, each piece of memory counted once, weights left out."""
+    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    kept: dict[int, int] = {}
+
+    def note(tensor: Tensor) -> Tensor:
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
+        return tensor
+
+    with runtime.forked_random(images.device), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
+        output = model(images)  # alive until here, so that no memory is counted for two tensors
+        del output
+    return sum(kept.values())

@@ -1,0 +1,219 @@
+"""What a checkpoint was trained with, kept in it: the config of its run, and the code of the user's own.
+
+So a config that was edited since, or the checkpoint of another run, is noticed before anything is made of the two.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import importlib.util
+import re
+import sys
+import zipfile
+import zipimport
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from deepexp import paths, schema
+from deepexp.disk.yaml_words import as_yaml
+from deepexp.errors import raise_any
+from deepexp.schema import Component, TrainConfig
+from deepexp.user_code import targets, trust
+
+HOW = frozenset({"data.mode", "data.workers", "data.cache", "data.download", "log_every", "checkpoint.every_minutes"})
+"""Keys that say how a run is done; they change nothing of what it comes to."""
+
+MAY_CHANGE = ("epochs", "max_steps", "max_minutes", "early_stop", "data.root", *sorted(HOW))
+"""Keys that may be given anew when a run is gone on with."""
+
+FREE = {*MAY_CHANGE, "device", "threads", "name", "output_dir", "resume", "dry_run"}
+"""Keys that are no part of what a checkpoint was trained with; `provenance.json` tells its devices and threads."""
+
+
+@dataclass(frozen=True)
+class Identity:
+    """What one part of a run was trained with."""
+
+    config: dict[str, str]
+    """Dotted key → its value as YAML has it, without the keys that may change."""
+    code: dict[str, str]
+    """Module of the user's own → SHA-256 of its file; package that was installed for a `_target_` → its version."""
+
+    @classmethod
+    def of(cls, config: TrainConfig) -> "Identity":
+        """That of a run with this config, whose targets have been imported."""
+        return cls(_texts(config), _code(config))
+
+    @classmethod
+    def from_checkpoint(cls, content: dict[str, Any]) -> "Identity | None":
+        """That in a checkpoint; None in one from before it was kept. Raises `ValueError` if it is something else."""
+        kept = content.get("identity")
+        if kept is None:
+            return None
+        if not isinstance(kept, dict) or not all(_is_texts(kept.get(part)) for part in ("config", "code")):
+            raise ValueError("what it was trained with cannot be read from it")
+        return cls(kept["config"], kept["code"])
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a checkpoint keeps."""
+        return {"config": self.config, "code": self.code}
+
+    def other_config(self, config: TrainConfig) -> list[str]:
+        """`optim.lr is 0.2 and was 0.1` for each key that a config has otherwise.
+
+        Keys of deepexp's own that were not there before have been added to it since.
+        """
+        before, now = self.config, _texts(config)
+        new = {key for key, _, _ in schema.describe_keys()} - before.keys()
+        return [
+            f"{key} is {now.get(key, 'not there')} and was {before.get(key, 'not there')}"
+            for key in {**before, **now}
+            if key not in new and key not in FREE and now.get(key) != before.get(key)
+        ]
+
+    def other_code(self, before: "Identity") -> list[str]:
+        """The modules and packages that are not as `before`.
+
+        Those that are only in one of them need not be other: of a package, what was imported for another run is there.
+        """
+        return [name for name in self.code if self.code[name] != before.code.get(name, self.code[name])]
+
+
+def _is_texts(part: Any) -> bool:
+    return isinstance(part, dict) and all(isinstance(text, str) for item in part.items() for text in item)
+
+
+def _texts(config: TrainConfig) -> dict[str, str]:
+    """Dotted key → its value as YAML has it, without the keys that may change."""
+    return {key: as_yaml(value) for key, value in _flat(config, "") if key not in FREE}
+
+
+def _flat(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
+    """(dotted key, plain value) of everything in a typed config."""
+    for item in dataclasses.fields(node):
+        value = getattr(node, item.name)
+        if isinstance(value, Component):
+            yield f"{prefix}_target_", value.target
+            yield from ((f"{prefix}{name}", argument) for name, argument in value.arguments.items())
+        elif dataclasses.is_dataclass(value):
+            yield from _flat(value, f"{prefix}{item.name}.")
+        elif isinstance(value, list):
+            entries = [dataclasses.asdict(e) if dataclasses.is_dataclass(e) else e for e in value]  # type: ignore[arg-type]
+            yield prefix + item.name, entries
+        else:
+            yield prefix + item.name, value
+
+
+def refuse_changed(config: TrainConfig) -> None:
+    """Raise `InputError` if what the targets import from is in memory as it no longer is on the disk, as in notebooks.
+
+    Else a run would be told to be of code that it was not trained with. The targets' own modules are `targets.find`'s.
+    """
+    targets_own = {name for _, name in _origins(config)}
+    digests = {name: digest for own in targets_own for name, digest in _digests(own).items()}
+    lines = []
+    for name in sorted(digests.keys() - targets_own):
+        held = _held(sys.modules[name])
+        imported, then = _as_imported.setdefault(name, (held.get("__spec__"), digests[name]))
+        if imported is not held.get("__spec__"):  # it was reloaded
+            _as_imported[name] = (held.get("__spec__"), digests[name])
+        elif then != digests[name]:
+            lines.append(
+                f"{paths.shown(Path(held['__file__']))} has changed since it was imported; restart Python, or "
+                f"importlib.reload(sys.modules[{name!r}]) and then what imports from it"
+            )
+    raise_any(lines)
+
+
+_as_imported: dict[str, tuple[Any, str]] = {}
+"""Module → as what it was imported, and the digest of its file then."""
+
+
+def _code(config: TrainConfig) -> dict[str, str]:
+    """What the targets of a config are made of, as far as it is neither deepexp's nor torch's."""
+    found: dict[str, str] = {}
+    for package, name in _origins(config):
+        found |= _digests(name) or _version(package)
+    return found
+
+
+def _origins(config: TrainConfig) -> Iterator[tuple[str, str]]:
+    """(package, module) of the targets of a config that are neither deepexp's nor torch's, where they are imported."""
+    for node in (config.model, config.data, config.optim, config.schedule, config.augment):
+        for target in (node.component.target, *trust.targets_in(node.component.arguments)):
+            package = target.partition(".")[0]
+            module = targets.module_of(target)
+            if module is not None and package not in _KNOWN:
+                yield package, module.__name__
+
+
+_KNOWN = ("deepexp", "torch", "torchvision")
+"""Packages whose versions every run notes."""
+
+
+_IMPORT = re.compile(r"(?:^|[;:])[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTILINE)
+
+
+def _digests(name: str) -> dict[str, str]:
+    """The name and the digest of a module of the user's own, and of those others that it has something from.
+
+    What modules hold may be of any kind, and is not asked for anything; what cannot be read is left out.
+    """
+    found: dict[str, str] = {}
+    waiting, seen = [name], {name}
+    while waiting:
+        name = waiting.pop()
+        held = _held(sys.modules.get(name))
+        file = held.get("__file__")
+        known = name.partition(".")[0] in _KNOWN
+        if known or not isinstance(file, str) or not targets.is_the_users(Path(file)):
+            continue
+        try:
+            source = _source(file, held.get("__loader__"))
+        except (OSError, KeyError, zipfile.BadZipFile):  # it was removed, or is no file: torch.ops says it is _ops.py
+            continue
+        found[name] = hashlib.sha256(source).hexdigest()
+        new = _imported(source, held) - seen
+        waiting += new
+        seen |= new
+    return dict(sorted(found.items()))
+
+
+def _source(file: str, loader: Any) -> bytes:
+    """What is in a module's file now, which may lie in a zip; an importer's own list of what is there can be old."""
+    if not isinstance(loader, zipimport.zipimporter):
+        return Path(file).read_bytes()
+    with zipfile.ZipFile(loader.archive) as archive:
+        return archive.read(Path(file).relative_to(loader.archive).as_posix())
+
+
+def _imported(source: bytes, held: dict[str, Any]) -> set[str]:
+    """The names of the modules that a module holds, and of those that its source imports something from."""
+    names = {name for value in list(held.values()) if isinstance(name := _held(value).get("__name__"), str)}
+    for name in _IMPORT.findall(source.decode(errors="replace")):
+        with contextlib.suppress(ImportError):  # a line of a text that only looks like one
+            names.add(importlib.util.resolve_name(name, held.get("__package__")))
+    return names
+
+
+def _held(value: Any) -> dict[str, Any]:
+    """What a module holds; nothing if the value is none. A module that loads itself when it is asked is not asked."""
+    return object.__getattribute__(value, "__dict__") if issubclass(type(value), ModuleType) else {}
+
+
+def _version(package: str) -> dict[str, str]:
+    """The name and the version of what an installed package came with; empty if nothing tells it.
+
+    `packages_distributions` takes a second in an environment of a hundred packages, all of whose lists it parses.
+    """
+    places = re.compile(rf"^{re.escape(package)}(?:$|[/.])", re.MULTILINE)
+    owners = [
+        distribution.name
+        for distribution in importlib.metadata.distributions()
+        if any(places.search(distribution.read_text(list_of) or "") for list_of in ("top_level.txt", "RECORD"))
+    ]
+    return {name: str(importlib.metadata.version(name)) for name in owners}

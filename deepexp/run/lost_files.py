@@ -1,0 +1,73 @@
+"""Going on with a run that has lost files beside its checkpoint: removed by hand, or with the disk that they were on.
+
+The figures in them are gone; the run need not be. What is there but damaged is refused elsewhere, not begun anew.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from deepexp import checkpoint
+from deepexp.data.dataset import Dataset, Pictures
+from deepexp.errors import InputError
+from deepexp.run import events
+from deepexp.run.rundir import RunDirectory
+
+METRICS, EVENTS, PROVENANCE, STATUS = "metrics.jsonl", "events.out.tfevents", "provenance.json", "status.json"
+
+_LOGS = {METRICS: "metrics.jsonl", EVENTS: "events"}
+"""File → what `RunLog.offsets` calls it."""
+
+
+def lost_files(run: RunDirectory, content: Mapping[str, Any]) -> list[str]:
+    """Those that a run had when its checkpoint was written, and that are not there now, or empty."""
+    paths = {METRICS: run.path / METRICS, EVENTS: events.present(run.path)}
+    logs = content.get("logs", {})
+    lost = [name for name in (STATUS, PROVENANCE) if not (run.path / name).exists()]
+    for name, path in paths.items():
+        size = path.stat().st_size if path is not None and path.exists() else 0
+        if size == 0 and logs.get(_LOGS[name], 0) > 0:
+            lost.append(name)
+    return lost
+
+
+def begin_anew(run: RunDirectory, content: dict[str, Any], lost: Sequence[str]) -> None:
+    """Let all that the run can go on from say that the lost files are empty, before anything is written into new ones.
+
+    Else a run that is cut off once more would cut the new ones where the old ones had ended.
+    """
+    offsets = {_LOGS[name]: 0 for name in lost if name in _LOGS}
+    if not offsets:
+        return
+    content["logs"] = {**content["logs"], **offsets}
+    for path in (run.checkpoints / name for name in (checkpoint.LAST, checkpoint.PREVIOUS)):
+        try:
+            saved = checkpoint.load(path)
+        except InputError:
+            continue  # missing or damaged: nobody goes on from it
+        checkpoint.save(path, {**saved, "logs": {**saved["logs"], **offsets}})
+
+
+def known_by_digest(run: RunDirectory, data: Dataset) -> bool | None:
+    """Whether the run was trained on these data, as the digest in `provenance.json` tells; None where that is lost."""
+    if not (run.path / PROVENANCE).exists():
+        return None
+    return bool(run.read_json(PROVENANCE).get("data_fingerprint") == data.fingerprint)
+
+
+def may_be_of(data: Dataset, content: Mapping[str, Any]) -> bool:
+    """Whether what a checkpoint tells of its pictures is so of these data; an older one tells nothing."""
+    if "pictures" not in content:
+        return True
+    try:
+        return Pictures.of(content["pictures"], len(data.mean), len(data.classes)).may_be_of(data)
+    except (AttributeError, KeyError, TypeError, ValueError):
+        return False
+
+
+def in_words(lost: Sequence[str], step: int) -> str:
+    """What is told of it once."""
+    were = "was" if len(lost) == 1 else "were"
+    told = f"{' and '.join(lost)} {were} missing: what stood there is lost, and begins anew at step {step}"
+    if PROVENANCE in lost:
+        told += "; that the data are those from before is known by their mean and deviation alone"
+    return told

@@ -1,0 +1,396 @@
+"""Going on with a run: which config it then has, and what may differ from the one that it was started with.
+
+Whatever could change the result of what was trained already is refused by name. A saved config is data from a file:
+it is read as plain YAML, and its targets must be known here (`trust.check_targets`).
+"""
+
+import datetime
+import itertools
+import logging
+import os
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
+
+from deepexp import build, check, checkpoint, paths, runtime
+from deepexp.check import Plan
+from deepexp.config.composed_of import GROUPS, choices_of
+from deepexp.config.composer import Composed
+from deepexp.config.overrides import quote_paths, split
+from deepexp.data.dataset import Dataset
+from deepexp.data.source import WritingSource
+from deepexp.disk.storage import storage_errors, sync_directory
+from deepexp.disk.yaml_file import read_mapping, text_of
+from deepexp.errors import InputError
+from deepexp.run import events, lost_files, provenance
+from deepexp.run.identity import HOW, MAY_CHANGE, Identity
+from deepexp.run.rundir import RunDirectory
+from deepexp.schema import TrainConfig
+from deepexp.user_code import trust
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Resumed:
+    """What a run is gone on with."""
+
+    config: TrainConfig
+    plan: Plan
+    names: dict[str, Any]
+    """Group → the option that was chosen in it."""
+    changed: str | None
+    """The config with what is to be different from here on, as YAML; None if nothing is."""
+
+
+def names_place(word: str) -> bool:
+    """Whether an override says which run or sweep is to be gone on with."""
+    return word.lstrip("+").startswith("resume=")
+
+
+def place_in(words: Sequence[str]) -> Path | None:
+    """The directory that `resume=…` names, if it stands among the words; the last one counts."""
+    found = [word for word in quote_paths(words) if names_place(word)]
+    override = OverridesParser.create().parse_override(found[-1]) if found else None
+    if override is not None and override.is_sweep_override():
+        raise InputError(f"{found[-1]}: takes one run or sweep at a time; go on with each by a command of its own")
+    value = None if override is None else override.value()
+    if value is not None:
+        check_place(str(value))
+    return Path(os.path.expanduser(str(value))) if value else None
+
+
+def with_keys_of_its_own(words: Sequence[str]) -> list[str]:
+    """The words, so that those for a run that is gone on with can be composed beside the usual data.
+
+    These have no `data.cache`, say. Raises `InputError` for an empty place.
+    """
+    if place_in(words) is None:
+        return list(words)
+    own = [key for key in HOW if key.partition(".")[0] in GROUPS]
+    return [f"++{word.lstrip('+')}" if split(word)[1] in own else word for word in words]
+
+
+def check_place(place: str) -> None:
+    """`InputError` for the empty words of a variable that nobody has set."""
+    if not place.strip():
+        raise InputError("resume: is empty; give the directory of a run or of a sweep")
+
+
+def resume(run: RunDirectory, composed: Composed) -> Resumed:
+    """The saved config with the changes asked for. Nothing is written yet.
+
+    Raises `InputError` naming each change that is refused, and why.
+    """
+    saved = read_yaml(run, "config")
+    trust.check_targets(saved)
+    asked = _asked(composed)
+    changes = _different(asked, saved)
+    before = OmegaConf.create(saved)
+    if "data.root" in changes:  # where they were there may be none any longer
+        OmegaConf.update(before, "data.root", changes["data.root"])
+    config_before, plan_before = check.typed_and_planned(OmegaConf.to_container(before))
+    if "data.root" in asked and "cache" in config_before.data.component.arguments:
+        changes.setdefault("data.cache", asked.get("data.cache"))  # the saved one may be for other pictures
+    if isinstance(changes.get("data.cache"), str) and isinstance(plan_before.source, WritingSource):
+        changes["data.cache"] = paths.absolute(changes["data.cache"])
+    changed = OmegaConf.create(saved)
+    for key, value in changes.items():
+        OmegaConf.update(changed, key, value)
+    config, plan = check.typed_and_planned(OmegaConf.to_container(changed))
+    _refuse_if_horizon_matters(config_before, plan_before, config, plan)
+    if isinstance(plan.source, WritingSource):
+        plan.source.keep_out_of(_foreign_places(config, composed, asked))
+    return Resumed(config, plan, choices_of(run.path, saved), text_of(changed) if changes else None)
+
+
+def begin(run: RunDirectory, resumed: Resumed, *, anew: bool) -> None:
+    """Write down that the run goes on, and with what; a finished one keeps the summary of what it had come to.
+
+    One that begins `anew`, having no checkpoint to go on from, keeps what it had come to. The status goes first: as
+    long as it says `done`, a config with more epochs would pass for one that was trained.
+    """
+    run.set_status("running")
+    if anew:
+        _keep_old_attempt(run)
+        with storage_errors(run.checkpoints, option=None):
+            run.checkpoints.mkdir(exist_ok=True)
+    if resumed.changed is not None:
+        _keep_old_summary(run)
+        run.write_hydra_file("config", resumed.changed)
+
+
+def is_complete(run: RunDirectory, composed: Composed) -> bool:
+    """Whether the run has ended by itself and nothing is asked of it beyond that."""
+    asked = _asked(composed)
+    if run.read_status().get("status") != "done":
+        return False
+    return _different(asked, read_yaml(run, "config")).keys() <= HOW
+
+
+def last_checkpoint(run: RunDirectory, resumed: Resumed) -> dict[str, Any] | None:
+    """The content of the last good checkpoint; None when the run was cut off before its first one.
+
+    Raises `InputError` if none is good, if they were removed from a finished run, if it is of another config, or if
+    the run is past the end that it is to have now.
+    """
+    kept = [run.checkpoints / name for name in (checkpoint.LAST, checkpoint.PREVIOUS)]
+    if not any(path.exists() for path in kept):
+        if (run.path / "summary.json").exists():
+            raise InputError(
+                f"{run.path}: its checkpoints were removed (as `deepexp runs prune=true` does), so it cannot be gone "
+                "on with; start a new run with the config in its .hydra folder"
+            )
+        log.warning("%s has no checkpoint: it begins anew", run.path)
+        return None
+    path, content = checkpoint.load_latest(run.checkpoints)
+    check_trained_with(resumed.config, path, content)
+    _refuse_if_past_the_end(path, content, resumed.config)
+    if path.name != checkpoint.LAST:
+        checkpoint.set_aside(run.checkpoints / checkpoint.LAST)
+    log.info("going on from %s", path)
+    return content
+
+
+def check_trained_with(config: TrainConfig, path: Path, content: dict[str, Any]) -> None:
+    """Raise `InputError` if a checkpoint says that it was trained with another config."""
+    try:
+        before = Identity.from_checkpoint(content)
+    except ValueError as error:
+        raise InputError(f"{path}: is damaged ({error})") from None
+    other = [] if before is None else before.other_config(config)
+    if other:
+        more = f", and {len(other) - _TOLD} more" if len(other) > _TOLD else ""
+        raise InputError(
+            f"{path}: was trained with another config than the one in .hydra/config.yaml: "
+            f"{', '.join(other[:_TOLD])}{more}; put back what was changed there, or start a new run"
+        )
+
+
+_TOLD = 5  # keys in a message
+
+
+def warn_of_other_code(now: Identity, content: dict[str, Any], path: Path) -> list[str]:
+    """The modules and packages that a run's targets are in, and that are not what its checkpoint was trained with."""
+    before = Identity.from_checkpoint(content)
+    other = [] if before is None else now.other_code(before)
+    if other:
+        has = "has" if len(other) == 1 else "have"
+        log.warning("%s: was trained with other code: %s %s changed since then", path, " and ".join(other), has)
+    return other
+
+
+def check_same_data(run: RunDirectory, data: Dataset, content: dict[str, Any]) -> None:
+    """Refuse to go on with other pictures than the run began with, as far as that is still known of them."""
+    is_same = lost_files.known_by_digest(run, data)
+    why = "their digest is another than the one in provenance.json"
+    if is_same is None:
+        is_same = lost_files.may_be_of(data, content)
+        why = "their mean, deviation or classes are others than those in the checkpoint"
+    if not is_same:
+        raise InputError(
+            f"data: they are not those that {run.path} was trained on until now ({why}); "
+            "put the same files back, or give their place with data.root=DIR"
+        )
+
+
+def note_circumstances(
+    run: RunDirectory, device: torch.device, identity: Identity, content: dict[str, Any], lost: Sequence[str] = ()
+) -> None:
+    """Write into `provenance.json` how the run goes on, and warn of what keeps it from being equal bit for bit.
+
+    That is another device, number of threads (on a CPU), torch or deepexp than those of its first start, and other code
+    of the user's own, or of a package that they have chosen, than that which its checkpoint was trained with. `lost`:
+    the files that begin anew.
+    """
+    if lost:
+        log.warning("%s", lost_files.in_words(lost, content["progress"]["step"]))
+    known = run.read_json("provenance.json")
+    words = runtime.describe_device(device)
+    now = {"device": words, "threads": torch.get_num_threads(), **_versions(provenance.versions())}
+    before = {
+        "device": known.get("device"),
+        "threads": _get(known.get("choices"), "threads"),
+        **_versions(known.get("versions")),
+    }
+    on_cpu = device.type == "cpu" and str(before["device"]).startswith("cpu")
+    compared = [name for name in now if before[name] is not None and name != ("device" if on_cpu else "threads")]
+    told = [name for name in compared if now[name] != before[name]]
+    if told:
+        differences = ", ".join(f"{name}: {now[name]} instead of {before[name]}" for name in told)
+        threads = f"; OMP_NUM_THREADS={before['threads']} gives it as many threads" if "threads" in told else ""
+        log.warning(
+            "the run goes on where arithmetic is another (%s): it will not come out bit for bit as if it had not been "
+            "cut off%s",
+            differences,
+            threads,
+        )
+    code = warn_of_other_code(identity, content, run.checkpoints)
+    earlier = known.get("resumed")
+    time = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    entry = {"time": time, **now, "code": identity.code, "differs": [*told, *code], "lost": list(lost)}
+    run.update_json("provenance.json", {"resumed": [*(earlier if isinstance(earlier, list) else []), entry]})
+
+
+def read_yaml(run: RunDirectory, name: str) -> dict[str, Any]:
+    """A file of `.hydra` as plain values; `InputError` names it if it is damaged."""
+    return read_mapping(run.path / ".hydra" / f"{name}.yaml")
+
+
+def _versions(versions: Any) -> dict[str, Any]:
+    """Those whose arithmetic, or order of arithmetic, is a run's."""
+    return {name: _get(versions, name) for name in ("torch", "deepexp")}
+
+
+def _get(node: Any, name: str) -> Any:
+    return node.get(name) if isinstance(node, dict) else None
+
+
+def _keep_old_summary(run: RunDirectory) -> None:
+    """Rename `summary.json` to `summary.epoch<N>.json`, and `predictions.npz` likewise.
+
+    What the run came to twice within one epoch is told apart by the update: `summary.epoch<N>.step<M>.json`. One that
+    cannot be read, and so does not say when it was written, becomes `summary.damaged.json`.
+    """
+    summary, predictions = run.path / "summary.json", run.path / "predictions.npz"
+    if not summary.exists():
+        return
+    for when in _possible_names(run):
+        kept, kept_predictions = run.path / f"summary.{when}.json", run.path / f"predictions.{when}.npz"
+        if not kept.exists() and not kept_predictions.exists():
+            break
+    with storage_errors(summary, option=None):
+        if predictions.exists():
+            os.replace(predictions, kept_predictions)
+        os.replace(summary, kept)
+        sync_directory(run.path)
+
+
+def _possible_names(run: RunDirectory) -> Iterator[str]:
+    """What may stand in the names that the old summary and predictions are kept under, the best first."""
+    try:
+        content = run.read_json("summary.json")
+    except InputError as error:
+        log.warning("%s; it is kept, and the run goes on", error)
+        last = "damaged"
+    else:
+        epochs, steps = content.get("epochs"), content.get("steps")
+        if not isinstance(epochs, int) or not isinstance(steps, int):  # they become part of a file's name
+            raise InputError(f"{run.path / 'summary.json'} is damaged: epochs is {epochs!r}, steps is {steps!r}")
+        yield f"epoch{epochs}"
+        last = f"epoch{epochs}.step{steps}"
+    yield last
+    yield from (f"{last}.{number}" for number in itertools.count(2))
+
+
+def _keep_old_attempt(run: RunDirectory) -> None:
+    """Rename `metrics.jsonl` to `metrics.attempt<N>.jsonl`, and `best.pt` and the curves likewise.
+
+    An attempt that has come to no figures has nothing to be kept. The curves get a name that TensorBoard passes over.
+    """
+    metrics, best = run.path / "metrics.jsonl", run.checkpoints / checkpoint.BEST
+    with storage_errors(run.path, option=None):
+        has_figures = metrics.exists() and metrics.stat().st_size > 0
+        if not has_figures and not best.exists():
+            return
+        for number in itertools.count(1):
+            names = {
+                metrics: metrics.with_name(f"metrics.attempt{number}.jsonl"),
+                best: best.with_name(f"best.attempt{number}.pt"),
+                events.present(run.path) or run.path / "events": run.path / f"curves.attempt{number}",
+            }
+            if not any(kept.exists() for kept in names.values()):
+                break
+        kept_now = {path: kept for path, kept in names.items() if path.exists()}
+        for path, kept in kept_now.items():
+            os.replace(path, kept)
+            sync_directory(path.parent)
+    kept_in = " and ".join(str(kept.relative_to(run.path)) for kept in kept_now.values())
+    log.warning("what it had come to is kept in %s: %s", run.path, kept_in)
+
+
+def _asked(composed: Composed) -> dict[str, Any]:
+    """The keys that are given anew, with their values; `InputError` names those that must not change."""
+    keys = [split(override)[1] for override in composed.overrides]
+    check_changes(keys)
+    if "output_dir" in keys:
+        check_output_dir(Path(str(composed.config.resume)), str(composed.config.output_dir))
+    asked = {key: OmegaConf.select(composed.config, key) for key in keys if key in MAY_CHANGE}
+    if isinstance(asked.get("data.root"), str):
+        asked["data.root"] = paths.absolute(asked["data.root"])
+    return asked
+
+
+def _different(asked: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
+    """Those that the saved config has otherwise."""
+    before = OmegaConf.create(saved)
+    return {key: value for key, value in asked.items() if OmegaConf.select(before, key) != value}
+
+
+def check_changes(keys: Sequence[str]) -> None:
+    """`InputError` naming those of the keys that must stay as they were when the run began."""
+    refused = [key for key in keys if key not in (*MAY_CHANGE, "resume", "output_dir")]
+    if "dry_run" in refused:
+        raise InputError("dry_run: shows a run before it begins; the config of this one is in its .hydra/config.yaml")
+    if refused:
+        raise InputError(
+            f"{', '.join(refused)}: cannot be changed when a run is resumed (what was trained would not be what the "
+            f"config says); may change: {', '.join(MAY_CHANGE)}"
+        )
+
+
+def check_output_dir(begun: Path, output_dir: str) -> None:
+    """`InputError` if a run or sweep is to be gone on with, and written elsewhere."""
+    own = Path(paths.absolute(str(begun))).parent.parent
+    if Path(paths.absolute(output_dir)).resolve() != own.resolve():
+        raise InputError(
+            f"output_dir: {output_dir} is not where {begun} is, and what is gone on with is written where it is; "
+            "leave output_dir out, or move that directory first and give its new place as resume="
+        )
+
+
+def _foreign_places(config: TrainConfig, composed: Composed, asked: dict[str, Any]) -> set[str]:
+    """Those of `data.root` and `data.cache` that the saved config names and the user does not, be it by default."""
+    foreign = set() if "data.cache" in asked else {"cache"}
+    own = Path(paths.absolute(composed.config.data.root))
+    if "data.root" not in asked and Path(config.data.root).absolute() != own:
+        foreign.add("root")
+    return foreign
+
+
+def _refuse_if_horizon_matters(config_before: TrainConfig, plan_before: Plan, config: TrainConfig, plan: Plan) -> None:
+    """A longer run is the same run only if nothing in its first part depended on its length."""
+    reasons = []
+    if plan.total_steps != plan_before.total_steps and build.schedule(config).depends_on_horizon():
+        reasons.append(f"the schedule {config.schedule.component.target} depends on the length of the run")
+    if config.epochs != config_before.epochs:
+        model = build.model(config, plan.shape, len(plan.info.classes), "meta")
+        if any(rule.get("share") not in (None, 0.0, 1.0) for rule in build.freeze_rules(config, model)):
+            reasons.append("parameters are frozen for a share of the run (give freeze in epochs instead)")
+    if reasons:
+        raise InputError(f"epochs, max_steps: cannot be changed, since {'; and '.join(reasons)}")
+
+
+def _refuse_if_past_the_end(path: Path, content: dict[str, Any], config: TrainConfig) -> None:
+    progress = content.get("progress")
+    done = progress if isinstance(progress, dict) else {}
+    epoch, update, step = (_whole_number(path, done, name) for name in ("epoch", "update", "step"))
+    begun = epoch + (update > 0)
+    if config.epochs < begun:
+        raise InputError(f"epochs: {config.epochs} is too few, since epoch {begun} has begun; at least {begun}")
+    if config.max_steps is not None and config.max_steps < step:
+        raise InputError(
+            f"max_steps: {config.max_steps} is less than the {step} that are trained already; at least {step}"
+        )
+
+
+def _whole_number(path: Path, progress: dict[str, Any], name: str) -> int:
+    value = progress.get(name)
+    if not isinstance(value, int):
+        raise InputError(f"{path}: does not say how far the run had got (progress.{name})")
+    return value

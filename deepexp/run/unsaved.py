@@ -1,0 +1,152 @@
+"""What code of the user's own keeps where no checkpoint looks: a run that goes on would begin with it anew.
+
+A model is saved by its `state_dict`, an optimizer by its groups and `state`, and an augmentation not at all, since all
+that is random in it is drawn from a generator that it is given.
+"""
+
+import contextlib
+import hashlib
+import logging
+import random
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from deepexp.parts import Parts
+from deepexp.text.units import first_few
+
+log = logging.getLogger(__name__)
+
+_LIBRARIES = ("deepexp", "torch", "torchvision")
+_MOST_ELEMENTS = 1 << 20  # of a tensor that is looked at
+_DEEPEST = 2  # lists within lists
+_MADE_OF = ("_orig", "_v")
+"""What weights are called from which pruning and spectral norm, and weight norm, compute one."""
+
+_REMEDIES = {
+    "model": "buffers (register_buffer) and get_extra_state are saved",
+    "optim": "self.state and the groups are saved",
+    "augment": "what it does is to depend on what draw is given and gives",
+}
+
+Values = dict[tuple[str, str, object], object]
+"""By part, attribute and shape, what can be compared."""
+
+
+@contextlib.contextmanager
+def told(parts: Parts) -> Iterator[None]:
+    """Train in here; however that ends, a warning is logged for each part with something that changed and is not saved.
+
+    What came or went, or has another shape, is no sign of that: such are things that are computed when needed.
+    """
+    before = _values(parts)
+    try:
+        yield
+    finally:
+        changed: dict[str, list[str]] = {}
+        for (part, name, shape), value in _values(parts).items():
+            if before.get((part, name, shape), value) != value:
+                changed.setdefault(part, []).append(name)
+        for part, names in changed.items():
+            log.warning(
+                "%s: %s changes in training and is not saved: where results depend on it, a run that is gone on with "
+                "ends differently; %s",
+                part,
+                first_few(names),
+                _REMEDIES[part],
+            )
+
+
+def _values(parts: Parts) -> Values:
+    optimizer, saved = parts.optimizer, _saved_memory(parts.model)
+    held: list[tuple[str, str, dict[str, Any]]] = []
+    for name, module in parts.model.named_modules():
+        if _is_own(module) and not _saves_itself(module):
+            hidden = {key: module._buffers[key] for key in module._non_persistent_buffers_set}
+            own = {key: it for key, it in _beyond(nn.Module(), module).items() if not _is_made_of_others(module, key)}
+            held.append(("model", f"{name}.".lstrip("."), own | hidden))
+    if _is_own(optimizer) and type(optimizer).state_dict is torch.optim.Optimizer.state_dict:
+        own = _beyond(torch.optim.SGD([torch.zeros(1)], lr=0.0), optimizer)
+        held.append(
+            ("optim", "", {key: it for key, it in own.items() if getattr(it, "state", 0) is not optimizer.state})
+        )
+    if _is_own(parts.augment):
+        held.append(("augment", "", vars(parts.augment)))
+    return {
+        (part, prefix + name, shape): value
+        for part, prefix, attributes in held
+        for name, shape, value in _comparable(attributes, saved)
+    }
+
+
+def _saved_memory(model: nn.Module) -> set[int]:
+    """Where the parameters and buffers lie that are saved, and filled again in place when a run is gone on with."""
+    tensors: list[torch.Tensor] = list(model.parameters())
+    for module in model.modules():
+        tensors += [
+            buffer
+            for name, buffer in module._buffers.items()
+            if buffer is not None and name not in module._non_persistent_buffers_set
+        ]
+    return {tensor.untyped_storage().data_ptr() for tensor in tensors if _has_numbers(tensor)}
+
+
+def _is_made_of_others(module: nn.Module, name: str) -> bool:
+    """Whether it is a weight that `torch.nn.utils` computes from parameters before each pass."""
+    return any(name + ending in module._parameters for ending in _MADE_OF)
+
+
+def _saves_itself(module: nn.Module) -> bool:
+    """Whether it may save more than its parameters and buffers."""
+    kind = type(module)
+    overrides = kind.get_extra_state is not nn.Module.get_extra_state or kind.state_dict is not nn.Module.state_dict
+    return overrides or bool(module._state_dict_hooks)
+
+
+def _is_own(part: object) -> bool:
+    return hasattr(part, "__dict__") and type(part).__module__.partition(".")[0] not in _LIBRARIES
+
+
+def _beyond(usual: object, part: object) -> dict[str, Any]:
+    """The attributes that other parts of its kind have not."""
+    return {name: value for name, value in vars(part).items() if name not in vars(usual)}
+
+
+def _comparable(held: dict[str, Any], saved: set[int], depth: int = 0) -> Iterator[tuple[str, object, object]]:
+    """(name, shape, what it is now) of numbers and flags, random generators, tensors, and memories of optimizers.
+
+    Of tensors not those that lie in `saved` memory, as do views of parameters.
+    """
+    for name, value in held.items():
+        if type(value) in (bool, int, float):
+            yield name, None, repr(value)  # a number that is none is not equal to itself
+        elif type(value) is torch.Tensor:
+            is_small = _has_numbers(value) and value.numel() <= _MOST_ELEMENTS
+            if is_small and value.untyped_storage().data_ptr() not in saved:
+                yield name, value.shape, _digest(value)
+        elif isinstance(value, torch.Generator):
+            yield name, None, _digest(value.get_state())
+        elif isinstance(value, np.random.Generator):
+            yield name, None, repr(value.bit_generator.state)
+        elif isinstance(value, np.random.RandomState):
+            yield name, None, repr(value.get_state(legacy=False))
+        elif isinstance(value, random.Random):
+            yield name, None, value.getstate()
+        elif isinstance(value, torch.optim.Optimizer):
+            yield name, None, len(value.state)
+        elif type(value) in (list, tuple, dict) and depth < _DEEPEST:
+            items = value.items() if isinstance(value, dict) else enumerate(value)
+            yield from _comparable({f"{name}[{key!r}]": item for key, item in items}, saved, depth + 1)
+
+
+def _has_numbers(tensor: torch.Tensor) -> bool:
+    """Whether its numbers lie one beside the other in memory that can be read."""
+    return tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
+
+
+def _digest(tensor: torch.Tensor) -> bytes:
+    numbers = tensor.detach().cpu().resolve_conj().resolve_neg().contiguous().flatten().view(torch.uint8)
+    return hashlib.sha256(numbers.numpy().tobytes()).digest()

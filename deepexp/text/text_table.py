@@ -1,0 +1,78 @@
+"""Tables of texts, and how they look in a terminal and in Markdown; what stands in them is made elsewhere."""
+
+import re
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+from deepexp.text.terminal import printable
+
+_GAP = "  "
+
+
+@dataclass(frozen=True)
+class Table:
+    """Titles and rows of texts, as shown."""
+
+    header: Sequence[str]
+    rows: Sequence[Sequence[str]]
+    numeric: frozenset[int] = field(default_factory=frozenset)
+    """Columns that are set to the right."""
+    caption: str = ""
+
+    @classmethod
+    def of_columns(cls, columns: Mapping[str, Sequence[str]], left: Collection[str], caption: str = "") -> "Table":
+        """Of columns by their titles; all but those in `left` are set to the right."""
+        numeric = frozenset(index for index, title in enumerate(columns) if title not in left)
+        return cls(list(columns), list(zip(*columns.values(), strict=True)), numeric, caption)
+
+    def without(self, titles: Collection[str]) -> "Table":
+        """The same table with some columns left out."""
+        kept = [index for index, title in enumerate(self.header) if title not in titles]
+        numeric = frozenset(place for place, index in enumerate(kept) if index in self.numeric)
+        rows = [[row[index] for index in kept] for row in self.rows]
+        return Table([self.header[index] for index in kept], rows, numeric, self.caption)
+
+    def width(self) -> int:
+        """Characters of its longest line."""
+        return sum(self._widths()) + len(_GAP) * (len(self.header) - 1)
+
+    def lines(self) -> Iterator[str]:
+        """For a terminal: columns as wide as they need to be, the titles first."""
+        widths = self._widths()
+        for texts in [self.header, *self.rows]:
+            cells = [
+                f"{printable(text):>{width}}" if index in self.numeric else f"{printable(text):<{width}}"
+                for index, (text, width) in enumerate(zip(texts, widths, strict=True))
+            ]
+            yield _GAP.join(cells).rstrip()
+
+    def fitted(self, columns: int, expendable: Sequence[str]) -> tuple["Table", list[str]]:
+        """(the table, what was left out): titles of `expendable` are left out, the first ones first, until it fits."""
+        dropped: list[str] = []
+        table = self
+        for title in expendable:
+            if table.width() <= columns:
+                break
+            if title in table.header:
+                dropped.append(title)
+                table = self.without(dropped)
+        return table, dropped
+
+    def markdown(self) -> Iterator[str]:
+        """A table of GitHub's Markdown."""
+        yield _markdown_row(self.header)
+        yield _markdown_row(["---:" if index in self.numeric else "---" for index in range(len(self.header))])
+        yield from (_markdown_row([escape_markdown(text) for text in row]) for row in self.rows)
+
+    def _widths(self) -> list[int]:
+        columns = zip(self.header, *self.rows, strict=True)
+        return [max(len(printable(text)) for text in column) for column in columns]
+
+
+def escape_markdown(text: str) -> str:
+    """A text that Markdown shows as it is, on one line."""
+    return re.sub(r"([\\`*_{}\[\]<>|~#])", r"\\\1", printable(text))
+
+
+def _markdown_row(cells: Sequence[str]) -> str:
+    return f"| {' | '.join(cells)} |"

@@ -1,0 +1,172 @@
+"""A model of the user's own may be anything: what is asked of it, and a line for what is not as it should be."""
+
+import copy
+import json
+import logging
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn.parameter import UninitializedParameter
+
+from deepexp import checkpoint
+from deepexp.errors import InputError, RunFailed
+from deepexp.schema import Component
+from deepexp.text.units import one_line
+from deepexp.user_code import targets
+
+log = logging.getLogger(__name__)
+
+
+def check(
+    made: Any,
+    component: Component,
+    found: Callable[..., Any],
+    shape: tuple[int, int, int],
+    classes: int,
+    make_real: Callable[[], Any] | None,
+) -> None:
+    """Raise `InputError` if what a target has made on the meta device is no model, or gives something else than logits.
+
+    Or if no other could be given what it would save, so that no run could go on and no checkpoint be tested.
+    It is called with two pictures: one that `make_real` gives on the CPU, whose numbers have a type and an order in
+    memory. That takes as long as a model takes to be made, so it is done once for what the target is `found` to be.
+    With None, what was made on the meta device is called; if it cannot be, it is not judged what the model gives.
+    """
+    target = component.target
+    if target.startswith("deepexp."):
+        return
+    if not isinstance(made, nn.Module):
+        raise InputError(f"model._target_: {target} gives {targets.kind(made)}, and a torch.nn.Module is needed")
+    if not any(True for _ in made.parameters()):
+        raise InputError(f"model._target_: {target} has no parameters, so there is nothing to train")
+    lazy = next((name for name, tensor in made.named_parameters() if isinstance(tensor, UninitializedParameter)), None)
+    if lazy is not None:
+        raise InputError(
+            f"model._target_: {target} has a lazy layer ({lazy}), whose size is open; "
+            "set its size, or call the model once at the end of __init__"
+        )
+    if make_real is None:
+        another = _copy(made)
+        _try(made, target, shape, classes, () if another is None else (lambda: another,))
+        return
+    what = json.dumps([target, component.arguments, shape, classes], sort_keys=True, default=repr)
+    if _tried.get(what) is not found:
+        _try(make_real(), target, shape, classes, (lambda: made, make_real))  # the second is for one that loads numbers
+        _tried[what] = found
+
+
+_tried: dict[str, Callable[..., Any]] = {}
+"""Targets whose models were good, by name and arguments; one that was reloaded is another."""
+
+
+def warn_of_loose_layers(model: nn.Module, target: str) -> None:
+    """Log a warning for layers that a model keeps where torch does not look for them."""
+    if not target.startswith("deepexp."):
+        for name in _loose_layers(model):
+            log.warning(
+                "model: %s keeps layers in a plain list or dict (%s), so they are neither trained nor saved; "
+                "torch.nn.ModuleList and ModuleDict make them parts of the model",
+                target,
+                name,
+            )
+
+
+def _loose_layers(model: nn.Module) -> list[str]:
+    """The plain lists, tuples and dicts that hold parameters of which the model does not know."""
+    known = set(map(id, model.parameters()))
+    found = []
+    for name, module in model.named_modules():
+        for attribute, value in vars(module).items():
+            held = value.values() if isinstance(value, dict) else value if isinstance(value, (list, tuple)) else ()
+            if not known.issuperset(id(parameter) for item in held for parameter in _parameters(item)):
+                found.append(f"{name}.{attribute}".lstrip("."))
+    return found
+
+
+def _parameters(item: object) -> list[nn.Parameter]:
+    if isinstance(item, nn.Module):
+        return list(item.parameters())
+    return [item] if isinstance(item, nn.Parameter) else []
+
+
+def _copy(model: nn.Module) -> nn.Module | None:
+    try:
+        return copy.deepcopy(model)
+    except Exception as error:  # a model may hold anything
+        log.debug("%s cannot be copied: %s", type(model).__name__, error)
+        return None
+
+
+def _try(
+    model: nn.Module,
+    target: str,
+    shape: tuple[int, int, int],
+    classes: int,
+    others: Sequence[Callable[[], nn.Module]],
+) -> None:
+    """Raise `InputError` if a model gives something else than logits, or fails although its weights are numbers.
+
+    `others`: ways to make another, of which one has to take what this one saves.
+    """
+    try:
+        output = _output(model, shape, training=False)
+    except (Exception, SystemExit) as error:
+        if next(model.parameters()).is_meta:
+            log.debug("%s cannot be tried on the meta device: %s", target, error)
+            return
+        size = "×".join(map(str, shape))
+        raise InputError(f"model: {target} fails for two pictures of {size}: {targets.told(error)}") from None
+    _check_output(output, target, classes, "")
+    try:
+        output = _output(model, shape, training=True)
+    except (Exception, SystemExit) as error:  # batches may have to be larger to train
+        log.debug("%s cannot be tried in training mode: %s", target, error)
+    else:
+        _check_output(output, target, classes, " in training mode")
+    if others:
+        _check_saving(model, target, others)
+
+
+def _check_saving(model: nn.Module, target: str, others: Sequence[Callable[[], nn.Module]]) -> None:
+    """Raise `InputError` if no other model takes what this one, which has been called, would save."""
+    reason: Exception | None = None
+    for make in others:
+        try:
+            saved = model.state_dict()
+            checkpoint.check_readable("model", saved)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")  # numbers are lost on the meta device, as they may be here
+                make().load_state_dict(saved)
+            return
+        except RunFailed as error:
+            raise InputError(f"model: what {target} saves: {error}") from None
+        except Exception as error:  # hooks of the user's own may raise anything
+            reason = error
+    raise InputError(
+        f"model: no run of {target} could go on, since load_state_dict does not take what state_dict gives after a "
+        f"training pass: {one_line(reason)}"
+    )
+
+
+def _output(model: nn.Module, shape: tuple[int, int, int], *, training: bool) -> Any:
+    """What a model gives for two pictures without content; it is in training mode afterwards."""
+    device = next(model.parameters()).device
+    try:
+        with torch.no_grad():
+            pictures = torch.zeros(2, *shape, device=device).to(memory_format=torch.channels_last)
+            return model.train(training)(pictures)
+    finally:
+        model.train()
+
+
+def _check_output(output: Any, target: str, classes: int, mode: str) -> None:
+    if isinstance(output, Tensor) and output.shape == (2, classes) and output.is_floating_point():
+        return
+    found = f"{output.dtype} of shape {tuple(output.shape)}" if isinstance(output, Tensor) else targets.kind(output)
+    raise InputError(
+        f"model: {target} gives {found} for two pictures{mode}; a float tensor of shape (2, {classes}) is needed, "
+        "a number for each class"
+    )

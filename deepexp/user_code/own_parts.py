@@ -1,0 +1,153 @@
+"""A schedule or augmentation of the user's own may lack anything: what is asked of it, and a line for what it lacks."""
+
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from deepexp import runtime
+from deepexp.data.augment import Mix
+from deepexp.data.source import Shape
+from deepexp.errors import DeepexpError, InputError, RunFailed
+from deepexp.user_code import targets
+
+_METHODS = {"schedule": ("__call__", "depends_on_horizon", "check"), "augment": ("draw", "apply")}
+
+
+def check_methods(group: str, made: Any, target: str) -> None:
+    """Raise `InputError` if what a target of this group has made cannot be asked all that a run will ask."""
+    lacking = [name for name in _METHODS.get(group, ()) if not callable(getattr(made, name, None))]
+    if lacking:
+        raise InputError(f"{group}._target_: {target} gives {targets.kind(made)} without {' and '.join(lacking)}")
+
+
+def check_schedule(schedule: Any, total_steps: int) -> None:
+    """Raise `InputError` or `ValueError` if a schedule does not fit a run of this length, or begins with no number."""
+    try:
+        schedule.check(total_steps)
+        multiplier = schedule(0, total_steps)
+    except (DeepexpError, ValueError):
+        raise
+    except Exception as error:
+        raise InputError(f"schedule: {type(schedule).__name__} fails: {targets.told(error)}") from error
+    if not isinstance(multiplier, int | float) or not 0 <= multiplier < math.inf:
+        raise InputError(
+            f"schedule: {type(schedule).__name__} gives {multiplier!r} for the first update; a number ≥ 0 is needed, "
+            "which multiplies optim.lr"
+        )
+
+
+def multiplier(schedule: Any, step: int, total_steps: int) -> float:
+    """What a schedule gives for an update; `RunFailed` if that is no number ≥ 0, as one of the user's own may do."""
+    given = schedule(step, total_steps)
+    if not isinstance(given, int | float) or not 0 <= given < math.inf:
+        raise RunFailed(
+            f"schedule: {type(schedule).__name__} gives {given!r} for update {step + 1:,}; a number ≥ 0 is needed, "
+            "which multiplies optim.lr"
+        )
+    return float(given)
+
+
+def check_augment(augmentation: Any, shape: Shape, device: torch.device, model: nn.Module | None) -> None:
+    """Raise `InputError` if an augmentation fails for two pictures, or gives something else than is trained on.
+
+    Or pictures of another size than the `model`, which is on the meta device, takes. Pictures are on the CPU here, so
+    those of runs on other devices are not tried.
+    """
+    kind = type(augmentation)
+    if kind.__module__.startswith("deepexp."):
+        return
+    name = f"augment: {kind.__module__}.{kind.__qualname__}"
+    with runtime.forked_random(torch.device("cpu")):
+        try:
+            draws, again = (augmentation.draw(2, shape, torch.Generator().manual_seed(0)) for _ in range(2))
+            _check_draws(name, draws, again)
+            if device.type != "cpu":
+                return
+            pictures = torch.rand(2, *shape, generator=torch.Generator().manual_seed(0))
+            given = augmentation.apply(pictures.to(memory_format=torch.channels_last), dict(draws))
+        except DeepexpError:
+            raise
+        except (Exception, SystemExit) as error:
+            size = "×".join(map(str, shape))
+            raise InputError(f"{name} fails for two pictures of {size}: {targets.told(error)}") from error
+    _check_augmented(name, given, shape)
+    if model is not None and given[0].shape[1:] != shape:
+        _check_taken(name, given[0].shape, shape, model)
+
+
+def _check_draws(name: str, draws: Any, again: Any) -> None:
+    if not isinstance(draws, dict) or not all(isinstance(rows, Tensor) for rows in draws.values()):
+        raise InputError(f"{name}.draw gives {_kinds(draws)}; needed is a dict of tensors, with a row for each sample")
+    for key, rows in draws.items():
+        if rows.shape[:1] != (2,):
+            raise InputError(
+                f"{name}.draw gives {key} of shape {tuple(rows.shape)} for 2 samples; needed is a row each"
+            )
+        if not torch.equal(rows, again[key]):
+            raise InputError(
+                f"{name}.draw gives another {key} each time, and a run that goes on within an epoch draws anew; "
+                "take all random numbers from its generator"
+            )
+
+
+def _check_augmented(name: str, given: Any, shape: Shape) -> None:
+    if not isinstance(given, (tuple, list)) or len(given) != 2 or not (given[1] is None or isinstance(given[1], Mix)):
+        raise InputError(f"{name}.apply gives {_kinds(given)}; needed are the pictures, and None or a Mix of labels")
+    pictures, _ = given
+    if not isinstance(pictures, Tensor):
+        raise InputError(f"{name}.apply gives {targets.kind(pictures)} for the pictures; needed is a tensor")
+    if pictures.dtype != torch.float32 or pictures.dim() != 4 or pictures.shape[:2] != (2, shape[0]):
+        raise InputError(
+            f"{name}.apply gives {pictures.dtype} of shape {tuple(pictures.shape)} for two pictures; "
+            f"needed is float32 (2, {shape[0]}, height, width)"
+        )
+    if not pictures.isfinite().all():
+        raise InputError(f"{name}.apply gives pixels that are not finite for pixels from 0 to 1")
+    if given[1] is not None:
+        _check_mix(name, given[1])
+
+
+def _check_taken(name: str, given: torch.Size, shape: Shape, model: nn.Module) -> None:
+    """Raise `InputError` if a model that takes pictures of the data's size does not take those of another."""
+    refusal = _refusal(model, given)
+    if refusal is not None and _refusal(model, torch.Size((2, *shape))) is None:
+        size, other = ("×".join(map(str, numbers)) for numbers in (shape, given[1:]))
+        raise InputError(
+            f"{name}.apply makes pictures of {other} out of {size}, for which the model fails: {targets.told(refusal)}"
+        )
+
+
+def _refusal(model: nn.Module, size: torch.Size) -> Exception | None:
+    """What a model on the meta device fails with for pictures without content."""
+    try:
+        with torch.no_grad():
+            model(torch.empty(size, device="meta"))
+    except Exception as error:  # a model of the user's own may raise anything
+        return error
+    return None
+
+
+def _check_mix(name: str, mix: Mix) -> None:
+    """Losses would be made of anything that can be broadcast, and other labels' pictures taken for partners."""
+    for part, values in mix._asdict().items():
+        dtypes, most = ((torch.int64,), "1") if part == "partner" else ((torch.float32, torch.float64), "1.0")
+        if not isinstance(values, Tensor) or values.dtype not in dtypes or values.shape != (2,):
+            found = (
+                f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else targets.kind(values)
+            )
+            needed = f"{str(dtypes[0]).removeprefix('torch.')} (2,)"
+            raise InputError(f"{name}.apply gives a Mix for two pictures whose {part} is {found}; needed is {needed}")
+        if not ((values >= 0) & (values <= 1)).all():
+            what = "the partner's number in the batch" if part == "partner" else "the weight of the sample's own label"
+            raise InputError(
+                f"{name}.apply gives a Mix for two pictures whose {part} is {values.tolist()}; "
+                f"allowed is from 0 to {most}: it is {what}"
+            )
+
+
+def _kinds(given: Any) -> str:
+    """`a Tensor`, `a tuple of Tensor and int`: what something is, and what is in it."""
+    held = list(given.values()) if isinstance(given, dict) else list(given) if isinstance(given, (tuple, list)) else []
+    return targets.kind(given) + (f" of {' and '.join(type(item).__name__ for item in held[:4])}" if held else "")

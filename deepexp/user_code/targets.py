@@ -1,0 +1,176 @@
+"""What a `_target_` in YAML names: a class or a function, of deepexp, of an installed package, or beside `./conf`.
+
+Whether it takes the arguments that the YAML gives it is judged here, too; calling it is `build.py`'s.
+"""
+
+import inspect
+import logging
+import sys
+import sysconfig
+import traceback
+import typing
+from collections.abc import Callable, Mapping
+from importlib.machinery import PathFinder
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+from hydra.utils import get_object
+
+from deepexp import paths
+from deepexp.disk.yaml_words import as_yaml
+from deepexp.errors import InputError, in_short, raise_any
+from deepexp.schema import Component, keys_of, refusal
+from deepexp.text.suggest import did_you_mean
+
+
+def find(name: str) -> Callable[..., Any]:
+    """The object of a dotted name. Raises `ImportError` with one line that says why and, in whose file, where."""
+    paths.make_working_directory_importable()
+    hydras = logging.getLogger("hydra.utils")  # which would tell the same, in three lines and without the place
+    was_disabled, hydras.disabled = hydras.disabled, True
+    try:
+        found: Callable[..., Any] = get_object(name)
+    except (Exception, SystemExit) as error:  # importing the user's own module may raise anything
+        raise ImportError(_reason(name, error.__cause__ or error)) from error
+    finally:
+        hydras.disabled = was_disabled
+    if not callable(found):
+        raise ImportError(f"it is {kind(found)}, and a class or function is needed")
+    changed = _changed(name)
+    if changed:
+        raise ImportError(changed)
+    return found
+
+
+def of(group: str, component: Component) -> Callable[..., Any]:
+    """What the config of a group names. Raises `InputError` that names the key."""
+    if not component.target:
+        raise InputError(f"{group}._target_: was refused")
+    try:
+        return find(component.target)
+    except ImportError as error:
+        raise InputError(f"{group}._target_: {component.target!r} cannot be imported ({error})") from error
+
+
+def check_arguments(group: str, component: Component, given: Mapping[str, Any]) -> None:
+    """Raise `InputError` for a typo in an argument, or a value of another type than the target's own annotation.
+
+    `given`: arguments that deepexp gives to it, beside those of its YAML.
+    """
+    target = of(group, component)
+    arguments = {name: value for name, value in component.arguments.items() if not name.startswith("_")}
+    signature = inspect.signature(target)
+    for name in arguments.keys() & given.keys():
+        raise InputError(f"{group}.{name}: is what deepexp gives to {component.target}; leave it out of its YAML")
+    for name in sorted(signature.parameters.keys() & set(keys_of(group)) - given.keys()):
+        raise InputError(
+            f"{group}.{name}: is a key of deepexp's own, which {component.target} would never be given; "
+            f"call its argument {name!r} otherwise"
+        )
+    takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
+    known = [name for name in signature.parameters if name not in given]
+    unknown = [] if takes_any else [name for name in arguments if name not in signature.parameters]
+    raise_any(
+        [
+            f"{group}.{name}: {component.target} takes no argument of this name{did_you_mean(name, known)}"
+            for name in unknown
+        ]
+    )
+    bind = signature.bind_partial if component.arguments.get("_partial_") else signature.bind
+    try:
+        bind(**arguments, **given)
+    except TypeError as error:
+        more = f" (deepexp gives it {' and '.join(given)})" if given else ""
+        raise InputError(f"{group}: {component.target}: {error}{more}") from None
+    _check_types(group, component, target)
+
+
+def _check_types(group: str, component: Component, target: Callable[..., Any]) -> None:
+    """Raise `InputError` with a line for each argument that is of another type than its target's own annotation."""
+    hints = _type_hints(target)
+    raise_any(
+        [
+            f"{group}.{name}: {as_yaml(value)} is not allowed; {wanted}"
+            for name, value in component.arguments.items()
+            if name in hints and (wanted := refusal(hints[name], value))
+        ]
+    )
+
+
+def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
+    """Annotations of a target's arguments, as far as they can be told."""
+    try:
+        return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
+    except (NameError, TypeError):  # names that only a type checker knows
+        return {}
+
+
+_known: dict[str, tuple[Any, tuple[int, int]]] = {}
+"""Module → as what it was imported, and what its file was like then."""
+
+
+def _changed(name: str) -> str | None:
+    """A line if a module of the user's own is in memory as it no longer is on the disk, as happens in notebooks."""
+    module = module_of(name)
+    file = getattr(module, "__file__", None)
+    if module is None or file is None or "site-packages" in file or Path(file).is_relative_to(paths.PACKAGE_DIR):
+        return None
+    remedy = f"restart Python or importlib.reload(sys.modules[{module.__name__!r}])"
+    package = name.partition(".")[0]
+    there = PathFinder.find_spec(package)
+    root = getattr(sys.modules.get(package), "__file__", None)
+    if there is not None and there.origin and root and Path(there.origin).resolve() != Path(root).resolve():
+        return f"it was imported as {root} before, and here it is {there.origin}; {remedy}"
+    if not Path(file).exists():
+        return None
+    status = Path(file).stat()
+    now = (status.st_mtime_ns, status.st_size)
+    spec, then = _known.setdefault(module.__name__, (module.__spec__, now))
+    if spec is not module.__spec__:  # it was reloaded
+        _known[module.__name__] = (module.__spec__, now)
+    elif then != now:
+        return f"{paths.shown(Path(file))} has changed since it was imported; {remedy}"
+    return None
+
+
+def module_of(name: str) -> ModuleType | None:
+    """The module in which a dotted name was found; None if none of them has been imported."""
+    parts = name.split(".")
+    loaded = [".".join(parts[:end]) for end in range(1, len(parts)) if ".".join(parts[:end]) in sys.modules]
+    return sys.modules[loaded[-1]] if loaded else None
+
+
+def _reason(name: str, cause: BaseException) -> str:
+    if isinstance(cause, ModuleNotFoundError) and cause.name and f"{name}.".startswith(f"{cause.name}."):
+        parent, _, part = cause.name.rpartition(".")
+        return f"{parent} has no {part!r}" if parent else f"no module {part!r} is here or installed"
+    if isinstance(cause, SyntaxError) and cause.filename:
+        return f"{paths.shown(Path(cause.filename))}:{cause.lineno}: {type(cause).__name__}: {cause.msg}"
+    if isinstance(cause, SystemExit):
+        return f"{told(cause)}; what only a script does belongs under if __name__ == '__main__':"
+    return told(cause)
+
+
+def told(error: BaseException) -> str:
+    """`stripes.py:7: ValueError: …`: what an error in the user's own code says, and the last place there, if any."""
+    return place(error) + in_short(error)
+
+
+def place(error: BaseException) -> str:
+    """`stripes.py:7: `: the last place in the user's own code that an error came through; empty if there is none."""
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_the_users(Path(frame.filename))]
+    return f"{paths.shown(Path(frames[-1].filename))}:{frames[-1].lineno}: " if frames else ""
+
+
+def kind(found: object) -> str:
+    """`a tuple`, `an int`, `None`: what something is that was to be something else."""
+    name = type(found).__name__
+    return "None" if found is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
+
+
+def is_the_users(file: Path) -> bool:
+    """Whether a file is Python of the user's own: not deepexp's, not Python's, and not of an installed package."""
+    if file.suffix != ".py" or {"site-packages", "dist-packages"} & set(file.parts):
+        return False
+    return not any(file.is_relative_to(place) for place in (paths.PACKAGE_DIR, sysconfig.get_path("stdlib")))

@@ -1,0 +1,65 @@
+"""Runs whose `.hydra` folder has lost what stands beside the config: known by that, and as good as before."""
+
+import json
+
+import pytest
+import yaml
+
+from deepexp import cli
+from deepexp.config import compose
+from deepexp.config.composed_of import choices_of, words_of
+from deepexp.report import runs
+
+WORDS = ["epochs=1", "data.subset=60", "data.resize=22", "batch_size=20", "threads=1", "device=cpu", "optim=momentum"]
+
+
+def damage(directory, *names):
+    for name in names:
+        (directory / ".hydra" / f"{name}.yaml").write_bytes(b"[")
+
+
+def remove(directory, *names):
+    for name in names:
+        (directory / ".hydra" / f"{name}.yaml").unlink()
+
+
+@pytest.mark.parametrize("spoil", [damage, remove])
+@pytest.mark.parametrize("names", [["overrides"], ["hydra"], ["hydra", "overrides"]], ids="+".join)
+def test_the_run_is_as_good_as_before(directory, capsys, caplog, monkeypatch, tmp_path, spoil, names):
+    monkeypatch.chdir(tmp_path)
+    (before,) = runs.read([directory]).runs
+    spoil(directory, *names)
+    (found,) = runs.read([directory]).runs
+    assert found.choices == before.choices
+    assert found.overrides == ([] if "overrides" in names else before.overrides)
+    assert cli.main(["eval", f"run={directory}", "device=cpu"]) == 0
+    assert "mnist_net on digits" in capsys.readouterr().out
+    assert ("the options of the run are told from its config" in caplog.text) == ("hydra" in names)
+    assert cli.main(["export", f"run={directory}", "format=pt2", "check=1"]) == 0
+    (directory / "events.out.tfevents.1").write_bytes(b"")
+    for path in directory.glob("events.out.tfevents.1?*"):
+        path.unlink()  # what TensorBoard shows is written again
+    assert cli.main(["train", f"resume={directory}", "epochs=2"]) == 0
+    summary = json.loads((directory / "summary.json").read_text())
+    assert (summary["model"], summary["data"], summary["optim"]) == ("mnist_net", "digits", "momentum")
+
+
+@pytest.mark.parametrize("option", ["sgd", "momentum", "nesterov", "adam", "muon"])
+@pytest.mark.parametrize("is_changed", [False, True])
+def test_an_option_is_known_by_its_values_or_else_by_the_words(directory, option, is_changed):
+    remove(directory, "hydra")
+    words = [f"optim={option}", "optim.lr=0.5", "optim.weight_decay=0.5"] if is_changed else [f"optim={option}"]
+    composed = compose.compose("train", words)
+    if is_changed:
+        (directory / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(words))
+    else:
+        remove(directory, "overrides")
+    config = {group: dict(composed.config[group]) for group in ("model", "data", "optim", "schedule", "augment")}
+    assert choices_of(directory, config)["optim"] == option
+
+
+def test_a_target_of_ones_own_is_its_own_name(directory):
+    remove(directory, "hydra", "overrides")
+    assert choices_of(directory, {"model": {"_target_": "mine.Net"}})["model"] == "Net"
+    assert choices_of(directory, {"model": None})["model"] is None
+    assert words_of(directory) == []

@@ -1,0 +1,44 @@
+"""Words that cannot be read: what is said about them can be followed."""
+
+import shlex
+
+import pytest
+from hydra.core.override_parser.overrides_parser import OverridesParser
+
+from deepexp.config import diagnosis
+
+
+def complaint(word: str) -> str:
+    found = diagnosis.parse(word, loader=None)  # type: ignore[arg-type]  # it is for globs alone
+    assert isinstance(found, str), f"{word} can be read"
+    return found
+
+
+@pytest.mark.parametrize(
+    "text", ["a=b", 'a"b', "it's", "costs $5 = nothing", "`a`", "a!b=c", "a\\b=c", "x:1=2", "a:)", "foo)bar"]
+)
+def test_a_text_that_is_quoted_as_we_say_is_read_as_it_stands(text: str) -> None:
+    hint = complaint(f"model.x={text}").partition("quote it twice: ")[2]
+    (word,) = shlex.split(hint)  # what a shell makes of it
+    (override,) = OverridesParser.create().parse_overrides([word])
+    assert override.key_or_group == "model.x" and override.value() == text
+
+
+@pytest.mark.parametrize(
+    ("value", "what"),
+    [
+        ("[1", "its [ is not closed"),
+        ("[{pattern: x, lr_mult: 2]", "nothing is opened that its ] closes"),
+        ("[{pattern: x}", "its [ is not closed"),
+        ("[{pattern:", "its { is not closed"),
+        ("[1]]", "nothing is opened that its ] closes"),
+        ("['[', (]", "nothing is opened that its ] closes"),
+        ("choice(1,2", "its ( is not closed"),
+    ],
+)
+def test_brackets_that_do_not_match_are_named(value: str, what: str) -> None:
+    assert complaint(f"model.x={value}").startswith(f"model.x: {value} cannot be read as a value: {what} ")
+
+
+def test_brackets_in_quotes_do_not_count() -> None:
+    assert "quote it twice" in complaint("model.x='[' = 2")

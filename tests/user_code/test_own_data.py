@@ -1,0 +1,187 @@
+"""A data source of the user's own that does something else than a source is told in one line, before a run begins."""
+
+import importlib
+
+import pytest
+
+from deepexp import cli
+from deepexp.data.source import WritingSource
+from deepexp.user_code import own_data
+
+MODULE = """
+import numpy
+import torch
+from deepexp.data.source import DataInfo, Split
+
+class Good:
+    def info(self):
+        return DataInfo((1, 28, 28), ("a", "b"), 40, 10)
+
+    def load(self):
+        return self.split(40), self.split(10)
+
+    def split(self, samples):
+        return Split.of(torch.zeros(samples, 1, 28, 28, dtype=torch.uint8), torch.arange(samples) % 2)
+
+class Lists(Good):
+    def info(self):
+        return DataInfo([1, 28, 28], ["a", "b"], 40, 10)
+
+class Counted(Good):
+    def info(self):
+        return DataInfo(tuple(numpy.array([1, 28, 28])), ("a", "b"), numpy.int64(40), numpy.int64(10))
+
+class Column(Good):
+    def split(self, samples):
+        table = torch.stack([torch.arange(samples) % 2, torch.arange(samples)], dim=1)
+        return Split.of(super().split(samples).images, table[:, 0])
+
+class RowsOutside(Good):
+    def split(self, samples):
+        split = super().split(samples)
+        return Split(split.images, split.labels, torch.arange(samples) + 1)
+
+class RowsBefore(Good):
+    def split(self, samples):
+        split = super().split(samples)
+        return Split(split.images, split.labels, torch.arange(samples) - 1)
+
+class RowsFloat(Good):
+    def split(self, samples):
+        split = super().split(samples)
+        return Split(split.images, split.labels, torch.arange(samples).float())
+
+class RowsArray(Good):
+    def split(self, samples):
+        split = super().split(samples)
+        return Split(split.images, split.labels, numpy.arange(samples))
+
+class Elsewhere(Good):
+    def split(self, samples):
+        split = super().split(samples)
+        return Split(split.images.to("meta"), split.labels)
+
+class NoInfo(Good):
+    def info(self):
+        pass
+
+class NoNames(Good):
+    def info(self):
+        return DataInfo((1, 28, 28), 2, 40, 10)
+
+class NoChannels(Good):
+    def info(self):
+        return DataInfo((28, 28), ("a", "b"), 40, 10)
+
+class Empty(Good):
+    def info(self):
+        return DataInfo((1, 28, 28), ("a", "b"), 0, 10)
+
+class Breaks(Good):
+    def info(self):
+        raise OSError("no such server")
+
+class OneSplit(Good):
+    def load(self):
+        return self.split(40)
+
+class ThreeSplits(Good):
+    def load(self):
+        return self.split(40), self.split(10), self.split(10)
+
+class Tensors(Good):
+    def load(self):
+        return torch.zeros(40, 1, 28, 28), torch.zeros(10, 1, 28, 28)
+
+class Flat(Good):
+    def split(self, samples):
+        return Split.of(torch.zeros(samples, 28, 28, dtype=torch.uint8), torch.zeros(samples, dtype=torch.int64))
+
+class Array(Good):
+    def split(self, samples):
+        return Split.of(numpy.zeros((samples, 1, 28, 28), numpy.uint8), torch.zeros(samples, dtype=torch.int64))
+
+class TakesSubset(Good):
+    def __init__(self, *, subset=None):
+        pass
+
+class Endless(Good):
+    def info(self):
+        return DataInfo((1, 28, 28), ("a", "b"), 10**15, 10)
+"""
+NAMES = [line.split()[1].partition("(")[0].rstrip(":") for line in MODULE.splitlines() if line.startswith("class")]
+
+
+@pytest.fixture
+def here(tmp_path, monkeypatch):
+    (tmp_path / "conf" / "data").mkdir(parents=True)
+    (tmp_path / "their_data.py").write_text(MODULE)
+    for name in NAMES:
+        (tmp_path / "conf" / "data" / f"{name}.yaml").write_text(f"_target_: their_data.{name}\n")
+    monkeypatch.chdir(tmp_path)
+    return tmp_path
+
+
+def train(name, *words):
+    return cli.main(["train", f"data={name}", "batch_size=10", "epochs=1", "threads=1", "device=cpu", *words])
+
+
+@pytest.mark.parametrize("name", ["Good", "Lists", "Counted", "Column"])
+def test_a_good_one_is_trained_on(here, name):
+    assert train(name) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("NoInfo", "data: their_data.NoInfo.info gives None, and a DataInfo is needed"),
+        ("NoNames", "data: their_data.NoNames.info: classes: 2 is not allowed; the names of the classes"),
+        ("NoChannels", "data: their_data.NoChannels.info: shape: (28, 28) is not allowed; (channels, height, width)"),
+        ("Empty", "data: their_data.Empty.info: train_samples: 0 is not allowed; a whole number of at least 1"),
+        ("Breaks", "data: their_data.Breaks.info failed: their_data.py:72: OSError: no such server"),
+        ("OneSplit", "data: their_data.OneSplit.load gives a Split, and two Splits are needed: training, test"),
+        ("ThreeSplits", "data: their_data.ThreeSplits.load gives 3 things, and two Splits are needed"),
+        ("RowsOutside", "training data: rows from 1 to 40; of 40 pictures 0 to 39 are there"),
+        ("RowsBefore", "training data: rows from -1 to 38; of 40 pictures 0 to 39 are there"),
+        ("RowsArray", "training data: rows are a ndarray; needed is a tensor (samples,) int64"),
+        ("RowsFloat", "training data: rows torch.float32 (40,); needed is int64 (samples,)"),
+        ("Elsewhere", "training data: pictures on meta, labels on cpu; needed are both on the CPU"),
+        ("Tensors", "training data: the source gives a Tensor"),
+        ("Flat", "their_data.Flat.load failed: their_data.py:88: ValueError: pictures are (40, 28, 28); needed is"),
+        ("Array", "their_data.py:92: ValueError: pictures are a ndarray; needed is a tensor (samples, channels, "),
+        (
+            "Endless",
+            "data: an epoch of 1,000,000,000,000,000 training samples needs 28.0 PB of memory for their ",
+        ),
+        ("TakesSubset", "data.subset: is a key of deepexp's own, which their_data.TakesSubset would never be given; "),
+    ],
+)
+def test_what_is_wrong_is_told_in_one_line(here, capsys, name, expected):
+    assert train(name) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert expected in line and not (here / "outputs").exists()
+
+
+def test_fewer_samples_are_taken_of_more_than_there_is_memory_for(here, capsys):
+    """Of data that are repeated too often as well."""
+    assert train("Endless", "data.subset=40") == 2
+    assert "announced were 1000000000000000" in capsys.readouterr().err, "what is wrong with it is only this"
+    assert train("Good", "data.replicate=100000000000000") == 2
+    assert capsys.readouterr().err.endswith(" are free; give a smaller data.replicate\n")
+
+
+def test_one_that_writes_is_told_where_not_to(here, monkeypatch):
+    """For a run that is gone on with, whose config may be a stranger's."""
+    monkeypatch.syspath_prepend(str(here))
+    module = importlib.import_module("their_data")
+    told = []
+    monkeypatch.setattr(module.Good, "keep_out_of", lambda _, places: told.append(set(places)), raising=False)
+    source = own_data.guarded(module.Good())
+    assert isinstance(source, WritingSource)
+    source.keep_out_of({"root"})
+    assert told == [{"root"}] and len(source.load()[0]) == 40
+
+
+def test_a_sweep_tells_the_same(here, capsys):
+    assert train("OneSplit", "-m", "seed=0,1") == 2
+    assert "their_data.OneSplit.load gives a Split" in capsys.readouterr().err
