@@ -75,9 +75,7 @@ def scan(root: Path, test_fraction: float, split_seed: int) -> Listing:
             return _train_and_test(root)
         return _split(root, test_fraction, split_seed)
     except OSError as error:
-        raise InputError(
-            f"{show(error.filename or root)}: cannot be read ({error.strerror}); mend it, or remove it"
-        ) from error
+        raise _unreadable(error, root) from error
 
 
 def _unreadable(error: OSError, folder: Path) -> InputError:
@@ -94,9 +92,7 @@ def pictures_below(folder: Path) -> list[str]:
     try:
         found = [file.path for file in sorted(_walk(folder, 0, frozenset()))]
     except OSError as error:
-        raise InputError(
-            f"{show(error.filename or folder)}: cannot be read ({error.strerror}); mend it, or remove it"
-        ) from error
+        raise _unreadable(error, folder) from error
     if not found:
         raise InputError(f"{show(folder)}: holds no pictures ({_COUNTED})")
     return found

@@ -26,27 +26,30 @@ def check_schedule(schedule: Any, total_steps: int) -> None:
     """Raise `InputError` or `ValueError` if a schedule does not fit a run of this length, or begins with no number."""
     try:
         schedule.check(total_steps)
-        multiplier = schedule(0, total_steps)
+        first = schedule(0, total_steps)
     except (DeepexpError, ValueError):
         raise
     except Exception as error:
         raise InputError(f"schedule: {type(schedule).__name__} fails: {targets.told(error)}") from error
-    if not isinstance(multiplier, int | float) or not 0 <= multiplier < math.inf:
-        raise InputError(
-            f"schedule: {type(schedule).__name__} gives {multiplier!r} for the first update; a number ≥ 0 is needed, "
-            "which multiplies optim.lr"
-        )
+    if (complaint := _complaint(schedule, 0, first)) is not None:
+        raise InputError(complaint)
 
 
 def multiplier(schedule: Any, step: int, total_steps: int) -> float:
     """What a schedule gives for an update; `RunFailed` if that is no number ≥ 0, as one of the user's own may do."""
     given = schedule(step, total_steps)
-    if not isinstance(given, int | float) or not 0 <= given < math.inf:
-        raise RunFailed(
-            f"schedule: {type(schedule).__name__} gives {given!r} for update {step + 1:,}; a number ≥ 0 is needed, "
-            "which multiplies optim.lr"
-        )
+    if (complaint := _complaint(schedule, step, given)) is not None:
+        raise RunFailed(complaint)
     return float(given)
+
+
+def _complaint(schedule: Any, step: int, given: Any) -> str | None:
+    """What is wrong with what a schedule gives for an update, counted from 0."""
+    if isinstance(given, int | float) and 0 <= given < math.inf:
+        return None
+    update = "the first update" if step == 0 else f"update {step + 1:,}"
+    name = type(schedule).__name__
+    return f"schedule: {name} gives {given!r} for {update}; a number ≥ 0 is needed, which multiplies optim.lr"
 
 
 def check_augment(augmentation: Any, shape: Shape, device: torch.device, model: nn.Module | None) -> None:
