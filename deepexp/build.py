@@ -20,7 +20,7 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
-from deepexp import cuda_graph, paths, runtime
+from deepexp import checkpoint, cuda_graph, paths, runtime
 from deepexp.data.augment import Nothing
 from deepexp.data.dataset import Dataset, Pictures, announced_pictures, assemble
 from deepexp.data.features import FeatureLoader
@@ -42,6 +42,7 @@ from deepexp.optim.groups import (
 )
 from deepexp.parts import Parts
 from deepexp.run.identity import Identity
+from deepexp.run.rundir import RunDirectory
 from deepexp.schema import HANDED_ON, Component, TrainConfig
 from deepexp.step import Objective, Precision, Step
 from deepexp.text.units import counted
@@ -166,6 +167,9 @@ def fetch_pretrained(config: TrainConfig, shape: Shape, classes: int) -> None:
     `model.pretrained=auto` asks for none.
     """
     arguments = config.model.component.arguments
+    for key, place in (("model.pretrained", arguments.get("pretrained")), ("init_from", config.init_from)):
+        if isinstance(place, str):
+            _check_ended(key, place)
     fetch = getattr(targets.of("model", config.model.component), "fetch_pretrained", None)
     if fetch is not None and arguments.get("pretrained") != "auto":
         try:
@@ -175,6 +179,16 @@ def fetch_pretrained(config: TrainConfig, shape: Shape, classes: int) -> None:
     if config.init_from is not None:
         config.init_from = paths.absolute(config.init_from)
         transfer.fitting(model(config, shape, classes, "meta"), Path(config.init_from), classes)
+
+
+def _check_ended(key: str, place: str) -> None:
+    """Raise `InputError` for a run that is at work: a sweep's jobs would begin with what it has saved by then, each."""
+    directory = Path(paths.absolute(place))
+    if directory.is_dir() and RunDirectory(directory).is_alive():
+        raise InputError(
+            f"{key}: {directory} is still running; wait until it ends, "
+            f"or give a copy of its {Path('checkpoints', checkpoint.LAST)}"
+        )
 
 
 def optimizer(

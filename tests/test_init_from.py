@@ -15,6 +15,7 @@ import deepexp
 from deepexp import build
 from deepexp.check import typed_and_planned
 from deepexp.config.compose import compose
+from deepexp.run.rundir import RunDirectory
 from deepexp.sweep.command import run_sweep
 from deepexp.sweep.points import config_hash
 from deepexp.text.console import Console
@@ -77,6 +78,21 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(first: Path) ->
     with pytest.raises(deepexp.InputError, match=r"init_from: .*nowhere cannot be read"):
         deepexp.train([*SMALL, "init_from=nowhere", "name=second"], quiet=True)
     assert not Path("outputs/second").exists()
+
+
+@pytest.mark.parametrize("key", ["init_from", "model.pretrained"])
+def test_a_run_that_is_at_work_is_no_beginning(first: Path, key: str) -> None:
+    words = [*SMALL, f"{key}={first}", "epochs=1", "name=second"]
+    if key == "model.pretrained":
+        words.append("model=monster")
+    run = RunDirectory.open(first)
+    run.lock()
+    with pytest.raises(deepexp.InputError, match=rf"^{key}: {first.absolute()} is still running; wait until it ends"):
+        deepexp.train(words, quiet=True)
+    with pytest.raises(deepexp.InputError, match=r"is still running.*\nnothing was started"):
+        run_sweep([*words, "seed=0,1"], Console("quiet"))
+    run.unlock()
+    assert not any(Path("outputs/second").rglob("*"))
 
 
 def test_a_sweep_over_what_to_begin_with(first: Path) -> None:
