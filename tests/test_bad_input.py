@@ -387,6 +387,13 @@ def test_a_file_of_an_option_that_is_not_read_is_named(here, capsys):
     assert "mine.yml is not read, as files of options end in .yaml; rename it" in said
 
 
+def test_one_of_several_processes_of_a_launcher_is_refused(here, capsys, monkeypatch):
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    text = refused(capsys, "data=synthetic")
+    assert "torchrun: started 2 processes, and a run of deepexp has one; start deepexp without torchrun" in text
+
+
 def test_all_arguments_that_a_model_does_not_take_are_told(here, capsys):
     first, second = refused(capsys, "+model.dropot=0.5", "+model.other=1").strip().splitlines()
     assert "model.dropot: " in first

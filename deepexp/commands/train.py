@@ -72,6 +72,7 @@ FLAGS = {"-m": (), "--multirun": (), "--cfg": ("job",)}
 def main(argv: Sequence[str]) -> int:
     """Train one run, or a sweep, or print a config."""
     overrides, flags = split_flags(argv, FLAGS)
+    _check_single_process()
     if "--cfg" in flags:
         if (place := resuming.place_in(overrides)) is not None:
             saved = "the saved config of each run (its .hydra/config.yaml)"
@@ -86,6 +87,16 @@ def main(argv: Sequence[str]) -> int:
         return sweep(overrides, Console())
     train(overrides, Console())
     return 0
+
+
+def _check_single_process() -> None:
+    """Raise `InputError` where torchrun started this command several times: each would train a run of its own."""
+    processes = os.environ.get("WORLD_SIZE", "1")
+    if "TORCHELASTIC_RUN_ID" in os.environ and processes != "1":
+        raise InputError(
+            f"torchrun: started {processes} processes, and a run of deepexp has one; start deepexp without torchrun "
+            "(deepexp train -m … has the jobs of a sweep share the GPUs)"
+        )
 
 
 def _resumes_sweep(overrides: Sequence[str]) -> bool:
