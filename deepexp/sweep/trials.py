@@ -68,6 +68,7 @@ class Trials:
         self.search = search
         self.objective = objective
         self._jobs = jobs
+        entries = list(entries)
         known = [(search.setting_of(entry.overrides), jobs.has_come_far(entry)) for entry in entries]
         self.jobs_done = sum(setting is not None and done for setting, done in known)
         """How many jobs of the search had a result before it was gone on with."""
@@ -83,9 +84,15 @@ class Trials:
         self._handed: set[str] = set()
         """The jobs that were given away to be run."""
         self._values: dict[Setting, float] = {}
+        self._failed_before = {entry.config_hash for entry in entries if entry.state in ("failed", "killed")}
+        self._put_off: list[Point] = []
+        """Jobs that had failed before the search was gone on with."""
 
     def more(self) -> list[Point]:
-        """The jobs of the next setting; none if there are enough of them."""
+        """The jobs of the next setting; when there are enough of them, those that had failed; then none.
+
+        With on_failure=stop, those would keep any others from ever being run. Until then they count as failed.
+        """
         while (setting := self._next()) is not None:
             self._points[setting] = []
             try:
@@ -102,9 +109,11 @@ class Trials:
             points = self._points[setting]
             missing = [p for p in points if p.config_hash not in self._handed and self._jobs.is_waiting(p)]
             self._handed.update(point.config_hash for point in missing)
-            if missing:
-                return missing
-        return []
+            self._put_off += [point for point in missing if point.config_hash in self._failed_before]
+            if fresh := [point for point in missing if point.config_hash not in self._failed_before]:
+                return fresh
+        failed, self._put_off = self._put_off, []
+        return failed
 
     @property
     def in_words(self) -> str:

@@ -146,3 +146,15 @@ def test_a_search_in_which_nothing_succeeds_has_no_best(sweep: Sweeper, capsys: 
 def test_settings_that_were_not_tried_are_told_of(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     result = sweep(*RATES, ONE, "model.trouble=raise", "hydra.sweeper.samples=4", "hydra.launcher.on_failure=stop")
     assert len(result.rows) == 1 and "3 of 4 settings were not tried" in capsys.readouterr().out
+
+
+def test_what_failed_keeps_no_other_setting_from_its_turn(sweep: Sweeper, folder: Path) -> None:
+    """With on_failure=stop it would end the search at the same job again and again; so it is tried again last."""
+    words = (*RATES, ONE, "model.trouble=once", "hydra.sweeper.samples=3")
+    first = sweep(*words, "hydra.launcher.on_failure=stop", quiet=True)
+    assert [row.state for row in first.rows] == ["failed"]
+    (folder / "was_here").unlink()  # the job that is run next fails, too
+    assert [row.state for row in sweep(f"resume={first.directory}", quiet=True).rows] == ["failed", "failed"]
+    resumed = sweep(f"resume={first.directory}", quiet=True)
+    assert [row.state for row in resumed.rows] == ["done", "done", "done"]
+    assert names(resumed) == names(sweep(*words, quiet=True))
