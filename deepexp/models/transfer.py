@@ -1,12 +1,13 @@
 """A model that begins with the weights of another, all but those of a last layer for other classes."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.nn.modules.utils import consume_prefix_in_state_dict_if_present
 
 from deepexp.errors import InputError
 from deepexp.models.pretrained import file_at, read_weights, some
@@ -15,6 +16,8 @@ from deepexp.text.units import first_few
 log = logging.getLogger(__name__)
 
 _KEY = "init_from"
+_WRAPPERS = ("module.", "_orig_mod.")
+"""What DataParallel and torch.compile put before all names."""
 _EXTRA = "_extra_state"  # ends the name that torch gives to what `get_extra_state` gave
 
 
@@ -34,11 +37,12 @@ def fitting(model: nn.Module, place: Path, classes: int) -> tuple[dict[str, Any]
     Everything has to be there in its own shape, but for tensors that have one row a class, and there another number of
     rows: those are left. Raises `InputError` if nothing is left to take, or if the weights cannot be had or do not fit.
     The model may be on the meta device. What is taken is the state dict as it was saved, with the versions of modules
-    that torch notes in it, and with what `get_extra_state` gave.
+    that torch notes in it, and with what `get_extra_state` gave, but for what wrappers put before its names.
     """
     path = file_at(place, _KEY)
     weights = read_weights(path, _KEY)
     own = model.state_dict(keep_vars=True)
+    _unwrap(weights, own)
     lacks = [name for name in own if name not in weights]
     _refuse(path, "has no", lacks, f"of this model, and holds {some(weights)}")
     for name in [name for name in weights if name not in own and not isinstance(weights[name], Tensor)]:
@@ -60,6 +64,15 @@ def fitting(model: nn.Module, place: Path, classes: int) -> tuple[dict[str, Any]
     if not there:
         raise InputError(f"{_KEY}: {path} does not fit: nothing is to be taken, as all of it is for other classes")
     return weights, left
+
+
+def _unwrap(weights: dict[str, Any], own: Mapping[str, Any]) -> None:
+    """Take off, in place, what stands before every name since the model was saved with something around it."""
+    for prefix in _WRAPPERS:
+        names = [str(name) for name, value in weights.items() if isinstance(value, Tensor)]
+        is_around = bool(names) and all(name.startswith(prefix) for name in names)
+        if is_around and not any(name.startswith(prefix) for name in own):
+            consume_prefix_in_state_dict_if_present(weights, prefix)
 
 
 def _tensor(value: Any, name: str, path: Path) -> Tensor:

@@ -2,6 +2,7 @@
 
 import logging
 import re
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +34,15 @@ def test_all_of_it_is_taken_where_the_classes_are_the_same(file: Path, caplog: p
     assert there.keys() == model.state_dict().keys()
     assert all(torch.equal(tensor, there[name]) for name, tensor in model.state_dict().items())
     assert not caplog.records
+
+
+@pytest.mark.parametrize("wrapper", [nn.DataParallel, torch.compile])
+def test_what_was_saved_with_a_wrapper_around_it_fits(tmp_path: Path, wrapper: Callable[..., nn.Module]) -> None:
+    inner, model = net(4), net(4)
+    torch.save({"model": wrapper(inner).state_dict(), "epoch": 3}, tmp_path / "weights.pt")
+    begin_with(model, tmp_path / "weights.pt", 4)
+    assert all(torch.equal(tensor, inner.state_dict()[name]) for name, tensor in model.state_dict().items())
+    begin_with(wrapper(net(4)), tmp_path / "weights.pt", 4)  # whose own names they are
 
 
 def test_a_last_layer_for_other_classes_is_left_as_it_was_drawn(file: Path, caplog: pytest.LogCaptureFixture) -> None:
