@@ -102,12 +102,18 @@ class Search:
             setting = self._suggested(trials, derive_seed(self.seed, "search", len(trials), attempt))
             if setting not in tried:
                 return setting
-        if math.isinf(self.combinations):  # its intervals are so short that six digits tell no more of their numbers
-            return None
         numbers = random.Random(derive_seed(self.seed, "left", len(trials)))
+        if math.isinf(self.combinations):  # as where the best lies at an end of an interval, which GP names ever again
+            drawn = (self._drawn(numbers) for _ in range(_ATTEMPTS))
+            return next((setting for setting in drawn if setting not in tried), None)
         countable = range(int(min(self.combinations, sys.maxsize)))
         places = numbers.sample(countable, len(tried) + 1)  # one of so many was not tried
         return next(setting for setting in map(self._setting_at, places) if setting not in tried)
+
+    def _drawn(self, numbers: random.Random) -> Setting:
+        """Any setting, also one that was tried, as in an interval of which six digits tell few numbers."""
+        chosen = [numbers.choice(block) for block in self.blocks]
+        return (*itertools.chain(*chosen), *(axis.draw(numbers) for axis in self.space.intervals))
 
     def _setting_at(self, place: int) -> Setting:
         """One of all settings, which can be counted, by its number."""

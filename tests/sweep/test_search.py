@@ -92,6 +92,24 @@ def test_whole_numbers_are_tried_as_often_as_is_asked_for(seed: int) -> None:
     assert all(search.setting_of(trial.setting) == trial.setting for trial in trials)
 
 
+def test_any_numbers_are_tried_as_often_as_is_asked_for() -> None:
+    # A Gaussian process names the end at which the best lies again and again.
+    search = make("optim.lr=interval(0, 1)", method="gp", count=16)
+    trials: list[Trial] = []
+    while (setting := search.next(trials)) is not None:
+        trials.append(Trial(setting, float(setting[0].split("=")[1])))
+    assert len(trials) == len({trial.setting for trial in trials}) == 16
+    assert all(search.setting_of(trial.setting) == trial.setting for trial in trials)
+
+
+def test_a_search_ends_where_six_digits_tell_no_more_of_an_interval() -> None:
+    search = make("optim.lr=interval(0.1, 0.100001)", count=9)
+    trials: list[Trial] = []
+    while (setting := search.next(trials)) is not None:
+        trials.append(Trial(setting, 0.5))
+    assert {trial.setting for trial in trials} == {("optim.lr=0.1",), ("optim.lr=0.100001",)}
+
+
 def test_whole_numbers_pairs_and_both_scales_stay_within_what_was_given() -> None:
     search = make(
         *("batch_size=int(tag(log, interval(1, 1000)))", "dropout=interval(0.1, 0.5)", "optim.lr=0.1,0.2,0.3"),
