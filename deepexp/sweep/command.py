@@ -4,6 +4,7 @@ The points come from Hydra's own multirun, so that every sweeper there is can be
 """
 
 import contextlib
+import itertools
 import logging
 import shlex
 from collections.abc import Iterator, Sequence
@@ -69,10 +70,7 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
     asked = overrides.quote_paths([word for word in words if not resuming.names_place(word)])
     if begun is not None:
         check_sweep(begun, asked)
-        for word in asked:
-            _, key, value = overrides.split(word)
-            if key == "output_dir" and value:
-                resuming.check_output_dir(begun, overrides.unquote(value))
+        asked = [word for word in asked if not _names_its_place(word, begun)]
     directory = SweepDirectory.open(begun) if begun is not None else None
     if directory is not None:
         directory.words = asked = merged(directory.words, asked)
@@ -88,6 +86,15 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
                 directory.close()
 
 
+def _names_its_place(word: str, begun: Path) -> bool:
+    """Whether a word says where the sweep is already; `InputError` if it says elsewhere."""
+    _, key, value = overrides.split(word)
+    if key != "output_dir" or not value:
+        return False
+    resuming.check_output_dir(begun, overrides.unquote(value))
+    return True
+
+
 def _first(words: Sequence[str]) -> Composed:
     """The first point, composed, after all words were found to be understood."""
     points = shapes.one_at_a_time(words)
@@ -99,9 +106,18 @@ def _first(words: Sequence[str]) -> Composed:
 
 
 def merged(before: Sequence[str], new: Sequence[str]) -> list[str]:
-    """The words of a sweep that is gone on with: new ones replace those of the same key, or are added."""
-    replaced = {overrides.split(word)[1] for word in new}
-    return [word for word in before if overrides.split(word)[1] not in replaced] + list(new)
+    """The words of a sweep that is gone on with: new ones replace those of the same key, or are added.
+
+    Those that replace others stand in their place, as random samples are drawn in the order of the words.
+    """
+    return list(itertools.chain(*(_by_key(before) | _by_key(new)).values()))
+
+
+def _by_key(words: Sequence[str]) -> dict[str, list[str]]:
+    found: dict[str, list[str]] = {}
+    for word in words:
+        found.setdefault(overrides.split(word)[1], []).append(word)
+    return found
 
 
 def _run(going_on: Sweep, words: Sequence[str], console: Console) -> SweepResult:

@@ -15,6 +15,7 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from deepexp.config.compose import expand_sweep
 from deepexp.disk.yaml_words import yaml_word
 from deepexp.errors import InputError
+from deepexp.run.identity import HOW
 
 Point = list[str]
 
@@ -149,10 +150,20 @@ def samples(words: Sequence[str], count: int, seed: int, zipped: Sequence[str] =
     numbers = random.Random(seed)
     points = []
     for _ in range(count):
-        setting = [override for block in space.blocks for override in numbers.choice(block)]
+        setting = [override for block in space.blocks for override in _drawn(block, numbers)]
         setting += [axis.draw(numbers) for axis in space.intervals]
         points += space.points(setting)
     return points
+
+
+def _drawn(block: Sequence[tuple[str, ...]], numbers: random.Random) -> tuple[str, ...]:
+    """One of the alternatives of a block.
+
+    The one value of a key that says how a run is done takes no random number: a sweep that is gone on with in another
+    way has the same points.
+    """
+    is_how = len(block) == 1 and all(override.partition("=")[0] in HOW for override in block[0])
+    return block[0] if is_how else numbers.choice(block)
 
 
 def one_at_a_time(words: Sequence[str]) -> list[Point]:

@@ -36,6 +36,14 @@ def test_jobs_that_were_not_run_come_before_those_that_failed(sweep: Sweeper) ->
     assert [row.state for row in sweep(f"resume={first.directory}", quiet=True).rows] == ["failed", "failed"]
 
 
+def test_samples_stay_the_same_whatever_is_said_again(sweep: Sweeper) -> None:
+    words = ("optim.momentum=0.0,0.5,0.9", "optim.lr=interval(0.01,0.1)", "hydra.sweeper.samples=3")
+    first = sweep(*QUICK, *words, quiet=True)
+    again = ("optim.momentum=0.0,0.5,0.9", "batch_size=50", "output_dir=outputs", "data.workers=0", "log_every=3")
+    second = sweep(f"resume={first.directory}", *again, quiet=True)
+    assert [(row.name, row.tries) for row in second.rows] == [(row.name, 1) for row in first.rows]
+
+
 def test_no_other_place_is_offered_for_one_that_has_begun(
     sweep: Sweeper, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
