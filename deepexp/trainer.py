@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import logging
 import math
+import operator
 import time
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -379,7 +380,7 @@ class Trainer:
         """Put everything where it was when `content` was saved; `InputError` if it is of another run."""
         try:
             self._load(content)
-        except (KeyError, TypeError, ValueError, AttributeError, RuntimeError) as error:
+        except (LookupError, TypeError, ValueError, AttributeError, RuntimeError) as error:
             reason = one_line(f"{type(error).__name__}: {error}")
             raise InputError(f"{self.checkpoints}: the checkpoint does not fit the config ({reason})") from error
         self.log.cut_back(content["logs"])
@@ -391,7 +392,7 @@ class Trainer:
         parts.model.load_state_dict(content["model"])
         parts.step.learning_rates.load_optimizer_state(content["optimizer"])
         parts.step.scaler.load_state_dict(content["scaler"])
-        parts.step.piece_size = content["piece_size"]
+        parts.step.piece_size = operator.index(content["piece_size"])
         parts.step.restore_grad_norm(content["grad_norm"])
         self._readings = Readings.of(content["readings"], self._device)
         if parts.ema is not None:

@@ -9,9 +9,10 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.nn import functional as F
 
+import deepexp
 from deepexp import checkpoint, runtime
 from deepexp.data.digits import Digits
-from deepexp.errors import RunFailed
+from deepexp.errors import InputError, RunFailed
 
 SMALL = ["epochs=2", "data.subset=300", "data.resize=22", "batch_size=50"]
 
@@ -373,3 +374,15 @@ def test_a_mask_that_was_never_finite_is_no_divergence(run, tmp_path, monkeypatc
     result = run([*SMALL, "model=masked", *words])
     assert weights(result)["mask"].isinf().any() and weights(result)["least"].isfinite()
     assert result.test_error_rate < 0.9
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [("optimizer", torch.zeros(1)), ("random", torch.zeros(1)), ("readings", torch.zeros(1)), ("piece_size", None)],
+)
+def test_a_checkpoint_with_something_else_in_it_is_refused(run, name, value):
+    result = run(SMALL)
+    last = result.directory / "checkpoints" / "last.pt"
+    checkpoint.save(last, {**checkpoint.load(last), name: value})
+    with pytest.raises(InputError, match="checkpoints: the checkpoint does not fit the config"):
+        deepexp.train([f"resume={result.directory}", "epochs=3"], quiet=True)

@@ -192,7 +192,7 @@ def resume(
                 resuming.check_same_data(run, data, content)
                 lost = lost_files.lost_files(run, content)
                 lost_files.begin_anew(run, content, lost)
-                check_lengths(run, content.get("logs", {}))
+                check_lengths(run, content["logs"])
             resuming.begin(run, resumed, anew=content is None)
         result = _run(config, plan, data, resumed.names, run, console, _Earlier(content, lost, said), until)
         if content is not None and result.steps == content["progress"]["step"]:

@@ -19,9 +19,12 @@ _LOGS = {METRICS: "metrics.jsonl", EVENTS: "events"}
 
 
 def lost_files(run: RunDirectory, content: Mapping[str, Any]) -> list[str]:
-    """Those that a run had when its checkpoint was written, and that are not there now, or empty."""
+    """Those that a run had when its checkpoint was written, and that are not there now, or empty.
+
+    Raises `InputError` if the checkpoint does not say how long they were.
+    """
     paths = {METRICS: run.path / METRICS, EVENTS: events.present(run.path)}
-    logs = content.get("logs", {})
+    logs = _lengths(run, content)
     lost = [name for name in (STATUS, PROVENANCE) if not (run.path / name).exists()]
     for name, path in paths.items():
         size = path.stat().st_size if path is not None and path.exists() else 0
@@ -42,9 +45,18 @@ def begin_anew(run: RunDirectory, content: dict[str, Any], lost: Sequence[str]) 
     for path in (run.checkpoints / name for name in (checkpoint.LAST, checkpoint.PREVIOUS)):
         try:
             saved = checkpoint.load(path)
+            before = _lengths(run, saved)
         except InputError:
             continue  # missing or damaged: nobody goes on from it
-        checkpoint.save(path, {**saved, "logs": {**saved["logs"], **offsets}})
+        checkpoint.save(path, {**saved, "logs": {**before, **offsets}})
+
+
+def _lengths(run: RunDirectory, content: Mapping[str, Any]) -> dict[str, int]:
+    """What `RunLog.offsets` said when a checkpoint was written; `InputError` if it holds something else."""
+    logs = content.get("logs")
+    if not isinstance(logs, dict) or not all(type(length) is int and length >= 0 for length in logs.values()):
+        raise InputError(f"{run.checkpoints}: the checkpoint does not say how long the run's files were (logs)")
+    return logs
 
 
 def known_by_digest(run: RunDirectory, data: Dataset) -> bool | None:

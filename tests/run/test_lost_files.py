@@ -57,6 +57,14 @@ def test_what_is_lost_begins_anew_and_the_run_comes_to_the_same(directory, whole
     assert entry["lost"] == told
 
 
+@pytest.mark.parametrize("logs", [None, 7, {"events": "9"}, {"events": -1}], ids=repr)
+def test_a_checkpoint_that_does_not_say_how_long_the_files_were_is_refused(directory, logs):
+    last = directory / "checkpoints" / "last.pt"
+    checkpoint.save(last, {**checkpoint.load(last), "logs": logs})
+    with pytest.raises(InputError, match=r"checkpoints: the checkpoint does not say how long the run's files were"):
+        resume(directory, "epochs=4")
+
+
 def test_new_files_are_cut_where_they_end_and_not_where_the_lost_ones_did(directory, monkeypatch):
     """By a run that is cut off once more, and then finds its last checkpoint damaged."""
     remove(directory, "metrics.jsonl", "events.out.tfevents.*")
