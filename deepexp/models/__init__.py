@@ -10,6 +10,8 @@ It can be built on the meta device, raises `ValueError` for arguments that canno
     default_freeze       rules of what stands still at first, where the config has none
     pretrained_modules   names of modules whose weights come from elsewhere, so that `init` leaves them alone
     pretrained_origin    where they come from: `imagenet`, a path, `random` in their place, or None if nobody asked
+    fetch_pretrained(…)  of the class, called with the arguments of the YAML before a model is made of them: sees to it
+                         that what load_pretrained takes is here, or raises `InputError`
     load_pretrained()    puts them in, once the others have begun
     stem_module          name of the module of its first layers, whose output for a picture depends on it alone
     behind_stem(x)       the logits of what that module gives, into which it does not write: model(pictures) is

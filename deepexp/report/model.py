@@ -1,4 +1,4 @@
-"""What a report says, before it is shown: `document.py` and the plots draw it, `table.py` writes it as text.
+"""What a report says, before it is shown: `document.py` and the plots draw it, `text.py` writes it as text.
 
 Made by `make.py`, from runs alone: nothing here is read or computed.
 """

@@ -1,4 +1,4 @@
-"""What the classes of a run's data are called. A run does not hold their names; published data sets have them."""
+"""What the classes of a run's data are called, where that is known without its checkpoint: of published data sets."""
 
 from deepexp.report.runs import Run
 

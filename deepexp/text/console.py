@@ -276,8 +276,8 @@ class Progress:
 def progress(description: str, total: int | None, unit: str) -> Iterator[Progress]:
     """Show on standard error how work goes on: a bar on a terminal, else a line before and after.
 
-    `total` in `unit` (a plural, or `B` for bytes), None if it is not known. Within a console that
-    is quiet or shows a job of many, nothing is shown.
+    `total` in `unit` (a plural, or `B` for bytes), None if it is not known. Within a console that is quiet, nothing is
+    shown; within one that is plain, as a sweep's job has it, the lines alone.
     """
     console = _current.get() or Console()
     shown = Progress(description, total, unit, console._err, console._status)
