@@ -1,6 +1,7 @@
 """What the README says is so: its code runs as it stands, its table of keys is the schema's."""
 
 import re
+import typing
 from pathlib import Path
 
 import pytest
@@ -8,6 +9,7 @@ import pytest
 import deepexp
 from deepexp import paths, schema
 from deepexp.disk import yaml_words
+from deepexp.run.rundir import Status
 from deepexp.sweep.command import run_sweep
 from deepexp.text.console import Console
 
@@ -26,6 +28,13 @@ def key_table() -> str:
 
 def test_the_table_of_keys_is_the_schema_s():
     assert key_table() in TEXT
+
+
+@pytest.mark.parametrize("file", ["README.md", "outputs/README.md"])
+def test_every_status_of_a_run_is_named_as_it_is_written(file):
+    lines = (README.parent / file).read_text(encoding="utf-8").splitlines()
+    (row,) = (line for line in lines if line.startswith("| `status.json`"))
+    assert not [status for status in typing.get_args(Status) if status not in row]
 
 
 @pytest.fixture
