@@ -197,7 +197,7 @@ class Step:
         while True:
             try:
                 return self._accumulate(batches, samples)
-            except (torch.OutOfMemoryError, RuntimeError) as error:
+            except RuntimeError as error:
                 largest = min(self.piece_size, max(len(batch) for batch in batches))
                 if not is_out_of_memory(error) or largest == 1:
                     raise

@@ -132,7 +132,7 @@ def _keys(before: Sequence[str]) -> Iterator[str]:
         yield group
         for option in options:
             if option.name == chosen.get(group) and group != "experiment":
-                yield from (f"{group}.{key}" for key in option.keys if not key.startswith("_"))
+                yield from (f"{group}.{key}" for key in option.keys)
     yield presets.SCALE
     yield from (key for key, _, _ in schema.describe_keys())
 

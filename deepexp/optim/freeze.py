@@ -33,17 +33,14 @@ class FreezePlan:
         self._statistics = _statistics(model, dict(self._parameters))
         self._epoch = 0
 
-    def apply(self, epoch: int) -> bool:
-        """Freeze and unfreeze for this epoch, counted from 0; True if that changed anything."""
+    def apply(self, epoch: int) -> None:
+        """Freeze and unfreeze for this epoch, counted from 0."""
         self._epoch = epoch
-        changed = False
         for parameter, length in self._parameters:
             moves = epoch >= length
-            changed |= parameter.requires_grad != moves
             parameter.requires_grad_(moves)
             if not moves:
                 parameter.grad = None
-        return changed
 
     def frozen_epochs(self, parameters: Iterable[nn.Parameter]) -> int:
         """For how many epochs, from the first, all of these stand still."""

@@ -236,5 +236,5 @@ def _check_interval(axis: Axis) -> None:
         return
     start, end = axis.interval.start, axis.interval.end
     assert start is not None and end is not None
-    if end <= start or ("log" in axis.interval.tags and start <= 0):
+    if end <= start or (axis.is_log and start <= 0):
         raise InputError(f"{axis.key}: interval({start}, {end}) needs a start below its end, above 0 with tag(log, …)")

@@ -62,21 +62,16 @@ def test_frozen_layers_stand_still_to_the_bit_and_move_afterwards(name: str) -> 
     stem = {key for key in start if key.startswith("stem.")}
     assert {"stem.0.weight", "stem.1.running_mean", "stem.1.running_var", "stem.1.num_batches_tracked"} < stem
 
-    assert plan.apply(0)
+    plan.apply(0)
     assert all(p.grad is None for p in model.get_submodule("stem").parameters())
     train(model, plan, optimizer)
     assert all(p.grad is None for p in model.get_submodule("stem").parameters())
     frozen = snapshot(model)
     assert moved(start, frozen) == set(start) - stem
 
-    assert plan.apply(1)
+    plan.apply(1)
     train(model, plan, optimizer)
     assert moved(frozen, snapshot(model)) == set(start)
-
-
-def test_apply_tells_whether_anything_changed() -> None:
-    plan = FreezePlan(network(), [{"pattern": "stem.*", "epochs": 2}], 5)
-    assert [plan.apply(epoch) for epoch in range(5)] == [True, False, True, False, False]
 
 
 @pytest.mark.parametrize(
@@ -159,4 +154,7 @@ def test_a_plan_can_be_checked_on_the_meta_device() -> None:
     make: Callable[[], nn.Module] = network
     with torch.device("meta"):
         model = make()
-    assert FreezePlan(model, [{"pattern": "stem.*", "share": 0.5}], 10).apply(0)
+    FreezePlan(model, [{"pattern": "stem.*", "share": 0.5}], 10).apply(0)
+    assert [name for name, parameter in model.named_parameters() if not parameter.requires_grad] == [
+        name for name, _ in model.named_parameters() if name.startswith("stem.")
+    ]
