@@ -21,8 +21,7 @@ from deepexp.optim.freeze import FreezePlan
 from deepexp.runtime import synchronise
 from deepexp.schema import TrainConfig
 from deepexp.step import Precision
-
-_EVALUATION_BATCH = 500
+from deepexp.training.evaluation import BATCH_SIZE as EVALUATION_BATCH
 
 
 @contextlib.contextmanager
@@ -108,7 +107,7 @@ class Bare:
     def _test_errors(self) -> int:
         self._model.eval()
         order = torch.arange(self._test_samples)
-        bounds = batch_bounds(self._test_samples, _EVALUATION_BATCH)
+        bounds = batch_bounds(self._test_samples, EVALUATION_BATCH)
         errors = []
         with torch.inference_mode(), self._precision.autocast():
             for images, labels in self._test.batches(order, bounds):

@@ -26,11 +26,11 @@ from deepexp.optim.freeze import FreezePlan
 from deepexp.runtime import synchronise
 from deepexp.schema import TrainConfig
 from deepexp.step import Precision
+from deepexp.training.evaluation import BATCH_SIZE as EVALUATION_BATCH
 
 _SECONDS_A_LAYER = 0.3
 _CALLS_A_LAYER = 10  # on a GPU
 _COPY_BYTES = 64 << 20
-_EVALUATION_BATCH = 500
 
 
 @dataclass(frozen=True)
@@ -118,15 +118,15 @@ class Limit:
     def measure(self) -> dict[str, Any]:
         """Seconds that a step, and an epoch with its test, take at least; the layers with their rates."""
         layers = layers_of(self._model, self._images(self._batch))
-        tests = layers_of(self._model, self._images(_EVALUATION_BATCH))
+        tests = layers_of(self._model, self._images(EVALUATION_BATCH))
         copied = self._copy_rate()
         training = [self._best(self._training(layer)) for layer in layers]
         testing = [self._best(self._testing(layer)) for layer in tests]
         per_batch = sum(training) + _input_bytes(self._plan.shape, self._batch) / copied
-        per_test = sum(testing) + _input_bytes(self._plan.shape, _EVALUATION_BATCH) / copied
+        per_test = sum(testing) + _input_bytes(self._plan.shape, EVALUATION_BATCH) / copied
         return {
             "step_seconds": per_batch * self._batches / self._updates,
-            "epoch_seconds": per_batch * self._batches + per_test * self._plan.info.test_samples / _EVALUATION_BATCH,
+            "epoch_seconds": per_batch * self._batches + per_test * self._plan.info.test_samples / EVALUATION_BATCH,
             "step_flops": sum(layer.training_flops for layer in layers) * self._batches / self._updates,
             "copy_bytes_per_second": copied,
             "clock": self._clock,

@@ -17,6 +17,9 @@ from deepexp.step import Precision, is_out_of_memory
 
 log = logging.getLogger(__name__)
 
+BATCH_SIZE = 500
+"""Samples that are scored at once, where the memory is large enough."""
+
 
 @dataclass(frozen=True)
 class Evaluation:
@@ -78,7 +81,7 @@ def evaluate(
     loader: Loader,
     samples: int,
     precision: Precision,
-    batch_size: int = 500,
+    batch_size: int = BATCH_SIZE,
     *,
     scorer: Scorer = score,
 ) -> Evaluation:
