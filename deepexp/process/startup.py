@@ -1,4 +1,7 @@
-"""What must be done before torch is imported. Standard library only."""
+"""How a process of deepexp's own begins and ends: quickly, and at Ctrl-C at once. Standard library only.
+
+What is set here is read by torch as it is imported, or holds for its import, so this module comes before it.
+"""
 
 import atexit
 import contextlib

@@ -1,6 +1,7 @@
 """One run in words and figures for others to read: what is saved, shown in the header, and put into TensorBoard.
 
-Pure functions of the objects of a run; where the words go is `runlog.py`'s and `console.py`'s.
+From the objects of a run, and from its saved config. Nothing is written; where the words go is `runlog.py`'s and
+`console.py`'s.
 """
 
 import os

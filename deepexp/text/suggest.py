@@ -15,9 +15,9 @@ def no_such(kind: str, name: str, known: Collection[str]) -> str:
 
 
 def no_word_but_keys(word: str, keys: Collection[str], meant: str) -> str:
-    """The line for a word that is none of the options of a command that takes a run and nothing but them.
+    """The line for a word that is no option of a command that takes options alone, `run=…` among them.
 
-    `meant`: what the command would do with it as its run.
+    `keys`: these options. `meant`: what the command does with a run, as which the word may have been meant.
     """
     name, equals, _ = word.partition("=")
     return no_such("key", name, keys) if equals else f"{word}: is no KEY=VALUE; run={word} {meant}"

@@ -33,7 +33,7 @@ class Guests:
         self.history.append("sent away")
 
 
-def watch_through(shares, caplog=None):
+def watch_through(shares):
     """What becomes of guests while the share of its time that the process waits is as given, period by period."""
     period, waited, left = 0.005, [0.0], list(shares)
     over = threading.Event()
