@@ -1,5 +1,6 @@
 """`dry_run=true`: what a run would be, without making it: config, parameters, memory, and one batch."""
 
+import contextlib
 import time
 from collections.abc import Iterator
 
@@ -10,21 +11,35 @@ from torch import Tensor, nn
 from deepexp import build, runtime
 from deepexp.check import Plan
 from deepexp.config.composer import Composed
+from deepexp.errors import DeepexpError, RunFailed
 from deepexp.parts import Parts
 from deepexp.schema import TrainConfig
-from deepexp.step import Batch
+from deepexp.step import OUT_OF_MEMORY, Batch, is_out_of_memory
 from deepexp.text.console import Console
 from deepexp.text.text_table import Table
 from deepexp.text.units import counted
+from deepexp.user_code import targets
 
 
 def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) -> None:
-    """Print it all; one update is made with a real batch, and nothing is written."""
+    """Print it all; one update is made with a real batch, and nothing is written. `RunFailed` where that fails."""
     console.print(OmegaConf.to_yaml(composed.config, resolve=True).rstrip())
     build.resolve_pretrained(config, plan)
     data = build.dataset(config, plan)
-    model = build.model(config, plan.shape, len(data.classes), plan.device)
-    parts = build.parts(config, plan, data, model, build.data_mode(config, plan, data))
+    try:
+        model = build.model(config, plan.shape, len(data.classes), plan.device)
+        with contextlib.closing(build.parts(config, plan, data, model, build.data_mode(config, plan, data))) as parts:
+            _try(plan, parts, data.train.images, console)
+    except DeepexpError:
+        raise
+    except (Exception, SystemExit) as error:  # as of a run: code of the user's own may do anything
+        raise RunFailed(OUT_OF_MEMORY if is_out_of_memory(error) else targets.told(error)) from error
+    console.print("dry run: nothing was trained or written")
+
+
+def _try(plan: Plan, parts: Parts, pictures: Tensor, console: Console) -> None:
+    """Make an update, and print what there is to see of it."""
+    model = parts.model
     parts.freeze.apply(0)
     model.train()
     parts.freeze.eval_frozen()
@@ -38,7 +53,7 @@ def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) 
     loss, errors = update.loss.item(), int(update.errors.item())
     seconds = time.perf_counter() - began
     console.print("")
-    for line in _memory_table(model, parts, data.train.images, kept):
+    for line in _memory_table(model, parts, pictures, kept):
         console.print(line)
     console.print("")
     console.print(f"{counted(len(plan.updates), 'update')} an epoch, {plan.total_steps:,} in all")
@@ -46,8 +61,6 @@ def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) 
         f"one batch of {len(labels)}: loss {loss:.4f}, {counted(errors, 'error')}, "
         f"{1000 * seconds:.1f} ms (the first is slow)"
     )
-    console.print("dry run: nothing was trained or written")
-    parts.close()
 
 
 def _parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer) -> Table:
