@@ -32,7 +32,7 @@ import numpy as np
 
 from deepexp.config import options
 from deepexp.disk import json_file
-from deepexp.disk.storage import named_by, write_text
+from deepexp.disk.storage import named_by, put_new, write_text
 from deepexp.errors import InputError
 from deepexp.paths import shown
 from deepexp.report.folder import staged
@@ -274,11 +274,13 @@ def _write(folder: Path, run: Run, found: "Retest") -> list[str]:
         _check_empty(folder)  # another test may have been written there meanwhile
         try:
             for name in names:
-                (staging / name).replace(folder / name)
-        except BaseException:
+                put_new(staging / name, folder / name)
+        except BaseException as error:
             for name in names:
                 if not (staging / name).exists():
                     (folder / name).unlink(missing_ok=True)
+            if isinstance(error, FileExistsError):
+                _check_empty(folder)
             raise
     return names
 

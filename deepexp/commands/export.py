@@ -28,9 +28,10 @@ from typing import TYPE_CHECKING, Any, Literal, get_args
 
 from deepexp.config import options
 from deepexp.disk import json_file
-from deepexp.disk.storage import named_by, write_atomically
+from deepexp.disk.storage import named_by, put_new, sync_directory, write_atomically
 from deepexp.errors import InputError
 from deepexp.paths import shown
+from deepexp.report.folder import staged
 from deepexp.report.runs import Run, read_one
 from deepexp.schema import key
 from deepexp.text.suggest import no_word_but_keys
@@ -41,6 +42,8 @@ if TYPE_CHECKING:
     from deepexp.inference.export import Exported
 
 Format = Literal["onnx", "pt2"]
+_STAGING = ".deepexp-export-"
+"""A folder that a file is written in begins so."""
 _MOST_CLASSES = 5  # whose names are told
 
 
@@ -75,9 +78,8 @@ def main(argv: Sequence[str]) -> int:
             check=chosen.check,
             notes={"run": run.name, "model": run.choices.get("model", ""), "data": run.choices.get("data", "")},
         )
-    _check_free(to)  # it may have been made meanwhile
     with named_by("to=FILE", to):
-        write_atomically(to, made.content)
+        _put(made.content, to)
     if chosen.json:
         print(json_file.text_of(_as_json(chosen, made, to)))
     else:
@@ -114,6 +116,18 @@ def _place(chosen: Options, run: Run) -> Path:
             f"to: cannot write {to.name} into {shown(to.parent.absolute())}: {error.strerror or error}; give to=FILE"
         ) from None
     return to
+
+
+def _put(content: bytes, to: Path) -> None:
+    """Write the whole file elsewhere first, and to its place unless another export has put one there meanwhile."""
+    with staged(to.parent, _STAGING) as staging:
+        write_atomically(staging / to.name, content)
+        try:
+            put_new(staging / to.name, to)
+        except FileExistsError:
+            _check_free(to)
+            raise
+        sync_directory(to.parent)
 
 
 def _check_free(to: Path) -> None:

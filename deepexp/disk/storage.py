@@ -121,6 +121,18 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
         sync_directory(path.parent)
 
 
+def put_new(source: Path, target: Path) -> None:
+    """Move a file to a name in one step, but only if nothing has it; else raise `FileExistsError`."""
+    try:
+        os.link(source, target)
+    except OSError:  # a file system without hard links, if the name is free
+        if os.path.lexists(target):
+            raise FileExistsError(errno.EEXIST, os.strerror(errno.EEXIST), str(target)) from None
+        source.replace(target)
+    else:
+        source.unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """The same with a text; what UTF-8 has no place for, as from an undecodable file name, is written as an escape."""
     write_atomically(path, text.encode(errors="backslashreplace"))

@@ -302,6 +302,21 @@ def test_of_two_tests_into_one_folder_at_once_the_later_one_replaces_nothing(tra
     assert [path.name for path in folder.iterdir()] == ["answers.csv"] and first.read_text() == "of the other"
 
 
+def test_of_two_tests_that_end_at_once_only_one_writes(trained, tmp_path, monkeypatch, capsys):
+    first, check = tmp_path / "to" / "answers.csv", module._check_empty
+
+    def checked(folder):
+        check(folder)
+        if list(folder.iterdir()):  # results are being written: the other's are put there right after the look
+            first.write_text("of the other")
+
+    monkeypatch.setattr(module, "_check_empty", checked)
+    with pytest.raises(InputError, match="is there and is not empty"):
+        main([f"run={trained.directory}", f"to={tmp_path / 'to'}", "device=cpu"])
+    assert "written" not in capsys.readouterr().out
+    assert list(first.parent.iterdir()) == [first] and first.read_text() == "of the other"
+
+
 def test_where_a_test_was_killed_as_it_wrote_the_next_one_can_write(trained, tmp_path):
     script = (
         "import os, signal; from deepexp.commands import eval as module; "

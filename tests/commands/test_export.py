@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 import threading
+from pathlib import Path
 
 import numpy as np
 import onnx
@@ -291,6 +292,18 @@ def test_a_full_disk_is_told_and_leaves_nothing(trained, monkeypatch):
     with pytest.raises(RunFailed, match=r"cannot write mnist_net\.pt2: No space left .* with to=FILE$"):
         main([f"run={trained.directory}", "format=pt2"])
     assert os.listdir() == []
+
+
+def test_of_two_exports_to_one_file_at_once_the_later_one_replaces_nothing(trained, monkeypatch, capsys):
+    def slow(path, content):
+        path.write_bytes(content)
+        Path("mnist_net.pt2").write_text("of the other")  # which has ended meanwhile
+
+    monkeypatch.setattr("deepexp.commands.export.write_atomically", slow)
+    with pytest.raises(InputError, match="is there, and nothing is replaced"):
+        main([f"run={trained.directory}", "format=pt2"])
+    assert capsys.readouterr().out == ""
+    assert os.listdir() == ["mnist_net.pt2"] and Path("mnist_net.pt2").read_text() == "of the other"
 
 
 def test_the_reference_is_the_model_as_a_run_asks_it(trained):

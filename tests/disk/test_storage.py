@@ -7,7 +7,14 @@ from pathlib import Path
 
 import pytest
 
-from deepexp.disk.storage import AppendFile, make_directory, place_that_stays, storage_errors, write_atomically
+from deepexp.disk.storage import (
+    AppendFile,
+    make_directory,
+    place_that_stays,
+    put_new,
+    storage_errors,
+    write_atomically,
+)
 from deepexp.errors import InputError, RunFailed
 
 
@@ -41,6 +48,21 @@ def test_write_atomically_syncs_the_content_before_the_name(tmp_path, monkeypatc
     monkeypatch.setattr(Path, "replace", recorded_replace)
     write_atomically(tmp_path / "summary.json", b"{}")
     assert done == ["fsync file", "replace", "fsync directory"]
+
+
+@pytest.mark.parametrize("has_links", [True, False])
+def test_what_is_there_is_not_replaced_by_a_new_file(tmp_path, monkeypatch, has_links):
+    source, target = tmp_path / "made", tmp_path / "to"
+    source.write_text("new")
+    if not has_links:
+        monkeypatch.setattr(os, "link", raise_no_space)
+    target.write_text("old")
+    with pytest.raises(FileExistsError):
+        put_new(source, target)
+    assert target.read_text() == "old" and source.read_text() == "new"
+    target.unlink()
+    put_new(source, target)
+    assert target.read_text() == "new" and list(tmp_path.iterdir()) == [target]
 
 
 @pytest.mark.parametrize(("of_directory", "number", "fails"), [
