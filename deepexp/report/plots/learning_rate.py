@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 from deepexp.pages import plotting
 from deepexp.report.plots.plot import Missing, Plot, log_numbers, numbers, value_axis
 from deepexp.report.plots.series import styles
-from deepexp.report.runs import CUT_OFF, FAILED
+from deepexp.report.runs import CUT_OFF, FAILED, Run
 from deepexp.report.variation import Group, label
 from deepexp.text.units import counted
 
@@ -26,9 +26,11 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
         return Missing("a learning rate is no positive number, and so has no place on a logarithmic axis")
     if not any(group.done for group in groups):
         return Missing("no run has a result")
+    shown = [group for group in groups if group.done or _failed(group.runs)]  # and none that was paused, say
+    rates = [float(str(group.values[KEY])) for group in shown]
     others = [key for key in keys if key != KEY]
     series: dict[str, list[Group]] = {}
-    for group in groups:
+    for group in shown:
         name = label(group.runs[0], others) if others else "test error"
         series.setdefault(name, []).append(group)
     values = [{key: members[0].values[key] for key in others} for members in series.values()]
@@ -63,10 +65,14 @@ def _draw_series(axis: "Axes", members: Sequence[Group], style: Mapping[str, Any
         look = {"color": style["color"], "marker": style["marker"] or ".", "linestyle": "", "alpha": 0.75}
         axis.plot([rate] * len(errors), errors, **look, markersize=3 if crowded else 5)
         drawn += errors
-        if any(run.status in (FAILED, CUT_OFF) for run in group.runs):
+        if _failed(group.runs):
             edge = axis.get_xaxis_transform()
             axis.plot([rate], [_TOP], "x", color=style["color"], transform=edge, clip_on=False, markeredgewidth=2)
     return drawn
+
+
+def _failed(runs: Sequence[Run]) -> int:
+    return sum(run.status in (FAILED, CUT_OFF) for run in runs)
 
 
 def _mean(group: Group) -> float:
@@ -76,7 +82,7 @@ def _mean(group: Group) -> float:
 
 def _caption(groups: Sequence[Group], sentence: str) -> str:
     runs = [run for group in groups for run in group.runs]
-    failed = sum(run.status in (FAILED, CUT_OFF) for run in runs)
+    failed = _failed(runs)
     caption = "Final test error; a point for each run, lines through the means over seeds."
     if failed:
         caption += f" × at the top edge: {failed:,} of {counted(len(runs), 'run')} failed there, without a result."

@@ -122,6 +122,14 @@ def test_the_learning_rate_has_a_series_for_each_other_value(tmp_path):
     assert [text.get_text() for text in plot.figure.legends[0].get_texts()] == ["batch_size=10", "batch_size=20"]
 
 
+def test_learning_rates_without_a_result_have_no_say_in_the_axis_and_the_legend(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [0.07, 0.16], "batch_size": [10, 30]}, lambda job: 0.2)
+    make_sweep(tmp_path / "t", {"optim.lr": [0.0001], "batch_size": [20]}, lambda job: 0.2, status="paused")
+    plot = learning_rate.draw(*groups_and_keys(tmp_path))
+    assert plot.figure.axes[0].get_xscale() == "linear", "0.1 alone would be written at a logarithmic one"
+    assert [text.get_text() for text in plot.figure.legends[0].get_texts()] == ["batch_size=10", "batch_size=30"]
+
+
 def test_without_a_learning_rate_that_varies_it_says_so(tmp_path):
     make_sweep(tmp_path / "s", {"optim": ["sgd", "adam"]}, lambda job: 0.2)
     assert "does not vary" in learning_rate.draw(*groups_and_keys(tmp_path)).reason
