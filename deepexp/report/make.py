@@ -23,7 +23,8 @@ def make(paths: Sequence[Path], *, baseline: str | None = None, diff: bool = Fal
         raise InputError("\n".join([*reading.damaged, "no run could be read"]))
     if diff and len(reading.runs) != 2:
         count = len(reading.runs)
-        raise InputError(f"diff: is of two runs, and {count} {'was' if count == 1 else 'were'} found")
+        what = f"diff: is of two runs, and {count} {'was' if count == 1 else 'were'} found"
+        raise InputError("\n".join([*reading.damaged, what]))
     runs, keys = reading.runs, variation.varying(reading.runs)
     groups = variation.groups(runs)
     chosen = None if baseline is None else comparison.find_group(groups, baseline)

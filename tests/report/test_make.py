@@ -234,6 +234,9 @@ def test_what_differs_between_two_runs(tmp_path):
         make([tmp_path], diff=True)
     with pytest.raises(InputError, match="diff: is of two runs, and 1 was found"):
         make([tmp_path / "a", tmp_path / "a"], diff=True)
+    (tmp_path / "b" / "summary.json").unlink()
+    with pytest.raises(InputError, match=r"b/summary\.json is missing\ndiff: is of two runs, and 1 was found"):
+        make([tmp_path / "a", tmp_path / "b"], diff=True)
 
 
 def test_the_csv_has_every_figure_in_full(tmp_path):
