@@ -82,7 +82,9 @@ def saved_config(run: RunDirectory) -> schema.TrainConfig:
     trust.check_targets(saved)
     problems = schema.Problems()
     config = schema.typed(saved, problems)
-    problems.raise_any()
+    if problems.lines:
+        place = run.path / ".hydra" / "config.yaml"
+        raise InputError("\n".join(f"{place} is damaged: {line}" for line in problems.lines))
     assert config is not None
     return config
 

@@ -193,6 +193,15 @@ def test_the_best_checkpoint(directory, digits, capsys):
     assert not torch.equal(best, last)
 
 
+def test_a_config_that_is_cut_short_is_named(directory, digits):
+    config = directory / ".hydra" / "config.yaml"
+    text = config.read_text()
+    config.write_text(text[: text.index("batch_size:")])
+    with pytest.raises(InputError) as caught:
+        main([f"run={directory}", str(digits)])
+    assert f"{config} is damaged: schedule: is missing" in str(caught.value).splitlines()
+
+
 def test_what_is_no_picture_is_named_and_nothing_is_printed(trained, digits, tmp_path, capsys):
     folder = shutil.copytree(digits, tmp_path / "some")
     (folder / "000.png").write_bytes(b"no picture")
