@@ -16,6 +16,8 @@ from deepexp.report import folder, text, variation
 from deepexp.report.make import make
 from deepexp.report.runs import read
 from deepexp.report.table import csv_text, ordered
+from deepexp.report.variation import NOT_OF_THE_RESULT
+from deepexp.run.identity import HOW
 
 spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).with_name("synthetic.py"))
 synthetic = importlib.util.module_from_spec(spec)
@@ -334,3 +336,7 @@ def test_a_report_that_is_being_made_elsewhere_keeps_its_place(tmp_path):
 
     folder.write(target, [tmp_path], fill)
     assert {path.name for path in target.iterdir()} == {"a.txt", "report.json"}
+
+
+def test_what_may_change_when_a_run_is_gone_on_with_sets_no_runs_apart():
+    assert HOW < NOT_OF_THE_RESULT
