@@ -21,7 +21,8 @@ from deepexp.data.loader import Loader
 from deepexp.data.resident import ResidentLoader
 from deepexp.data.source import FileSource, Source, WritingSource
 from deepexp.errors import InputError
-from deepexp.inference.saved_model import SavedModel, Which, load, saved_config
+from deepexp.inference.saved_model import SavedModel, Which, load
+from deepexp.run import saved_config
 from deepexp.run.lost_files import known_by_digest
 from deepexp.run.rundir import RunDirectory
 from deepexp.schema import TrainConfig
@@ -73,7 +74,7 @@ def on_device(directory: Path, name: str) -> Iterator[torch.device]:
     """
     with contextlib.redirect_stdout(sys.stderr):
         device = runtime.choose_device(name)
-        tf32 = precision_here(saved_config(RunDirectory.open(directory)), device) == "tf32"
+        tf32 = precision_here(saved_config.read(RunDirectory.open(directory))[1], device) == "tf32"
         with runtime.session(device, threads="auto", deterministic=False, tf32=tf32):
             yield device
 
@@ -132,7 +133,7 @@ def data_of(run: RunDirectory, pictures: Pictures | None) -> tuple[Source, Datas
     `pictures`: what its checkpoint tells of them, by which they are known where `provenance.json` is lost.
     The config may be a stranger's: nothing is written to where it points.
     """
-    config = saved_config(run)
+    _, config = saved_config.read(run)
     if "download" in inspect.signature(targets.of("data", config.data.component)).parameters:
         config.data.component.arguments["download"] = False  # a run from elsewhere must not make us fetch anything
     source = build.source(config)

@@ -9,18 +9,19 @@ from typing import Any, Literal
 import torch
 from torch import nn
 
-from deepexp import build, checkpoint, runtime, schema
+from deepexp import build, checkpoint, runtime
 from deepexp.data.dataset import Pictures
 from deepexp.data.source import Shape
 from deepexp.errors import InputError
 from deepexp.models.layout import channels_last
 from deepexp.optim.ema import fill
+from deepexp.run import saved_config
 from deepexp.run.identity import Identity
-from deepexp.run.resuming import check_trained_with, read_yaml, warn_of_other_code
+from deepexp.run.resuming import check_trained_with, warn_of_other_code
 from deepexp.run.rundir import RunDirectory
+from deepexp.schema import TrainConfig
 from deepexp.text.units import counted, one_line
 from deepexp.training.progress import Progress
-from deepexp.user_code import trust
 
 log = logging.getLogger(__name__)
 
@@ -45,7 +46,7 @@ class SavedModel:
     """Of the pictures that the model takes."""
     classes: int
     """How many it tells apart."""
-    config: schema.TrainConfig
+    config: TrainConfig
     """Of its run."""
     pictures: Pictures | None
     """Those that it was trained on; None in a checkpoint from before they were saved with it."""
@@ -76,19 +77,6 @@ class SavedModel:
         return f"{self.path.name}: {counted(self.step, 'update')}, the last one in epoch {self.epoch}{averaged}"
 
 
-def saved_config(run: RunDirectory) -> schema.TrainConfig:
-    """The config of a run, all of whose targets are known here; raises `InputError`."""
-    saved = read_yaml(run, "config")
-    trust.check_targets(saved)
-    problems = schema.Problems()
-    config = schema.typed(saved, problems)
-    if problems.lines:
-        place = run.path / ".hydra" / "config.yaml"
-        raise InputError("\n".join(f"{place} is damaged: {line}" for line in problems.lines))
-    assert config is not None
-    return config
-
-
 def saved_model(directory: Path) -> nn.Module:
     """The model of a run as it was saved last. Raises `InputError`."""
     return load(directory).model
@@ -100,7 +88,7 @@ def load(directory: Path, which: Which = "last") -> SavedModel:
     Nothing but targets that are known here is called, and no pretrained weights are looked for. Raises `InputError`.
     """
     run = RunDirectory.open(directory)
-    config = saved_config(run)
+    _, config = saved_config.read(run)
     path, content = _content(run, which)
     check_trained_with(config, path, content)
     try:
@@ -141,4 +129,7 @@ def _content(run: RunDirectory, which: Which) -> tuple[Path, dict[str, Any]]:
     path = run.checkpoints / checkpoint.BEST
     if not path.exists():
         raise InputError(f"{path}: is not there; a run with val_fraction has one. checkpoint=last is allowed")
-    return path, checkpoint.load(path)
+    try:
+        return path, checkpoint.load(path)
+    except InputError as error:
+        raise InputError(f"{error}; checkpoint=last is allowed") from None

@@ -1,7 +1,6 @@
 """Going on with a run: which config it then has, and what may differ from the one that it was started with.
 
-Whatever could change the result of what was trained already is refused by name. A saved config is data from a file:
-it is read as plain YAML, and its targets must be known here (`trust.check_targets`).
+Whatever could change the result of what was trained already is refused by name.
 """
 
 import datetime
@@ -25,13 +24,12 @@ from deepexp.config.overrides import quote_paths, split
 from deepexp.data.dataset import Dataset
 from deepexp.data.source import WritingSource
 from deepexp.disk.storage import storage_errors, sync_directory
-from deepexp.disk.yaml_file import read_mapping, text_of
+from deepexp.disk.yaml_file import text_of
 from deepexp.errors import InputError
-from deepexp.run import events, lost_files, provenance
+from deepexp.run import events, lost_files, provenance, saved_config
 from deepexp.run.identity import HOW, MAY_CHANGE, Identity
 from deepexp.run.rundir import RunDirectory
 from deepexp.schema import TrainConfig
-from deepexp.user_code import trust
 
 log = logging.getLogger(__name__)
 
@@ -87,8 +85,7 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
 
     Raises `InputError` naming each change that is refused, and why.
     """
-    saved = read_yaml(run, "config")
-    trust.check_targets(saved)
+    saved, _ = saved_config.read(run)
     asked = _asked(composed)
     changes = _different(asked, saved)
     before = OmegaConf.create(saved)
@@ -130,7 +127,7 @@ def is_complete(run: RunDirectory, composed: Composed) -> bool:
     asked = _asked(composed)
     if run.read_status().get("status") != "done":
         return False
-    return _different(asked, read_yaml(run, "config")).keys() <= HOW
+    return _different(asked, saved_config.read(run)[0]).keys() <= HOW
 
 
 def last_checkpoint(run: RunDirectory, resumed: Resumed) -> dict[str, Any] | None:
@@ -235,11 +232,6 @@ def note_circumstances(
     time = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     entry = {"time": time, **now, "code": identity.code, "differs": [*told, *code], "lost": list(lost)}
     run.update_json("provenance.json", {"resumed": [*(earlier if isinstance(earlier, list) else []), entry]})
-
-
-def read_yaml(run: RunDirectory, name: str) -> dict[str, Any]:
-    """A file of `.hydra` as plain values; `InputError` names it if it is damaged."""
-    return read_mapping(run.path / ".hydra" / f"{name}.yaml")
 
 
 def _versions(versions: Any) -> dict[str, Any]:

@@ -193,6 +193,12 @@ def test_the_best_checkpoint(directory, digits, capsys):
     assert not torch.equal(best, last)
 
 
+def test_a_damaged_best_checkpoint_leaves_the_last(directory, digits):
+    (directory / "checkpoints" / "best.pt").write_bytes(b"rubbish")
+    with pytest.raises(InputError, match=r"best\.pt: is cut short.*; checkpoint=last is allowed$"):
+        main([f"run={directory}", str(digits), "checkpoint=best"])
+
+
 def test_a_config_that_is_cut_short_is_named(directory, digits):
     config = directory / ".hydra" / "config.yaml"
     text = config.read_text()
