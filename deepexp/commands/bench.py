@@ -52,10 +52,10 @@ lie ready, and where the time goes. Data that have to be decoded come from the c
 """
 
 import importlib
-import json
 from collections.abc import Sequence
 
 from deepexp.bench import options, plot
+from deepexp.disk import json_file
 from deepexp.errors import InputError
 from deepexp.text.suggest import no_such
 
@@ -78,7 +78,7 @@ def main(argv: Sequence[str]) -> int:
     picture = None if chosen.plot is None else plot.check_path(chosen.plot)
     report = importlib.import_module(f"deepexp.bench.{name}").run(chosen, overrides)
     if chosen.json:
-        print(json.dumps(report.as_json(), indent=2))
+        print(json_file.text_of(report.as_json()))
     else:
         print("\n".join(report.lines()))
     if picture is not None:
