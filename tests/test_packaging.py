@@ -1,6 +1,5 @@
 """What users get: a wheel, an sdist and an editable installation, each called from another folder."""
 
-import importlib.util
 import json
 import os
 import re
@@ -10,6 +9,7 @@ import sysconfig
 import tarfile
 import venv
 import zipfile
+from importlib.machinery import PathFinder
 from pathlib import Path
 
 import pytest
@@ -59,7 +59,8 @@ def built(tmp_path_factory):
 def environment(folder):
     """The interpreter of a fresh environment that has the dependencies of this one, and not deepexp."""
     # pip is one of the dependencies where this environment has it: to unpack another takes half of the test's time.
-    has_pip = importlib.util.find_spec("pip") is not None
+    # Of this finder: setuptools has one, too, which takes its distutils away from whoever looks for pip, for good.
+    has_pip = PathFinder.find_spec("pip") is not None
     venv.create(folder, with_pip=not has_pip, symlinks=sys.platform != "win32")
     here = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
     # A folder that a .pth names is not searched for .pth files, so an editable deepexp there stays out of it.
