@@ -127,7 +127,7 @@ def is_complete(run: RunDirectory, composed: Composed) -> bool:
     asked = _asked(composed)
     if run.read_status().get("status") != "done":
         return False
-    return _different(asked, saved_config.read(run)[0]).keys() <= HOW
+    return _different(asked, saved_config.values(run)).keys() <= HOW
 
 
 def last_checkpoint(run: RunDirectory, resumed: Resumed) -> dict[str, Any] | None:

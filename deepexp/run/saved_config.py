@@ -3,6 +3,7 @@
 It is data from a file: plain YAML, whose targets must be known here (`trust.check_targets`).
 """
 
+from pathlib import Path
 from typing import Any
 
 from deepexp import schema
@@ -12,13 +13,21 @@ from deepexp.run.rundir import RunDirectory
 from deepexp.user_code import trust
 
 
+def values(run: RunDirectory) -> dict[str, Any]:
+    """What stands in the file, known here or not; `InputError` names it if it cannot be read."""
+    return read_mapping(_place(run))
+
+
 def read(run: RunDirectory) -> tuple[dict[str, Any], schema.TrainConfig]:
-    """(its plain values, the config that they are); `InputError` names the file if it is damaged."""
-    place = run.path / ".hydra" / "config.yaml"
-    values = read_mapping(place)
-    trust.check_targets(values)
+    """(its values, the config that they are); `InputError` names the file if it is damaged."""
+    place, found = _place(run), values(run)
+    trust.check_targets(found)
     problems = schema.Problems()
-    config = schema.typed(values, problems)
+    config = schema.typed(found, problems)
     if config is None or problems.lines:
         raise InputError("\n".join(f"{place} is damaged: {line}" for line in problems.lines))
-    return values, config
+    return found, config
+
+
+def _place(run: RunDirectory) -> Path:
+    return run.path / ".hydra" / "config.yaml"

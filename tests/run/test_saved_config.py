@@ -26,6 +26,15 @@ def test_the_file_is_named_where_a_key_is_missing(run):
     file = directory / ".hydra" / "config.yaml"
     text = file.read_text()
     file.write_text(text[: text.index("batch_size:")])
-    for words in ([], ["epochs=2"]):
-        with pytest.raises(InputError, match=re.escape(f"{file} is damaged: schedule: is missing")):
-            deepexp.train([f"resume={directory}", *words], quiet=True)
+    with pytest.raises(InputError, match=re.escape(f"{file} is damaged: schedule: is missing")):
+        deepexp.train([f"resume={directory}", "epochs=2"], quiet=True)
+
+
+def test_a_finished_run_is_shown_also_where_its_model_is_not_known(run):
+    """Nothing is built of it: what it came to stands in its summary."""
+    result = run(SMALL)
+    file = result.directory / ".hydra" / "config.yaml"
+    file.write_text(file.read_text().replace("deepexp.models.mnist_net.MnistNet", "their_net.Net"))
+    assert deepexp.train([f"resume={result.directory}"], quiet=True).test_error_rate == result.test_error_rate
+    with pytest.raises(InputError, match=r"their_net"):
+        deepexp.train([f"resume={result.directory}", "epochs=2"], quiet=True)
