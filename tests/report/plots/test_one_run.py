@@ -2,11 +2,13 @@
 
 import numpy as np
 import pytest
+from PIL import Image
 from sklearn.metrics import confusion_matrix
 
 from deepexp import load_run
-from deepexp.report import variation
+from deepexp.report import figures, variation
 from deepexp.report.comparison import Predictions
+from deepexp.report.make import make
 from deepexp.report.plots import confusion, filters, steps_to
 from deepexp.report.plots.plot import Missing, Plot
 from deepexp.report.runs import read
@@ -138,3 +140,22 @@ def test_nothing_is_drawn_where_nobody_gets_there(tmp_path):
 
     row = Reach("a", 1, 0, None, None, None, 0.5, None)
     assert isinstance(steps_to.draw(StepsTo("b", 0.9, [row])), Missing)
+
+
+def test_classes_of_picture_folders_have_their_names_while_a_checkpoint_is_whole(run, tmp_path):
+    for index in range(12):
+        file = tmp_path / "data" / ("ants", "bees", "wasps")[index % 3] / f"{index}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.fromarray(np.full((24, 24), 20 * index, dtype=np.uint8)).save(file)
+    words = ["data=image_folder", f"data.root={tmp_path / 'data'}", "data.test_fraction=0.5", "epochs=2"]
+    directory = run([*words, "batch_size=3"]).directory
+
+    def rows():
+        examined = figures.draw(make([directory])).examined[0]
+        return [label.get_text() for label in examined.matrix.figure.axes[0].get_yticklabels()]
+
+    assert rows() == ["ants", "bees", "wasps"]
+    (directory / "checkpoints" / "last.pt").write_bytes(b"damaged")
+    assert rows() == ["ants", "bees", "wasps"]
+    (directory / "checkpoints" / "previous.pt").unlink()
+    assert set(rows()) <= {"0", "1", "2"}
