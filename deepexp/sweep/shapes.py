@@ -15,7 +15,6 @@ from hydra.core.override_parser.types import IntervalSweep, Override
 from deepexp.config.compose import expand_sweep
 from deepexp.disk.yaml_words import yaml_word
 from deepexp.errors import InputError
-from deepexp.run.identity import HOW
 
 Point = list[str]
 
@@ -157,13 +156,8 @@ def samples(words: Sequence[str], count: int, seed: int, zipped: Sequence[str] =
 
 
 def _drawn(block: Sequence[tuple[str, ...]], numbers: random.Random) -> tuple[str, ...]:
-    """One of the alternatives of a block.
-
-    The one value of a key that says how a run is done takes no random number: a sweep that is gone on with in another
-    way has the same points.
-    """
-    is_how = len(block) == 1 and all(override.partition("=")[0] in HOW for override in block[0])
-    return block[0] if is_how else numbers.choice(block)
+    """One of the alternatives of a block. A single one takes no random number: it may be added, and points stay."""
+    return block[0] if len(block) == 1 else numbers.choice(block)
 
 
 def one_at_a_time(words: Sequence[str]) -> list[Point]:

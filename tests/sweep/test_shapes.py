@@ -76,9 +76,9 @@ def test_samples_are_the_same_each_time_and_differ_with_their_seed() -> None:
     assert shapes.samples(words, 5, seed=1) == shapes.samples(words, 5, seed=1) != shapes.samples(words, 5, seed=2)
 
 
-def test_keys_that_say_how_a_run_is_done_leave_the_samples_as_they_are() -> None:
+def test_words_of_one_value_leave_the_samples_as_they_are() -> None:
     words = ["optim=sgd,adam", "optim.lr=interval(0,1)"]
-    points = shapes.samples(["data.workers=0", *words, "log_every=3"], 20, seed=0)
+    points = shapes.samples(["data.workers=0", *words, "epochs=20", "name=longer"], 20, seed=0)
     assert [point[1:3] for point in points] == shapes.samples(words, 20, seed=0)
 
 
