@@ -32,8 +32,11 @@ class Score:
     """On the same samples: of equal error rates, it tells which is better."""
 
 
-NOTHING = Score(1.0, math.inf)
-"""Of a job that came to nothing, as where training diverged: every picture wrong."""
+WORST = 1.0
+"""The error rate that counts for a job that came to nothing, as where training diverged: every picture wrong."""
+
+NOTHING = Score(WORST, math.inf)
+"""The score of such a job."""
 
 
 class Halving:
@@ -98,7 +101,7 @@ class Halving:
         reached = [line for line in lines if line["epoch"] >= epoch]
         if entry.state == "done":  # it may have ended before, or lost its measurements since
             reached = reached or lines[-1:] or [result_of(self._sweep / entry.directory)[0] or {}]
-        return Score(reached[0].get(self.objective, 1.0), reached[0].get(loss, math.inf)) if reached else None
+        return Score(reached[0].get(self.objective, WORST), reached[0].get(loss, math.inf)) if reached else None
 
     def latest(self, entry: Entry) -> dict[str, Any] | None:
         """The latest evaluation of a run, with the figures of a line of `metrics.jsonl`; None if there is none."""

@@ -9,7 +9,7 @@ from deepexp.errors import Interrupted
 from deepexp.sweep import pool, server, shapes
 from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, began_with, can_go_on, finished, result_of
 from deepexp.sweep.display import Display
-from deepexp.sweep.halving import Halving
+from deepexp.sweep.halving import WORST, Halving
 from deepexp.sweep.ledger import Entry, Ledger, read
 from deepexp.sweep.points import (
     Checked,
@@ -26,7 +26,7 @@ from deepexp.sweep.settings import LauncherConfig
 from deepexp.sweep.shared_data import SharedData
 from deepexp.sweep.slots import Slot, make_slots, threads_of_a_job
 from deepexp.sweep.table import Row
-from deepexp.sweep.trials import ENDED, WORST, Trials
+from deepexp.sweep.trials import ENDED, Trials
 from deepexp.sweep.watcher import JobWatcher
 from deepexp.sweep.worker import Task
 

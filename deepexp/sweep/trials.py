@@ -7,15 +7,13 @@ from dataclasses import dataclass
 from typing import Protocol
 
 from deepexp.errors import InputError
+from deepexp.sweep.halving import WORST
 from deepexp.sweep.ledger import Entry
 from deepexp.sweep.points import NOTHING_STARTED, Point
 from deepexp.sweep.search import Search, Setting, Trial
 from deepexp.sweep.table import RATES, Row
 
 log = logging.getLogger(__name__)
-
-WORST = 1.0
-"""The error rate that counts for a job that came to nothing, as where training diverged: every picture wrong."""
 
 ENDED = ("done", "failed", "killed")
 

@@ -7,8 +7,9 @@ from pathlib import Path
 import pytest
 
 from deepexp.errors import InputError
-from deepexp.sweep import ledger, trials
+from deepexp.sweep import ledger
 from deepexp.sweep.command import SweepResult, run_sweep
+from deepexp.sweep.halving import WORST
 from deepexp.text.console import Console
 
 from .conftest import Sweeper
@@ -140,7 +141,7 @@ def test_a_search_in_which_nothing_succeeds_has_no_best(sweep: Sweeper, capsys: 
     out = capsys.readouterr().out
     assert len(result.failures) == 2 and "best of" not in out and "not tried" not in out
     entries = ledger.read(result.directory / "ledger.jsonl").values()
-    assert [entry.state for entry in entries] == ["failed", "failed"] and trials.WORST == 1.0
+    assert [entry.state for entry in entries] == ["failed", "failed"] and WORST == 1.0
 
 
 def test_settings_that_were_not_tried_are_told_of(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
