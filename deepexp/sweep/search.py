@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Any, Literal
 from deepexp.errors import InputError
 from deepexp.run.identity import HOW
 from deepexp.runtime import derive_seed
+from deepexp.sweep import shapes
 from deepexp.sweep.shapes import Space
 
 if TYPE_CHECKING:
@@ -103,17 +104,12 @@ class Search:
             if setting not in tried:
                 return setting
         numbers = random.Random(derive_seed(self.seed, "left", len(trials)))
-        if math.isinf(self.combinations):  # as where the best lies at an end of an interval, which GP names ever again
-            drawn = (self._drawn(numbers) for _ in range(_ATTEMPTS))
-            return next((setting for setting in drawn if setting not in tried), None)
+        if math.isinf(self.combinations):  # GP, say, suggests an end of an interval again and again if it is the best
+            drawn = (shapes.drawn(self.blocks, self.space.intervals, numbers) for _ in range(_ATTEMPTS))
+            return next((setting for setting in drawn if setting not in tried), None)  # six digits can draw one twice
         countable = range(int(min(self.combinations, sys.maxsize)))
         places = numbers.sample(countable, len(tried) + 1)  # one of so many was not tried
         return next(setting for setting in map(self._setting_at, places) if setting not in tried)
-
-    def _drawn(self, numbers: random.Random) -> Setting:
-        """Any setting, also one that was tried, as in an interval of which six digits tell few numbers."""
-        chosen = [numbers.choice(block) for block in self.blocks]
-        return (*itertools.chain(*chosen), *(axis.draw(numbers) for axis in self.space.intervals))
 
     def _setting_at(self, place: int) -> Setting:
         """One of all settings, which can be counted, by its number."""

@@ -149,15 +149,19 @@ def samples(words: Sequence[str], count: int, seed: int, zipped: Sequence[str] =
     numbers = random.Random(seed)
     points = []
     for _ in range(count):
-        setting = [override for block in space.blocks for override in _drawn(block, numbers)]
-        setting += [axis.draw(numbers) for axis in space.intervals]
-        points += space.points(setting)
+        points += space.points(drawn(space.blocks, space.intervals, numbers))
     return points
 
 
-def _drawn(block: Sequence[tuple[str, ...]], numbers: random.Random) -> tuple[str, ...]:
-    """One of the alternatives of a block. A single one takes no random number: it may be added, and points stay."""
-    return block[0] if len(block) == 1 else numbers.choice(block)
+def drawn(
+    blocks: Sequence[Sequence[tuple[str, ...]]], intervals: Sequence[Axis], numbers: random.Random
+) -> tuple[str, ...]:
+    """A random setting: one of the alternatives of each block, and a value of each interval.
+
+    A block with one alternative takes no random number: a word may be added to a sweep, and its points stay.
+    """
+    chosen = [block[0] if len(block) == 1 else numbers.choice(block) for block in blocks]
+    return (*itertools.chain(*chosen), *(axis.draw(numbers) for axis in intervals))
 
 
 def one_at_a_time(words: Sequence[str]) -> list[Point]:

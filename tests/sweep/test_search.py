@@ -178,6 +178,18 @@ def test_there_must_be_something_to_choose_from() -> None:
         make("epochs=int(interval(2, 3))")
 
 
+def test_keys_that_say_how_a_run_is_done_change_no_setting_that_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+    words = ["optim.lr=interval(0, 1)", "optim=sgd,adam"]
+    found = []
+    for how in ((), ("log_every=10",)):
+        tried = (*how, "optim=sgd", "optim.lr=1")
+        monkeypatch.setattr(Search, "_suggested", lambda *_, tried=tried: tried)  # so that others are drawn
+        setting = make(*how, *words).next([Trial(tried, 0.5)])
+        assert setting is not None and setting != tried
+        found.append(setting[len(how) :])
+    assert found[0] == found[1]
+
+
 def test_optuna_does_not_write_between_the_lines_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[logging.LogRecord] = []
     handler = logging.Handler()
