@@ -13,7 +13,7 @@ from deepexp.errors import InputError, raise_any
 from deepexp.run.identity import FREE
 from deepexp.run.rundir import check_entries
 from deepexp.sweep import ledger
-from deepexp.sweep.directory import SWEEP_FILE, began_with, read_description
+from deepexp.sweep.directory import LEDGER, SWEEP_FILE, began_with, read_description
 from deepexp.sweep.settings import LauncherConfig
 from deepexp.user_code import trust
 
@@ -37,7 +37,7 @@ def check_sweep(directory: Path, asked: Collection[str]) -> None:
             if overrides.split(word)[1] not in replaced and (complaint := _complaint(word))
         ]
     )
-    _check_ledger(directory / "ledger.jsonl")
+    _check_ledger(directory / LEDGER)
 
 
 def said_again(words: Sequence[str]) -> list[str]:
