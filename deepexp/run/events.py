@@ -61,11 +61,6 @@ class EventFile:
             self._file.close()
             raise
 
-    @property
-    def path(self) -> Path:
-        """The file that is written."""
-        return self._file.path
-
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """One point at `step` in the curve of each tag."""
         self._write(_scalar_event(values, step, time.time()))

@@ -11,7 +11,7 @@ import socket
 import subprocess
 import sys
 import threading
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
@@ -28,24 +28,21 @@ _GIT_DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
 def collect(
     *,
     device: str,
-    data_fingerprint: str | None = None,
-    pretrained: str | None = None,
-    pretrained_sha256: str | None = None,
-    code: Mapping[str, str] | None = None,
-    choices: Mapping[str, Any] | None = None,
-    command_line: Sequence[str] | None = None,
-    directory: Path | None = None,
+    data_fingerprint: str,
+    pretrained: str | None,
+    pretrained_sha256: str | None,
+    code: Mapping[str, str],
+    choices: Mapping[str, Any],
 ) -> dict[str, Any]:
     """The content of provenance.json.
 
     `device` in words; `data_fingerprint` of the samples used; `pretrained`: where such weights came from, and the
     digest of their file; `code`: see `identity.Identity`; `choices`: what was decided at run time (more can be added by
-    `RunDirectory.update_json`); `command_line`: default is this process's own; `directory` (default: the working
-    directory) is where the user's code is looked for.
+    `RunDirectory.update_json`).
     """
-    directory = directory or Path.cwd()
+    directory = Path.cwd()
     return {
-        "command_line": shlex.join(sys.argv if command_line is None else command_line),
+        "command_line": shlex.join(sys.argv),
         "working_directory": str(directory),
         "git": git_state(directory),
         "versions": versions(),
@@ -53,8 +50,8 @@ def collect(
         "platform": platform.platform(),
         "cores": os.cpu_count(),
         "device": device,
-        "choices": dict(choices or {}),
-        "code": dict(code or {}),
+        "choices": dict(choices),
+        "code": dict(code),
         "data_fingerprint": data_fingerprint,
         "pretrained": pretrained,
         "pretrained_sha256": pretrained_sha256,

@@ -87,15 +87,16 @@ def test_a_repository_cannot_make_git_run_programs(checkout):
     assert not (checkout / "sprung").exists()
 
 
-def test_collect_is_written_and_added_to(tmp_path):
+def test_collect_is_written_and_added_to(tmp_path, monkeypatch):
+    monkeypatch.setattr("sys.argv", ["deepexp", "train", "data.root=a b"])
     run = RunDirectory.create(tmp_path, "net", HydraFiles("", "", ""))
     content = provenance.collect(
         device="cpu (2 threads)",
         data_fingerprint="abc",
         pretrained="random",
+        pretrained_sha256=None,
+        code={},
         choices={"data.mode": "resident"},
-        command_line=["deepexp", "train", "data.root=a b"],
-        directory=tmp_path,
     )
     run.write_json("provenance.json", content)
     run.update_json("provenance.json", {"choices": {"channels_last": True}})
