@@ -72,7 +72,7 @@ def source(config: TrainConfig) -> Source:
 
 
 def source_key(config: TrainConfig) -> str:
-    """What two configs have in common if their sources give the same pictures, in a text."""
+    """A text that is equal for two configs whose sources give the same pictures."""
     component = config.data.component
     root = paths.absolute(config.data.root)
     return json.dumps([component.target, component.arguments, root], sort_keys=True, default=repr)
@@ -122,8 +122,8 @@ def model(
 
 
 def _made_on_meta(component: Component, given: dict[str, Any], seed: int) -> nn.Module:
-    """A model without numbers; one of the user's own that needs some to be made is made of them and loses them."""
-    targets.of("model", component)  # imported before: what its module makes for itself keeps its numbers
+    """A model on the meta device; one of the user's own that cannot be made there is made on the CPU and moved."""
+    targets.of("model", component)  # imported outside the block, so that tensors of its module are real ones
     runtime.seed_generators(seed)
     try:
         with torch.device("meta"):
@@ -136,7 +136,7 @@ def _made_on_meta(component: Component, given: dict[str, Any], seed: int) -> nn.
 
 
 def _made_on_cpu(component: Component, given: dict[str, Any], seed: int) -> Any:
-    """A model to try, as it is in a run but for its numbers; layers that it draws at random are those of the seed."""
+    """A real model to try out, before initialisation; what it chooses at random as it is made, the seed decides."""
     runtime.seed_generators(seed)
     made = _instantiate("model", component, **given)
     return channels_last(made) if isinstance(made, nn.Module) else made
@@ -182,7 +182,7 @@ def fetch_pretrained(config: TrainConfig, shape: Shape, classes: int) -> None:
 
 
 def _check_ended(key: str, place: str) -> None:
-    """Raise `InputError` for a run that is at work: a sweep's jobs would begin with what it has saved by then, each."""
+    """Raise `InputError` for a run that is still training: each job of a sweep would begin with another checkpoint."""
     directory = Path(paths.absolute(place))
     if directory.is_dir() and RunDirectory(directory).is_alive():
         raise InputError(
@@ -239,7 +239,7 @@ def augment(config: TrainConfig) -> Any:
 def dataset(config: TrainConfig, plan: "Plan", loaded: Mapping[str, Source] | None = None) -> Dataset:
     """The pictures of the run, in the shape that the model takes.
 
-    `loaded`: sources by their `source_key`, which go before those that would have to load the same pictures anew.
+    `loaded`: sources that are loaded already, by their `source_key`; they are taken instead of loading anew.
     """
     return assembled(config, (loaded or {}).get(source_key(config), plan.source), plan.shape)
 
@@ -263,9 +263,9 @@ def data_mode(config: TrainConfig, plan: "Plan", data: Dataset) -> LoaderMode:
 
 
 def device_bytes(config: TrainConfig, plan: "Plan") -> int:
-    """What resident pictures will newly take of the device's memory, as far as that can be told without loading them.
+    """How much more of the device's memory resident pictures will take, estimated without loading them.
 
-    On a CPU nothing, unless they stay in files: others are in its memory anyway.
+    On a CPU nothing, unless they are memory-mapped from files: others are in its memory in either mode.
     """
     if plan.device.type == "cpu" and not (plan.info.is_mapped and plan.shape == plan.info.shape):
         return 0
@@ -327,7 +327,7 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
 
 
 def _most_common_batch(plan: "Plan") -> int:
-    """Samples of the batches that an epoch has most of."""
+    """The batch size that occurs most often in an epoch."""
     ((size, _),) = Counter(stop - start for update in plan.updates for start, stop in update).most_common(1)
     return size
 
@@ -351,7 +351,7 @@ def _unrecordable(config: TrainConfig, mode: LoaderMode) -> str | None:
     """What makes a recording impossible."""
     target = targets.of("optim", config.optim.component)
     if inspect.isclass(target) and issubclass(target, torch.optim.LBFGS):
-        return "its optimizer evaluates the loss several times an update, as often as it turns out"
+        return "its optimizer evaluates the loss several times an update, how often is not known before"
     if mode == "streamed":
         return "data.mode=streamed has the CPU make the batches"
     if config.on_oom == "halve":
@@ -371,7 +371,7 @@ def _kept_from(config: TrainConfig, augmentation: Any) -> str | None:
 
 
 def freeze_rules(config: TrainConfig, model: nn.Module) -> list[dict[str, Any]]:
-    """`freeze` of the config, or the model's habit where that is null."""
+    """`freeze` of the config, or the model's own default where that is null."""
     if config.freeze is None:
         return list(getattr(model, "default_freeze", []))
     return [dataclasses.asdict(rule) for rule in config.freeze]

@@ -59,7 +59,7 @@ class Plan:
 def typed_and_planned(config: Any, known: Plan | None = None) -> tuple[TrainConfig, Plan]:
     """The config as dataclasses and its plan; one `InputError` with a line for each problem.
 
-    `known`: the plan of a config that differs from this one in its seed or name alone; then it is this one's too.
+    `known`: the plan of a config that differs from this one in its seed or name alone, and is used again.
     """
     problems = Problems()
     result = schema.typed(config, problems)
@@ -79,9 +79,9 @@ _LENGTHS = {"batch_size", "drop_last", "accumulate", "epochs", "max_steps", *_SI
 
 
 def problems_beside(config: Any, wrong: Collection[str]) -> list[str]:
-    """Lines for what else is wrong with a config whose values of the keys in `wrong` are refused, or left out of it.
+    """Lines for what else is wrong with a config in which the values of the keys in `wrong` were refused or left out.
 
-    Defaults stand in their place; what speaks of them, or hangs on them, is not told.
+    Defaults take their place. Problems that mention those keys, or may come from their defaults, are left out.
     """
     problems = Problems()
     result = schema.typed(config, problems)
@@ -96,9 +96,9 @@ def problems_beside(config: Any, wrong: Collection[str]) -> list[str]:
 
 
 def _hangs_on(line: str, wrong: Collection[str]) -> bool:
-    """Whether a line about a config is, or may be, about the values that stand for wrong ones.
+    """Whether a problem is, or may be, due to the defaults that stand in for the values of `wrong` keys.
 
-    Keys that there are not may have been meant for any.
+    A key that does not exist may have been meant for any key that sets the length of a run.
     """
     known = {item.name for item in dataclasses.fields(TrainConfig)}
     if any(key.partition(".")[0] not in known for key in wrong):
@@ -159,9 +159,10 @@ def uses_batch_norm(model: nn.Module | None) -> bool:
 
 
 def _trains_on_one(config: TrainConfig, model: nn.Module, shape: tuple[int, int, int]) -> bool:
-    """Whether batch normalisation takes a batch of one picture, of which some layers may have one value a channel.
+    """Whether the model can train on a batch of one picture.
 
-    What is frozen to the end does not train. A model on the meta device that cannot be called is not judged.
+    Batch normalisation refuses one where a layer then has a single value per channel, unless the layer stays frozen to
+    the end. A model that cannot be called on the meta device is not judged.
     """
     if not uses_batch_norm(model):
         return True

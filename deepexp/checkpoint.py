@@ -1,8 +1,8 @@
 """Checkpoints: one file that is either whole or noticed not to be, and never replaces a good one before it is safe.
 
-A checkpoint is what `torch.save` writes, followed by one line with the SHA-256 of it: two files could not be replaced
-at once, and `torch.load` reads the file all the same. It holds tensors and plain values only, so that it is loaded
-with `weights_only=True`. What goes into it is the trainer's business.
+A checkpoint is what `torch.save` writes, followed by one line with its SHA-256. The digest is in the same file because
+two files cannot be replaced in one step; `torch.load` ignores the line. It holds tensors and plain values only, so that
+it is loaded with `weights_only=True`. What goes into it is the trainer's business.
 
 Torch is imported where it is needed: those who ask for names, or whether a file is whole, need not wait for it.
 """
@@ -23,7 +23,7 @@ log = logging.getLogger(__name__)
 FORMAT = 1
 LAST, PREVIOUS, BEST = "last.pt", "previous.pt", "best.pt"
 EARLIER_BEST = "best_earlier.pt"
-"""What was best until a run that ended within an epoch was looked at there: `best.pt` again, if it goes on."""
+"""The `best.pt` that the final evaluation of a run replaced; it is put back if the run is trained further."""
 _MARK = b"\ndeepexp-sha256:"
 _TRAILER = len(_MARK) + 64 + 1  # mark, digest in hexadecimal, newline
 
@@ -32,7 +32,8 @@ def save(path: Path, content: dict[str, Any], *, keep_previous: Path | None = No
     """Write `content` to `path`, safe against a crash or a power cut at any point.
 
     Until the new file is wholly on the disk, the old one stays under its name; after that, as `keep_previous`.
-    Raises `RunFailed`, naming the path and the free space, when it cannot be written, or what in it could not be read.
+    Raises `RunFailed`: with the path and the free space where it cannot be written, or with the name of a value that
+    `load` would refuse.
     """
     import torch
 
@@ -51,7 +52,7 @@ def save(path: Path, content: dict[str, Any], *, keep_previous: Path | None = No
 
 
 def check_readable(name: str, value: Any) -> None:
-    """Raise `RunFailed` for what code of the user's own keeps, in an optimizer's state say, and `load` would refuse."""
+    """Raise `RunFailed` for a value that `load` would refuse; an optimizer of the user's may keep one in its state."""
     import torch
 
     if value is None or isinstance(value, torch.Tensor) or type(value) in (bool, int, float, str):
@@ -121,7 +122,7 @@ def load_latest(directory: Path) -> tuple[Path, dict[str, Any]]:
 
 
 def set_aside(path: Path) -> None:
-    """Rename a checkpoint that was found damaged, lest the next save keep it in place of a good one."""
+    """Rename a damaged checkpoint, so that the next save does not keep it as `previous.pt` in place of a good one."""
     if path.exists():
         with storage_errors(path, option=None):
             path.replace(path.with_name(f"{path.name}.damaged"))
@@ -131,12 +132,12 @@ def set_aside(path: Path) -> None:
 def put_back_best(directory: Path, *, aside: str) -> None:
     """Rename `best.pt` to `aside`, and what was best before it to `best.pt`, if it was kept.
 
-    Cut off in between, it can be done again.
+    If the process is killed in between, it can be done again.
     """
     best, earlier = directory / BEST, directory / EARLIER_BEST
     with storage_errors(best):
         _link(best, directory / aside)
-        sync_directory(directory)  # only what has a second name for good may lose its first
+        sync_directory(directory)  # the second name must be on the disk before the first is taken away
         if earlier.exists():
             os.replace(earlier, best)
         else:

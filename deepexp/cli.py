@@ -1,4 +1,4 @@
-"""The command line: which word is which command, and how a command that ends badly tells so.
+"""The command line: which word is which command, and how an error becomes a message and an exit status.
 
 Only light modules are imported here; a command's own module is imported when it is called. Its help is its docstring,
 read without importing it (see `help_text.py`).
@@ -37,7 +37,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def _status(words: list[str]) -> int:
-    """What a command ends with; what has gone wrong is told."""
+    """Run a command; returns its exit status, after saying on stderr what went wrong."""
     try:
         status = _dispatch(words)
         sys.stdout.flush()
@@ -61,7 +61,7 @@ def _status(words: list[str]) -> int:
 
 
 def _is_of_stdout(error: OSError) -> bool:
-    """Whether a `print` of ours has failed: trouble with a file of ours is a `RunFailed` that names it."""
+    """Whether a `print` of ours has failed; trouble with any file that deepexp writes is a `RunFailed` already."""
     *_, (frame, _line) = traceback.walk_tb(error.__traceback__)
     is_ours = Path(frame.f_code.co_filename).is_relative_to(Path(__file__).parent)
     return is_ours and error.errno in DISK_TROUBLE and error.filename is None
@@ -73,9 +73,9 @@ def _give_up_stdout() -> None:
 
 
 def _prepare_streams() -> None:
-    """Open those that are closed on nothing, and let characters that the terminal lacks be shown all the same.
+    """Open closed standard streams on the null device, and replace characters that the terminal cannot show.
 
-    Else the next files to be opened would get the numbers of standard output and error, and what is printed.
+    If one stayed closed, the next file to be opened would get its number, and with it all that is printed.
     """
     for name in ("stdin", "stdout", "stderr"):
         stream = getattr(sys, name)

@@ -24,7 +24,7 @@ class DeepexpError(Exception):
     directory: Path | None = None
 
     def ended(self, directory: Path) -> None:
-        """Name the run that ended so, in a traceback too: nothing else does where a run shows nothing."""
+        """Name the run that ended so, in a traceback too: a quiet run from Python prints its directory nowhere else."""
         self.directory = directory
         self.add_note(f"run directory: {directory}")
 
@@ -53,12 +53,12 @@ class Paused(DeepexpError):
 
 
 def raise_any(lines: Sequence[str]) -> None:
-    """`InputError` with each of the lines once, if there is one."""
+    """Raise one `InputError` with all lines, each once; do nothing if there are none."""
     if lines:
         raise InputError("\n".join(dict.fromkeys(lines)))
 
 
 def in_short(error: BaseException) -> str:
-    """`ValueError: …`: of which kind an error is, and the first line that it has to say, if any."""
+    """The type of an error and the first line of its message, if it has one: `ValueError: …`."""
     lines = str(error).strip().splitlines()
     return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__

@@ -1,4 +1,4 @@
-"""Everything that a run writes down while it goes on: the trainer calls this, and nothing else.
+"""Everything that a run writes down while it goes on; the trainer writes through this alone.
 
 Figures go to `metrics.jsonl`, to TensorBoard and to the console; what the run came to, to
 `summary.json` and `predictions.npz`; the log and all warnings, to `run.log`.
@@ -82,7 +82,7 @@ class RunLog:
             opened.callback(self._metrics.close)
             self._events = EventFile(run.path)
             opened.callback(self._events.close)
-            # Last, for it changes the loggers, which nobody would put back if another file failed.
+            # Last, since it changes the loggers: if another file failed after it, nobody would put them back.
             self._log_file = _LogFile(run.path / "run.log", console)
             opened.pop_all()
 

@@ -1,8 +1,8 @@
 """One update of the weights: forward, backward, clip, step, in the precision asked for.
 
 A `Step` knows the model and the optimizer, but nothing of epochs, schedules or logs. It never waits for the device:
-what it returns are tensors there. Only in float16 it does, once an update, since torch's loss scaling leaves out an
-update whose gradients overflow, and asks for that.
+what it returns are tensors there. Float16 is the exception: torch's loss scaling skips an update whose gradients
+overflow, and has to ask the device, once an update, whether they do.
 """
 
 import contextlib
@@ -106,7 +106,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Update:
-    """What one update came to, on the device: the mean loss before it, and the training samples it had wrong.
+    """What one update came to, on the device: the mean loss before it, and how many training samples were wrong.
 
     A mixed picture is wrong if it is taken for another class than that with the larger share in it.
     """
@@ -127,9 +127,9 @@ class Step:
     """Callable that makes one update out of one or several batches.
 
     `split_on_oom`: when the device runs out of memory, do the update again with batches in halves (the gradient stays
-    the same, since no model with batch statistics is allowed with it). `recorded`: updates are to be recorded, so what
-    changes from one to the next lies on the device (`optim/capturable.py`). `forward`: how the model
-    is called.
+    the same, since models with batch statistics are refused with it). `recorded`: updates are to be recorded as a CUDA
+    graph, so what changes from one to the next lies on the device (`optim/capturable.py`). `forward`: how the model is
+    called.
     """
 
     def __init__(

@@ -117,7 +117,7 @@ class Trainer:
         return None
 
     def _pause_if_due(self) -> None:
-        """Between two epochs, the first of which was saved when it ended."""
+        """Raise `Paused` between two epochs once `until` of them are trained; each was saved when it ended."""
         if self._until is not None and self.progress.epoch >= self._until:
             epochs = math.ceil(self.total_steps / len(self.parts.updates))  # max_steps may end it before the others
             raise Paused(f"paused after {self.progress.epoch} of {counted(epochs, 'epoch')}")
@@ -216,7 +216,7 @@ class Trainer:
         if self._is_evaluated_at(progress):
             try:
                 _, val = self._look(self.log.epoch)
-            except _Stopped:  # as if it had come before the epoch's end: the whole look is for whoever goes on
+            except _Stopped:  # go back to just before the epoch's end, so that the resumed run evaluates as a whole
                 progress.epoch, progress.update = progress.epoch - 1, len(self.parts.updates)
                 self._interrupt()
             improved = val is not None and self._note_validation(val)
@@ -226,13 +226,14 @@ class Trainer:
         self._save(is_best=improved)
 
     def _is_evaluated_at(self, progress: Progress) -> bool:
-        """Whether a run that goes on is evaluated there, too."""
+        """Whether every run is evaluated at this point, and not only one that ends here."""
         return progress.update == 0 and progress.epoch % self.config.evaluate_every == 0
 
     def _final_look(self) -> tuple[Evaluation, Evaluation | None]:
         """Evaluate the weights that the run ends with; logged, unless they were when the epoch ended.
 
-        They have been saved, without what is learnt here: a longer run would not have looked now.
+        The last checkpoint was saved before and stays as it is: a longer run, which may go on from it, would not have
+        been evaluated at this point.
         """
         self._read()  # a run that was cut off after its last save has losses left to read
         is_logged = self._is_evaluated_at(self.progress)
@@ -250,7 +251,7 @@ class Trainer:
         return test, val
 
     def _put_back_best(self) -> None:
-        """Before a run goes on: let `best.pt` be what it was before its last look, if a longer run has none there."""
+        """Before a run goes on: undo the `best.pt` of an evaluation that was made only because the run ended there."""
         best = self.checkpoints / checkpoint.BEST
         if self.progress.step == 0 or not best.exists():
             return
@@ -271,7 +272,7 @@ class Trainer:
         return test, val
 
     def _note_validation(self, val: Evaluation) -> bool:
-        """Keep account of the best validation error; whether this one is it."""
+        """Record a validation error; returns whether it is the best so far."""
         progress = self.progress
         progress.val_epoch = progress.present_epoch
         if progress.best_val_error_rate is not None and val.error_rate >= progress.best_val_error_rate:
@@ -282,7 +283,7 @@ class Trainer:
     def _evaluate(self) -> tuple[Evaluation, Evaluation | None]:
         """(test, validation) of the weights as they are, or of their average where there is one.
 
-        Raises `RunFailed` if a loss is not finite: weights that are can be too large for the sums made of them.
+        Raises `RunFailed` if a loss is not finite: finite weights can be so large that what is computed overflows.
         """
         parts = self.parts
         with parts.ema.averaged() if parts.ema is not None else contextlib.nullcontext():
@@ -341,8 +342,8 @@ class Trainer:
     def _save(self, *, is_best: bool = False) -> None:
         """Write `last.pt`, unless weights that were finite no longer are, which ends the run.
 
-        `best.pt` goes first: a run that is cut off between the two makes it again, while one that went on from a
-        `last.pt` that speaks of a better epoch never would.
+        `best.pt` is written first. A run that is cut off between the two files goes on from the older `last.pt` and
+        writes `best.pt` once more; the other way round, `last.pt` would tell of a best epoch that was never saved.
         """
         state = self.parts.model.state_dict()
         if not torch.stack([is_finite(state[name]) for name in self._were_finite if name in state]).all().item():

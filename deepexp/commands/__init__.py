@@ -1,7 +1,7 @@
 """The commands: one module each, imported when it is called.
 
 A command's module has `main(argv) -> exit status`, and its docstring is the command's help. This file is the table of
-them and imports nothing else, since every start of deepexp reads it. A command stands in it once it works.
+them and imports nothing else, since every start of deepexp reads it.
 """
 
 from dataclasses import dataclass

@@ -155,7 +155,8 @@ def _composed(words: Sequence[str]) -> Composed:
         keys = [split(word)[1] for word in words]
         if (place := resuming.place_in(words)) is not None:
             RunDirectory.open(place)  # one that is not there has no keys to speak of
-            # A part of the run may have keys that the usual one has not: they are known, and kept.
+            # The run may use another model or data set than the default one, which lacks its keys. They exist, but
+            # must not change; `check_changes` says so.
             resuming.check_changes([key for key in keys if key.partition(".")[0] in GROUPS])
         rest, wrong = without_mistakes("train", words)
         if rest is None:
@@ -201,7 +202,7 @@ def resume(
 
 
 def _what_ended(run: RunDirectory) -> str:
-    """The setting that a finished run needs more of: its epochs, unless another ended it before all of them."""
+    """What to set to train a finished run further: epochs, unless another setting ended it before all of them."""
     reason = run.read_status().get("reason")
     key, is_early, _ = reason.partition("=") if isinstance(reason, str) else ("", "", "")
     return f"a larger {key} or {key}=null ({reason} ended it)" if is_early else "epochs=N"
@@ -274,7 +275,7 @@ _STATUSES: Mapping[type, Status] = {Interrupted: "killed-by-signal", Paused: "pa
 
 @contextlib.contextmanager
 def _recorded(run: RunDirectory, console: Console) -> Iterator[RunLog]:
-    """The log of a run; whatever ends the run before its time stands in its status, and goes on to the caller."""
+    """The log of a run; an error that ends the run is recorded in its status, and raised on."""
     run_log: RunLog | None = None
 
     def stopped(status: Status, reason: str) -> None:
