@@ -127,14 +127,14 @@ class TrainConfig:
     epochs: int = key(10, "passes over the training set", minimum=1)
     max_steps: int | None = key(None, "end after so many updates", minimum=1)
     max_minutes: float | None = key(None, "end after so many minutes", above=0.0)
-    dropout: float | None = key(None, "drop probability; null: the model's own habit", minimum=0.0, below=1.0)
-    batch_norm: bool | None = key(None, "null: the model's own habit")
+    dropout: float | None = key(None, "drop probability; null: the model's own default", minimum=0.0, below=1.0)
+    batch_norm: bool | None = key(None, "null: the model's own default")
     init: Literal["default", "xavier", "kaiming"] = key("default", "initial weights; pretrained layers are left alone")
     init_from: str | None = key(
         None, "a run or file whose weights to begin with, but for a last layer for other classes"
     )
     freeze: list[FreezeRule] | None = key(
-        None, "null: the model's own habit; [{pattern, share | epochs}]: frozen first"
+        None, "null: the model's own default; [{pattern, share | epochs}]: frozen first"
     )
     cache_frozen: bool = key(True, "compute what frozen first layers give only once, where it is exact and fits")
     loss_reduction: Literal["mean", "sum"] = key("mean", "of the loss over a batch, as its gradient sees it")
@@ -184,7 +184,7 @@ class Problems:
 def typed(config: Mapping[str, Any], problems: Problems) -> TrainConfig | None:
     """The config as dataclasses, after adding what is wrong with single values to `problems`.
 
-    In place of what is wrong stand defaults, so that the rest can be looked at; None where there is none.
+    Wrong values are replaced by their defaults, so that the rest can be checked; None where one has no default.
     """
     result = _build(TrainConfig, config, "", problems)
     return None if result is _WRONG else typing.cast(TrainConfig, result)

@@ -90,7 +90,7 @@ class Report:
         yield "medians over the rounds; deepexp's ratio to each is that within a round, with its range"
         yield "limit: the model's convolutions and products alone, each at its best here, and the input's copy"
         if self._others_spin():
-            yield "the others' idle threads spin, as is OpenMP's habit, which on a busy machine costs them much"
+            yield "the others' idle threads spin, as is OpenMP's default, which on a busy machine costs them much"
         if self.limit["clock"] == "wall" and self.setting.device.startswith("cuda"):
             yield "the GPU could not be watched at its work, so the limit holds the time of what starts it, too"
         if self.kernel_share is not None:
@@ -103,8 +103,8 @@ class Report:
     def _others_spin(self) -> bool:
         """Whether any runs in the user's own environment (`contest.opened`), on several threads of a CPU."""
         rivals = [threads for name, threads in self.setting.threads.items() if name not in (OURS, BARE)]
-        by_habit = "OMP_WAIT_POLICY" not in startup.users_environment()
-        return by_habit and self.setting.device.startswith("cpu") and max(rivals, default=1) > 1
+        by_default = "OMP_WAIT_POLICY" not in startup.users_environment()
+        return by_default and self.setting.device.startswith("cpu") and max(rivals, default=1) > 1
 
     def charts(self) -> list[Chart]:
         """The step and the epoch, each with the limit of this machine."""

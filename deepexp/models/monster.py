@@ -17,8 +17,8 @@ class Monster(nn.Module):
 
     `pretrained`: True takes the first layer from torchvision's ImageNet weights, a path from there (see
     `pretrained.alexnet_first_layer`), False leaves it random; `auto` stands for one of these and has to be settled
-    before `load_pretrained`. Taken from elsewhere, the layer is frozen for half the epochs by habit.
-    `dropout` acts before the linear layer; none by habit. `batch_norm` is in the residual blocks, by habit.
+    before `load_pretrained`. Taken from elsewhere, the layer is frozen for half the epochs by default.
+    `dropout` acts before the linear layer; none by default. `batch_norm` is in the residual blocks, by default.
     """
 
     stem_module = "features"
@@ -81,7 +81,7 @@ class Monster(nn.Module):
 
     @property
     def default_freeze(self) -> list[dict[str, Any]]:
-        """The lecture's habit; a random first layer learns from the beginning."""
+        """As in the lecture; a random first layer learns from the beginning."""
         return [{"pattern": f"{module}.*", "share": 0.5} for module in self.pretrained_modules]
 
     @staticmethod

@@ -46,7 +46,7 @@ def resolve(choice: Choice) -> Choice:
             weights_file(ALEXNET_URL)
         except InputError as error:
             log.warning(
-                "NO IMAGENET WEIGHTS: the first layer is random and by habit not frozen, and the results are marked "
+                "NO IMAGENET WEIGHTS: the first layer is random and by default not frozen, and the results are marked "
                 "pretrained: random. With model.pretrained=true this would be an error; with false, no warning. "
                 "The reason: %s",
                 error,

@@ -34,7 +34,7 @@ class ResNet(nn.Module):
     `shortcut`, where a block changes the size: `pad` has no parameters (option A), `conv` is a 1×1 convolution
     (option B); `none` leaves out every shortcut, which gives the plain network of the same depth.
     `zero_init_residual`: each block starts as the identity.
-    `dropout` acts before the linear layer; none by habit. `batch_norm` stands behind each convolution, by habit.
+    `dropout` acts before the linear layer; none by default. `batch_norm` stands behind each convolution, by default.
     """
 
     def __init__(

@@ -24,7 +24,7 @@ class TorchvisionModel(nn.Module):
     """The network of this name, its last layer made for `classes`.
 
     `pretrained`: True takes torchvision's default weights, all but a last layer of another size. `dropout`: None
-    leaves the network's own habit; refused where it has no dropout. `batch_norm` must be None: it belongs to these
+    leaves the network's own default; refused where it has no dropout. `batch_norm` must be None: it belongs to these
     networks or it does not. The auxiliary heads of GoogLeNet and Inception v3 are left out.
     """
 
