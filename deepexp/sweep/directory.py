@@ -54,7 +54,7 @@ class SweepDirectory:
     search: Mapping[str, str | None] | None = None
     """How its points are chosen, where a search does that."""
     impossible: list[tuple[int, list[str]]] = field(default_factory=list)
-    """Settings of that search that could not be: how many it had tried before, and their words."""
+    """Settings that the search chose and that were refused: (how many settings came before it, its words)."""
     lock: filelock.BaseFileLock | None = None
 
     @classmethod
@@ -93,7 +93,7 @@ class SweepDirectory:
     def free_directory(self, name: str) -> Path:
         """A place for a run that nothing stands in: the job's name, or that with a number behind it.
 
-        What a job leaves that is killed before it has begun, an empty shell of a run, is removed.
+        The empty shell of a run that a job leaves if it is killed before it has begun is removed.
         """
         path, number = self.path / name, 1
         while path.exists() and not _removed_shell(path):
@@ -102,7 +102,7 @@ class SweepDirectory:
         return path
 
     def close(self) -> None:
-        """Unlock it; one in which nothing was started is removed. One that has lost its `sweep.json` has results."""
+        """Unlock it, and remove it if it is empty; one that only lacks its `sweep.json` may hold results, and stays."""
         if self.lock is not None:
             self.lock.release()
         with contextlib.suppress(OSError):
@@ -111,7 +111,7 @@ class SweepDirectory:
 
 
 def began_with(run: Path) -> list[str] | None:
-    """The overrides that a run began with; None where they are lost or damaged, which those tell of who need them."""
+    """The overrides that a run began with; None where they are lost or damaged: callers that need them report it."""
     try:
         return [str(word) for word in read_list(run / ".hydra" / "overrides.yaml")]
     except InputError:

@@ -25,11 +25,11 @@ class Display:
         self._running: dict[str, Progress] = {}
         self._began = time.monotonic()
         self._worked = 0.0
-        """Shares of jobs that were worked off by this process, added up: what the time that is left is told from."""
+        """How many jobs this process has seen done, fractions included; the time left is estimated from it."""
         self._next_draw = 0.0
 
     def begin(self, directory: Path, total: int, done: int, slots: int, how: str = "") -> None:
-        """A batch begins, of so many jobs, of which so many are done already; `how`: chosen, or how far they go."""
+        """A batch of `total` jobs begins, `done` of them finished; `how`: how they are chosen, or how far they go."""
         if not self._total:
             self._console.print(f"sweep directory: {short_path(directory)}")
         self._total += total
@@ -38,7 +38,7 @@ class Display:
         self._console.print(f"{counted(total, 'job')}{skipped}, {slots} at a time{how and f', {how}'}")
 
     def look(self, total: int, done: int, how_far: str) -> None:
-        """So many jobs go on after a look at all of them, of which so many have come as far already."""
+        """After a look at all jobs `total` of them go on, `done` of which have come as far already."""
         self._total, self._done, self._failed, self._interrupted = total, done, 0, 0
         skipped = f", {done} of them done before" if done else ""
         self._console.print(f"the best go on {how_far}: {counted(total, 'job')}{skipped}")
@@ -49,7 +49,7 @@ class Display:
         self._draw()
 
     def progress(self, task: Task, progress: Progress) -> None:
-        """A job is so far."""
+        """A job has told how far it is."""
         before = self._running[task.name]
         if before.epoch:  # the first tells where it goes on, which this process has not worked for
             self._worked += max(progress.fraction - before.fraction, 0.0)
@@ -80,7 +80,7 @@ class Display:
         self._draw()
 
     def tick(self) -> None:
-        """Time has gone on."""
+        """Draw again, if it is time to."""
         if time.monotonic() >= self._next_draw:
             self._draw()
 

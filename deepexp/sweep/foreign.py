@@ -22,10 +22,9 @@ _SWEEPER = {f"hydra.sweeper.{name}" for name in ("zip", "samples", "search", "se
 
 
 def check_sweep(directory: Path, asked: Collection[str]) -> None:
-    """Refuse a sweep whose files lead elsewhere, are another's, or would run what stands in no YAML here.
+    """Raise `InputError` for a sweep with files that lead elsewhere or belong to other jobs, or with unsafe words.
 
-    Nothing is written. `asked`: the words given now; those keep a saved word of the same key from being used. Raises
-    `InputError`.
+    Nothing is written. `asked`: the words given now, which replace saved words of the same keys.
     """
     check_entries(directory)
     content = read_description(directory)
@@ -52,7 +51,7 @@ def as_typed(word: str) -> str:
 
 
 def _complaint(word: str) -> str | None:
-    """What speaks against a saved word."""
+    """Why a saved word is not used unless the user gives it again; None if it is safe."""
     _, key, value = overrides.split(word)
     value = value or ""
     if "_target_" in word:

@@ -43,10 +43,10 @@ class Halving:
     """The looks at the runs of a sweep on their way; none where no halving is asked for."""
 
     def __init__(self, config: LauncherConfig, settings: int, points: Sequence[Point], sweep: Path) -> None:
-        """Of so many settings, which are evaluated as often and trained as long as these points.
+        """Plan the looks at so many settings, which are evaluated as often and trained as long as these points.
 
-        There are as many looks as leave a setting for the end, each after `config.halving` times as many epochs as the
-        one before; but none at which every run has come to its end, and one alone where nothing is evaluated between.
+        Each look is after `config.halving` times as many epochs as the one before, and there are as many as leave at
+        least one setting for the end. A look is left out where it and the next see the same evaluation of each run.
         """
         self.factor = config.halving or 1
         self.objective = config.objective
@@ -74,7 +74,7 @@ class Halving:
             log.warning("hydra.launcher.halving=%d: too few for a look on the way: %s", self.factor, what)
 
     def looks(self) -> Iterator[float | None]:
-        """Of each look its share of the epochs, and at last None; `share` is that until the next is asked for."""
+        """Yield the share of the epochs of each look, and None for the end; meanwhile `share` has the same value."""
         for share in [*self.shares, None]:
             self.share = share
             yield share
@@ -96,7 +96,7 @@ class Halving:
         lines = self._evaluated(entry)
         epoch = _look_after(point, share)
         is_saved = entry.state in ("done", "paused") or (bool(lines) and lines[-1]["epoch"] > epoch)
-        if not is_saved:  # it was logged, and may have been killed before its checkpoint
+        if not is_saved:  # the evaluation was logged, but the run may have been killed before its checkpoint
             return None
         reached = [line for line in lines if line["epoch"] >= epoch]
         if entry.state == "done":  # it may have ended before, or lost its measurements since

@@ -1,9 +1,9 @@
-"""The first thing that the server of the jobs imports, and nobody else does: the only hook that such a server has.
+"""Sets up the server that jobs are forked from. It imports this module first, which is the only hook that it offers.
 
-Until it has imported all the rest, which takes seconds, it would notice neither that its sweep is gone nor, without a
-traceback, a Ctrl-C that is meant for that. It outlives every signal that asks for a stop, as clusters, `timeout` and a
-terminal that is closed send them to all processes there are: its sweep then has the jobs save what they have, and they
-would die with it.
+Importing all the rest takes seconds, in which the server would neither notice that its sweep is gone nor end at Ctrl-C
+without a traceback. It ignores every signal that asks for a stop. Clusters, `timeout` and a terminal that is closed
+send those to all processes at once; the sweep then has the jobs save what they have, and they would die with the
+server.
 """
 
 import gc
@@ -22,7 +22,7 @@ _server = os.getpid()
 
 
 def _listen_again() -> None:
-    """Let a job, which its sweep stops by SIGTERM, end at once by what it does not yet hold back."""
+    """In a job: let SIGTERM, by which its sweep stops it, and SIGUSR1 end it until `StopRequest` catches them."""
     if os.getppid() == _server:
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
         signal.signal(signal.SIGUSR1, signal.SIG_DFL)

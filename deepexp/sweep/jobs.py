@@ -41,11 +41,11 @@ class Handed:
     fixed: Collection[str]
     """Keys that do not vary."""
     needs_objective: bool
-    """Whether the sweeper, or the launcher, goes by the results."""
+    """Whether the sweeper, or the launcher, chooses by the results of jobs."""
 
     @property
     def needs_validation(self) -> bool:
-        """Whether they are those on validation data."""
+        """Whether these results are errors on validation data."""
         return self.needs_objective and self.config.objective == "val_error_rate"
 
 
@@ -62,7 +62,7 @@ class Sweep:
         self.halving = Halving(LauncherConfig(), 1, [], directory.path)
         """When runs are looked at on their way."""
         self.left_behind: set[str] = set()
-        """The names of jobs that others were better than, as this process saw at its looks."""
+        """The names of jobs that halving has stopped since this process began."""
         self._ledger: Ledger | None = None
         self._data = SharedData()
         self._slots: Sequence[Slot] = ()
@@ -186,7 +186,10 @@ class Sweep:
             self._ledger.close()
 
     def _ready(self, checked: Sequence[Checked]) -> list[Point]:
-        """The points as the ledger knows them, with what those without a result need loaded, and nothing written."""
+        """The points under the hashes that the ledger knows; the data of those without a result are loaded.
+
+        Nothing is written.
+        """
         entries = self._ledger.entries if self._ledger is not None else read(self.directory.path / LEDGER)
         batch = [_as_entered(point, entries) for point in self._settle(checked)]
         unfinished = self._without_result(batch, entries)
@@ -214,7 +217,7 @@ class Sweep:
         return [point for name, point in once.items() if name not in entries or not self._is_done(entries[name])]
 
     def _has_checkpoint(self, entry: Entry | None) -> bool:
-        """Whether its run goes on from one, which has the weights that it began with."""
+        """Whether its run goes on from a checkpoint, and so needs no pretrained weights any more."""
         run = self.directory.path / entry.directory if entry and entry.directory else None
         return run is not None and can_go_on(run) and any((run / "checkpoints").glob("*.pt"))
 
@@ -244,7 +247,7 @@ class Sweep:
         self.ledger.record(*news.values())
 
     def _unknown_run(self, point: Point) -> str | None:
-        """The directory of a run that began as this job does, and that the ledger has lost, as where it was cut off."""
+        """The directory of a run that began as this job does, and that a ledger which was cut off does not mention."""
         if began_with(self.directory.path / point.name) != point.overrides:
             return None
         log.warning("%s: its run is here, although the ledger does not know of it; it is the job's", point.name)

@@ -32,10 +32,10 @@ NOT_OF_THE_RESULT = ("name", "output_dir", "resume", "dry_run")
 """Keys that name a run and do not change what it comes to."""
 
 ADDED = ("init_from",)
-"""Keys that there were not always; where they are null, a job is the one that it was before."""
+"""Keys that were added to deepexp later; where they are null, a job keeps the hash that it had without them."""
 
 NOTHING_STARTED = "nothing was started"
-"""The last line of what is said of points that cannot be."""
+"""The last line of a message about points that are not possible."""
 
 _REFUSED = re.compile(r"([\w.]+): (\S+) is not allowed; (.+)")  # a value, in the words of `schema.py`
 
@@ -68,7 +68,7 @@ class Point:
     overrides: list[str]
     config_hash: str
     former_hash: str
-    """What it was known by while `data.workers` and the like made another job of it."""
+    """The hash by which earlier versions knew it, in which `data.workers` and the like counted."""
     epochs: int
     """How many it is trained for, as of `Checked`."""
     takes: tuple[Shape, int]
@@ -203,7 +203,7 @@ def _check_point(
     *,
     needs_validation: bool,
 ) -> Checked:
-    """`plans`: those made so far, of which points that differ in their seed alone have one together."""
+    """`plans`: those made so far; points that differ in their seed alone share one."""
     check_swept_keys(composed, words)
     resolved: Any = OmegaConf.to_container(composed.config, resolve=True)
     if not varying:  # then it is the only one, and its run is named as one alone would be
@@ -233,7 +233,7 @@ def _varying(words: Sequence[str], fixed: Collection[str]) -> dict[str, str]:
 
 
 def _together(problems: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """The same problems, but one for all values that a key may not have: points drawn at random have one each."""
+    """The same problems, with one line for all refused values of a key: points drawn at random each have their own."""
     values: dict[tuple[str, str], list[str]] = {}
     points: dict[tuple[str, str], list[str]] = {}
     for line, names in problems.items():
@@ -245,7 +245,7 @@ def _together(problems: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
 
 
 def _refused(key: str, values: Sequence[str], rest: str) -> str:
-    """What `schema.py` says of a value, of several."""
+    """The message of `schema.py` about a refused value, for several of them."""
     if len(values) == 1:
         return f"{key}: {values[0]} is not allowed; {rest}"
     hint = "; int(interval(…)) draws whole ones" if rest.startswith("a whole number") and "." in values[0] else ""

@@ -21,12 +21,12 @@ from deepexp.sweep.worker import NOT_TRAINING, Ending, Progress, Task, kill_with
 from deepexp.training.interrupt import StopRequest
 
 _POLL_SECONDS = 0.2
-_SERVER_GONE = 255  # what multiprocessing says of a process whose server cannot tell any more
-_GRACE_SECONDS = 30.0  # for a job that was asked to stop to save itself
+_SERVER_GONE = 255  # the exit code that multiprocessing gives a process whose server is gone
+_GRACE_SECONDS = 30.0  # that a job has to save itself once it was asked to stop
 
 
 class Watcher(Protocol):
-    """Is told what happens; an exception in it ends all jobs at once."""
+    """Is told what happens to jobs; an exception that it raises ends all of them at once."""
 
     def starting(self, task: Task) -> Task:
         """A process for this try is about to begin; returns what it is given."""

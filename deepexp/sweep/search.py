@@ -30,8 +30,8 @@ Method = Literal["tpe", "gp"]
 Setting = tuple[str, ...]
 """An override of every key but `seed`."""
 
-_AT_RANDOM = 10  # settings before a sampler goes by what they came to
-_ATTEMPTS = 10  # of a sampler that names settings which were tried
+_AT_RANDOM = 10  # settings that are drawn before a sampler goes by what they came to
+_ATTEMPTS = 10  # how often a sampler is asked again after it has suggested a setting that was tried
 
 
 @dataclass(frozen=True)
@@ -43,10 +43,10 @@ class Trial:
 
 
 class Search:
-    """In which space is searched, how, and for how many settings.
+    """A space of settings, the method to search it by, and how many settings to try.
 
-    Each setting is a function of the seed and of the trials before: a search that was cut off goes on as if it had not
-    been, where its jobs run one at a time (of several at a time, it is not always the same that ends first).
+    Each setting is a function of the seed and of the trials before. So where jobs run one at a time, a search that was
+    cut off goes on as if it had not been; of several at a time, another one may end first.
     """
 
     def __init__(self, space: Space, method: Method, count: int, seed: int) -> None:
@@ -78,7 +78,7 @@ class Search:
         return {"method": self.method, "optuna": importlib.metadata.version("optuna")}
 
     def setting_of(self, overrides: Sequence[str]) -> Setting | None:
-        """The setting of a job with these overrides, which may have more behind them; None if it is none of these.
+        """The setting of a job with these overrides, and perhaps more behind them; None if it is none of this search.
 
         Keys that say how a run is done may have changed since.
         """
@@ -108,7 +108,7 @@ class Search:
             drawn = (shapes.drawn(self.blocks, self.space.intervals, numbers) for _ in range(_ATTEMPTS))
             return next((setting for setting in drawn if setting not in tried), None)  # six digits can draw one twice
         countable = range(int(min(self.combinations, sys.maxsize)))
-        places = numbers.sample(countable, len(tried) + 1)  # one of so many was not tried
+        places = numbers.sample(countable, len(tried) + 1)  # so many that at least one was not tried
         return next(setting for setting in map(self._setting_at, places) if setting not in tried)
 
     def _setting_at(self, place: int) -> Setting:

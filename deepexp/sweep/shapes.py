@@ -79,7 +79,7 @@ class Axis:
         return self.override(min(max(value, first), last))  # a logarithm and back can end beside them
 
     def override(self, value: float) -> str:
-        """That of a value of an interval."""
+        """The override that sets this value of the interval."""
         return f"{self.key}={int(value)}" if self.is_whole else f"{self.key}={value:.6g}"
 
     def number(self, override: str) -> float | None:
@@ -170,7 +170,7 @@ def one_at_a_time(words: Sequence[str]) -> list[Point]:
 
 
 def corners(given: Sequence[Axis]) -> list[Point]:
-    """Such points of axes."""
+    """As `one_at_a_time`, from axes."""
     outermost = [axis.outermost for axis in given]
     first = [values[0] for values in outermost]
     points = [first]

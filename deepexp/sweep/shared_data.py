@@ -54,9 +54,9 @@ class _SplitArrays:
 
 @dataclass(frozen=True)
 class SharedSource:
-    """A `Source` whose pictures are in memory that any process can map which gets it as it is started.
+    """A `Source` over memory that is shared with every process that is given this object as it is started.
 
-    Nobody can write to that memory: who writes to the tensors gets pages of their own.
+    The memory is read-only: a process that writes to the tensors gets its own copy of the pages.
     """
 
     key: str
@@ -94,7 +94,7 @@ class SharedSource:
         return _split(self.train, memory), _split(self.test, memory)
 
     def __reduce__(self) -> tuple[Callable[..., "SharedSource"], tuple[Any, ...]]:
-        """For the process that is being started: the descriptor goes with it, not its number."""
+        """For a process that is being started: it gets the open file itself, whose number would mean nothing there."""
         return _received, (self.key, self.facts, self.train, self.test, reduction.DupFd(self.descriptor))
 
     def close(self) -> None:
@@ -110,7 +110,7 @@ class SharedData:
         self._sources: dict[str, SharedSource | None] = {}
 
     def load(self, points: Sequence[Point]) -> None:
-        """Load what several points use, of these and those before, unless that was done before.
+        """Load, once, the data that several points use, counting those of earlier calls.
 
         `InputError` for everything that cannot be loaded, with the points that it was for.
         """

@@ -20,9 +20,9 @@ class Slot:
 def make_slots(config: LauncherConfig, devices: Sequence[torch.device], *, any_gpu: bool) -> list[Slot]:
     """Places for the jobs, of which `devices` are the devices; no more places than jobs.
 
-    On a CPU one a core. On CUDA one or `jobs_per_gpu` a GPU, which is then the only one that the job sees; where the
-    jobs name their GPU themselves (`any_gpu` is false), as many, and all see what this process sees. A Mac's GPU is the
-    only one there and needs no name.
+    On a CPU: one for each core. On CUDA: `jobs_per_gpu` for each GPU, which is then the only one that the job sees; but
+    where jobs name their GPU themselves (`any_gpu` is false), `jobs_per_gpu` in all, and jobs see every GPU that this
+    process sees. A Mac has one GPU, which needs no name.
     """
     if any(device.type == "cuda" for device in devices):
         gpus = _visible_gpus() if any_gpu else []

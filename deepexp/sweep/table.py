@@ -55,8 +55,8 @@ class Row:
 def ordered(rows: Sequence[Row]) -> list[Row]:
     """By validation error where there is one; else as they come.
 
-    What was paused stands behind them, the furthest first, and jobs without a result are last. Never by test error: who
-    chooses by it, no longer knows what it is worth.
+    Paused jobs follow, those that came furthest first, and jobs without a result are last. Never by test error: that of
+    a setting which was chosen by it looks better than it is.
     """
     if not any(_figure(row, "val_error_rate") is not None for row in rows):
         return list(rows)
@@ -177,7 +177,7 @@ def _figure(row: Row, name: str) -> Any:
 
 
 def _rate(row: Row, name: str) -> str:
-    """In brackets as it is so far."""
+    """The rate of a finished job, or in brackets the latest of a paused one."""
     if row.latest is not None and row.latest[name] is not None:
         return f"({percent(row.latest[name])})"
     value = _figure(row, name)

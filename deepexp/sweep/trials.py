@@ -48,7 +48,7 @@ class Jobs(Protocol):
         """What the search goes by, an error rate; None while it is not known."""
 
     def has_come_far(self, entry: Entry) -> bool:
-        """Whether a job had come as far, when the sweep was gone on with."""
+        """Whether a job has a result, or had come to a look before the sweep was gone on with."""
 
 
 class Trials:
@@ -62,7 +62,7 @@ class Trials:
         impossible: Sequence[tuple[int, Sequence[str]]],
         jobs: Jobs,
     ) -> None:
-        """`entries`: of the ledger. `impossible`: settings that have none there, and how many came before each."""
+        """`entries`: of the ledger. `impossible`: refused settings, which have none: (how many came before, words)."""
         self.search = search
         self.objective = objective
         self._jobs = jobs
@@ -77,19 +77,20 @@ class Trials:
         for place, setting in noted:  # the search goes by the order, too
             self._known.insert(place, setting)
         self.jobs = max(search.count, len(self._known)) * len(search.space.seeds)
-        """How many there are to be: a search may have come further than it is asked for now."""
+        """How many there are to be; more than asked for now if the search had gone further before."""
         self._points: dict[Setting, list[Point]] = {}
         self._handed: set[str] = set()
-        """The jobs that were given away to be run."""
+        """The hashes of the jobs that `more` has returned."""
         self._values: dict[Setting, float] = {}
         self._failed_before = {entry.config_hash for entry in entries if entry.state in ("failed", "killed")}
         self._put_off: list[Point] = []
         """Jobs that had failed before the search was gone on with."""
 
     def more(self) -> list[Point]:
-        """The jobs of the next setting; when there are enough of them, those that had failed; then none.
+        """The jobs of the next setting; when there are enough settings, the jobs that had failed before; then none.
 
-        With on_failure=stop, those would keep any others from ever being run. Until then they count as failed.
+        Those come last since, with on_failure=stop, they would keep all others from being run. Until they are run
+        again they count as failed.
         """
         while (setting := self._next()) is not None:
             self._points[setting] = []

@@ -94,7 +94,7 @@ class JobWatcher:
             self.tries[task.config_hash] -= 1  # what goes on after it is the same try
             figures = self.jobs.latest(entry)
         self.ledger.record(entry)
-        # Trained as far as that, and what it had come to is lost; anew, it comes to the same.
+        # It has paused, but the figures that it is compared by are lost. Trained anew, it has the same ones again.
         is_lost = ending.state == "paused" and task.resumes and self.jobs.is_waiting(self.points[task.config_hash])
         if is_lost:
             figures, trouble = None, "what it came to is lost with its metrics.jsonl"

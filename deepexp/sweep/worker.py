@@ -32,7 +32,7 @@ from deepexp.text.console import Console, Horizon
 
 NOT_TRAINING = "stopped while it was not training"
 _PROGRESS_SECONDS = 0.2
-_OOM_SCORE = 500  # as if it held half of the memory more
+_OOM_SCORE = 500  # in thousandths of the machine's memory, which count as used by the process on top
 
 
 @dataclass(frozen=True)
@@ -56,7 +56,7 @@ class Task:
 
     @property
     def words(self) -> list[str]:
-        """What it is started with, as on a command line; a run that goes on is told what may be done otherwise."""
+        """Its command line; a run that goes on gets `resume=` and, of its overrides, those that may change."""
         if not self.resumes:
             return self.overrides
         how = [word for word in self.overrides if split(word)[1] in HOW]
@@ -121,7 +121,7 @@ def kill_with_children(job: int) -> None:
 def _ending_of(task: Task, parent: Connection) -> Ending:
     console = _JobConsole(parent, task.until)
     loaded = {task.data.key: task.data} if task.data is not None else {}
-    setup_globals()  # Hydra's resolvers, such as `now`: nothing else starts Hydra where a config is handed over
+    setup_globals()  # Hydra's resolvers, such as `now`: where the parent has composed the config, nothing starts Hydra
     try:
         train(task.composed or task.words, console, at=task.directory, loaded=loaded, until=task.until)
     except Paused as error:
