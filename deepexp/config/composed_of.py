@@ -1,6 +1,7 @@
 """What a run was composed of, as its `.hydra` folder says beside the config: the options chosen, and the words.
 
-Both can be lost or damaged, and the run be whole: then it is told of, and the config shows the options.
+Either can be lost or damaged although the run is whole. Then a warning says so, and the options are inferred from the
+config.
 """
 
 import contextlib

@@ -32,7 +32,7 @@ class Composed:
     config: DictConfig
     """What the command reads: everything but Hydra's own node. Closed to new keys (struct)."""
     hydra: DictConfig
-    """Hydra's own node as the chosen options make it: its sweeper and launcher; not for the values set beside them."""
+    """Hydra's own node, for its sweeper and launcher; what it records of the overrides may not be all of them."""
     choices: dict[str, str | None]
     """The option taken in each group of ours."""
     overrides: list[str]
@@ -46,7 +46,7 @@ class Composed:
 
 @dataclass(frozen=True)
 class _Findings:
-    """What was found out about words and about sets of options; of use while no file of the config changes."""
+    """What was found out about words and about sets of options; valid while no file of the config changes."""
 
     read: dict[str, Override | str] = field(default_factory=dict)
     groups: dict[str, bool] = field(default_factory=dict)
@@ -96,7 +96,7 @@ class Composer:
         return composed
 
     def compose(self, overrides: list[str]) -> Composed:
-        """The same from the config of the options, in which the values are set as Hydra would."""
+        """As `compose_whole`, but faster: values are set in a copy of the config of these options, which is kept."""
         kinds = [self._kind(text) for text in overrides]
         if "other" in kinds:
             return self.compose_whole(overrides)
@@ -185,7 +185,7 @@ class Composer:
         return self.found.groups[key] and not isinstance(override.value(), dict)
 
     def _of_options(self, options: tuple[str, ...]) -> Composed | None:
-        """What jobs with these options begin with, values that are missing included; None if there is no such thing."""
+        """The config of these options, in which values may still be missing; None if it cannot be composed."""
         if options not in self.found.beginnings:
             full = self._base(options)
             base = None if isinstance(full, str) else _split(full.copy(), list(options))
@@ -267,7 +267,8 @@ def _split(full: DictConfig, overrides: list[str]) -> Composed:
 def _only_sets(override: Override) -> bool:
     """Whether an override gives a new value to a key of ours that is there, and does nothing else.
 
-    Backslashes in an interpolation are none of these: Hydra's own note of the words is read as one, and refused.
+    An interpolation with a backslash is left to Hydra, which refuses it: its record of the overrides contains the word,
+    is parsed as an interpolation too, and cannot be.
     """
     word = str(override.input_line)
     changes = override.type is OverrideType.CHANGE and override.package is None

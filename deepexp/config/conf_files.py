@@ -63,8 +63,8 @@ _File = tuple[str, int, int, int, int]
 def state(loader: ConfigLoader) -> State | None:
     """Which files there are, and when they were last written; None where a config depends on more than them.
 
-    That is where a defaults list of the user's asks a resolver, say `- model: ${oc.env:MODEL}`. And None where to look
-    through them all would take longer than to compose anew: below a link to a folder of data, say.
+    It does where a defaults list of the user's calls a resolver, as in `- model: ${oc.env:MODEL}`. Also None where
+    there are so many files that composing anew is faster, as below a link to a folder of data.
     """
     found = [_stats(source.path) for source in loader.get_sources() if source.scheme() == "file"]
     if None in found:
@@ -104,7 +104,7 @@ def _stats(folder: str) -> list[_File] | None:
 
 
 def _may_ask_a_resolver(file: _File) -> bool:
-    """Whether a defaults list could; also where a file cannot be read, which matters only to those who choose it."""
+    """Whether a file could call a resolver in its defaults list; true where it cannot be read."""
     try:
         return _has_defaults_and_a_resolver(file)
     except OSError:

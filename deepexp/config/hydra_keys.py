@@ -1,4 +1,4 @@
-"""Hydra's own keys: those that do something here, and what there is instead of the others."""
+"""Hydra's own keys: which of them have an effect here, and what to use instead of the others."""
 
 from collections.abc import Sequence
 from pathlib import Path

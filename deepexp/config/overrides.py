@@ -13,7 +13,7 @@ PATH_KEYS = {"data.cache", "data.root", "init_from", "input", "model.pretrained"
 """Keys whose value is a path (or, for `name`, a part of one) and is taken as it stands, whatever is in it."""
 
 WORDS = {"model.pretrained": {"auto", "true", "false"}}
-"""Values of path keys that are no paths; `null` is none in any of them. Beside one, commas part several values."""
+"""Values of path keys that are words and no paths, as `null` is for all. Beside one, commas separate swept values."""
 
 
 def split_flags(argv: Sequence[str], flags: Mapping[str, Sequence[str]]) -> tuple[list[str], dict[str, str]]:

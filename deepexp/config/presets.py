@@ -68,7 +68,7 @@ def complaint(words: Sequence[str]) -> str | None:
 
 
 def missing_sweep(words: Sequence[str], choice: str | None, swept: Collection[str]) -> str | None:
-    """A line if a preset is a sweep over keys that got no value: what is composed would be none of its points.
+    """A line if a preset is a sweep and some swept keys got no value: a single run would be none of its points.
 
     `words`: as the user gave them; `choice`: the preset; `swept`: the keys of its `hydra.sweeper.params`.
     """

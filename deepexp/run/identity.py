@@ -65,7 +65,7 @@ class Identity:
     def other_config(self, config: TrainConfig) -> list[str]:
         """`optim.lr is 0.2 and was 0.1` for each key that a config has otherwise.
 
-        Keys of deepexp's own that were not there before have been added to it since.
+        Keys of deepexp that the checkpoint lacks are left out: they were added in a later version.
         """
         before, now = self.config, _texts(config)
         new = {key for key, _, _ in schema.describe_keys()} - before.keys()
@@ -78,7 +78,8 @@ class Identity:
     def other_code(self, before: "Identity") -> list[str]:
         """The modules and packages that are not as `before`.
 
-        Those that are only in one of them need not be other: of a package, what was imported for another run is there.
+        Names that only one of the two has are left out: which modules of a package are imported also depends on what
+        else the process has done.
         """
         return [name for name in self.code if self.code[name] != before.code.get(name, self.code[name])]
 
@@ -109,9 +110,10 @@ def _flat(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 
 
 def refuse_changed(config: TrainConfig) -> None:
-    """Raise `InputError` if what the targets import from is in memory as it no longer is on the disk, as in notebooks.
+    """Raise `InputError` if a module that the targets import from was edited since, as happens in notebooks.
 
-    Else a run would be told to be of code that it was not trained with. The targets' own modules are `targets.find`'s.
+    Otherwise the run would record the code on the disk and be trained with that in memory. The modules that the targets
+    are in are checked by `targets.find`.
     """
     targets_own = {name for _, name in _origins(config)}
     digests = {name: digest for own in targets_own for name, digest in _digests(own).items()}
@@ -130,7 +132,7 @@ def refuse_changed(config: TrainConfig) -> None:
 
 
 _as_imported: dict[str, tuple[Any, str]] = {}
-"""Module → as what it was imported, and the digest of its file then."""
+"""Module → the specification that it was imported by, and the digest of its file then."""
 
 
 def _code(config: TrainConfig) -> dict[str, str]:
@@ -159,9 +161,9 @@ _IMPORT = re.compile(r"(?:^|[;:])[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTIL
 
 
 def _digests(name: str) -> dict[str, str]:
-    """The name and the digest of a module of the user's own, and of those others that it has something from.
+    """The name and the digest of a module of the user's own, and of the user's other modules that it imports from.
 
-    What modules hold may be of any kind, and is not asked for anything; what cannot be read is left out.
+    No attribute of what a module holds is looked up, since that may run code. Files that cannot be read are left out.
     """
     found: dict[str, str] = {}
     waiting, seen = [name], {name}
@@ -201,12 +203,12 @@ def _imported(source: bytes, held: dict[str, Any]) -> set[str]:
 
 
 def _held(value: Any) -> dict[str, Any]:
-    """What a module holds; nothing if the value is none. A module that loads itself when it is asked is not asked."""
+    """The namespace of a module, empty for anything else; read so that a module that loads lazily is not loaded."""
     return object.__getattribute__(value, "__dict__") if issubclass(type(value), ModuleType) else {}
 
 
 def _version(package: str) -> dict[str, str]:
-    """The name and the version of what an installed package came with; empty if nothing tells it.
+    """The name and version of the distribution that an installed package belongs to; empty if that is not known.
 
     `packages_distributions` takes a second in an environment of a hundred packages, all of whose lists it parses.
     """

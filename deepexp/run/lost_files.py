@@ -34,9 +34,9 @@ def lost_files(run: RunDirectory, content: Mapping[str, Any]) -> list[str]:
 
 
 def begin_anew(run: RunDirectory, content: dict[str, Any], lost: Sequence[str]) -> None:
-    """Let all that the run can go on from say that the lost files are empty, before anything is written into new ones.
+    """Record in the checkpoints that the lost files are empty, before anything is written into new ones.
 
-    Else a run that is cut off once more would cut the new ones where the old ones had ended.
+    Otherwise a run that is cut off once more would cut the new files back to the lengths of the old ones.
     """
     offsets = {_LOGS[name]: 0 for name in lost if name in _LOGS}
     if not offsets:
@@ -67,7 +67,7 @@ def known_by_digest(run: RunDirectory, data: Dataset) -> bool | None:
 
 
 def may_be_of(data: Dataset, content: Mapping[str, Any]) -> bool:
-    """Whether what a checkpoint tells of its pictures is so of these data; an older one tells nothing."""
+    """Whether these data agree with what a checkpoint tells of its pictures; an older one tells nothing."""
     if "pictures" not in content:
         return True
     try:
@@ -77,7 +77,7 @@ def may_be_of(data: Dataset, content: Mapping[str, Any]) -> bool:
 
 
 def in_words(lost: Sequence[str], step: int) -> str:
-    """What is told of it once."""
+    """The warning about lost files."""
     were = "was" if len(lost) == 1 else "were"
     told = f"{' and '.join(lost)} {were} missing: what stood there is lost, and begins anew at step {step}"
     if PROVENANCE in lost:

@@ -64,9 +64,9 @@ def place_in(words: Sequence[str]) -> Path | None:
 
 
 def with_keys_of_its_own(words: Sequence[str]) -> list[str]:
-    """The words, so that those for a run that is gone on with can be composed beside the usual data.
+    """The words of a resumed run, with `++` before keys that the default data set lacks, such as `data.cache`.
 
-    These have no `data.cache`, say. Raises `InputError` for an empty place.
+    They are composed with the default config, whatever data the run has. Raises `InputError` for an empty place.
     """
     if place_in(words) is None:
         return list(words)
@@ -75,7 +75,7 @@ def with_keys_of_its_own(words: Sequence[str]) -> list[str]:
 
 
 def check_place(place: str) -> None:
-    """`InputError` for the empty words of a variable that nobody has set."""
+    """`InputError` for an empty place, as from a shell variable that is not set."""
     if not place.strip():
         raise InputError("resume: is empty; give the directory of a run or of a sweep")
 
@@ -89,7 +89,7 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
     asked = _asked(composed)
     changes = _different(asked, saved)
     before = OmegaConf.create(saved)
-    if "data.root" in changes:  # where they were there may be none any longer
+    if "data.root" in changes:  # there may be no data in the old place any more
         OmegaConf.update(before, "data.root", changes["data.root"])
     config_before, plan_before = check.typed_and_planned(OmegaConf.to_container(before))
     if "data.root" in asked and "cache" in config_before.data.component.arguments:
@@ -109,8 +109,8 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
 def begin(run: RunDirectory, resumed: Resumed, *, anew: bool) -> None:
     """Write down that the run goes on, and with what; a finished one keeps the summary of what it had come to.
 
-    One that begins `anew`, having no checkpoint to go on from, keeps what it had come to. The status goes first: as
-    long as it says `done`, a config with more epochs would pass for one that was trained.
+    One that begins `anew`, having no checkpoint to go on from, keeps its old measurements and curves under other names.
+    The status is written first: while it says `done`, a saved config with more epochs would pass for a finished run.
     """
     run.set_status("running")
     if anew:
@@ -235,7 +235,7 @@ def note_circumstances(
 
 
 def _versions(versions: Any) -> dict[str, Any]:
-    """Those whose arithmetic, or order of arithmetic, is a run's."""
+    """The versions that decide on a run's arithmetic and its order."""
     return {name: _get(versions, name) for name in ("torch", "deepexp")}
 
 
@@ -264,7 +264,7 @@ def _keep_old_summary(run: RunDirectory) -> None:
 
 
 def _possible_names(run: RunDirectory) -> Iterator[str]:
-    """What may stand in the names that the old summary and predictions are kept under, the best first."""
+    """What may be inserted into the names that the old summary and predictions are kept under, the best first."""
     try:
         content = run.read_json("summary.json")
     except InputError as error:
@@ -319,7 +319,7 @@ def _asked(composed: Composed) -> dict[str, Any]:
 
 
 def _different(asked: dict[str, Any], saved: dict[str, Any]) -> dict[str, Any]:
-    """Those that the saved config has otherwise."""
+    """The keys asked for whose values differ from those in the saved config."""
     before = OmegaConf.create(saved)
     return {key: value for key, value in asked.items() if OmegaConf.select(before, key) != value}
 
@@ -347,7 +347,7 @@ def check_output_dir(begun: Path, output_dir: str) -> None:
 
 
 def _foreign_places(config: TrainConfig, composed: Composed, asked: dict[str, Any]) -> set[str]:
-    """Those of `data.root` and `data.cache` that the saved config names and the user does not, be it by default."""
+    """Which of `root` and `cache` only the saved config names, and not the user, in words or by default."""
     foreign = set() if "data.cache" in asked else {"cache"}
     own = Path(paths.absolute(composed.config.data.root))
     if "data.root" not in asked and Path(config.data.root).absolute() != own:

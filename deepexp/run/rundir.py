@@ -33,14 +33,14 @@ _FILES = (
     *("status.json", "provenance.json", "summary.json", "metrics.jsonl", "run.log", "predictions.npz"),
     *("events.out.tfevents.*", "checkpoints/previous.pt"),
 )
-"""What is written into a run, or cut back, as it goes on; a folder for another checkpoint is told as a damaged one."""
+"""What a run that goes on writes to or cuts back. (A folder in place of `last.pt` is reported as a damaged file.)"""
 
 _REQUIRED = (".hydra/config.yaml", "status.json")
 _NOT_NEEDED = ("status.json", "provenance.json")
-"""What a run with a checkpoint is gone on with without, but is not replaced while it is there."""
+"""Files that a run with a checkpoint can go on without; a damaged one is refused, and not replaced."""
 
 _SWEEP_FILES = ("sweep.json", "ledger.jsonl")
-_ATTEMPTS = 100  # at names that nobody has: 2**24 of them in each second
+_ATTEMPTS = 100  # to find a free name; there are 2**24 in each second
 
 
 def make_unique_directory(output_dir: str | Path, name: str) -> Path:

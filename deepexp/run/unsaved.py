@@ -1,4 +1,4 @@
-"""What code of the user's own keeps where no checkpoint looks: a run that goes on would begin with it anew.
+"""State of the user's own code that no checkpoint holds: a run that goes on would begin with it anew.
 
 A model is saved by its `state_dict`, an optimizer by its groups and `state`, and an augmentation not at all, since all
 that is random in it is drawn from a generator that it is given.
@@ -24,7 +24,7 @@ _LIBRARIES = ("deepexp", "torch", "torchvision")
 _MOST_ELEMENTS = 1 << 20  # of a tensor that is looked at
 _DEEPEST = 2  # lists within lists
 _MADE_OF = ("_orig", "_v")
-"""What weights are called from which pruning and spectral norm, and weight norm, compute one."""
+"""Endings of the parameters from which pruning and spectral norm (`_orig`) or weight norm (`_v`) compute a weight."""
 
 _REMEDIES = {
     "model": "buffers (register_buffer) and get_extra_state are saved",
@@ -33,14 +33,14 @@ _REMEDIES = {
 }
 
 Values = dict[tuple[str, str, object], object]
-"""By part, attribute and shape, what can be compared."""
+"""(part, attribute, shape) → a value that can be compared."""
 
 
 @contextlib.contextmanager
 def told(parts: Parts) -> Iterator[None]:
-    """Train in here; however that ends, a warning is logged for each part with something that changed and is not saved.
+    """Train within the block; afterwards a warning is logged for each part whose unsaved state has changed.
 
-    What came or went, or has another shape, is no sign of that: such are things that are computed when needed.
+    Values that appeared, vanished or changed their shape are not reported: they usually are computed when needed.
     """
     before = _values(parts)
     try:
@@ -111,7 +111,7 @@ def _is_own(part: object) -> bool:
 
 
 def _beyond(usual: object, part: object) -> dict[str, Any]:
-    """The attributes that other parts of its kind have not."""
+    """The attributes of a part that a plain one of its kind lacks."""
     return {name: value for name, value in vars(part).items() if name not in vars(usual)}
 
 
