@@ -232,8 +232,7 @@ class Trainer:
     def _final_look(self) -> tuple[Evaluation, Evaluation | None]:
         """Evaluate the weights that the run ends with; logged, unless they were when the epoch ended.
 
-        The last checkpoint was saved before and stays as it is: a longer run, which may go on from it, would not have
-        been evaluated at this point.
+        `last.pt` does not hold what is learnt here: a longer run would not have been evaluated at this point.
         """
         self._read()  # a run that was cut off after its last save has losses left to read
         is_logged = self._is_evaluated_at(self.progress)

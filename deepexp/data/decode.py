@@ -37,7 +37,7 @@ def channels_and_size(path: str) -> tuple[int, int, int]:
 
 
 def header(path: str) -> tuple[int, int, int, bool]:
-    """The same, and whether the picture may have transparent places, of which `decode` knows nothing."""
+    """As `channels_and_size`, and whether the picture may be transparent in places, which `decode` ignores."""
     try:
         with _open(path) as image:
             width, height = image.size
@@ -119,9 +119,9 @@ def decode_many(paths: list[str], shape: tuple[int, int, int]) -> tuple[bytes, l
 
 
 def start_process() -> None:
-    """Set up a decoding process: Ctrl-C is for the process that it works for, which then ends it.
+    """Set up a decoding process: it ignores Ctrl-C, upon which the process that it works for ends it.
 
-    One that is killed cannot, and decoding processes would wait for it for ever, each with its memory.
+    That process may be killed. Decoding processes then die too: they would wait for ever, and keep their memory.
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)

@@ -37,7 +37,7 @@ def check_root(root: Path) -> None:
 
 
 def check_download(path: Path, allowed: bool, keep_out: bool) -> None:
-    """`InputError` if the missing `path` is not to be got: by `data.download`, or since a stranger chose its place."""
+    """`InputError` if the missing `path` must not be downloaded: by `data.download`, or as a stranger chose where."""
     if not allowed:
         raise InputError(f"{path} is missing, and data.download is false; {WITHOUT_NETWORK}")
     if keep_out:
@@ -64,7 +64,7 @@ def fetch(path: Path, urls: Sequence[str], md5: str, what: str) -> None:
                 path.parent.mkdir(parents=True, exist_ok=True)  # one that failed while this waited has removed it
                 _download(path, urls, md5, what)
     except InputError:
-        lock.unlink(missing_ok=True)  # who waits for it still, tries for nothing or downloads the same once more
+        lock.unlink(missing_ok=True)  # a process that still waits for it fails too, or downloads the file once more
         with contextlib.suppress(OSError):  # another has put something into it
             for folder in made:
                 folder.rmdir()

@@ -26,8 +26,8 @@ _COMPARED = 2  # batches of each size
 class FeatureLoader:
     """A `Loader` over another one; while it is switched to a function, it yields features in place of pictures.
 
-    The first time, they are computed in the batches asked for, and kept; so is every later batch with a sample that is
-    not known yet (it was left out, not drawn, or came before the point from which a run was resumed).
+    The first time, they are computed in the batches asked for, and kept. A later batch is computed too if it has a
+    sample that is not known yet (left out before, not drawn, or before the point at which a run was resumed).
 
     What is taken from memory has to be what would be computed, bit for bit, and a kernel may sum in another order for
     another batch size. So before batches of a size are first taken from memory, the first of them are computed too; if
@@ -131,7 +131,7 @@ class _Kept:
         self._to_memory = (0, *dims)
         self._from_memory = tuple(self._to_memory.index(dim) for dim in range(example.dim()))
         self._sizes = [example.shape[dim] for dim in dims]
-        with torch.inference_mode(False):  # what is made in an evaluation could be written to in no other place
+        with torch.inference_mode(False):  # tensors made in inference mode could not be written to outside of it
             self._features = _memory_of_its_own(samples, math.prod(self._sizes), example)
             self._labels = torch.zeros(samples, dtype=torch.int64, device=example.device)
             self._is_known = torch.zeros(samples, dtype=torch.bool)

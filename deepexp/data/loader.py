@@ -33,7 +33,7 @@ class Loader(Protocol):
         ...
 
     def gatherer(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Gather | None:
-        """What gives any batch of `batches(order, bounds)` out of the memory of the device; None: it is not all there.
+        """A function that gives any batch of `batches(order, bounds)` from the device's memory; None: not all is there.
 
         Equal functions gather from the same memory.
         """

@@ -20,7 +20,7 @@ def available_bytes(device: torch.device) -> int | None:
 def capacity_bytes(device: torch.device) -> int | None:
     """What `available_bytes` tells, but on CUDA all the memory of the smallest GPU, whatever of it is in use.
 
-    To ask a GPU what is free there would take hundreds of megabytes of it, for as long as this process lives.
+    Asking a GPU what is free there would take hundreds of megabytes of it for as long as this process lives.
     """
     if device.type == "cuda":
         gpus = range(torch.cuda.device_count()) if device.index is None else [device.index]

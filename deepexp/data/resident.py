@@ -11,7 +11,7 @@ from deepexp.data.source import Split
 Gather = Callable[[Tensor], tuple[Tensor, Tensor]]
 """Samples' numbers (batch,) int64 on the device → (images, labels), as a loader's batches have them.
 
-Made by the device alone, from memory that stays where it is: no number is read by the CPU, none is copied to it.
+The device does it alone, from memory that stays where it is, without waiting for the CPU or copying from it.
 """
 
 

@@ -9,7 +9,7 @@ from typing import Any
 from deepexp.disk.storage import write_text
 
 FORMAT = 1
-"""Of all files that a run, a sweep or a report leaves; what has a higher one was written by a newer deepexp."""
+"""The format of all files of a run, sweep or report; one with a higher number was written by a newer deepexp."""
 
 
 def write(path: Path, content: Mapping[str, Any]) -> None:
@@ -18,12 +18,12 @@ def write(path: Path, content: Mapping[str, Any]) -> None:
 
 
 def text_of(content: Any) -> str:
-    """What may be nested, with a line for each key."""
+    """Nested values as JSON text, with a line for each key."""
     return json.dumps(plain(content), indent=2, ensure_ascii=False, allow_nan=False)
 
 
 def plain(value: Any) -> Any:
-    """`value` as JSON has it: a number that is not finite becomes null, since JSON knows none."""
+    """`value` with plain types only; a number that is not finite becomes null, since JSON has no word for it."""
     if isinstance(value, float) and not math.isfinite(value):
         return None
     if isinstance(value, Mapping):

@@ -134,7 +134,7 @@ def put_new(source: Path, target: Path) -> None:
 
 
 def write_text(path: Path, text: str) -> None:
-    """The same with a text; what UTF-8 has no place for, as from an undecodable file name, is written as an escape."""
+    """`write_atomically` for a text; surrogates, as from a file name that is no UTF-8, are written as escapes."""
     write_atomically(path, text.encode(errors="backslashreplace"))
 
 

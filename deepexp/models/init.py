@@ -27,7 +27,7 @@ def initialise(model: nn.Module, scheme: Scheme) -> None:
     for name, module in model.named_modules():
         if isinstance(module, nn.Conv2d | nn.Linear) and not _within(name, pretrained):
             if parametrize.is_parametrized(module, "weight"):
-                # What can be written to is computed anew each time; a value that is set goes to what it is made of.
+                # The weight is computed from other parameters each time it is read; setting it sets those.
                 weight = torch.empty_like(module.weight)
                 _draw(weight, scheme)
                 module.weight = weight

@@ -12,9 +12,9 @@ _FEWEST_CHANNELS = 16
 def channels_last(model: nn.Module) -> nn.Module:
     """Lay each tensor of four dimensions out as (…, height, width, channels), in place, and return the model.
 
-    `Module.to` would ask that of tensors of five dimensions too, as those of `Conv3d`, which have no such order.
+    `Module.to` would fail for tensors of five dimensions, as those of `Conv3d`, which have no such order.
 
-    Convolutions that channels_last order is not safe for keep theirs, and are given their pictures in it.
+    Convolutions for which channels_last order is not safe stay in the plain order, and get their input in it.
     """
     for module in model.modules():
         if _is_unsafe(module):

@@ -28,8 +28,8 @@ class MnistNet(nn.Module):
     The layers are made in the order in which they are used and nothing else draws random numbers, so under one seed
     the default weights are those of the same four layers made by hand, with or without batch normalisation.
 
-    `dropout` acts before each linear layer; none by habit. `batch_norm` stands directly behind each convolution and
-    the hidden linear layer; none by habit. `activation` follows the poolings and the hidden linear layer.
+    `dropout` acts before each linear layer; none by default. `batch_norm` stands directly behind each convolution and
+    the hidden linear layer; none by default. `activation` follows the poolings and the hidden linear layer.
     """
 
     def __init__(
@@ -67,10 +67,10 @@ class MnistNet(nn.Module):
 
 
 def _convolved_and_pooled(x: Tensor, conv: nn.Conv2d, norm: nn.Module, size: int) -> Tensor:
-    """max_pool2d(norm(conv(x)), size); where that is cheaper, the bias has its gradient from behind the pooling.
+    """max_pool2d(norm(conv(x)), size); where that is cheaper, the gradient of the bias is computed behind the pooling.
 
-    It is the sum over all pixels, and a pooling hands each of its gradients on to one pixel: behind it they are the
-    same numbers, with size² times fewer places to look for them.
+    It is a sum over all pixels, and max-pooling passes each of its gradients on to one pixel. So the sum behind the
+    pooling is the same, over size² times fewer values.
     """
     if conv.bias is None or not isinstance(norm, nn.Identity) or not _summing_later_pays(x):
         return F.max_pool2d(norm(conv(x)), size)

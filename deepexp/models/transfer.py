@@ -85,7 +85,7 @@ def _tensor(value: Any, name: str, path: Path) -> Tensor:
 
 
 def _may_be_infinite(own: Tensor) -> bool:
-    """Whether a buffer is such from the beginning, as a mask with -inf in it; on the meta device none can tell."""
+    """Whether a buffer is not finite from the beginning, as a mask with -inf; on the meta device that is not known."""
     return not isinstance(own, nn.Parameter) and (own.is_meta or not bool(own.isfinite().all()))
 
 

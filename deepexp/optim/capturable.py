@@ -1,6 +1,6 @@
 """Optimizers whose update the device can do again without the CPU: learning rates and counts lie on the device.
 
-A recorded update (`cuda_graph/`) has every number of the CPU's in it as it was when it was recorded. torch's
+A recorded update (`cuda_graph/`) repeats every number that the CPU passed to it when it was recorded. torch's
 optimizers can keep theirs in tensors if they are told so; the rules are the same, rounded to float32 at more places.
 """
 

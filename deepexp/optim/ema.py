@@ -21,7 +21,7 @@ class Ema:
     """
 
     def __init__(self, model: nn.Module, decay: float, *, recorded: bool = False) -> None:
-        """`recorded`: 1 − d is kept on the device, for updates of which only the device's part is done again."""
+        """`recorded`: 1 − d is kept on the device, for updates that are replayed as a CUDA graph."""
         if not 0 < decay < 1:
             raise ValueError(f"decay: {decay!r} is not allowed; between 0 and 1")
         self._decay = decay

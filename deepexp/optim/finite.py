@@ -8,7 +8,7 @@ from torch import Tensor
 
 def is_finite(tensor: Tensor) -> Tensor:
     """Whether all of it is; () bool, on its device."""
-    number = tensor.float() if tensor.itemsize == 1 else tensor  # of eight bits torch does not tell it
+    number = tensor.float() if tensor.itemsize == 1 else tensor  # torch's isfinite lacks the types of eight bits
     return number.isfinite().all()
 
 

@@ -60,9 +60,9 @@ class LearningRates:
             tensor.fill_(rate)
 
     def _restore_types(self, state: dict[str, Any]) -> None:
-        """Give what is remembered of each parameter the type that it had; torch has made it the parameter's own.
+        """Give the state of each parameter its saved types again; torch has converted it to the parameter's type.
 
-        Counts, masks, and momentum of more or fewer bits are found in optimizers of the user's own.
+        Optimizers of the user's own may keep counts, masks, or momentum of more or fewer bits.
         """
         numbers, parameters = (
             chain.from_iterable(group["params"] for group in groups)

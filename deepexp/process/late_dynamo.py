@@ -1,9 +1,9 @@
 """torch's compiler, imported when there is something to compile and not by the first optimizer. Standard library only.
 
 Each step of torch's optimizers imports `torch._dynamo`, which takes half as long as torch itself, only to tell a
-compiler that is not there where to stop and what to leave alone. In processes of deepexp's own a stand-in answers these
-two calls as the compiler does while nothing is compiled. Anything else that is asked of it loads the real one, which
-takes its place.
+compiler that is not in use where to stop and what to leave alone. In processes of deepexp's own a stand-in answers
+these two calls as the compiler does while nothing is compiled. Anything else that is asked of it loads the real one,
+which takes its place.
 """
 
 import functools
@@ -41,7 +41,7 @@ class _StandIn(types.ModuleType):
         return _hidden_from_the_compiler(function, lambda: _real().disable(function, *arguments, **options))
 
     def __getattr__(self, name: str) -> Any:
-        if name.startswith("__"):  # what Python itself asks of a module, and notes on it, is said of this one
+        if name.startswith("__"):  # what Python itself reads and sets on a module is the stand-in's own
             raise AttributeError(name)
         return getattr(_real(), name)
 

@@ -32,18 +32,18 @@ def prepare() -> None:
 
 
 def end_quickly() -> None:
-    """Keep Python from looking through all of torch once more as it ends, for half a second or more.
+    """Skip Python's last garbage collection, which with torch loaded takes half a second or more.
 
-    Where Triton is loaded, which the compiler does, it is let to: what it would not find, Triton tells of as leaked.
+    Not where Triton is loaded, as torch's compiler does: it reports what was not collected as leaked.
     """
     atexit.register(lambda: None if "triton" in sys.modules else gc.freeze())
 
 
 @contextlib.contextmanager
 def without_garbage_collection() -> Iterator[None]:
-    """For the imports of a process of ours: what they make stays, and is not looked through for garbage, now or later.
+    """For the imports of a process of ours: no garbage collection meanwhile, nor of what they have made later.
 
-    Doing so again and again takes half a second of the imports, and half a second more before the first update.
+    It would take half a second of the imports, and half a second more before the first update.
     """
     was_on = gc.isenabled()
     gc.disable()
@@ -59,7 +59,7 @@ def without_garbage_collection() -> Iterator[None]:
 def ending_at_ctrl_c() -> Iterator[None]:
     """For the imports of a process of ours: Ctrl-C ends it then and there, with nothing begun that could be lost.
 
-    As an exception it might be: where it meets torch as that is loaded, it vanishes, and half of NumPy is missing.
+    As an exception, it could be swallowed while torch is loaded, and leave NumPy half imported.
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, early.end):

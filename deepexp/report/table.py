@@ -28,7 +28,7 @@ _FIGURES = [field.name for field in dataclasses.fields(Summary) if field.name no
 def ordered(runs: Sequence[Run]) -> list[Run]:
     """By validation error where every run with a result has one; else as they come. Without a result: last.
 
-    Never by test error: who chooses by it no longer knows what it is worth.
+    Never by test error: that of a setting which was chosen by it looks better than it is.
     """
     errors = [_figure(run, "val_error_rate") for run in runs if run.status == DONE]
     if None in errors:

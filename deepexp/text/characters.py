@@ -1,9 +1,9 @@
-"""What stands for characters that a stream lacks, as under `LC_ALL=C`. Standard library only."""
+"""Replacements for characters that a stream cannot encode, as under `LC_ALL=C`. Standard library only."""
 
 import codecs
 
 PLAIN = "deepexp.plain"
-"""The name of the way to treat them, for `str.encode` and `TextIOWrapper.reconfigure`."""
+"""The name of the error handler, for `str.encode` and `TextIOWrapper.reconfigure`."""
 
 _INSTEAD = {
     "…": "...",

@@ -10,7 +10,7 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
 
 
 def no_such(kind: str, name: str, known: Collection[str]) -> str:
-    """The error message for a key, a command or whatever the kind is that is none of those that are known."""
+    """The error message for a name of some `kind` (a key, a command) that is not among the `known` ones."""
     return f"{name}: there is no such {kind}{did_you_mean(name, known)}; one of {', '.join(known)}"
 
 

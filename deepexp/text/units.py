@@ -55,7 +55,7 @@ def first_few(words: Sequence[str], comma: str = ", ", most: int = 3) -> str:
 
 
 def one_line(text: object, most: int = 400) -> str:
-    """What may be of several lines, as torch's errors are, in one of so many characters."""
+    """A text of several lines, as torch's errors are, on one line of at most `most` characters."""
     return textwrap.shorten(str(text), most, placeholder=" …")
 
 

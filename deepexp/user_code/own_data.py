@@ -1,4 +1,4 @@
-"""A data source of the user's own may do anything: what is asked of it, and a line for what is not as it should be."""
+"""Checks of a data source of the user's own, with a line for what is not as it should be."""
 
 import dataclasses
 import numbers

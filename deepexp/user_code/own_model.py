@@ -1,4 +1,4 @@
-"""A model of the user's own may be anything: what is asked of it, and a line for what is not as it should be."""
+"""Checks of a model of the user's own, with a line for what is not as it should be."""
 
 import copy
 import json
@@ -28,12 +28,13 @@ def check(
     classes: int,
     make_real: Callable[[], Any] | None,
 ) -> None:
-    """Raise `InputError` if what a target has made on the meta device is no model, or gives something else than logits.
+    """Raise `InputError` if what a target has made on the meta device is no model, or does not give logits.
 
-    Or if no other could be given what it would save, so that no run could go on and no checkpoint be tested.
-    It is called with two pictures: one that `make_real` gives on the CPU, whose numbers have a type and an order in
-    memory. That takes as long as a model takes to be made, so it is done once for what the target is `found` to be.
-    With None, what was made on the meta device is called; if it cannot be, it is not judged what the model gives.
+    Also if what it saves cannot be loaded into another one: then no run could go on, and no checkpoint be tested.
+
+    To find out, a real model from `make_real` is called on the CPU with two pictures. That takes as long as making a
+    model does, so it is done once for each class or function that the target is `found` to be. Without `make_real`, the
+    model on the meta device is called; if that is not possible, its output is not judged.
     """
     target = component.target
     if target.startswith("deepexp."):
@@ -54,12 +55,12 @@ def check(
         return
     what = json.dumps([target, component.arguments, shape, classes], sort_keys=True, default=repr)
     if _tried.get(what) is not found:
-        _try(make_real(), target, shape, classes, (lambda: made, make_real))  # the second is for one that loads numbers
+        _try(make_real(), target, shape, classes, (lambda: made, make_real))  # the second, if loading needs numbers
         _tried[what] = found
 
 
 _tried: dict[str, Callable[..., Any]] = {}
-"""Targets whose models were good, by name and arguments; one that was reloaded is another."""
+"""(target, arguments, …) as JSON → the class or function whose model passed; reloading makes another one of it."""
 
 
 def warn_of_loose_layers(model: nn.Module, target: str) -> None:

@@ -1,4 +1,4 @@
-"""A schedule or augmentation of the user's own may lack anything: what is asked of it, and a line for what it lacks."""
+"""Checks of a schedule or augmentation of the user's own, with a line for what it lacks or does wrong."""
 
 import math
 from typing import Any
@@ -133,7 +133,7 @@ def _refusal(model: nn.Module, size: torch.Size) -> Exception | None:
 
 
 def _check_mix(name: str, mix: Mix) -> None:
-    """Losses would be made of anything that can be broadcast, and other labels' pictures taken for partners."""
+    """Without this check, anything that can be broadcast would make some loss, and wrong samples could be partners."""
     for part, values in mix._asdict().items():
         dtypes, most = ((torch.int64,), "1") if part == "partner" else ((torch.float32, torch.float64), "1.0")
         if not isinstance(values, Tensor) or values.dtype not in dtypes or values.shape != (2,):

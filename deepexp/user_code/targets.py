@@ -107,11 +107,11 @@ def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
 
 
 _known: dict[str, tuple[Any, tuple[int, int]]] = {}
-"""Module → as what it was imported, and what its file was like then."""
+"""Module → the specification that it was imported by, and (time of last write in ns, bytes) of its file then."""
 
 
 def _changed(name: str) -> str | None:
-    """A line if a module of the user's own is in memory as it no longer is on the disk, as happens in notebooks."""
+    """A line if the file of a module of the user's own was edited since it was imported, as happens in notebooks."""
     module = module_of(name)
     file = getattr(module, "__file__", None)
     if module is None or file is None or "site-packages" in file or Path(file).is_relative_to(paths.PACKAGE_DIR):
@@ -164,7 +164,7 @@ def place(error: BaseException) -> str:
 
 
 def kind(found: object) -> str:
-    """`a tuple`, `an int`, `None`: what something is that was to be something else."""
+    """The type of something, with its article: `a tuple`, `an int`, `None`."""
     name = type(found).__name__
     return "None" if found is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
