@@ -131,8 +131,16 @@ def _draw(lengths: Mapping[str, Tensor], rates: Mapping[str, float]) -> "Figure"
     if MOMENTUM & lengths.keys():
         panel.axhline(10, color=plotting.GREY, linewidth=0.8, linestyle="--")
         across = panel.get_yaxis_transform()  # a share of the width, however many steps there are
-        panel.annotate("1 / (1 − γ) at γ = 0.9", (0.98, 10), (0, 5), xycoords=across, textcoords="offset points",
-                       color=plotting.GREY, fontsize=9, ha="right")  # fmt: skip
+        panel.annotate(
+            "1 / (1 − γ) at γ = 0.9",
+            (0.98, 10),
+            (0, 5),
+            xycoords=across,
+            textcoords="offset points",
+            color=plotting.GREY,
+            fontsize=9,
+            ha="right",
+        )
         panel.set_ylim(top=18)
     figure.legend(loc="outside right upper")
     return figure

@@ -157,8 +157,12 @@ def _shown(run: Run, title: str) -> Any:
     """What stands in a column of the table of runs, before it is put into words."""
     interval = _interval(run)
     errors = _figure(run, "test_errors")
-    names = {VALIDATION: "val_error_rate", TEST: "test_error_rate", "train time": "train_seconds",
-             "samples/s": "samples_per_second"}  # fmt: skip
+    names = {
+        VALIDATION: "val_error_rate",
+        TEST: "test_error_rate",
+        "train time": "train_seconds",
+        "samples/s": "samples_per_second",
+    }
     if title == INTERVAL:
         return f"{100 * interval[0]:.2f}–{percent(interval[1])}" if interval else None
     if title == "errors":

@@ -108,5 +108,6 @@ def _wrapped(sentence: str, columns: int | None, indent: str = "") -> list[str]:
     if columns is None or not sentence:
         return [indent + sentence] if sentence else []
     lead = indent + sentence[: len(sentence) - len(sentence.lstrip())]
-    return textwrap.wrap(sentence, max(columns, 20), initial_indent=indent, subsequent_indent=f"{lead}  ",
-                         break_on_hyphens=False)  # fmt: skip
+    return textwrap.wrap(
+        sentence, max(columns, 20), initial_indent=indent, subsequent_indent=f"{lead}  ", break_on_hyphens=False
+    )

@@ -36,9 +36,14 @@ def draw(groups: Sequence[Group], search: Searched) -> Plot | Missing:
     axis.step([*numbers, len(errors)], [*least, least[-1]], where="post", color=plotting.COLOURS[1], linewidth=2.0)
     failed = [number for number, error in errors.items() if error is None and number not in on_the_way]
     axis.plot(
-        failed, [_TOP] * len(failed), "x", color=plotting.COLOURS[0], transform=axis.get_xaxis_transform(),
-        clip_on=False, markeredgewidth=2,
-    )  # fmt: skip
+        failed,
+        [_TOP] * len(failed),
+        "x",
+        color=plotting.COLOURS[0],
+        transform=axis.get_xaxis_transform(),
+        clip_on=False,
+        markeredgewidth=2,
+    )
     if on_the_way:
         axis.plot(*zip(*on_the_way.items(), strict=True), "o", color=plotting.COLOURS[0], fillstyle="none", zorder=2)
     name = _NAMES[search.objective]

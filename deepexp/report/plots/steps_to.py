@@ -57,8 +57,14 @@ def _draw_steps(axis: "Axes", rows: list[Reach], baseline: str) -> None:
         else:
             axis.barh(place, row.steps, height=0.55, color=colour)
         some = "" if row.reached == row.runs else f" ({row.reached} of {counted(row.runs, 'run')})"
-        axis.annotate(f"{number(row.steps)}{some}", (row.steps, place), (5, 0), textcoords="offset points", va="center",
-                      fontsize=9)  # fmt: skip
+        axis.annotate(
+            f"{number(row.steps)}{some}",
+            (row.steps, place),
+            (5, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=9,
+        )
 
 
 def _draw_accuracies(axis: "Axes", rows: list[Reach], found: StepsTo) -> None:
@@ -67,8 +73,14 @@ def _draw_accuracies(axis: "Axes", rows: list[Reach], found: StepsTo) -> None:
         colour = plotting.GREY if row.label == found.baseline else plotting.COLOURS[0]
         spread = None if row.spread is None else 100 * row.spread
         axis.errorbar(100 * row.best_accuracy, place, xerr=spread, fmt="o", color=colour, capsize=3)
-        axis.annotate(f"{100 * row.best_accuracy:.2f}", (100 * row.best_accuracy, place), (0, 7), ha="center",
-                      textcoords="offset points", fontsize=8,
-                      bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5})  # fmt: skip
+        axis.annotate(
+            f"{100 * row.best_accuracy:.2f}",
+            (100 * row.best_accuracy, place),
+            (0, 7),
+            ha="center",
+            textcoords="offset points",
+            fontsize=8,
+            bbox={"facecolor": "white", "edgecolor": "none", "pad": 0.5},
+        )
     axis.margins(x=0.12)
     axis.set_xlabel("best test accuracy (%), not from zero")
