@@ -25,7 +25,7 @@ def stratified_choice(labels: Tensor, count: int, seed: int, *, leave: int = 0) 
     if count > limits.sum():
         raise ValueError(f"{count} of {len(labels)} samples are asked for, and at most {limits.sum()} can be taken")
     quotas = np.minimum(count * sizes // len(labels), limits)
-    # What rounding down left over goes to the classes that it took most from, by lot where they are equal.
+    # What rounding down left over goes to the classes that it took most from, at random where they are equal.
     remainders = count * sizes % len(labels)
     by_remainder = np.lexsort((random.permutation(len(classes)), -remainders))
     while (missing := count - int(quotas.sum())) > 0:

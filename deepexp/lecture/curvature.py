@@ -54,7 +54,7 @@ def descend(curvature: float, lr: float, steps: int) -> np.ndarray:
 def measured(points: np.ndarray) -> float:
     """How much nearer the last step came, as a factor; 0 where the minimum was met, infinite beyond float64.
 
-    Of the last step, that is, between numbers that float64 holds in full: after thousands there are others.
+    It is that of the last step between normal float64 numbers: after thousands of steps they may be subnormal.
     """
     held = points[np.isfinite(points) & (np.abs(points) >= np.finfo(np.float64).tiny)]
     if len(held) < 2:

@@ -21,7 +21,7 @@ from deepexp.config.compose import compose
 from deepexp.errors import Interrupted, RunFailed
 from deepexp.lecture.demonstration import make_folder
 from deepexp.sweep import ledger
-from deepexp.sweep.directory import SWEEP_FILE
+from deepexp.sweep.directory import LEDGER, SWEEP_FILE
 
 LOG = "output.txt"
 """What the sweep printed, beside its directory."""
@@ -39,7 +39,7 @@ class Training:
 
     @classmethod
     def below(cls, folder: Path, preset: str, scale: str) -> "Training":
-        """In a folder of its own, which is another one once the preset comes to another config."""
+        """In a folder named by a digest of the preset's config, so that another config is trained anew."""
         return cls(preset, scale, folder / "training" / scale / f"{preset}-{_digest(preset, scale)}")
 
     @property
@@ -60,7 +60,7 @@ class Training:
     def is_finished(self) -> bool:
         """Whether every job came to its end."""
         sweep = self.sweep()
-        jobs = ledger.read(sweep / "ledger.jsonl").values() if sweep is not None else ()
+        jobs = ledger.read(sweep / LEDGER).values() if sweep is not None else ()
         return bool(jobs) and all(job.state == "done" for job in jobs)
 
 
@@ -118,10 +118,7 @@ def _handing_signals_on(child: subprocess.Popen[str]) -> Iterator[list[int]]:
 
 
 def _digest(preset: str, scale: str) -> str:
-    """Eight letters that are others once the preset comes to another config, or deepexp is another one.
-
-    Where the data lie is no part of that.
-    """
+    """Eight letters that change with the config of the preset, but for `data.root`, and with deepexp's version."""
     composed = compose("train", [f"experiment={preset}", f"scale={scale}"])
     config: Any = OmegaConf.to_container(composed.config, resolve=True)
     del config["data"]["root"]

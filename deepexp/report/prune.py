@@ -97,7 +97,7 @@ def _checkpoints(run: Path) -> dict[Path, os.stat_result]:
 
 
 def _freed(files: Sequence[os.stat_result]) -> int:
-    """Bytes that come free; a file that has another name elsewhere takes its room on."""
+    """Bytes that are freed; a file that has another hard link elsewhere frees none."""
     names: dict[tuple[int, int], int] = {}
     for file in files:
         names[file.st_dev, file.st_ino] = names.get((file.st_dev, file.st_ino), 0) + 1
