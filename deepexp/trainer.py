@@ -257,7 +257,7 @@ class Trainer:
         try:
             found = Progress(**checkpoint.load(best)["progress"])
         except InputError as error:
-            log.warning("%s; kept as %s.damaged, and there is none until an epoch is better", error, best.name)
+            log.warning("%s; kept as %s.damaged, and there is no other until an epoch is better", error, best.name)
             checkpoint.set_aside(best)
             return
         if not self._is_evaluated_at(found) and found.best_epoch != self.progress.best_epoch:

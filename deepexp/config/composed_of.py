@@ -28,7 +28,7 @@ def words_of(run: Path) -> list[str]:
     except InputError as error:
         if not path.is_file():
             raise
-        log.warning("%s; what was asked for is not known", error)
+        log.warning("%s; the overrides of the run are not known", error)
         return []
 
 
@@ -43,7 +43,7 @@ def choices_of(run: Path, config: Mapping[str, Any]) -> dict[str, str | None]:
     except InputError as error:
         if path.exists() and not path.is_file():
             raise
-        log.warning("%s; the options of the run are told from its config", error)
+        log.warning("%s; its options are inferred from its config", error)
     asked: dict[str, str | None] = {}
     with contextlib.suppress(InputError):
         asked = {split(word)[1]: split(word)[2] for word in _words(run / ".hydra" / "overrides.yaml")}

@@ -143,7 +143,7 @@ def data_of(run: RunDirectory, pictures: Pictures | None) -> tuple[Source, Datas
     is_same = known_by_digest(run, data)
     if is_same is None:
         log.warning(
-            "%s is missing: that these are the run's data cannot be told for certain", run.path / "provenance.json"
+            "%s is missing: whether these are the run's data cannot be told for certain", run.path / "provenance.json"
         )
         is_same = pictures is None or pictures.may_be_of(data)
     if not is_same:

@@ -81,5 +81,5 @@ def in_words(lost: Sequence[str], step: int) -> str:
     were = "was" if len(lost) == 1 else "were"
     told = f"{' and '.join(lost)} {were} missing: what stood there is lost, and begins anew at step {step}"
     if PROVENANCE in lost:
-        told += "; that the data are those from before is known by their mean and deviation alone"
+        told += "; that the data are the same is known by their mean and deviation alone"
     return told

@@ -22,7 +22,7 @@ def told(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
         if others:
             lines.append(
                 f"other code: {module} changed between {first} and {first_few(others)}: "
-                "what they came to may differ for that alone"
+                "their results may differ for that reason alone"
             )
     return lines
 

@@ -222,8 +222,8 @@ def note_circumstances(
         differences = ", ".join(f"{name}: {now[name]} instead of {before[name]}" for name in told)
         threads = f"; OMP_NUM_THREADS={before['threads']} gives it as many threads" if "threads" in told else ""
         log.warning(
-            "the run goes on where arithmetic is another (%s): it will not come out bit for bit as if it had not been "
-            "cut off%s",
+            "the run goes on with other arithmetic (%s): its result will not be bit for bit that of an uninterrupted "
+            "run%s",
             differences,
             threads,
         )

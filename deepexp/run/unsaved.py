@@ -52,8 +52,8 @@ def told(parts: Parts) -> Iterator[None]:
                 changed.setdefault(part, []).append(name)
         for part, names in changed.items():
             log.warning(
-                "%s: %s changes in training and is not saved: where results depend on it, a run that is gone on with "
-                "ends differently; %s",
+                "%s: %s changes in training and is not saved: if results depend on it, a resumed run ends "
+                "differently; %s",
                 part,
                 first_few(names),
                 _REMEDIES[part],

@@ -250,7 +250,7 @@ class Sweep:
         """The directory of a run that began as this job does, and that a ledger which was cut off does not mention."""
         if began_with(self.directory.path / point.name) != point.overrides:
             return None
-        log.warning("%s: its run is here, although the ledger does not know of it; it is the job's", point.name)
+        log.warning("%s: a run of this job is here that the ledger does not list; it is used", point.name)
         return point.name
 
     def _run(self, batch: Sequence[Point], config: LauncherConfig, trials: Trials | None = None) -> None:

@@ -100,7 +100,7 @@ class Trials:
                 swept = [word for word in setting if word.partition("=")[0] in self.search.keys]
                 lines = [line for line in str(error).splitlines() if line != NOTHING_STARTED]
                 log.warning(
-                    "%s: cannot be, and counts as wrong in every picture: %s", ",".join(swept), "; ".join(lines)
+                    "%s: is not possible, and counts as wrong in every picture: %s", ",".join(swept), "; ".join(lines)
                 )
                 self._values[setting] = WORST
                 if setting not in self._noted:

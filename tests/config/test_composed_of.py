@@ -34,7 +34,7 @@ def test_the_run_is_as_good_as_before(directory, capsys, caplog, monkeypatch, tm
     assert found.overrides == ([] if "overrides" in names else before.overrides)
     assert cli.main(["eval", f"run={directory}", "device=cpu"]) == 0
     assert "mnist_net on digits" in capsys.readouterr().out
-    assert ("the options of the run are told from its config" in caplog.text) == ("hydra" in names)
+    assert ("its options are inferred from its config" in caplog.text) == ("hydra" in names)
     assert cli.main(["export", f"run={directory}", "format=pt2", "check=1"]) == 0
     (directory / "events.out.tfevents.1").write_bytes(b"")
     for path in directory.glob("events.out.tfevents.1?*"):

@@ -100,7 +100,7 @@ def test_without_provenance_other_data_are_told_by_their_mean(directory, caplog)
     checkpoint.save(last, content)
     caplog.clear()
     assert evaluation.main([f"run={directory}", "device=cpu"]) == 0
-    assert "provenance.json is missing: that these are the run's data cannot be told for certain" in caplog.text
+    assert "provenance.json is missing: whether these are the run's data cannot be told for certain" in caplog.text
 
 
 def test_a_finished_run_without_a_status_is_still_done(directory):

@@ -150,9 +150,7 @@ def here(tmp_path, monkeypatch):
 )
 def test_what_changes_and_is_not_saved_is_told_and_noted_in_the_run(here, capsys, words, part, names):
     assert cli.main(["train", *words, *SMALL]) == 0
-    told = (
-        f"{part}: {names} changes in training and is not saved: where results depend on it, a run that is gone on with"
-    )
+    told = f"{part}: {names} changes in training and is not saved: if results depend on it, a resumed run ends"
     (log,) = here.glob("outputs/*/*/run.log")
     for text in ("".join(capsys.readouterr()), log.read_text()):
         assert " ".join(text.split()).count(told) == 1

@@ -102,7 +102,7 @@ def test_a_setting_that_cannot_be_costs_itself_alone(sweep: Sweeper, capsys: pyt
     assert len(result.rows) == 3 and result.failures == []
     err = capsys.readouterr().err
     assert "batch_size: 50" in err
-    assert "data.subset=40,batch_size=50: cannot be, and counts as wrong in every picture: batch_size: 50" in err
+    assert "data.subset=40,batch_size=50: is not possible, and counts as wrong in every picture: batch_size: 50" in err
     assert "nothing was started" not in err
 
 
