@@ -70,12 +70,12 @@ def draw(report: Report, *, with_mistakes: bool = False) -> Figures:
     )
 
 
-def best_runs(groups: Sequence[Group], most: int = _EXAMINED) -> tuple[list[Run], str]:
+def best_runs(groups: Sequence[Group]) -> tuple[list[Run], str]:
     """The best run of each of the best groups, and how they were chosen: on validation where all groups have it."""
     done = [group for group in groups if group.done]
     by_validation = all(group.has_validation for group in done)
     figure = "val_error_rate" if by_validation else "test_error_rate"
-    best = sorted(done, key=lambda group: group.mean(figure) or 0.0)[:most]
+    best = sorted(done, key=lambda group: group.mean(figure) or 0.0)[:_EXAMINED]
     chosen = [min(group.done, key=lambda run: run.summary[figure] if run.summary else 1.0) for group in best]
     whose = "The run" if len(done) <= 1 else f"The runs of the best {len(chosen)} of {len(done):,} groups"
     if len(chosen) > 1 or len(done) > 1 or (done and len(done[0].done) > 1):

@@ -11,17 +11,17 @@ from dataclasses import dataclass
 import numpy as np
 from scipy import special
 
-CONFIDENCE = 0.95
+_CONFIDENCE = 0.95  # of every interval
 
 
-def wilson_interval(errors: int, samples: int, confidence: float = CONFIDENCE) -> tuple[float, float]:
+def wilson_interval(errors: int, samples: int) -> tuple[float, float]:
     """The score interval of an error rate, as fractions (Wilson 1927, JASA 22: 209–212).
 
     Unlike the usual ± it has a width at zero errors, and stays within 0 and 1.
     """
     if not 0 <= errors <= samples or samples == 0:
         raise ValueError(f"errors: must be 0 to samples={samples}, and samples above 0, not {errors}")
-    z = statistics.NormalDist().inv_cdf(0.5 + confidence / 2)
+    z = statistics.NormalDist().inv_cdf(0.5 + _CONFIDENCE / 2)
     rate = errors / samples
     shrink = 1 + z**2 / samples
     centre = (rate + z**2 / (2 * samples)) / shrink
@@ -51,7 +51,7 @@ class MeanDifference:
     p: float
 
 
-def paired_t(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> MeanDifference | None:
+def paired_t(first: Sequence[float], second: Sequence[float]) -> MeanDifference | None:
     """The paired t test and interval (Student 1908, Biometrika 6: 1–25).
 
     None where it can say nothing: with fewer than two pairs, or where all differences are equal but not zero, so that
@@ -62,10 +62,10 @@ def paired_t(first: Sequence[float], second: Sequence[float], confidence: float 
     if pairs < 2:
         return None
     standard_error = statistics.stdev(differences) / math.sqrt(pairs)
-    return _t_test(statistics.fmean(differences), standard_error, pairs - 1, [*first, *second], confidence)
+    return _t_test(statistics.fmean(differences), standard_error, pairs - 1, [*first, *second])
 
 
-def welch_t(first: Sequence[float], second: Sequence[float], confidence: float = CONFIDENCE) -> MeanDifference | None:
+def welch_t(first: Sequence[float], second: Sequence[float]) -> MeanDifference | None:
     """The t test and interval of two samples that are no pairs, of any variances (Welch 1947, Biometrika 34: 28–35).
 
     None where it can say nothing: with fewer than two values in one of them, or where neither has a spread and their
@@ -77,17 +77,15 @@ def welch_t(first: Sequence[float], second: Sequence[float], confidence: float =
     weights = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))
     freedom = sum(parts) ** 2 / weights if weights > 0 else 1.0
     mean = statistics.fmean(second) - statistics.fmean(first)
-    return _t_test(mean, math.sqrt(sum(parts)), freedom, [*first, *second], confidence)
+    return _t_test(mean, math.sqrt(sum(parts)), freedom, [*first, *second])
 
 
-def _t_test(
-    mean: float, standard_error: float, freedom: float, values: Sequence[float], confidence: float
-) -> MeanDifference | None:
+def _t_test(mean: float, standard_error: float, freedom: float, values: Sequence[float]) -> MeanDifference | None:
     # Equal differences of rates come out unequal in their last digits, which would pass for a tiny spread.
     rounding = 1e-9 * max(map(abs, values))
     if standard_error <= rounding:
         return MeanDifference(0.0, 0.0, 0.0, 1.0) if abs(mean) <= rounding else None
-    half = float(special.stdtrit(freedom, 0.5 + confidence / 2)) * standard_error
+    half = float(special.stdtrit(freedom, 0.5 + _CONFIDENCE / 2)) * standard_error
     p = 2 * float(special.stdtr(freedom, -abs(mean) / standard_error))
     return MeanDifference(mean, mean - half, mean + half, p)
 

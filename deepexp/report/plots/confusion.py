@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 MOST_ANNOTATED = 20
 """Classes up to which each cell has its number."""
 
+_MOST_LISTED = 10  # confusions
 _MUTED = "#E4E4E4"  # the diagonal, lest its large numbers hide the errors
 
 
@@ -51,10 +52,10 @@ def counted_cells(predicted: np.ndarray, target: np.ndarray, classes: int) -> np
     return np.bincount(target * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
-def frequent(cells: np.ndarray, names: Sequence[str] | None = None, most: int = 10) -> list[Confusion]:
+def frequent(cells: np.ndarray, names: Sequence[str] | None = None) -> list[Confusion]:
     """The confusions with the most samples; of equal ones, in the order of the classes."""
     errors = cells - np.diag(np.diag(cells))
-    order = np.argsort(-errors, axis=None, kind="stable")[:most]
+    order = np.argsort(-errors, axis=None, kind="stable")[:_MOST_LISTED]
     places = [divmod(int(place), len(cells)) for place in order if errors.flat[place] > 0]
     shown = class_names(len(cells), names)
     return [Confusion(shown[i], shown[j], int(errors[i, j]), int(cells[i].sum())) for i, j in places]
