@@ -18,7 +18,7 @@ with -m:
   hydra.sweeper.zip=[batch_size,optim.lr]   take values in pairs, not in every combination
   hydra.sweeper.samples=20                  draw points at random, also from interval(0,1), int(interval(1,9)) and
                                             tag(log,interval(1e-4,1))
-  hydra.sweeper.search=tpe                  choose each of them by what those before came to; or gp (needs optuna)
+  hydra.sweeper.search=tpe                  choose each of them by the results so far; or gp (needs optuna)
   hydra.sweeper.seed=1                      of that drawing, or search
   hydra.sweeper.params                      in a preset: its swept keys, {optim.lr: "0.01,0.1"}
   hydra.launcher.jobs=4                     jobs at a time; auto: one a core, or jobs_per_gpu a GPU

@@ -22,7 +22,7 @@ class SweeperConfig:
     params: dict[str, Any] = key({}, "swept keys of a preset, with their values as on the command line")
     zip: list[str] = key([], "keys whose values are taken in pairs")
     samples: int | None = key(None, "draw so many points at random", minimum=1)
-    search: Method | None = key(None, "choose each of them by what those before came to, with Optuna")
+    search: Method | None = key(None, "choose each of them by the results so far, with Optuna")
     seed: int = key(0, "of that drawing, or search", minimum=0)
 
 
