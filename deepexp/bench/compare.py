@@ -12,7 +12,7 @@ Measured = dict[str, list[float]]
 
 @dataclass(frozen=True)
 class Ratio:
-    """Of two contenders: the median over rounds of their ratio within a round, and the lowest and highest."""
+    """The ratio of two contenders within a round: its median over the rounds, the lowest and the highest."""
 
     median: float
     lowest: float
@@ -42,7 +42,7 @@ def ratio(figures: Measured, of: str, to: str) -> Ratio:
 
 
 def medians(figures: Measured) -> dict[str, float]:
-    """Of each contender over the rounds."""
+    """The median of each contender's figures over the rounds."""
     return {name: statistics.median(values) for name, values in figures.items()}
 
 

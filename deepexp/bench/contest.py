@@ -68,7 +68,7 @@ class Contest:
             return compare.rounds(self.trainers, measure, rounds, lambda: shown.advance(1))
 
     def peak_memory(self) -> dict[str, dict[str, int | None]]:
-        """Of each contender so far."""
+        """The most memory that each contender has had so far."""
         return {name: contender.peak_memory_bytes() for name, contender in self.trainers.items()}
 
 

@@ -43,7 +43,7 @@ def covered(intervals: Iterable[Interval]) -> float:
 
 
 def breakdown(profile: torch.profiler.profile, device: torch.device, updates: int, seconds: float) -> Breakdown:
-    """Of a profile of so many updates, which took so many seconds together."""
+    """Where an update spends its time, from a profile of so many `updates` that took `seconds` together."""
     calls: dict[str, int] = defaultdict(int)
     microseconds: dict[str, float] = defaultdict(float)
     for name, number, spent in _gpu_times(profile) if device.type == "cuda" else _cpu_times(profile):

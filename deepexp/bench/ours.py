@@ -92,7 +92,7 @@ class Ours:
         return EpochResult(time.perf_counter() - began, outcome.test.error_rate)
 
     def kernel_share(self, count: int) -> float | None:
-        """Of the time of a step, the part in which the GPU is at work; None where there is none, or none that tells.
+        """The share of a step's time in which the GPU is at work; None where there is no GPU, or it does not tell.
 
         The clock is read without the profiler, which makes steps longer, but not the GPU's part of them.
         """

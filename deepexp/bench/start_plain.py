@@ -43,7 +43,7 @@ def pictures(content: dict[str, Any]) -> tuple[Tensor, Tensor]:
 
 
 def net_and_optimizer(content: dict[str, Any]) -> tuple[nn.Module, torch.optim.Optimizer]:
-    """Those of the config; the net is on its device and in training mode."""
+    """The net and the optimizer of the config; the net is on its device and in training mode."""
     torch.manual_seed(content["seed"])
     made, trained = content["model"], content["optim"]
     given = {"shape": tuple(content["shape"]), "classes": content["classes"], **made["arguments"]}

@@ -142,7 +142,7 @@ def _table(runs: Sequence[Run], now: datetime.datetime) -> Table:
 
 
 def _rate(run: Run, name: str) -> str:
-    """Of the summary; of a run that is not done, in brackets, that of the last evaluation."""
+    """An error rate of the summary; of a run that is not done, that of its last evaluation, in brackets."""
     if run.summary is not None:
         value = run.summary[name]
         return "-" if value is None else percent(value)

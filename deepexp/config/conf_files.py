@@ -81,7 +81,7 @@ _MOST_ENTRIES = 10_000
 
 
 def _stats(folder: str) -> list[_File] | None:
-    """Of each YAML file below a folder, in order; None if there is too much in it."""
+    """What is known of each YAML file below a folder, in order; None if there are too many files and folders."""
     found = []
     entries = 0
     seen: set[str] = set()  # a link may lead back up

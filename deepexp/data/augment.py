@@ -21,7 +21,7 @@ Draws = dict[str, Tensor]
 
 
 class Mix(NamedTuple):
-    """Of mixed pictures: the loss is share × CE(own label) + (1 − share) × CE(partner's label)."""
+    """How pictures were mixed: the loss is share × CE(own label) + (1 − share) × CE(partner's label)."""
 
     partner: Tensor
     """(batch,) int64, the sample in the batch that each is mixed with"""
@@ -154,7 +154,7 @@ class Mixup:
         return {"share": _beta(self.alpha, samples, generator).float(), "lot": _lots(samples, generator)}
 
     def apply(self, images: Tensor, draws: Draws) -> tuple[Tensor, Mix | None]:
-        """Of the picture `share`, of its partner the rest."""
+        """`share` · picture + (1 − `share`) · partner."""
         partner, share = _partners(draws["lot"]), draws["share"]
         weight = share[:, None, None, None]
         return images * weight + _take(images, partner) * (1 - weight), Mix(partner, share)

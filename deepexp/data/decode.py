@@ -74,7 +74,7 @@ def decode(path: str, channels: int, height: int, width: int) -> tuple[np.ndarra
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """Those of the formats below that this Pillow has. It knows more, one of which (EPS) is a program to be run."""
+    """The formats that are read, as far as this Pillow has them. It has more; one of them (EPS) is a program."""
     Image.init()
     wanted = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF", "JPEG2000", "AVIF", "MPO")
     return tuple(name for name in wanted if name in Image.OPEN)

@@ -85,7 +85,7 @@ class Split:
         return Split(self.images, self.labels[samples], rows, self.file)
 
     def compact(self) -> "Split":
-        """The same samples with the pictures that none of them needs left out, which copies the others."""
+        """The split without the pictures that no sample needs; the others are copied."""
         if self.rows is None:
             return self
         used, rows = torch.unique(self.rows, return_inverse=True)

@@ -106,7 +106,7 @@ def retest(directory: Path, *, which: Which = "last", device: torch.device = _CP
 
 
 def precision_here(config: TrainConfig, device: torch.device) -> str:
-    """That of the config, or fp32 where the device does not have it."""
+    """The precision of the config, or fp32 where the device does not have it."""
     is_for_cuda = config.precision in ("tf32", "fp16")
     return "fp32" if is_for_cuda and device.type != "cuda" else config.precision
 

@@ -63,7 +63,7 @@ class SavedModel:
         return model.eval()
 
     def facts(self) -> dict[str, Any]:
-        """What is told of the checkpoint, for JSON and the notes of an exported file."""
+        """Facts about the checkpoint, for JSON and for the notes of an exported file."""
         return {
             "checkpoint": self.path.name,
             "step": self.step,
@@ -72,7 +72,7 @@ class SavedModel:
         }
 
     def in_words(self) -> str:
-        """The same, as a line."""
+        """The `facts`, as a line."""
         averaged = ", averaged weights" if self.is_averaged else ""
         return f"{self.path.name}: {counted(self.step, 'update')}, the last one in epoch {self.epoch}{averaged}"
 

@@ -120,12 +120,12 @@ def _sentences(activation: Activation, depth: int, width: int, measured: Mapping
 # ── grow nor shrink from layer to layer, Var w should be 1/n_in for the one and 1/n_out for the other; Glorot and
 # ── Bengio took the middle, 2/(n_in + n_out). A rectifier lets half of a variance through, so He et al. doubled it.
 def variance(scheme: Scheme, n_in: int, n_out: int) -> float:
-    """Of the weights of a linear layer. PyTorch's default is uniform in ±1/√n_in."""
+    """The variance of a linear layer's weights. PyTorch's default is uniform in ±1/√n_in."""
     return {"default": 1 / (3 * n_in), "xavier": 2 / (n_in + n_out), "kaiming": 2 / n_in}[scheme]
 
 
 def formula(scheme: Scheme) -> str:
-    """The same in symbols."""
+    """The `variance` in symbols."""
     return {"default": "1/(3 n_in)", "xavier": "2/(n_in + n_out)", "kaiming": "2/n_in"}[scheme]
 
 

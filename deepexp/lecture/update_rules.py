@@ -81,7 +81,7 @@ def demonstrate(*, optim: list[str] | None = None, lr: float | None = None, step
 
 
 def _facts(name: str, rate: float, lengths: Tensor) -> dict[str, float]:
-    """Of a rule, by its lengths of steps (steps, coordinates): the first, the last, and the first of a scaled loss."""
+    """A rule's first step, its last, and the first under a scaled loss, from its step lengths (steps, coordinates)."""
     _, scaled = step_lengths(name, [TIMES * g for g in GRADIENT], 1, rate)
     return {
         "first_0": lengths[0, 0].item(),

@@ -190,7 +190,7 @@ def _sha256(path: Path) -> str:
 
 @functools.cache
 def _sha256_of(path: Path, _size: int, _modified: int) -> str:
-    """Of a file that is read again only if it has changed: ImageNet's weights take half a second."""
+    """The SHA-256 of a file, read again only if it has changed: ImageNet's weights take half a second."""
     with path.open("rb") as file:
         return hashlib.file_digest(file, "sha256").hexdigest()
 

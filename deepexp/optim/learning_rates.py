@@ -34,7 +34,7 @@ class LearningRates:
 
     @property
     def first(self) -> float:
-        """Of the first group, at present."""
+        """The present learning rate of the first group."""
         return self._rates[0]
 
     def optimizer_state(self) -> dict[str, Any]:

@@ -56,7 +56,7 @@ def parse_condition(word: str) -> Condition | None:
 
 
 def chosen(runs: Sequence[Run], conditions: Sequence[Condition], options: Sequence[str]) -> list[Run]:
-    """Those that meet all conditions. `InputError` for a key that no run has; `options` are those of the command."""
+    """The runs that meet all conditions. `InputError` for a key that no run has; `options` are those of the command."""
     for condition in conditions:
         check_key(condition.key, runs, options)
         value = condition.value.replace("-", " ").replace("_", " ")

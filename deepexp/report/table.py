@@ -37,7 +37,7 @@ def ordered(runs: Sequence[Run]) -> list[Run]:
 
 
 def ordered_groups(groups: Sequence[Group]) -> list[Group]:
-    """The same for groups, by their means."""
+    """As `ordered`, for groups, by their means."""
     if best_by_validation(groups) is None:
         return sorted(groups, key=lambda group: not group.done)
     return sorted(groups, key=lambda group: _mean_or_last(group, "val_error_rate"))

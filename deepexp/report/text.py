@@ -44,7 +44,7 @@ def lines(report: Report, columns: int | None = None) -> Iterator[str]:
 
 
 def markdown(report: Report) -> str:
-    """The same, whole, in GitHub's Markdown."""
+    """The whole report in GitHub's Markdown."""
     parts = [f"# {escape_markdown(report.title)}", escape_markdown(_constant(report))]
     for table in _tables(report):
         parts += [f"## {table.caption}", "\n".join(table.markdown())]

@@ -52,7 +52,7 @@ class Group:
 
     @property
     def done(self) -> list[Run]:
-        """Those that came to a result."""
+        """The runs that came to a result."""
         return [run for run in self.runs if run.status == DONE]
 
     @property
@@ -112,7 +112,7 @@ def groups(runs: Sequence[Run]) -> list[Group]:
 
 
 def usual(groups: Sequence[Group]) -> dict[str, object]:
-    """Of each key that varies, the value that most of the groups have."""
+    """Key that varies → the value that most of the groups have."""
     found = {}
     for key in groups[0].values:
         counts = Counter(_identity(group.values[key]) for group in groups)

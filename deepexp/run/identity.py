@@ -45,12 +45,12 @@ class Identity:
 
     @classmethod
     def of(cls, config: TrainConfig) -> "Identity":
-        """That of a run with this config, whose targets have been imported."""
+        """The identity of a run with this config, whose targets have been imported."""
         return cls(_texts(config), _code(config))
 
     @classmethod
     def from_checkpoint(cls, content: dict[str, Any]) -> "Identity | None":
-        """That in a checkpoint; None in one from before it was kept. Raises `ValueError` if it is something else."""
+        """The identity in a checkpoint; None in one from before it was kept. `ValueError` if it is something else."""
         kept = content.get("identity")
         if kept is None:
             return None

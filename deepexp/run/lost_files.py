@@ -19,7 +19,7 @@ _LOGS = {METRICS: "metrics.jsonl", EVENTS: "events"}
 
 
 def lost_files(run: RunDirectory, content: Mapping[str, Any]) -> list[str]:
-    """Those that a run had when its checkpoint was written, and that are not there now, or empty.
+    """The files that a run had when its checkpoint was written, and that are now missing or empty.
 
     Raises `InputError` if the checkpoint does not say how long they were.
     """

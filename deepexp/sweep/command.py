@@ -184,7 +184,7 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
 
 
 def _not_asked_for(going_on: Sweep) -> Iterator[str]:
-    """What is told of jobs that the sweep had before it was gone on with in other words."""
+    """Lines about jobs that the sweep had before, and that the words given now leave out."""
     asked = {point.config_hash for point in going_on.points}
     others = [entry for name, entry in going_on.ledger.entries.items() if name not in asked]
     if others:

@@ -40,7 +40,7 @@ def check_sweep(directory: Path, asked: Collection[str]) -> None:
 
 
 def said_again(words: Sequence[str]) -> list[str]:
-    """Those words of a sweep that have to stand in the command that goes on with it, too, as they are typed."""
+    """The words of a sweep that have to be given again when it is gone on with, as they are typed."""
     return [as_typed(word) for word in words if _complaint(word) is not None]
 
 

@@ -63,7 +63,7 @@ def _asked_for(words: Sequence[str]) -> list[str]:
 
 
 def _words_before(words: Sequence[str]) -> list[str]:
-    """Those of the sweep that is gone on with; none where its file is no such thing, which others will say."""
+    """The words of the sweep that is gone on with; none if its file cannot be read, which is reported later."""
     for word in words:
         if word.startswith("resume="):
             path = Path(os.path.expanduser(word.removeprefix("resume=").strip("'\""))) / "sweep.json"

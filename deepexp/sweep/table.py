@@ -64,7 +64,7 @@ def ordered(rows: Sequence[Row]) -> list[Row]:
 
 
 def _place(row: Row) -> tuple[float, float, float]:
-    """Of what kind a row is, how far it came, and how good it is."""
+    """What to sort by: the kind of a row, how far it came, and how good it is."""
     error = _figure(row, "val_error_rate")
     if error is not None:
         return 0.0, 0.0, error

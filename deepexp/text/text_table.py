@@ -21,7 +21,7 @@ class Table:
 
     @classmethod
     def of_columns(cls, columns: Mapping[str, Sequence[str]], left: Collection[str], caption: str = "") -> "Table":
-        """Of columns by their titles; all but those in `left` are set to the right."""
+        """A table of columns by their titles; all but those in `left` are aligned to the right."""
         numeric = frozenset(index for index, title in enumerate(columns) if title not in left)
         return cls(list(columns), list(zip(*columns.values(), strict=True)), numeric, caption)
 

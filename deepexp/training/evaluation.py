@@ -55,7 +55,7 @@ class Scorer(Protocol):
     def __call__(
         self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[tuple[int, int]]
     ) -> Iterator[Scores]:
-        """Of the samples `order[start:stop]` for each bound, as `Loader.batches` has them."""
+        """The scores of the samples `order[start:stop]` for each bound, as `Loader.batches` has them."""
         ...
 
 

@@ -127,7 +127,7 @@ def _share_of_memory(device: torch.device) -> int | None:
 
 
 def _needed_bytes(first: nn.Module, precision: Precision, loaders: Sequence[FeatureLoader]) -> int:
-    """Of the features of all samples, found out with a copy of the layers, whose statistics may change."""
+    """The memory of all samples' features, measured with a copy of the layers, whose statistics may change."""
     channels, height, width = loaders[0].shape
     pictures = torch.zeros(2, height, width, channels, device=precision.device).permute(0, 3, 1, 2)
     features = _function(copy.deepcopy(first), precision)(pictures)

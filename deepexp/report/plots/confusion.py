@@ -78,7 +78,7 @@ def draw(run: Run, name: str, names: Sequence[str] | None = None) -> Plot | Miss
 
 
 def draw_matrix(cells: np.ndarray, run: str, name: str, names: Sequence[str] | None = None) -> Plot:
-    """The same of cells that are known, of a run of that name."""
+    """The matrix of `cells` that were counted already, of a run of that name."""
     classes = len(cells)
     width = min(8.4, max(4.6, 1.9 + 0.42 * classes))
     figure, axes = plotting.figure(width, width - 0.9)

@@ -115,7 +115,7 @@ def _is_dot(x: Sequence[float]) -> bool:
 
 
 def _runs(group: Group) -> list[Run]:
-    """Those with a result; where there are none, as far as the others came."""
+    """The runs with a result; where there are none, the others, as far as they came."""
     return group.done or list(group.runs)
 
 

@@ -29,7 +29,7 @@ def draw(run: Run) -> Plot | Missing:
 
 
 def draw_sheet(found: "Retest", run: str) -> Plot | Missing:
-    """The same of answers that are known, of a run of that name."""
+    """The sheet for answers that are known already, of a run of that name."""
     worst = worst_mistakes(found)
     if not worst:
         return Missing(f"the mistakes of {run}, which makes none on its {len(found.target):,} test samples")
