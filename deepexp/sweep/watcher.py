@@ -93,13 +93,15 @@ class JobWatcher:
         if ending.state == "paused":
             self.tries[task.config_hash] -= 1  # what goes on after it is the same try
             figures = self.jobs.latest(entry)
-        self.ledger.record(entry)
+        has_tries = not is_well and self.tries[task.config_hash] <= self.config.retries
+        again = has_tries and not stopping and self.wants_more()
+        # If the sweep is killed before the next try begins, the job goes on then, and does not count as failed.
+        self.ledger.record(entry, *([replace(entry, state="interrupted")] if again else []))
         # It has paused, but the figures that it is compared by are lost. Trained anew, it has the same ones again.
         is_lost = ending.state == "paused" and task.resumes and self.jobs.is_waiting(self.points[task.config_hash])
         if is_lost:
             figures, trouble = None, "what it came to is lost with its metrics.jsonl"
-        has_tries = is_lost or (not is_well and self.tries[task.config_hash] <= self.config.retries)
-        again = has_tries and not stopping and self.wants_more()
+            again = not stopping and self.wants_more()
         shown_ending = ending if trouble is None else replace(ending, state="failed", reason=trouble)
         self.display.ended(task, shown_ending, figures, again=again)
         if again:

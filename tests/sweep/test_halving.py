@@ -285,7 +285,7 @@ def test_a_job_that_failed_on_the_way_is_tried_no_more_in_the_same_sweep(
 
 
 def test_a_pause_uses_no_retry_up(tmp_path: Path) -> None:
-    book: Any = SimpleNamespace(entries={"a": Entry("a", "a", [], "running")}, record=lambda _: None)
+    book: Any = SimpleNamespace(entries={"a": Entry("a", "a", [], "running")}, record=lambda *_: None)
     display: Any = SimpleNamespace(started=lambda _: None, ended=lambda *_, **__: None)
     jobs: Any = SimpleNamespace(task=lambda *_, anew: "again", is_waiting=lambda _: False, latest=lambda _: None)
     watcher = JobWatcher(LauncherConfig(retries=1), tmp_path, book, display, jobs)

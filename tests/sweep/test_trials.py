@@ -6,10 +6,12 @@ from pathlib import Path
 
 import pytest
 
-from deepexp.errors import InputError
+from deepexp.errors import InputError, RunFailed
 from deepexp.sweep import ledger
 from deepexp.sweep.command import SweepResult, run_sweep
 from deepexp.sweep.halving import WORST
+from deepexp.sweep.watcher import JobWatcher
+from deepexp.sweep.worker import Task
 from deepexp.text.console import Console
 
 from .conftest import Sweeper
@@ -66,6 +68,29 @@ def test_a_search_goes_on_as_if_it_had_not_ended(
     run_sweep([f"resume={part.directory}"], Console("plain"))
     out = capsys.readouterr().out
     assert "5 jobs, 4 of them done before" in out and f"[5/5] {rest.rows[0].name}" in out
+
+
+def test_a_search_that_is_cut_off_between_two_tries_of_a_job_goes_on_with_that_job(
+    sweep: Sweeper, folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begin = JobWatcher.starting
+
+    def starting(self: JobWatcher, task: Task) -> Task:
+        if task.config_hash in self.tries:
+            raise RunFailed("cut off")
+        return begin(self, task)
+
+    with monkeypatch.context() as patched, pytest.raises(RunFailed, match="cut off"):
+        patched.setattr(JobWatcher, "starting", starting)
+        sweep(*RATES, ONE, "model.trouble=once", "hydra.sweeper.samples=2", "hydra.launcher.retries=1", quiet=True)
+    (book,) = folder.rglob("ledger.jsonl")
+    (entry,) = ledger.read(book).values()
+    assert (entry.state, entry.tries) == ("interrupted", 1)
+    rest = run_sweep([f"resume={book.parent}"], Console("quiet"))
+    assert [(row.state, row.tries) for row in rest.rows] == [("done", 2), ("done", 1)]
+    lines = [json.loads(line) for line in book.read_text().splitlines()]
+    begun = [line["job"] for line in lines if line["state"] == "running"]
+    assert begun == [rest.rows[0].name, rest.rows[0].name, rest.rows[1].name], "the search chooses by what it came to"
 
 
 def test_what_is_unfinished_comes_first(sweep: Sweeper, folder: Path) -> None:
