@@ -26,10 +26,12 @@ class Ema:
             raise ValueError(f"decay: {decay!r} is not allowed; between 0 and 1")
         self._decay = decay
         self._updates = 0
-        self._values = _values_of(model)
-        self._averages = {name: value.detach().clone() for name, value in self._values.items()}
-        self._averaged = {name for name in finite_numbers(self._values) if self._values[name].itemsize > 1}
-        device = next(iter(self._values.values())).device
+        self._parameters = dict(model.named_parameters())
+        self._places = _places_of_buffers(model)
+        values = self._values()
+        self._averages = {name: value.detach().clone() for name, value in values.items()}
+        self._averaged = {name for name in finite_numbers(values) if values[name].itemsize > 1}
+        device = next(iter(values.values())).device
         self._share = torch.zeros((), device=device) if recorded else None  # of the present value, 1 − d
 
     def update(self) -> None:
@@ -47,12 +49,13 @@ class Ema:
     def take_in(self) -> None:
         """The second part, which is the device's: move the averages."""
         averages, values = [], []
+        present = self._values()
         for name, average in self._averages.items():
             if name in self._averaged:
                 averages.append(average)
-                values.append(self._values[name])
+                values.append(present[name])
             else:
-                average.copy_(self._values[name])
+                average.copy_(present[name])
         if self._share is None:
             torch._foreach_lerp_(averages, values, 1 - self._present_decay())  # on a GPU one kernel for all of them
             return
@@ -60,18 +63,25 @@ class Ema:
         torch._foreach_mul_(ways, self._share)
         torch._foreach_add_(averages, ways)
 
+    def _values(self) -> dict[str, Tensor]:
+        """As `_values_of`: buffers as they are now, since a model may bind another tensor to one in each pass."""
+        return self._parameters | {name: held[key] for name, (held, key) in self._places.items()}
+
     def _present_decay(self) -> float:
         return min(self._decay, (1 + self._updates) / (10 + self._updates))
 
     @contextmanager
     def averaged(self) -> Iterator[None]:
-        """Inside, the model's own tensors hold the averages; afterwards exactly what they held."""
-        kept = {name: value.detach().clone() for name, value in self._values.items()}
-        _fill(self._values, self._averages)
+        """Inside, the model's own tensors hold the averages; afterwards they are back, with exactly what they held."""
+        values = self._values()
+        kept = {name: value.detach().clone() for name, value in values.items()}
+        _fill(values, self._averages)
         try:
             yield
         finally:
-            _fill(self._values, kept)
+            _fill(values, kept)
+            for name, (held, key) in self._places.items():
+                held[key] = values[name]
 
     def state_dict(self) -> dict[str, Any]:
         """Plain values and tensors, which are not copied."""
@@ -87,6 +97,15 @@ class Ema:
 def fill(model: nn.Module, averages: Mapping[str, Tensor]) -> None:
     """Let the model's own tensors hold the averages of an `Ema` of such a model; `KeyError` if some are missing."""
     _fill(_values_of(model), averages)
+
+
+def _places_of_buffers(model: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
+    """Where the buffers that `_values_of` names are held: the buffers of their module, and their name there."""
+    places = {}
+    for name, _ in model.named_buffers():
+        module, _, key = name.rpartition(".")
+        places[name] = model.get_submodule(module)._buffers, key
+    return places
 
 
 def _values_of(model: nn.Module) -> dict[str, Tensor]:

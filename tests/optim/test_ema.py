@@ -114,3 +114,32 @@ def test_complex_weights_are_averaged_and_what_was_never_finite_is_copied(record
     averages = ema.state_dict()["averages"]
     torch.testing.assert_close(averages["weight"], torch.full((2,), 9 + 18j))
     assert torch.equal(averages["mask"], model.mask)
+
+
+class Rebinds(nn.Module):
+    """Binds another tensor to its buffer in each pass, as `self.mean = …` does."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.weight = nn.Parameter(torch.zeros(()))
+        self.register_buffer("passes", torch.zeros(()))
+
+    def forward(self) -> None:
+        self.passes = self.passes + 1
+
+
+@pytest.mark.parametrize("recorded", [False, True])
+def test_a_buffer_that_is_bound_anew_is_averaged_and_comes_back(recorded: bool) -> None:
+    model = Rebinds()
+    ema = Ema(model, 0.9, recorded=recorded)
+    for _ in range(11):
+        model()
+    ema.update()  # (1 + 1) / (10 + 1) of what was before
+    assert ema.state_dict()["averages"]["passes"].item() == pytest.approx(9)
+    with ema.averaged():
+        assert model.passes.item() == pytest.approx(9)
+        with torch.inference_mode():  # as a test pass is
+            model()
+    assert model.passes.item() == 11
+    model()
+    ema.update()
