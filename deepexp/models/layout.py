@@ -14,8 +14,12 @@ def channels_last(model: nn.Module) -> nn.Module:
 
     `Module.to` would fail for tensors of five dimensions, as those of `Conv3d`, which have no such order.
 
-    Convolutions for which channels_last order is not safe stay in the plain order, and get their input in it.
+    Convolutions for which channels_last order is not safe stay in the plain order, and get their input in it. Buffers
+    made by `expand`, into which nothing can be loaded, get memory for each of their numbers.
     """
+    for buffer in model.buffers():
+        if _is_expanded(buffer):
+            buffer.data = buffer.data.contiguous()
     for module in model.modules():
         if _is_unsafe(module):
             if _in_plain_order not in module._forward_pre_hooks.values():
@@ -25,6 +29,13 @@ def channels_last(model: nn.Module) -> nn.Module:
             if tensor.dim() == 4:
                 tensor.data = tensor.data.to(memory_format=torch.channels_last)
     return model
+
+
+def _is_expanded(tensor: torch.Tensor) -> bool:
+    """Whether several of its numbers lie in one place."""
+    if tensor.layout != torch.strided or tensor.is_nested:
+        return False
+    return any(stride == 0 and size > 1 for stride, size in zip(tensor.stride(), tensor.shape, strict=True))
 
 
 def _is_unsafe(module: nn.Module) -> bool:

@@ -61,3 +61,15 @@ def test_a_spectral_norm_makes_no_step_when_its_layer_is_laid_out():
     before = {name: value.clone() for name, value in layer.state_dict().items()}
     channels_last(layer)
     assert all(torch.equal(value, before[name]) for name, value in layer.state_dict().items())
+
+
+def test_an_expanded_buffer_can_be_loaded_into():
+    layer = nn.Linear(2, 3)
+    layer.register_buffer("scale", torch.ones(1).expand(3))
+    layer.register_buffer("edges", torch.eye(3).to_sparse())
+    layer.register_buffer("hidden", torch.ones(3, 1).expand(3, 4), persistent=False)
+    channels_last(layer)
+    assert torch.equal(layer.scale, torch.ones(3)) and torch.equal(layer.hidden, torch.ones(3, 4))
+    layer.load_state_dict({**layer.state_dict(), "scale": torch.arange(3.0)})
+    layer.hidden.copy_(torch.zeros(3, 4))
+    assert layer.scale.tolist() == [0, 1, 2]
