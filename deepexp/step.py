@@ -6,6 +6,7 @@ overflow, and has to ask the device, once an update, whether they do.
 """
 
 import contextlib
+import dataclasses
 import logging
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
@@ -42,6 +43,10 @@ class Batch:
         if self.share is None or self.partner_labels is None:
             return self.labels
         return torch.where(self.share < 0.5, self.partner_labels, self.labels)
+
+    def copy(self) -> "Batch":
+        """The batch with pictures of its own, for a model that may change its input in place and is asked again."""
+        return dataclasses.replace(self, images=self.images.clone())
 
     def pieces(self, size: int) -> Iterator["Batch"]:
         """The batch itself, or parts of at most `size` samples."""
@@ -196,7 +201,7 @@ class Step:
     def _split_until_it_fits(self, batches: list[Batch], samples: int) -> Update:
         while True:
             try:
-                return self._accumulate(batches, samples)
+                return self._accumulate((batch.copy() for batch in batches), samples)
             except RuntimeError as error:
                 largest = min(self.piece_size, max(len(batch) for batch in batches))
                 if not is_out_of_memory(error) or largest == 1:
@@ -244,7 +249,7 @@ class Step:
 
         def closure() -> Tensor:
             runtime.set_random_state(masks, device)
-            updates.append(self.gradients(batches, samples))
+            updates.append(self.gradients((batch.copy() for batch in batches), samples))
             self._clip()
             return updates[-1].loss * (samples if self.objective.reduction == "sum" else 1)
 

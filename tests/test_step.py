@@ -122,6 +122,13 @@ def test_clipping_bounds_the_move_and_reports_the_norm_before():
     assert clipped > 1e-3
 
 
+class Darkens(nn.Module):
+    """Changes its input in place."""
+
+    def forward(self, images):
+        return images.mul_(0.5)
+
+
 class Hungry(nn.Module):
     """Runs out of memory when it gets more than `limit` samples."""
 
@@ -149,6 +156,17 @@ def test_batches_are_halved_until_they_fit_and_the_update_is_the_same(caplog):
     torch.testing.assert_close(weights(model), weights(reference), rtol=1e-5, atol=1e-7)
 
 
+def test_a_model_that_changes_its_input_gets_the_same_pictures_again():
+    model, step = make(split_on_oom=True)
+    step.model = nn.Sequential(Darkens(), Hungry(model, 6))
+    batch = samples(20)
+    update = step([batch], 20)
+    reference, plain = make()
+    expected = plain([Batch(0.5 * samples(20).images, batch.labels)], 20)
+    assert update.loss.item() == pytest.approx(expected.loss.item(), rel=1e-6)
+    torch.testing.assert_close(weights(model), weights(reference), rtol=1e-5, atol=1e-7)
+
+
 def test_without_leave_to_split_it_stops():
     model, step = make()
     step.model = Hungry(model, 6)
@@ -171,6 +189,18 @@ def test_lbfgs_sees_one_function_within_an_update():
     step([batch], 40)
     assert not torch.equal(seen[0], seen[masks])
     assert math.isfinite(first)
+
+
+def test_lbfgs_sees_one_function_of_a_model_that_changes_its_input():
+    torch.manual_seed(0)
+    model = nn.Sequential(Darkens(), nn.Flatten(), nn.Linear(12, 4))
+    optimizer = torch.optim.LBFGS(model.parameters(), lr=1, max_iter=5, line_search_fn="strong_wolfe")
+    seen = []
+    model[0].register_forward_hook(lambda module, inputs, output: seen.append(output.clone()))
+    step = Step(model, optimizer, objective=Objective(), precision=Precision(CPU, "fp32"))
+    step([samples(40)], 40)
+    assert len(seen) > 2
+    assert all(torch.equal(seen[0], later) for later in seen)
 
 
 class Closures(torch.optim.LBFGS):
