@@ -1,6 +1,7 @@
 """Checks of a model of the user's own, with a line for what is not as it should be."""
 
 import copy
+import itertools
 import json
 import logging
 import warnings
@@ -9,7 +10,7 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.nn.parameter import UninitializedParameter
+from torch.nn.parameter import is_lazy
 
 from deepexp import checkpoint
 from deepexp.errors import InputError, RunFailed
@@ -43,7 +44,8 @@ def check(
         raise InputError(f"model._target_: {target} gives {targets.kind(made)}, and a torch.nn.Module is needed")
     if not any(True for _ in made.parameters()):
         raise InputError(f"model._target_: {target} has no parameters, so there is nothing to train")
-    lazy = next((name for name, tensor in made.named_parameters() if isinstance(tensor, UninitializedParameter)), None)
+    named = itertools.chain(made.named_parameters(), made.named_buffers())
+    lazy = next((name for name, tensor in named if is_lazy(tensor)), None)
     if lazy is not None:
         raise InputError(
             f"model._target_: {target} has a lazy layer ({lazy}), whose size is open; "

@@ -221,6 +221,14 @@ class Volume(Net):
 
     def forward(self, x):
         return super().forward(self.norm(self.conv(x.unsqueeze(1))).squeeze(2))
+
+class LazyStatistics(Net):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape=shape, classes=classes)
+        self.norm = nn.LazyBatchNorm2d(affine=False)
+
+    def forward(self, x):
+        return super().forward(self.norm(x))
 """
 NAMES = [line.split()[1].partition("(")[0].rstrip(":") for line in MODULE.splitlines() if line.startswith("class")]
 SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
@@ -288,6 +296,7 @@ def test_layers_that_a_model_does_not_know_of_are_told_and_noted_in_the_run(here
         ("Auxiliary", "gives a tuple for two pictures in training mode; a float tensor of shape (2, 10) is needed"),
         ("NoShape", "NoShape: got an unexpected keyword argument 'shape' (deepexp gives it shape and classes)"),
         ("Lazy", "model._target_: their_model.Lazy has a lazy layer (fc.weight), whose size is open; set its size, or"),
+        ("LazyStatistics", "their_model.LazyStatistics has a lazy layer (norm.running_mean), whose size is open"),
         ("Exits", "their_model.Exits fails for two pictures of 1×28×28: their_model.py:115: SystemExit"),
         ("ExitsAtOnce", "model: their_model.ExitsAtOnce failed: their_model.py:125: SystemExit"),
         ("Refuses", "model: their_model.py:129: odd sizes only"),
