@@ -3,6 +3,7 @@
 What is shown is decided in `console.py`.
 """
 
+import io
 import logging
 import math
 import os
@@ -22,15 +23,16 @@ _UP = "\x1b[A"
 
 
 class Stream:
-    """Standard output or standard error, be it a terminal, a file or a pipe.
+    """Standard output or standard error, be it a terminal, a file, a pipe, or None, as in a process without a console.
 
     `is_everything`: what is written is all that comes of the command, which has failed without it.
     """
 
-    def __init__(self, file: TextIO, *, is_everything: bool = False) -> None:
+    def __init__(self, file: TextIO | None, *, is_everything: bool = False) -> None:
+        self._is_gone = file is None
+        file = io.StringIO() if file is None else file
         self._file = file
         self._is_everything = is_everything
-        self._is_gone = False
         self._encoding = getattr(file, "encoding", None) or "utf-8"
         dumb = os.environ.get("TERM", "").lower() in ("dumb", "unknown")
         self.is_terminal = hasattr(file, "isatty") and file.isatty() and not dumb

@@ -159,6 +159,13 @@ def test_an_object_that_only_takes_text_is_no_terminal():
     assert stream._file.text == "a line\n" and not stream.is_terminal
 
 
+def test_without_a_console_nothing_is_shown(caplog):
+    """`sys.stdout` is None under pythonw and in some services, where runs are started from Python."""
+    stream = Stream(None)
+    stream.write("epoch")
+    assert not stream.is_terminal and stream.width == 80 and not caplog.text
+
+
 def test_status_line_gives_way_and_comes_back():
     terminal = Terminal()
     stream = Stream(terminal)
