@@ -19,6 +19,7 @@ from deepexp.disk.storage import write_atomically
 if TYPE_CHECKING:
     import numpy as np
     from matplotlib.figure import Figure
+    from matplotlib.text import Text
 
 COLOURS: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7", "#56B4E9", "#000000")
 """Okabe and Ito (2008), told apart by colour-blind people, in an order in which neighbours differ in lightness too.
@@ -89,6 +90,12 @@ def series_style(index: int) -> dict[str, Any]:
         "linestyle": _LINES[index % len(_LINES)],
         "marker": _MARKERS[index % len(_MARKERS)],
     }
+
+
+def slant(labels: "Sequence[Text]", degrees: float) -> None:
+    """Turn the labels below an axis so that each ends at its tick, where long ones have room."""
+    for label in labels:
+        label.set(rotation=degrees, ha="right", rotation_mode="anchor")
 
 
 def save(figure: "Figure", path_without_suffix: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:

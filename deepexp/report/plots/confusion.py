@@ -115,7 +115,9 @@ def _draw_cells(axis: "Axes", cells: np.ndarray, names: Sequence[str]) -> None:
     if classes > MOST_ANNOTATED:
         return
     shown = [literal(shortened(name, 14)) for name in names]
-    axis.set_xticks(range(classes), shown, rotation=45 if max(map(len, shown)) > 3 else 0, ha="center")
+    axis.set_xticks(range(classes), shown)
+    if max(map(len, shown)) > 3:
+        plotting.slant(axis.get_xticklabels(), 45)
     axis.set_yticks(range(classes), shown)
     for row, column in np.ndindex(cells.shape):
         count = int(cells[row, column])

@@ -101,7 +101,7 @@ def _draw_cells(axis: "Axes", cells: Cells) -> None:
     axis.set_yticks(range(len(cells.rows)), [literal(shortened(text(value), 16)) for value in cells.rows])
     axis.invert_yaxis()
     if max(len(text(value)) for value in cells.columns) > 8:
-        axis.tick_params(axis="x", labelrotation=30)
+        plotting.slant(axis.get_xticklabels(), 30)
     assert axis.figure is not None
     axis.figure.colorbar(mesh, ax=axis, label="test error (%)" + (", log scale" if needs_log(known) else ""))
     for row, column in np.ndindex(cells.mean.shape):
