@@ -1,6 +1,6 @@
 """`deepexp train -m …` and `deepexp train resume=SWEEP_DIR`: from words to a sweep, its table and its exit status.
 
-The points come from Hydra's own multirun, so that every sweeper there is can be used; the jobs are ours.
+The points come from Hydra's own multirun, so that any sweeper can be used; `jobs.py` runs them.
 """
 
 import contextlib
@@ -39,15 +39,15 @@ OUR_LAUNCHER = "hydra_plugins.deepexp_plugins.ProcessLauncher"
 
 @dataclass(frozen=True)
 class SweepResult:
-    """What a sweep came to."""
+    """The result of a sweep."""
 
     directory: Path
     rows: list[Row]
-    """One a job, in the order of the grid."""
+    """One for each job, in the order of the points."""
 
     @property
     def failures(self) -> list[Row]:
-        """The jobs without a result, but for those that others were better than."""
+        """The jobs without a result, except those that halving has paused."""
         return [row for row in self.rows if row.state not in ("done", "paused")]
 
 
@@ -79,7 +79,7 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
             first = _first(asked)
             if directory is None:
                 directory = SweepDirectory.create(str(first.config.output_dir), first.run_name, asked)
-            with place_that_stays():  # a sweep elsewhere would begin anew
+            with place_that_stays():  # with the output_dir that errors suggest, the sweep would begin anew
                 return _run(Sweep(directory, Display(console)), asked, console)
         finally:
             if directory is not None:
@@ -87,7 +87,7 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
 
 
 def _names_its_place(word: str, begun: Path) -> bool:
-    """Whether a word says where the sweep is already; `InputError` if it says elsewhere."""
+    """Whether a word gives `output_dir`, as the place where the sweep is; `InputError` if it gives another place."""
     _, key, value = overrides.split(word)
     if key != "output_dir" or not value:
         return False
@@ -96,7 +96,7 @@ def _names_its_place(word: str, begun: Path) -> bool:
 
 
 def _first(words: Sequence[str]) -> Composed:
-    """The first point, composed, after all words were found to be understood."""
+    """Check all words, and return the first point, composed."""
     points = shapes.one_at_a_time(words)
     compose.check_jobs("train", points)
     first = compose.compose("train", points[0])
@@ -106,9 +106,9 @@ def _first(words: Sequence[str]) -> Composed:
 
 
 def merged(before: Sequence[str], new: Sequence[str]) -> list[str]:
-    """The words of a sweep that is gone on with: new ones replace those of the same key, or are added.
+    """The words of a resumed sweep: new ones replace those of the same key, or are added.
 
-    Those that replace others stand in their place, as random samples are drawn in the order of the words.
+    A replaced word keeps its position, since random samples are drawn in the order of the words.
     """
     return list(itertools.chain(*(_by_key(before) | _by_key(new)).values()))
 
@@ -147,7 +147,7 @@ def _multirun(going_on: Sweep, words: Sequence[str]) -> None:
     except HydraException as error:
         raise InputError(first_line(error)) from error
     except JobFailed:
-        log.info("the sweeper stopped at a job without a result")  # the table tells of that job
+        log.info("the sweeper stopped at a job without a result")  # the table shows why
 
 
 def _show_end(going_on: Sweep, console: Console) -> list[Row]:
@@ -189,24 +189,24 @@ def _not_asked_for(going_on: Sweep) -> Iterator[str]:
     others = [entry for name, entry in going_on.ledger.entries.items() if name not in asked]
     if others:
         path = shlex.quote(short_path(going_on.directory.path))
-        yield f"{counted(len(others), 'other job')}, not asked for any longer, left as before: deepexp report {path}"
+        yield f"{counted(len(others), 'other job')}, no longer asked for, left as before: deepexp report {path}"
     if unfinished := [printable(entry.job) for entry in others if entry.state != "done"]:
         yield f"without a result: {first_few(unfinished, most=1)} (to go on, give these values again)"
 
 
 def _other_code(rows: Sequence[Row], directory: Path) -> list[str]:
-    """What of the user's code was not the same in all jobs that have come to something."""
+    """Lines about code of the user's own that was not the same in all jobs that are done or paused."""
     found = []
     for row in rows:
         if row.state in ("done", "paused") and row.directory is not None:
-            with contextlib.suppress(InputError):  # it is damaged or lost
+            with contextlib.suppress(InputError):  # the file is damaged or lost
                 provenance = RunDirectory.open(directory / row.directory).read_json("provenance.json")
                 found.append((printable(row.name), provenance))
     return mixed_code.told(found)
 
 
 def _best(trials: Trials) -> list[str]:
-    """What a search has found, and the command that trains it alone."""
+    """Lines about the best setting of a search, and the command that trains it alone."""
     best = trials.best()
     if best is None:
         return []

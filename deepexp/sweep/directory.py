@@ -36,7 +36,7 @@ def is_sweep(path: Path) -> bool:
 
 @dataclass
 class Choices:
-    """What was decided once for the whole sweep, by what was there when it began."""
+    """What `auto` stands for in all jobs of the sweep, chosen when it is first needed."""
 
     pretrained: bool | str | None = None
     threads: int | None = None
@@ -52,21 +52,21 @@ class SweepDirectory:
     """What was asked for, as overrides."""
     choices: Choices = field(default_factory=Choices)
     search: Mapping[str, str | None] | None = None
-    """How its points are chosen, where a search does that."""
+    """Its search, if there is one: method, version of Optuna, and objective."""
     impossible: list[tuple[int, list[str]]] = field(default_factory=list)
     """Settings that the search chose and that were refused: (how many settings came before it, its words)."""
     lock: filelock.BaseFileLock | None = None
 
     @classmethod
     def create(cls, output_dir: str, name: str, words: list[str]) -> "SweepDirectory":
-        """Make a new one, in which nothing stands yet."""
+        """Make and lock a new, empty directory."""
         sweep = cls(make_unique_directory(output_dir, name).absolute(), words)
         sweep.lock = _locked(sweep.path)
         return sweep
 
     @classmethod
     def open(cls, path: Path) -> "SweepDirectory":
-        """One that was begun; `InputError` if it is damaged or somebody else is at work in it."""
+        """Lock and read the directory of an earlier sweep; `InputError` if it is damaged or locked elsewhere."""
         lock = _locked(path)
         content = read_description(path)
         choices = content["choices"]
@@ -91,18 +91,18 @@ class SweepDirectory:
         json_file.write(self.path / SWEEP_FILE, content)
 
     def free_directory(self, name: str) -> Path:
-        """A place for a run that nothing stands in: the job's name, or that with a number behind it.
+        """A path for a run where nothing exists yet: the job's name, with a number behind it if that is taken.
 
-        The empty shell of a run that a job leaves if it is killed before it has begun is removed.
+        A directory in which a run was only made, as its job was killed before it began, is removed and used again.
         """
         path, number = self.path / name, 1
-        while path.exists() and not _removed_shell(path):
+        while path.exists() and not _removed_unbegun(path):
             number += 1
             path = self.path / f"{name}~{number}"
         return path
 
     def close(self) -> None:
-        """Unlock it, and remove it if it is empty; one that only lacks its `sweep.json` may hold results, and stays."""
+        """Unlock it, and remove it if it holds no run. (One that lost its `sweep.json` may hold results, and stays.)"""
         if self.lock is not None:
             self.lock.release()
         with contextlib.suppress(OSError):
@@ -111,7 +111,7 @@ class SweepDirectory:
 
 
 def began_with(run: Path) -> list[str] | None:
-    """The overrides that a run began with; None where they are lost or damaged: callers that need them report it."""
+    """The overrides that a run began with; None if they are lost or damaged."""
     try:
         return [str(word) for word in read_list(run / ".hydra" / "overrides.yaml")]
     except InputError:
@@ -119,12 +119,12 @@ def began_with(run: Path) -> list[str] | None:
 
 
 def can_go_on(run: Path) -> bool:
-    """Whether a run was begun in a directory: from its last checkpoint, or anew if it has not come to one."""
+    """Whether the run in a directory can be resumed: from its last checkpoint, or from the start if it has none."""
     return (run / "status.json").is_file() or has_lost_status(run)
 
 
-def _removed_shell(run: Path) -> bool:
-    """Remove what is left of a run that was killed while its directory was made."""
+def _removed_unbegun(run: Path) -> bool:
+    """Remove the directory of a run that was killed while it was made; False if it is no such directory, or stays."""
     if not was_only_made(run):
         return False
     shutil.rmtree(run, ignore_errors=True)
@@ -140,12 +140,12 @@ def finished(run: Path) -> bool:
 
 
 def read_summary(run: Path) -> dict[str, Any]:
-    """What a finished run came to."""
+    """The content of a finished run's `summary.json`."""
     return RunDirectory.open(run).read_json("summary.json")
 
 
 def evaluations(run: Path) -> list[dict[str, Any]]:
-    """What a run has come to so far, as `metrics.jsonl` has it; up to a line that is torn, or no JSON."""
+    """The lines of a run's `metrics.jsonl` so far, up to the first that is not whole JSON."""
     lines: list[dict[str, Any]] = []
     with contextlib.suppress(OSError, ValueError):
         for line in (run / "metrics.jsonl").read_bytes().splitlines():
@@ -154,12 +154,13 @@ def evaluations(run: Path) -> list[dict[str, Any]]:
 
 
 def result_of(run: Path) -> tuple[dict[str, Any] | None, str | None]:
-    """(what a finished run came to, why that cannot be told); one of the two is None."""
+    """(the summary of a finished run, why it cannot be read); one of the two is None."""
     try:
         return read_summary(run), None
     except InputError as error:
         return None, (
-            f"its result cannot be read: {error}; put that back, or remove the job's directory and go on with the sweep"
+            f"its result cannot be read: {error}; "
+            "put that file back, or remove the job's directory and resume the sweep"
         )
 
 
@@ -185,7 +186,7 @@ def _owner(path: Path) -> str:
 
 
 def read_description(directory: Path) -> dict[str, Any]:
-    """What stands in `sweep.json`, each thing of the type that a sweep writes; `InputError` if it does not."""
+    """The content of `sweep.json`; `InputError` if it cannot be read, or a value is of the wrong type."""
     path = directory / SWEEP_FILE
     try:
         content: dict[str, Any] = json.loads(path.read_bytes())

@@ -1,4 +1,4 @@
-"""What one sees of a sweep while it goes on.
+"""What is shown of a sweep while it runs.
 
 A line for each job that has ended and, on a terminal, a bar for each that runs and one for all of them.
 """
@@ -38,7 +38,7 @@ class Display:
         self._console.print(f"{counted(total, 'job')}{skipped}, {slots} at a time{how and f', {how}'}")
 
     def look(self, total: int, done: int, how_far: str) -> None:
-        """After a look at all jobs `total` of them go on, `done` of which have come as far already."""
+        """After a look, the best `total` jobs go on; `done` of them have been trained that far before."""
         self._total, self._done, self._failed, self._interrupted = total, done, 0, 0
         skipped = f", {done} of them done before" if done else ""
         self._console.print(f"the best go on {how_far}: {counted(total, 'job')}{skipped}")
@@ -49,14 +49,14 @@ class Display:
         self._draw()
 
     def progress(self, task: Task, progress: Progress) -> None:
-        """A job has told how far it is."""
+        """A job has reported how far it is."""
         before = self._running[task.name]
-        if before.epoch:  # the first tells where it goes on, which this process has not worked for
+        if before.epoch:  # what a resumed job reports first was done earlier
             self._worked += max(progress.fraction - before.fraction, 0.0)
         self._running[task.name] = progress
 
     def ended(self, task: Task, ending: Ending, figures: Mapping[str, Any] | None, *, again: bool) -> None:
-        """A try has ended; `figures`: what it came to, unless it came to nothing."""
+        """A try has ended; `figures`: its summary, or its latest evaluation if it paused; None if it has no result."""
         progress = self._running.pop(task.name)
         if figures is not None:
             self._worked += 1.0 - progress.fraction

@@ -1,6 +1,6 @@
-"""What a sweep directory must not do to whoever goes on with it: its files are data, and may come from a stranger.
+"""Checks of a sweep directory before it is resumed: it may come from a stranger, so its files are only data.
 
-Sweeps begin in `command.py`; which `_target_` a saved file may name is said in `trust.py`.
+They must not run code, nor have files written elsewhere. Which `_target_` may be named is decided in `trust.py`.
 """
 
 import dataclasses
@@ -31,7 +31,7 @@ def check_sweep(directory: Path, asked: Collection[str]) -> None:
     replaced = {overrides.split(word)[1] for word in asked}
     raise_any(
         [
-            f"{word}: stands in {SWEEP_FILE}, and {complaint}; say it again in this command if that is meant"
+            f"{word}: is in {SWEEP_FILE}, and {complaint}; if you want that, give it in this command too"
             for word in content["overrides"]
             if overrides.split(word)[1] not in replaced and (complaint := _complaint(word))
         ]
@@ -40,7 +40,7 @@ def check_sweep(directory: Path, asked: Collection[str]) -> None:
 
 
 def said_again(words: Sequence[str]) -> list[str]:
-    """The words of a sweep that have to be given again when it is gone on with, as they are typed."""
+    """The words of a sweep that have to be given again to resume it, as they are typed."""
     return [as_typed(word) for word in words if _complaint(word) is not None]
 
 
@@ -56,15 +56,15 @@ def _complaint(word: str) -> str | None:
     value = value or ""
     if "_target_" in word:
         known = key.endswith("._target_") and value in trust.trusted_targets()
-        return None if known else "that _target_ stands in no YAML of deepexp or of ./conf here"
+        return None if known else "no YAML file of deepexp or of ./conf here has that _target_"
     if "${" in word:
-        return "an interpolation is not evaluated"
+        return "interpolations from a file are not evaluated"
     if key.startswith("hydra.") and key not in _LAUNCHER | _SWEEPER:
-        return "it sets something of Hydra's own, which can lead to code"
+        return "it sets a key of Hydra's own, which may run code"
     if key == "data.cache":
         return "decoded pictures would be written there"
     if key == "data.root" and not os.path.isdir(os.path.expanduser(overrides.unquote(value))):
-        return "that folder, which is not there, would be made"
+        return "that folder does not exist and would be made"
     return None
 
 
@@ -73,19 +73,19 @@ def _check_ledger(path: Path) -> None:
     for entry in ledger.read(path).values():
         run = entry.directory
         if run is not None and (run in ("", ".", "..") or any(sign in run for sign in "/\\\0")):
-            raise InputError(f"{path}: is damaged (the entry of {entry.job!r} is none that deepexp writes)")
+            raise InputError(f"{path}: is damaged (the run of {entry.job!r} is in {run!r}, which is no folder's name)")
         if run is not None:
             _check_run(path.parent / run, entry)
 
 
 def _check_run(run: Path, entry: ledger.Entry) -> None:
-    """Refuse a run that began with other values than its job has: what it came to would be taken for the job's."""
+    """Refuse a run that began with other values than its job has: its result would be taken for the job's."""
     began, meant = _values(began_with(run) or []), _values(entry.overrides)
     other = [key for key in meant if key not in FREE and began.get(key, meant[key]) != meant[key]]
     if other:
         words = ", ".join(f"{key}={began[key]}" for key in other)
         raise InputError(
-            f"{run}: is a run with {words}, in the place of that of {entry.job}; put that one back, or remove this one"
+            f"{run}: is a run with {words}, where that of {entry.job} should be; put that one back, or remove this one"
         )
 
 

@@ -1,7 +1,7 @@
 """Successive halving: all settings are trained a little, and at each look only the best of them go on.
 
-Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943. Which these are follows from what the runs came to, not
-from which of them was faster.
+Jamieson and Talwalkar 2016, https://arxiv.org/abs/1502.07943. Which settings go on depends on the errors of their runs
+alone, not on which run was faster.
 """
 
 import logging
@@ -24,37 +24,37 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True, order=True)
 class Score:
-    """What a run came to at a look; the smaller the better."""
+    """How good a run was at a look; the smaller the better."""
 
     error: float
     """The objective, a fraction."""
     loss: float
-    """On the same samples: of equal error rates, it tells which is better."""
+    """On the same samples; it decides between equal error rates."""
 
 
 WORST = 1.0
-"""The error rate that counts for a job that came to nothing, as where training diverged: every picture wrong."""
+"""The error rate of a job without a result, as after divergence: every picture counts as wrong."""
 
 NOTHING = Score(WORST, math.inf)
-"""The score of such a job."""
+"""The score of a job without a result."""
 
 
 class Halving:
-    """The looks at the runs of a sweep on their way; none where no halving is asked for."""
+    """The looks of a sweep, at which its runs are compared before their end; without halving there are none."""
 
     def __init__(self, config: LauncherConfig, settings: int, points: Sequence[Point], sweep: Path) -> None:
-        """Plan the looks at so many settings, which are evaluated as often and trained as long as these points.
+        """Plan the looks for so many `settings`; `points` tell how long runs are trained, and how often evaluated.
 
         Each look is after `config.halving` times as many epochs as the one before, and there are as many as leave at
-        least one setting for the end. A look is left out where it and the next see the same evaluation of each run.
+        least one setting for the end. A look is left out if the next one sees the same evaluation of each run.
         """
         self.factor = config.halving or 1
         self.objective = config.objective
         self._sweep = sweep
         self.shares: list[float] = []
-        """Of its epochs, what a run has made at each look."""
+        """For each look, the fraction of its epochs that a run is trained for before."""
         self.share: float | None = None
-        """At the look that jobs are run for now; None: they run to their end."""
+        """The fraction for the look that jobs are trained to now; None: they are trained to their end."""
         if config.halving is None:
             return
         epochs = min(point.epochs for point in points)
@@ -80,16 +80,16 @@ class Halving:
             yield share
 
     def until(self, point: Point) -> int | None:
-        """The epoch after which a run is to pause now."""
+        """The epoch after which a run is to pause now; None: it goes on to its end."""
         epoch = point.epochs if self.share is None else _look_after(point, self.share)
         return epoch if epoch < point.epochs else None
 
     def is_waiting(self, point: Point, entry: Entry) -> bool:
-        """Whether a job has not yet come as far as it is to come now."""
+        """Whether a job has still to be trained: to the present look, or to its end."""
         return entry.state != "done" and (self.share is None or self.score(point, entry, self.share) is None)
 
     def score(self, point: Point, entry: Entry, share: float) -> Score | None:
-        """What a run came to at a look; None if it has not come there."""
+        """The score of a run at a look; None if it has not been trained so far."""
         if entry.directory is None:
             return None
         loss = self.objective.replace("error_rate", "loss")
@@ -99,7 +99,7 @@ class Halving:
         if not is_saved:  # the evaluation was logged, but the run may have been killed before its checkpoint
             return None
         reached = [line for line in lines if line["epoch"] >= epoch]
-        if entry.state == "done":  # it may have ended before, or lost its measurements since
+        if entry.state == "done":  # it may have stopped early, or lost its metrics.jsonl since
             reached = reached or lines[-1:] or [result_of(self._sweep / entry.directory)[0] or {}]
         return Score(reached[0].get(self.objective, WORST), reached[0].get(loss, math.inf)) if reached else None
 
@@ -113,7 +113,7 @@ class Halving:
         return [line for line in lines if line.get(self.objective) is not None]
 
     def best(self, points: Sequence[Point], entries: Mapping[str, Entry]) -> list[Point]:
-        """The jobs of those settings that go on from a look: of several seeds, the mean counts."""
+        """The jobs of the settings that go on from the present look; a setting counts by the mean over its seeds."""
         assert self.share is not None
         scores: dict[tuple[tuple[str, str], ...], list[Score]] = {}
         for point in points:
@@ -133,7 +133,7 @@ class Halving:
 
 
 def _look_after(point: Point, share: float) -> int:
-    """The epoch of a run after which it is looked at: one in which it is evaluated, or its last."""
+    """The epoch after which a run is looked at: the first from its share on that is evaluated, or its last."""
     every = point.config.evaluate_every
     return min(every * math.ceil(max(round(share * point.epochs), 1) / every), point.epochs)
 

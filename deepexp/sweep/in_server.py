@@ -1,9 +1,8 @@
-"""Sets up the server that jobs are forked from. It imports this module first, which is the only hook that it offers.
+"""Sets up the server that jobs are forked from. The server imports this module first: it offers no other hook.
 
-Importing all the rest takes seconds, in which the server would neither notice that its sweep is gone nor end at Ctrl-C
-without a traceback. It ignores every signal that asks for a stop. Clusters, `timeout` and a terminal that is closed
-send those to all processes at once; the sweep then has the jobs save what they have, and they would die with the
-server.
+Its other imports take seconds. Without this module it would not notice meanwhile that its sweep is gone, and Ctrl-C
+would print a traceback. It ignores every signal that asks for a stop: clusters, `timeout` and a closed terminal send
+those to all processes at once, and jobs, which die with the server, could not save what they have.
 """
 
 import gc
@@ -15,7 +14,7 @@ from deepexp.process.orphans import die_with_parent
 
 die_with_parent()
 late_dynamo.install()
-gc.disable()  # what it imports stays
+gc.disable()  # what the server imports is never garbage
 for _number in (signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1):
     signal.signal(_number, signal.SIG_IGN)
 _server = os.getpid()

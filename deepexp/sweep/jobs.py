@@ -1,4 +1,4 @@
-"""The jobs of a sweep: which points are run, skipped or gone on with, and what is written down about each."""
+"""The jobs of a sweep: which points are run, skipped or resumed, and what is recorded about each."""
 
 import logging
 from collections.abc import Collection, Mapping, Sequence
@@ -50,17 +50,17 @@ class Handed:
 
 
 class Sweep:
-    """The sweep that this process is at work on, in a directory that is its own; `launch` is called for each batch."""
+    """The sweep that this process runs, in a directory that it has locked; `launch` is called for each batch."""
 
     def __init__(self, directory: SweepDirectory, display: Display) -> None:
         self.directory = directory
         self.display = display
         self.points: list[Point] = []
-        """Every point that was handed over, once each."""
+        """Every point that a sweeper or search has given, once each."""
         self.trials: Trials | None = None
-        """Those of a search."""
+        """The settings of a search, if there is one."""
         self.halving = Halving(LauncherConfig(), 1, [], directory.path)
-        """When runs are looked at on their way."""
+        """When runs are compared before their end."""
         self.left_behind: set[str] = set()
         """The names of jobs that halving has stopped since this process began."""
         self._ledger: Ledger | None = None
@@ -70,7 +70,7 @@ class Sweep:
 
     @property
     def ledger(self) -> Ledger:
-        """The ledger, which begins with the first batch that was found to be possible."""
+        """The ledger; it is made with the first batch that has passed all checks."""
         if self._ledger is None:
             self.directory.save()
             self._ledger = Ledger(self.directory.path / LEDGER)
@@ -100,10 +100,10 @@ class Sweep:
         return [self.row(point) for point in batch]
 
     def search(self, search: Search, handed: Handed) -> list[Row]:
-        """Run the jobs of settings that a search chooses, each when a place is free; a row for each job.
+        """Run the jobs of settings that a search chooses, each when a slot is free; a row for each job.
 
-        What the ledger has of that search counts as tried, and what is unfinished of it comes first. Raises as `launch`
-        does; a setting that turns out to be impossible later costs itself alone.
+        Settings of that search in the ledger count as tried, and their unfinished jobs come first. Raises as `launch`
+        does; a setting that turns out to be impossible later is left out, and the search goes on.
         """
         server.start()
         corners = check_points(
@@ -126,16 +126,16 @@ class Sweep:
         return batch
 
     def leave_out(self, place: int, setting: Sequence[str]) -> None:
-        """Note a setting of a search that cannot be, for when the search is gone on with."""
+        """Record an impossible setting of a search, with `place` settings before it, for when the search is resumed."""
         self.directory.impossible.append((place, list(setting)))
         self.directory.save()
 
     def is_waiting(self, point: Point) -> bool:
-        """Whether a job has not come as far as it is to come now."""
+        """Whether a job has still to be trained: to the present look, or to its end."""
         return self.halving.is_waiting(point, self.ledger.entries[point.config_hash])
 
     def error(self, point: Point) -> float | None:
-        """The objective of a job, at the first look where there are any; None while it is not known."""
+        """The objective of a job, at the first look if there is one, else at its end; None while it is not known."""
         for share in self.halving.shares[:1]:
             if (score := self.halving.score(point, self.ledger.entries[point.config_hash], share)) is not None:
                 return score.error
@@ -145,7 +145,7 @@ class Sweep:
         return WORST if row.summary is None else float(row.summary[self.halving.objective])
 
     def has_come_far(self, entry: Entry) -> bool:
-        """Whether a job has a result, or had come to a look before the sweep was gone on with."""
+        """Whether a job has a result, or was paused at a look before the sweep was resumed."""
         is_paused = entry.state == "paused" and can_go_on(self.directory.path / str(entry.directory))
         return self._is_done(entry) or (is_paused and bool(self.halving.shares))
 
@@ -154,11 +154,11 @@ class Sweep:
         return self.halving.latest(entry)
 
     def rows(self) -> list[Row]:
-        """A row for every point that was handed over."""
+        """A row for every point."""
         return [self.row(point) for point in self.points]
 
     def row(self, point: Point) -> Row:
-        """What a point came to; one whose result cannot be read has failed, whatever the ledger says."""
+        """The row of a point; it has failed if its result cannot be read, whatever the ledger says."""
         entry = self.ledger.entries[point.config_hash]
         summary = latest = None
         if entry.directory and entry.state == "paused":
@@ -180,13 +180,13 @@ class Sweep:
         )
 
     def close(self) -> None:
-        """Give the ledger and the pictures back."""
+        """Close the ledger, and give up the shared pictures."""
         self._data.close()
         if self._ledger is not None:
             self._ledger.close()
 
     def _ready(self, checked: Sequence[Checked]) -> list[Point]:
-        """The points under the hashes that the ledger knows; the data of those without a result are loaded.
+        """The points with the hashes by which the ledger knows them; data of points without a result are loaded.
 
         Nothing is written.
         """
@@ -217,16 +217,16 @@ class Sweep:
         return [point for name, point in once.items() if name not in entries or not self._is_done(entries[name])]
 
     def _has_checkpoint(self, entry: Entry | None) -> bool:
-        """Whether its run goes on from a checkpoint, and so needs no pretrained weights any more."""
+        """Whether a job will go on from a checkpoint, and so no longer needs pretrained weights."""
         run = self.directory.path / entry.directory if entry and entry.directory else None
         return run is not None and can_go_on(run) and any((run / "checkpoints").glob("*.pt"))
 
     def _is_done(self, entry: Entry) -> bool:
-        """Whether its run came to its end, whatever the entry says."""
+        """Whether the run of a job has finished, whatever the entry says."""
         return entry.directory is not None and finished(self.directory.path / entry.directory)
 
     def _enter(self, batch: Sequence[Point]) -> None:
-        """Write new points into the ledger, and set right what it says of runs that finished, or are gone."""
+        """Write new points into the ledger, and correct what it says of runs that have finished, or are gone."""
         known = {point.config_hash for point in self.points}
         news = {}
         for point in batch:
@@ -240,14 +240,14 @@ class Sweep:
                 )
                 news[point.config_hash] = entry
             is_done = self._is_done(entry)
-            if is_done and entry.state != "done":  # the sweep was killed before it heard of it
+            if is_done and entry.state != "done":  # the sweep was killed before it could record that
                 news[point.config_hash] = replace(entry, state="done", reason=None, log=None)
             elif entry.state == "done" and not is_done:
                 news[point.config_hash] = replace(entry, state="queued", directory=None)
         self.ledger.record(*news.values())
 
     def _unknown_run(self, point: Point) -> str | None:
-        """The directory of a run that began as this job does, and that a ledger which was cut off does not mention."""
+        """The directory of a run that began with this job's overrides but is missing from a damaged ledger."""
         if began_with(self.directory.path / point.name) != point.overrides:
             return None
         log.warning("%s: a run of this job is here that the ledger does not list; it is used", point.name)
@@ -277,7 +277,7 @@ class Sweep:
             self.left_behind |= {point.name for point in looked_at} - {point.name for point in batch}
 
     def _show_look(self, number: int, points: Sequence[Point], trials: Trials | None) -> None:
-        """Say how many jobs are run now, how many of them have come as far before, and how far that is."""
+        """Show how far jobs are trained now, how many they are, and how many of them had been trained so far before."""
         done = sum(not self.is_waiting(point) for point in points)
         how_far = self.halving.in_words(points)
         if number > 0:
@@ -305,7 +305,7 @@ class Sweep:
 
 
 def _slots(handed: Handed, points: Sequence[Checked], jobs: int) -> list[Slot]:
-    """Places for so many jobs on the devices of these points."""
+    """Slots for so many jobs on the devices of these points."""
     devices = [points[index % len(points)].device for index in range(jobs)]
     any_gpu = all(point.config.device in ("auto", "cuda", "cpu") for point in points)
     return make_slots(handed.config, devices, any_gpu=any_gpu)

@@ -31,9 +31,9 @@ def launch(
     launcher = launcher_config(settings)
     sweeper = config.hydra.sweeper["_target_"]
     searches = sweeper not in NOT_SEARCHING
-    if sweeper != OUR_SWEEPER and launcher.halving is not None:  # to others, a job that has paused has failed
+    if sweeper != OUR_SWEEPER and launcher.halving is not None:  # to others, a paused job has failed
         raise InputError(
-            f"hydra.launcher.halving: {launcher.halving} is not allowed with this sweeper, which goes by whole runs; "
+            f"hydra.launcher.halving: {launcher.halving} is not allowed with this sweeper, which expects whole runs; "
             "leave it out, or use hydra/sweeper=deepexp, which also searches (hydra.sweeper.search=tpe)"
         )
     chooses = searches or launcher.halving is not None

@@ -16,8 +16,8 @@ from deepexp.disk.storage import AppendFile
 from deepexp.errors import InputError
 
 State = Literal["queued", "running", "done", "failed", "killed", "interrupted", "paused"]
-"""`interrupted`: its sweep was told to stop, and it goes on from what it has saved. `paused`: it was saved on its way,
-to be compared with the others, and goes on if it is among the best."""
+"""`interrupted`: its sweep was told to stop, and it goes on from what it has saved. `paused`: it was saved before its
+end, to be compared with the others, and goes on if it is among the best."""
 
 
 @dataclass(frozen=True)
@@ -60,7 +60,7 @@ class Ledger:
         self.entries.update({entry.config_hash: entry for entry in entries})
 
     def close(self) -> None:
-        """Give the file back."""
+        """Close the file."""
         self._file.close()
 
 
@@ -70,7 +70,7 @@ def read(path: Path) -> dict[str, Entry]:
 
 
 def path_within(path: PurePath, directory: PurePath) -> str:
-    """A path below a directory as it is written down for any system; one from elsewhere as it stands."""
+    """`path` relative to `directory`, with `/` on every system; as it is if it lies elsewhere."""
     return path.relative_to(directory).as_posix() if path.is_relative_to(directory) else str(path)
 
 

@@ -29,7 +29,7 @@ from deepexp.sweep.slots import Slot
 from deepexp.text.units import first_few
 
 NOT_OF_THE_RESULT = ("name", "output_dir", "resume", "dry_run")
-"""Keys that name a run and do not change what it comes to."""
+"""Keys that say where a run lies or how it is called, and do not change its result."""
 
 ADDED = ("init_from",)
 """Keys that were added to deepexp later; where they are null, a job keeps the hash that it had without them."""
@@ -37,7 +37,7 @@ ADDED = ("init_from",)
 NOTHING_STARTED = "nothing was started"
 """The last line of a message about points that are not possible."""
 
-_REFUSED = re.compile(r"([\w.]+): (\S+) is not allowed; (.+)")  # a value, in the words of `schema.py`
+_REFUSED = re.compile(r"([\w.]+): (\S+) is not allowed; (.+)")  # how `schema.py` refuses a value
 
 
 @dataclass(frozen=True)
@@ -46,16 +46,16 @@ class Checked:
 
     words: list[str]
     varying: dict[str, str]
-    """What tells it from other points: keys and values, as text."""
+    """What distinguishes it from other points: keys and values, as text."""
     name: str
     config: TrainConfig
     epochs: int
     """How many it is trained for, if no clock or early stop ends it."""
     device: torch.device
     device_bytes: int
-    """What its pictures take of the device's memory where they are resident."""
+    """Of the device's memory, what its pictures take if they are resident."""
     takes: tuple[Shape, int]
-    """The shape of pictures, and how many classes, that its model is made for."""
+    """(shape of pictures, number of classes) that its model is made for."""
     resolved: dict[str, Any] = field(repr=False)
 
 
@@ -68,11 +68,11 @@ class Point:
     overrides: list[str]
     config_hash: str
     former_hash: str
-    """The hash by which earlier versions knew it, in which `data.workers` and the like counted."""
+    """The hash that earlier versions gave it, which depended on `data.workers` and the like."""
     epochs: int
-    """How many it is trained for, as of `Checked`."""
+    """See `Checked`."""
     takes: tuple[Shape, int]
-    """As of `Checked`."""
+    """See `Checked`."""
     config: TrainConfig = field(repr=False)
     """As it was checked: without the choices made for the whole sweep."""
 
@@ -103,19 +103,19 @@ def check_points(points: Sequence[Sequence[str]], fixed: Collection[str], *, nee
 
 
 def refusal(problems: Mapping[str, Sequence[str]], total: int) -> InputError:
-    """One error for all problems, each with the names of the points that have it, out of so many."""
+    """One error for all problems, each with the names of the points that have it, of `total` points."""
     lines = [f"{_whose(names, total)}: {line}" if total > 1 else line for line, names in _together(problems).items()]
     return InputError("\n".join([*lines, NOTHING_STARTED]))
 
 
 def warn_of_imitation(points: Sequence[Checked]) -> None:
-    """See `runtime.warn_of_imitation`: once for all jobs, each of which has it in its own log too."""
+    """Call `runtime.warn_of_imitation` once for all jobs; each job also logs the warning itself."""
     for device, precision in dict.fromkeys((point.device, point.config.precision) for point in points):
         runtime.warn_of_imitation(device, precision)
 
 
 def choose_pretrained(points: Sequence[Checked]) -> bool | str | None:
-    """What `model.pretrained=auto` comes to here and now; None if no point asks."""
+    """What `model.pretrained=auto` stands for on this machine now; None if no point has it."""
     for point in points:
         if point.config.model.component.arguments.get("pretrained") == "auto":
             return pretrained.resolve("auto")
@@ -123,9 +123,9 @@ def choose_pretrained(points: Sequence[Checked]) -> bool | str | None:
 
 
 def check_pretrained(points: Sequence[Point]) -> None:
-    """Look for the weights that are asked for outright, once for each model, before the first of these jobs begins.
+    """Find or download the pretrained weights that points name, once for each model, before the first job begins.
 
-    `InputError` for all that cannot be had, with the points that it was for.
+    `InputError` for all weights that cannot be had, with the points that need them.
     """
     models: dict[str, list[Point]] = {}
     for point in points:
@@ -133,19 +133,19 @@ def check_pretrained(points: Sequence[Point]) -> None:
         what = [component.target, component.arguments, point.config.init_from, point.takes]
         models.setdefault(json.dumps(what, sort_keys=True, default=repr), []).append(point)
     problems: dict[str, list[str]] = {}
-    for those in models.values():
+    for alike in models.values():
         try:
-            build.fetch_pretrained(those[0].config, *those[0].takes)  # what is `auto` is chosen for all jobs together
+            build.fetch_pretrained(alike[0].config, *alike[0].takes)  # for `auto`, see `choose_pretrained`
         except InputError as error:
-            problems.setdefault(str(error), []).extend(point.name for point in those)
+            problems.setdefault(str(error), []).extend(point.name for point in alike)
     if problems:
         raise refusal(problems, len(points))
 
 
 def choose_data_mode(points: Sequence[Checked], slots: Sequence[Slot]) -> DataMode | None:
-    """What `data.mode=auto` comes to here and now: streamed if any pictures do not fit; None if no point asks.
+    """What `data.mode=auto` stands for on this machine: streamed if any pictures do not fit; None if no point has it.
 
-    Jobs that share a GPU have a copy of the pictures each; on a CPU the pages of a file are there once for all.
+    Jobs that share a GPU have a copy of the pictures each; on a CPU all jobs share the pages of a mapped file.
     """
     sharing = max(Counter(tuple(slot.environment.items()) for slot in slots).values())
     chosen: DataMode | None = None
@@ -169,14 +169,14 @@ def settled(point: Checked, choices: Choices) -> Point:
     if point.config.threads == "auto":
         words.append(f"threads={choices.threads}")
     if point.config.data.mode == "auto":
-        words.append(f"data.mode={choices.data_mode}")  # the batches are the same, so the hash is
+        words.append(f"data.mode={choices.data_mode}")  # no part of the hash: the batches are the same
     how = identity.HOW - point.varying.keys()
     known_by, formerly = config_hash(_without(resolved, how)), config_hash(resolved)
     return Point(point.name, point.varying, words, known_by, formerly, point.epochs, point.takes, point.config)
 
 
 def config_hash(resolved: Mapping[str, Any]) -> str:
-    """The hash of a composed config, by which a job is known again; keys that only name a run are left out."""
+    """The hash of a composed config, by which a sweep knows its jobs; keys that only name a run are left out."""
     added = {key for key in ADDED if resolved.get(key) is None}
     kept = {key: value for key, value in resolved.items() if key not in NOT_OF_THE_RESULT and key not in added}
     text = json.dumps(kept, sort_keys=True, ensure_ascii=True)
@@ -184,7 +184,7 @@ def config_hash(resolved: Mapping[str, Any]) -> str:
 
 
 def _without(resolved: Mapping[str, Any], keys: Collection[str]) -> dict[str, Any]:
-    """A nested mapping without some keys, `log_every` or `data.workers`."""
+    """A nested mapping without some keys, such as `log_every` or `data.workers`."""
     kept = {}
     for name, value in resolved.items():
         if name in keys:
@@ -206,7 +206,7 @@ def _check_point(
     """`plans`: those made so far; points that differ in their seed alone share one."""
     check_swept_keys(composed, words)
     resolved: Any = OmegaConf.to_container(composed.config, resolve=True)
-    if not varying:  # then it is the only one, and its run is named as one alone would be
+    if not varying:  # it is the only point, and named like a single run
         name = job_names([{}], composed.run_name)[0]
     but_for_the_seed = config_hash({key: value for key, value in resolved.items() if key != "seed"})
     config, plan = check.typed_and_planned(resolved, plans.get(but_for_the_seed))
@@ -233,7 +233,7 @@ def _varying(words: Sequence[str], fixed: Collection[str]) -> dict[str, str]:
 
 
 def _together(problems: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
-    """The same problems, with one line for all refused values of a key: points drawn at random each have their own."""
+    """The problems, with one line for all refused values of a key, as random points each have another value."""
     values: dict[tuple[str, str], list[str]] = {}
     points: dict[tuple[str, str], list[str]] = {}
     for line, names in problems.items():
@@ -241,7 +241,7 @@ def _together(problems: Mapping[str, Sequence[str]]) -> dict[str, list[str]]:
         key, value, rest = found.groups() if found else (line, "", "")
         values.setdefault((key, rest), []).append(value)
         points.setdefault((key, rest), []).extend(names)
-    return {_refused(key, those, rest) if rest else key: points[key, rest] for (key, rest), those in values.items()}
+    return {_refused(key, every, rest) if rest else key: points[key, rest] for (key, rest), every in values.items()}
 
 
 def _refused(key: str, values: Sequence[str], rest: str) -> str:

@@ -1,6 +1,6 @@
 """Processes, one a job, never more at once than there are slots; whatever becomes of one, the others go on.
 
-What a job is, and what follows from its end, is the business of the watcher that is given (`watcher.py`).
+What follows from the end of a job is decided by the watcher (`watcher.py`).
 """
 
 import multiprocessing
@@ -22,20 +22,20 @@ from deepexp.training.interrupt import StopRequest
 
 _POLL_SECONDS = 0.2
 _SERVER_GONE = 255  # the exit code that multiprocessing gives a process whose server is gone
-_GRACE_SECONDS = 30.0  # that a job has to save itself once it was asked to stop
+_GRACE_SECONDS = 30.0  # within which a job has to save itself once it was asked to stop
 
 
 class Watcher(Protocol):
     """Is told what happens to jobs; an exception that it raises ends all of them at once."""
 
     def starting(self, task: Task) -> Task:
-        """A process for this try is about to begin; returns what it is given."""
+        """A process for this try is about to begin; returns the task that it gets."""
 
     def progress(self, task: Task, progress: Progress) -> None:
-        """A job says how far it is."""
+        """A job has reported how far it is."""
 
     def ended(self, task: Task, ending: Ending, *, stopping: bool) -> Task | None:
-        """A try has ended; another one of it may follow, unless all are to stop."""
+        """A try has ended; returns another try, to start at once, or None. `stopping`: all jobs are to stop."""
 
     def wants_more(self) -> bool:
         """Whether jobs that wait shall still be started."""
@@ -57,7 +57,7 @@ class _Running:
     asked: float | None = None
     """When it was asked to stop."""
     was_stubborn: bool = False
-    """Whether it did not do so in time."""
+    """Whether it did not stop in time."""
     is_late: bool = False
     ending: Ending | None = None
 
@@ -116,7 +116,7 @@ class _Pool:
         server.start()  # anew, if it was killed
         task = self.watcher.starting(task)
         if not os.path.isdir(self.working_directory):
-            os.chdir(os.sep)  # multiprocessing asks where it is; the job tells that its own place is gone
+            os.chdir(os.sep)  # multiprocessing needs one; the job reports that its own is gone
         process = server.context().Process(
             target=run_job, args=(task, environment, self.working_directory, theirs), name=task.name, daemon=False
         )
@@ -151,7 +151,7 @@ class _Pool:
         if job.is_late and ending.state not in ("done", "paused"):
             limit = self.time_limit or 0.0
             ending = Ending("failed", f"took longer than hydra.launcher.time_limit_minutes={limit / 60:g}")
-        elif ending.state == "interrupted" and not stopping:  # somebody else has stopped it, and it alone
+        elif ending.state == "interrupted" and not stopping:  # something else has stopped this job alone
             ending = Ending("killed", ending.reason)
         job.pipe.close()
         return self.watcher.ended(job.task, Ending(ending.state, ending.reason, seconds), stopping=stopping)
@@ -185,10 +185,10 @@ def _kill(job: _Running) -> None:
 
 
 def _ending_of(job: _Running) -> Ending:
-    """What is to be said of a job that has not told itself how it ended."""
+    """The ending of a job that has not reported one."""
     if job.was_stubborn:
         return Ending("killed", f"did not stop within {_GRACE_SECONDS:g} s")
-    if job.asked is not None and job.process.exitcode == -signal.SIGTERM:  # before or after it holds signals back
+    if job.asked is not None and job.process.exitcode == -signal.SIGTERM:  # while no `StopRequest` caught it
         return Ending("interrupted", NOT_TRAINING)
     return Ending("killed", _how_it_died(job.process.exitcode))
 

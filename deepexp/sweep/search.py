@@ -1,6 +1,6 @@
-"""A search: the next setting to try, by what those before it came to.
+"""A search: the next setting to try, chosen by the results of those before it.
 
-The samplers are Optuna's. What is kept of a search is the sweep's ledger, from which it goes on; nothing is run here.
+The samplers are Optuna's. A search saves nothing itself: it is resumed from the sweep's ledger. Nothing is run here.
 """
 
 import importlib.metadata
@@ -30,13 +30,13 @@ Method = Literal["tpe", "gp"]
 Setting = tuple[str, ...]
 """An override of every key but `seed`."""
 
-_AT_RANDOM = 10  # settings that are drawn before a sampler goes by what they came to
+_AT_RANDOM = 10  # settings that are drawn before a sampler goes by results
 _ATTEMPTS = 10  # how often a sampler is asked again after it has suggested a setting that was tried
 
 
 @dataclass(frozen=True)
 class Trial:
-    """A setting, and what it came to: an error rate, or None while that is not known."""
+    """A setting and its error rate, which is None while it is not known."""
 
     setting: Setting
     value: float | None
@@ -45,8 +45,8 @@ class Trial:
 class Search:
     """A space of settings, the method to search it by, and how many settings to try.
 
-    Each setting is a function of the seed and of the trials before. So where jobs run one at a time, a search that was
-    cut off goes on as if it had not been; of several at a time, another one may end first.
+    Each setting is a function of the seed and of the trials before. So with one job at a time, a resumed search chooses
+    what it would have chosen uninterrupted; with several, their order of ending, and so the trials, may differ.
     """
 
     def __init__(self, space: Space, method: Method, count: int, seed: int) -> None:
@@ -59,7 +59,7 @@ class Search:
         self.space, self.method, self.seed = space, method, seed
         self.blocks = [list(dict.fromkeys(block)) for block in space.blocks]
         self.combinations = math.prod([len(block) for block in self.blocks] + [axis.size for axis in space.intervals])
-        """How many settings there are; infinity where an interval is of any numbers."""
+        """How many settings there are; infinite if an interval is not one of whole numbers."""
         if self.combinations == 1:
             raise InputError(
                 f"hydra.sweeper.search: {method} has nothing to choose from; give a key several values or an interval, "
@@ -70,17 +70,17 @@ class Search:
 
     @property
     def keys(self) -> list[str]:
-        """What is searched over."""
+        """The keys that are searched over."""
         return [axis.key for axis in self.space.axes if axis.is_swept and axis not in self.space.repeated]
 
     def described(self) -> dict[str, str | None]:
-        """What a sweep notes of it."""
+        """What `sweep.json` records of the search."""
         return {"method": self.method, "optuna": importlib.metadata.version("optuna")}
 
     def setting_of(self, overrides: Sequence[str]) -> Setting | None:
-        """The setting of a job with these overrides, and perhaps more behind them; None if it is none of this search.
+        """The setting of a job with these overrides; None if this search does not contain it.
 
-        Keys that say how a run is done may have changed since.
+        A sweep may have appended overrides of its own. Keys that do not change a result (`HOW`) may have other values.
         """
         given = {override.partition("=")[0]: override for override in reversed(overrides)}
         given |= {axis.key: axis.values[0] for axis in self.space.axes if axis.key in HOW and not axis.is_swept}
@@ -104,7 +104,7 @@ class Search:
             if setting not in tried:
                 return setting
         numbers = random.Random(derive_seed(self.seed, "left", len(trials)))
-        if math.isinf(self.combinations):  # GP, say, suggests an end of an interval again and again if it is the best
+        if math.isinf(self.combinations):  # GP may suggest one end of an interval again and again
             drawn = (shapes.drawn(self.blocks, self.space.intervals, numbers) for _ in range(_ATTEMPTS))
             return next((setting for setting in drawn if setting not in tried), None)  # six digits can draw one twice
         countable = range(int(min(self.combinations, sys.maxsize)))
@@ -112,7 +112,7 @@ class Search:
         return next(setting for setting in map(self._setting_at, places) if setting not in tried)
 
     def _setting_at(self, place: int) -> Setting:
-        """One of all settings, which can be counted, by its number."""
+        """The setting of this number, where the number of settings is finite."""
         chosen: list[str] = []
         for block in self.blocks:
             place, number = divmod(place, len(block))
@@ -128,7 +128,7 @@ class Search:
 
         distributions = self._distributions()
         verbosity = optuna.logging.get_verbosity()
-        optuna.logging.set_verbosity(optuna.logging.ERROR)  # its words would stand among the bars
+        optuna.logging.set_verbosity(optuna.logging.ERROR)  # its messages would break the progress bars
         try:
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
@@ -146,7 +146,7 @@ class Search:
         return (*itertools.chain(*chosen), *(axis.override(params[axis.key]) for axis in self.space.intervals))
 
     def _sampler(self, seed: int) -> "BaseSampler":
-        """A new one for each setting, so that nothing of it has to be kept."""
+        """A new sampler for each setting, so that no state of it has to be saved."""
         from optuna import samplers
 
         if self.method == "gp":
@@ -154,7 +154,7 @@ class Search:
         return samplers.TPESampler(seed=seed, n_startup_trials=_AT_RANDOM, multivariate=True, constant_liar=True)
 
     def _distributions(self) -> "dict[str, BaseDistribution]":
-        """By name; of the alternatives of a block, the number is chosen."""
+        """Name of a parameter → its distribution; for a block, over the index of the alternative."""
         from optuna.distributions import CategoricalDistribution, FloatDistribution, IntDistribution
 
         found: dict[str, BaseDistribution] = {
@@ -169,7 +169,7 @@ class Search:
         return found
 
     def _params(self, setting: Setting) -> dict[str, float | None]:
-        """A setting as Optuna has it."""
+        """A setting as parameters of Optuna."""
         given = {override.partition("=")[0]: override for override in setting}
         params: dict[str, float | None] = {
             _name(block): block.index(tuple(given[key] for key in _keys(block))) for block in self.blocks

@@ -1,6 +1,6 @@
 """The server that the processes of jobs are forked from: it has imported what they need, so each begins at once.
 
-A sweep starts it before this process itself imports torch, so that both do that at the same time. Standard library
+A sweep starts it before this process itself imports torch, so that both import it at the same time. Standard library
 only.
 """
 
@@ -21,14 +21,14 @@ PRELOADED = (
     "hydra_plugins.deepexp_plugins",
     "tensorboard.compat.tensorflow_stub",
 )
-"""What the server imports, so that no job has to: itself, and what is imported late elsewhere."""
+"""What the server imports so that no job has to, with modules that are otherwise imported late."""
 
 _PRELOADED_IF_ASKED_FOR = {
     ("model=", "torchvision"): "deepexp.models.torchvision_model",
     ("compile=", "true"): "torch._dynamo.config",  # not `torch._dynamo`, for which there is a stand-in
     ("deterministic=", "true"): "torch._inductor.config",
 }
-"""What takes seconds to import and is for some jobs only, by the beginning of a word and what else it contains."""
+"""(beginning of a word, what else it contains) → a module that such jobs need, and that takes seconds to import."""
 
 
 def context() -> ForkServerContext | SpawnContext:
@@ -41,14 +41,14 @@ def context() -> ForkServerContext | SpawnContext:
 def start(words: Sequence[str] = ()) -> None:
     """Start the server if it does not run: it gets ready while this process goes on.
 
-    `words` of a command line tell at a glance what else jobs will import: too much or too little costs only time.
+    What else jobs will import is guessed from the `words` of the command line; a wrong guess costs only time.
     """
     if context().get_start_method() != "forkserver":
         return
     from multiprocessing import forkserver
 
     forkserver.set_forkserver_preload([*PRELOADED, *_asked_for(words)])
-    # OpenMP reads this when torch is loaded; jobs set their number of threads themselves beyond that.
+    # OpenMP reads this when torch is loaded; each job sets its own number of threads later.
     with _environment({"OMP_NUM_THREADS": "1"}):
         forkserver.ensure_running()
 
@@ -63,7 +63,7 @@ def _asked_for(words: Sequence[str]) -> list[str]:
 
 
 def _words_before(words: Sequence[str]) -> list[str]:
-    """The words of the sweep that is gone on with; none if its file cannot be read, which is reported later."""
+    """The words of the sweep that is resumed; none if its file cannot be read, which is reported later."""
     for word in words:
         if word.startswith("resume="):
             path = Path(os.path.expanduser(word.removeprefix("resume=").strip("'\""))) / "sweep.json"

@@ -29,8 +29,6 @@ def launcher_config(node: Mapping[str, Any]) -> LauncherConfig:
     problems = Problems()
     config: LauncherConfig = schema.section(LauncherConfig, node, "hydra.launcher.", problems)
     if config.halving is None and config.halving_from != 1:
-        problems.add(
-            "hydra.launcher.halving_from: has an effect with hydra.launcher.halving=3 alone; give that as well"
-        )
+        problems.add("hydra.launcher.halving_from: has an effect only with halving; add hydra.launcher.halving=3")
     problems.raise_any()
     return config

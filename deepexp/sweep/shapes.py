@@ -19,9 +19,9 @@ from deepexp.errors import InputError
 Point = list[str]
 
 REPEATED = "seed"
-"""The key that repeats an experiment: samples are drawn of the others, and the table has means over it."""
+"""The key that repeats an experiment: samples are drawn of the other keys, and the table has means over its values."""
 
-_NO_PAIRS = "; every combination instead: hydra.sweeper.zip=[]"
+_NO_PAIRS = "; for every combination: hydra.sweeper.zip=[]"
 
 
 @dataclass(frozen=True)
@@ -48,7 +48,7 @@ class Axis:
 
     @property
     def is_whole(self) -> bool:
-        """Whether an interval is one of whole numbers, which leave its end out."""
+        """Whether an interval is one of whole numbers, whose end is excluded."""
         interval = self.interval
         return interval is not None and all(isinstance(end, int) for end in (interval.start, interval.end))
 
@@ -59,13 +59,13 @@ class Axis:
 
     @property
     def size(self) -> float:
-        """How many values an interval has; infinity where they are any numbers."""
+        """How many values an interval has; infinite if it is not one of whole numbers."""
         first, last = self.ends
         return last - first + 1 if self.is_whole else math.inf
 
     @property
     def outermost(self) -> list[str]:
-        """All its overrides; of an interval, those of its ends."""
+        """All its overrides; for an interval, those of its two ends."""
         return self.values or [self.override(end) for end in self.ends]
 
     def draw(self, numbers: random.Random) -> str:
@@ -76,17 +76,17 @@ class Axis:
         if not self.is_log:
             return self.override(numbers.uniform(first, last))
         value = math.exp(numbers.uniform(math.log(first), math.log(last + self.is_whole)))
-        return self.override(min(max(value, first), last))  # a logarithm and back can end beside them
+        return self.override(min(max(value, first), last))  # rounding can lead beyond the ends
 
     def override(self, value: float) -> str:
         """The override that sets this value of the interval."""
         return f"{self.key}={int(value)}" if self.is_whole else f"{self.key}={value:.6g}"
 
     def number(self, override: str) -> float | None:
-        """The value in an override of an interval; None if it is none of its values."""
+        """The value in an override; None if the interval cannot have given it."""
         first, last = self.ends
         try:
-            value = min(max(float(override.partition("=")[2]), first), last)  # six digits can lie beside an end
+            value = min(max(float(override.partition("=")[2]), first), last)  # six digits can lie beyond an end
             return value if self.override(value) == override and first <= value <= last else None
         except ValueError:
             return None
@@ -99,14 +99,14 @@ class Space:
     axes: list[Axis]
     """All words, in their order."""
     blocks: list[list[tuple[str, ...]]]
-    """Alternatives to be combined freely, each some overrides; zipped keys are one block."""
+    """Lists of alternatives, each a tuple of overrides. Blocks are combined freely; zipped keys are one block."""
     intervals: list[Axis]
     repeated: list[Axis]
-    """`seed`, the config key, where it is among the words."""
+    """The axis of the config key `seed`, if it is among the words."""
 
     @property
     def seeds(self) -> list[tuple[str, ...]]:
-        """What each setting is repeated with."""
+        """The overrides of `seed` that each setting is repeated with; one empty tuple if there are none."""
         return list(itertools.product(*(dict.fromkeys(axis.values) for axis in self.repeated)))
 
     @classmethod
@@ -144,7 +144,7 @@ def grid(words: Sequence[str], zipped: Sequence[str] = ()) -> list[Point]:
 
 
 def samples(words: Sequence[str], count: int, seed: int, zipped: Sequence[str] = ()) -> list[Point]:
-    """`count` random points, each with every value of `seed`, the config key, where that has several to repeat it."""
+    """`count` settings drawn with this `seed`, each repeated with every value of the config key `seed`."""
     space = Space.of(words, zipped)
     numbers = random.Random(seed)
     points = []
@@ -158,19 +158,19 @@ def drawn(
 ) -> tuple[str, ...]:
     """A random setting: one of the alternatives of each block, and a value of each interval.
 
-    A block with one alternative takes no random number: a word may be added to a sweep, and its points stay.
+    A block with one alternative takes no random number, so that adding `epochs=20` to a sweep draws the same points.
     """
     chosen = [block[0] if len(block) == 1 else numbers.choice(block) for block in blocks]
     return (*itertools.chain(*chosen), *(axis.draw(numbers) for axis in intervals))
 
 
 def one_at_a_time(words: Sequence[str]) -> list[Point]:
-    """Points in which each value of each word occurs, as few as that takes: enough to judge all of them by."""
+    """The first point, and for each other value of each word the first point with that value: enough to check all."""
     return corners(axes(words))
 
 
 def corners(given: Sequence[Axis]) -> list[Point]:
-    """As `one_at_a_time`, from axes."""
+    """`one_at_a_time`, from axes."""
     outermost = [axis.outermost for axis in given]
     first = [values[0] for values in outermost]
     points = [first]
@@ -180,7 +180,7 @@ def corners(given: Sequence[Axis]) -> list[Point]:
 
 
 def but_for_seed(varying: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
-    """The setting of a job, of which there may be one for each seed: the keys that vary, with their values."""
+    """The setting of a job: the keys that vary, except `seed`, with their values."""
     return tuple((key, value) for key, value in varying.items() if key != REPEATED)
 
 
@@ -202,7 +202,7 @@ def _axis(word: str) -> Axis:
 
 
 def _parse(word: str) -> Override | None:
-    """The override, or None if it cannot be read, which `expand_sweep` has the words for."""
+    """The override, or None if it cannot be parsed; `expand_sweep` then reports the error."""
     try:
         return OverridesParser.create().parse_override(word)
     except Exception:  # the grammar raises errors of many kinds
@@ -210,11 +210,11 @@ def _parse(word: str) -> Override | None:
 
 
 def _blocks(given: Sequence[Axis], zipped: Sequence[str]) -> list[list[tuple[str, ...]]]:
-    """Alternatives to be combined freely; the zipped keys are one block."""
+    """See `Space.blocks`."""
     together = [axis for axis in given if axis.key in zipped]
     missing = [key for key in zipped if key not in [axis.key for axis in together if axis.is_swept]]
     if missing:
-        raise InputError(f"hydra.sweeper.zip: {', '.join(missing)}: has no values to be taken in pairs{_NO_PAIRS}")
+        raise InputError(f"hydra.sweeper.zip: {', '.join(missing)}: has no values to be paired{_NO_PAIRS}")
     lengths = {axis.key: len(axis.values) for axis in together}
     if len(set(lengths.values())) > 1:
         found = ", ".join(f"{key} has {length}" for key, length in lengths.items())

@@ -1,7 +1,7 @@
 """Pictures that several jobs of a sweep use: loaded once, by the sweep's own process, into memory that the jobs map.
 
-That takes Linux, which has memory without a name (`memfd_create`). Elsewhere, and where memory runs out, each job loads
-them for itself; pictures that are memory-mapped from files are shared as it is.
+This needs Linux, for anonymous files in memory (`memfd_create`). Elsewhere, and if memory runs out, each job loads the
+pictures for itself; pictures that are memory-mapped from files are shared anyway.
 """
 
 import logging
@@ -65,7 +65,7 @@ class SharedSource:
     train: _SplitArrays
     test: _SplitArrays
     descriptor: int
-    """Of the memory; each process has its own."""
+    """The file descriptor of the memory; each process has its own."""
 
     @classmethod
     def of(cls, key: str, facts: DataInfo, train: Split, test: Split) -> "SharedSource":
@@ -84,7 +84,7 @@ class SharedSource:
         return made
 
     def info(self) -> DataInfo:
-        """What the source said that was loaded."""
+        """The `DataInfo` of the source that was loaded."""
         return self.facts
 
     def load(self) -> tuple[Split, Split]:
@@ -94,11 +94,11 @@ class SharedSource:
         return _split(self.train, memory), _split(self.test, memory)
 
     def __reduce__(self) -> tuple[Callable[..., "SharedSource"], tuple[Any, ...]]:
-        """For a process that is being started: it gets the open file itself, whose number would mean nothing there."""
+        """Pickle for a process that is being started, with a duplicate of the descriptor: its number differs there."""
         return _received, (self.key, self.facts, self.train, self.test, reduction.DupFd(self.descriptor))
 
     def close(self) -> None:
-        """Give this process's hold on the memory back; what is mapped stays."""
+        """Close this process's descriptor; tensors over the memory stay valid."""
         os.close(self.descriptor)
 
 
@@ -112,21 +112,21 @@ class SharedData:
     def load(self, points: Sequence[Point]) -> None:
         """Load, once, the data that several points use, counting those of earlier calls.
 
-        `InputError` for everything that cannot be loaded, with the points that it was for.
+        `InputError` for all data that cannot be loaded, with the points that need them.
         """
         users: dict[str, list[Point]] = {}
         for point in points:
             users.setdefault(build.source_key(point.config), []).append(point)
         problems: dict[str, list[str]] = {}
-        for key, those in users.items():
-            self._uses[key] += len(those)
+        for key, alike in users.items():
+            self._uses[key] += len(alike)
             if self._uses[key] == 1 or key in self._sources:
                 continue
             try:
-                self._sources[key] = _loaded(key, those[0].config)
+                self._sources[key] = _loaded(key, alike[0].config)
             except InputError as error:
                 for line in str(error).splitlines():
-                    problems.setdefault(line, []).extend(point.name for point in those)
+                    problems.setdefault(line, []).extend(point.name for point in alike)
         if problems:
             raise refusal(problems, len(points))
 
@@ -135,7 +135,7 @@ class SharedData:
         return self._sources.get(build.source_key(config))
 
     def close(self) -> None:
-        """Let go of all memory that no job uses any more."""
+        """Close all sources; memory that no job uses is freed."""
         for source in self._sources.values():
             if source is not None:
                 source.close()
@@ -143,11 +143,11 @@ class SharedData:
 
 
 def _loaded(key: str, config: TrainConfig) -> SharedSource | None:
-    """The pictures in shared memory; None if that cannot be, or if they stay in files."""
+    """The pictures in shared memory; None if that is not possible, or if they are mapped from files."""
     source = build.source(config)
     if not hasattr(os, "memfd_create") and not source.info().is_mapped:
         return None
-    train, test = dataset.load(source)  # files are decoded by that, once for all jobs
+    train, test = dataset.load(source)  # this decodes image files, once for all jobs
     if train.file is not None or test.file is not None:
         return None
     try:

@@ -18,7 +18,7 @@ class Slot:
 
 
 def make_slots(config: LauncherConfig, devices: Sequence[torch.device], *, any_gpu: bool) -> list[Slot]:
-    """Places for the jobs, of which `devices` are the devices; no more places than jobs.
+    """Slots for jobs on these `devices`, one entry a job; no more slots than jobs.
 
     On a CPU: one for each core. On CUDA: `jobs_per_gpu` for each GPU, which is then the only one that the job sees; but
     where jobs name their GPU themselves (`any_gpu` is false), `jobs_per_gpu` in all, and jobs see every GPU that this

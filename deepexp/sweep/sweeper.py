@@ -22,8 +22,8 @@ class SweeperConfig:
     params: dict[str, Any] = key({}, "swept keys of a preset, with their values as on the command line")
     zip: list[str] = key([], "keys whose values are taken in pairs")
     samples: int | None = key(None, "draw so many points at random", minimum=1)
-    search: Method | None = key(None, "choose each of them by the results so far, with Optuna")
-    seed: int = key(0, "of that drawing, or search", minimum=0)
+    search: Method | None = key(None, "choose each of these points by the results so far, with Optuna")
+    seed: int = key(0, "seed of the random points or the search", minimum=0)
 
 
 class SearchLauncher(Protocol):
@@ -37,7 +37,7 @@ class SearchLauncher(Protocol):
 
 
 def sweep(settings: Mapping[str, Any], launcher: SearchLauncher, words: Sequence[str]) -> Sequence[JobReturn]:
-    """Hand all points over at once, so that all of them are checked before the first starts; or what chooses them."""
+    """Give the launcher all points at once, so that all are checked before the first starts; or the search for them."""
     found = points(settings, words)
     return launcher.search(found) if isinstance(found, Search) else launcher.launch(found, initial_job_idx=0)
 
@@ -48,7 +48,7 @@ def points(settings: Mapping[str, Any], words: Sequence[str]) -> list[shapes.Poi
     everything = overrides.quote_paths([*shapes.words_of(config.params), *words])
     if config.search is not None:
         if config.samples is None:
-            wanted = "needs to know for how many: hydra.sweeper.samples=20"
+            wanted = "needs the number of settings to try; add hydra.sweeper.samples=20"
             raise InputError(f"hydra.sweeper.search: {config.search} {wanted}")
         return Search(Space.of(everything, config.zip), config.search, config.samples, config.seed)
     if config.samples is not None:

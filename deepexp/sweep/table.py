@@ -37,7 +37,7 @@ RATES = {"val_error_rate": "val error", "test_error_rate": "test error"}
 
 @dataclass(frozen=True)
 class Row:
-    """One job and what it came to; `summary` is None unless it is done."""
+    """One job and its result; `summary` is None unless it is done."""
 
     name: str
     varying: Mapping[str, str]
@@ -45,7 +45,7 @@ class Row:
     summary: Mapping[str, Any] | None
     reason: str | None
     log: str | None
-    """Below the sweep's directory, as `directory`."""
+    """A path below the sweep's directory, as `directory` is."""
     directory: str | None
     tries: int
     latest: Mapping[str, Any] | None = None
@@ -74,7 +74,7 @@ def _place(row: Row) -> tuple[float, float, float]:
 
 
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
-    """All rows, in their order, with every figure; nothing stands where there is none."""
+    """All rows, in their order, with every figure; the field of a missing figure is empty."""
     keys = _keys(rows)
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
@@ -88,7 +88,7 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
 
 
 def lines(rows: Sequence[Row]) -> Iterator[str]:
-    """The table, its titles first, of the jobs that were started: hundreds may not have been."""
+    """The table, its titles first, without jobs that were not started, which may be hundreds."""
     rows = [row for row in rows if row.state != "queued"]
     if not rows:
         return
@@ -130,7 +130,7 @@ def failures(rows: Sequence[Row], directory: str) -> list[str]:
     failed = [row for row in rows if row.state in ("failed", "killed")]
     if not failed:
         return []
-    lines = [f"{len(failed)} of {counted(len(rows), 'job')} came to nothing:"]
+    lines = [f"{len(failed)} of {counted(len(rows), 'job')} failed:"]
     for row in failed:
         lines.append(f"  {printable(row.name)}: {_STATES[row.state].lower()}: {printable(str(row.reason))}")
         if row.log:
@@ -139,7 +139,7 @@ def failures(rows: Sequence[Row], directory: str) -> list[str]:
 
 
 def unfinished(rows: Sequence[Row], left_behind: Collection[str] = ()) -> str | None:
-    """How many jobs, but for those left behind at a look, have neither a result nor failed, and what they are."""
+    """How many jobs have neither a result nor failed, and their states; without those left behind at a look."""
     rest = [row for row in rows if row.state not in ("done", "failed", "killed")]
     states = [_STATES[row.state] for row in rest if row.state != "paused" or row.name not in left_behind]
     if not states:
@@ -149,12 +149,12 @@ def unfinished(rows: Sequence[Row], left_behind: Collection[str] = ()) -> str | 
 
 
 def paused(rows: Sequence[Row], left_behind: Collection[str], directory: str) -> str | None:
-    """How many jobs others were better than on the way, and what trains one of them to its end nevertheless."""
-    those = [row for row in rows if row.state == "paused" and row.name in left_behind]
-    if not those:
+    """How many jobs were left behind at a look, and the command that trains one of them to its end."""
+    behind = [row for row in rows if row.state == "paused" and row.name in left_behind]
+    if not behind:
         return None
-    command = shlex.join(["deepexp", "train", f"resume={directory}/{those[0].directory}"])
-    return f"{len(those)} of {counted(len(rows), 'job')} paused, as others were better; go on with one: {command}"
+    command = shlex.join(["deepexp", "train", f"resume={directory}/{behind[0].directory}"])
+    return f"{len(behind)} of {counted(len(rows), 'job')} paused, as others were better; go on with one: {command}"
 
 
 _STATES = {

@@ -1,4 +1,4 @@
-"""The jobs of a search: whose turn it is when a place is free, and what the settings so far came to."""
+"""The jobs of a search: which are next when a slot is free, and the errors of the settings so far."""
 
 import logging
 import statistics
@@ -36,19 +36,19 @@ class Jobs(Protocol):
         """Write jobs into the ledger; `InputError` if one is impossible."""
 
     def leave_out(self, place: int, setting: Sequence[str]) -> None:
-        """Note that a setting, which came after so many, cannot be."""
+        """Record that a setting, with `place` settings before it, is impossible."""
 
     def row(self, point: Point) -> Row:
-        """What a job came to."""
+        """The row of a job, with its result if it has one."""
 
     def is_waiting(self, point: Point) -> bool:
-        """Whether a job has not come as far as it is to come now."""
+        """Whether a job has still to be trained: to the present look, or to its end."""
 
     def error(self, point: Point) -> float | None:
-        """What the search goes by, an error rate; None while it is not known."""
+        """The error rate that the search minimises; None while it is not known."""
 
     def has_come_far(self, entry: Entry) -> bool:
-        """Whether a job has a result, or had come to a look before the sweep was gone on with."""
+        """Whether a job has a result, or was paused at a look before the sweep was resumed."""
 
 
 class Trials:
@@ -62,35 +62,35 @@ class Trials:
         impossible: Sequence[tuple[int, Sequence[str]]],
         jobs: Jobs,
     ) -> None:
-        """`entries`: of the ledger. `impossible`: refused settings, which have none: (how many came before, words)."""
+        """`entries`: of the ledger. `impossible`: see `SweepDirectory`; these settings have no entries."""
         self.search = search
         self.objective = objective
         self._jobs = jobs
         entries = list(entries)
         known = [(search.setting_of(entry.overrides), jobs.has_come_far(entry)) for entry in entries]
         self.jobs_done = sum(setting is not None and done for setting, done in known)
-        """How many jobs of the search had a result before it was gone on with."""
+        """How many jobs of the search had a result before it was resumed."""
         self._known = [setting for setting in dict.fromkeys(setting for setting, _ in known) if setting is not None]
         noted = [(place, setting) for place, words in impossible if (setting := search.setting_of(words)) is not None]
         self._noted = {setting for _, setting in noted}
         self._known = [setting for setting in self._known if setting not in self._noted]
-        for place, setting in noted:  # the search goes by the order, too
+        for place, setting in noted:  # what a search chooses depends on the order, too
             self._known.insert(place, setting)
         self.jobs = max(search.count, len(self._known)) * len(search.space.seeds)
-        """How many there are to be; more than asked for now if the search had gone further before."""
+        """How many jobs there will be; more than asked for now if more settings were tried before."""
         self._points: dict[Setting, list[Point]] = {}
         self._handed: set[str] = set()
         """The hashes of the jobs that `more` has returned."""
         self._values: dict[Setting, float] = {}
         self._failed_before = {entry.config_hash for entry in entries if entry.state in ("failed", "killed")}
         self._put_off: list[Point] = []
-        """Jobs that had failed before the search was gone on with."""
+        """Jobs that had failed before the search was resumed."""
 
     def more(self) -> list[Point]:
         """The jobs of the next setting; when there are enough settings, the jobs that had failed before; then none.
 
-        Those come last since, with on_failure=stop, they would keep all others from being run. Until they are run
-        again they count as failed.
+        Jobs that had failed come last since, with on_failure=stop, they would keep all others from being run. Until
+        they are run again they count as failed.
         """
         while (setting := self._next()) is not None:
             self._points[setting] = []
@@ -121,15 +121,13 @@ class Trials:
 
     @property
     def left(self) -> int:
-        """How many settings were not tried, as all was stopped, or no new one was found."""
+        """How many settings were not tried, since the search was stopped or found no new one."""
         return max(self.search.count - len(self._points), 0)
 
     def best(self) -> Best | None:
         """What the search has found among the settings that came to their end; None if nothing has a result."""
         rows = {setting: [self._jobs.row(point) for point in points] for setting, points in self._points.items()}
-        ended = {
-            setting: those for setting, those in rows.items() if those and all(row.state in ENDED for row in those)
-        }
+        ended = {setting: jobs for setting, jobs in rows.items() if jobs and all(row.state in ENDED for row in jobs)}
         setting = min(ended, key=lambda setting: _mean(ended[setting], self.objective), default=None)
         if setting is None or all(row.summary is None for row in ended[setting]):
             return None

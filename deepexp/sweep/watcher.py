@@ -1,4 +1,4 @@
-"""What is written down and shown of the jobs in the pool, and what follows from the end of one."""
+"""Records and shows what becomes of the jobs in the pool, and decides what follows from the end of one."""
 
 from collections.abc import Callable, Sequence
 from dataclasses import replace
@@ -18,10 +18,10 @@ class Jobs(Protocol):
     """What the watcher asks of the sweep."""
 
     def task(self, point: Point, entry: Entry, *, anew: bool = False) -> Task:
-        """A try of a job; `anew`: beside what it has left, not from its checkpoint."""
+        """A try of a job; `anew`: from the start, in a new directory, and not from its checkpoint."""
 
     def is_waiting(self, point: Point) -> bool:
-        """Whether a job has not come as far as it is to come now."""
+        """Whether a job has still to be trained: to the present look, or to its end."""
 
     def latest(self, entry: Entry) -> dict[str, Any] | None:
         """The latest evaluation of a job that has paused, if there is one."""
@@ -91,7 +91,7 @@ class JobWatcher:
         )
         figures, trouble = result_of(task.directory) if ending.state == "done" else (None, None)
         if ending.state == "paused":
-            self.tries[task.config_hash] -= 1  # what goes on after it is the same try
+            self.tries[task.config_hash] -= 1  # when it goes on, that is the same try
             figures = self.jobs.latest(entry)
         has_tries = not is_well and self.tries[task.config_hash] <= self.config.retries
         again = has_tries and not stopping and self.wants_more()
@@ -100,7 +100,7 @@ class JobWatcher:
         # It has paused, but the figures that it is compared by are lost. Trained anew, it has the same ones again.
         is_lost = ending.state == "paused" and task.resumes and self.jobs.is_waiting(self.points[task.config_hash])
         if is_lost:
-            figures, trouble = None, "what it came to is lost with its metrics.jsonl"
+            figures, trouble = None, "its evaluations are lost with its metrics.jsonl"
             again = not stopping and self.wants_more()
         shown_ending = ending if trouble is None else replace(ending, state="failed", reason=trouble)
         self.display.ended(task, shown_ending, figures, again=again)

@@ -1,4 +1,4 @@
-"""What goes on in the process of one job: it trains, tells its parent how far it is, and dies when that does.
+"""The process of one job: it trains, reports to its parent how far it is, and dies with its parent.
 
 The process is forked from a server that has imported this module and with it torch, and so begins at once.
 """
@@ -32,7 +32,7 @@ from deepexp.text.console import Console, Horizon
 
 NOT_TRAINING = "stopped while it was not training"
 _PROGRESS_SECONDS = 0.2
-_OOM_SCORE = 500  # in thousandths of the machine's memory, which count as used by the process on top
+_OOM_SCORE = 500  # thousandths of the machine's memory, which Linux adds to what the process uses
 
 
 @dataclass(frozen=True)
@@ -43,20 +43,20 @@ class Task:
     config_hash: str
     overrides: list[str]
     directory: Path
-    """The run directory: to be made, or to be gone on with."""
+    """The run directory: to be made, or of the run to be resumed."""
     resumes: bool
     log: Path
-    """Takes what the process prints."""
+    """The file for what the process prints."""
     until: int | None = None
     """The epoch after which it is to pause; None: it goes on to its end."""
     data: SharedSource | None = None
     """Its pictures, if other jobs use them too."""
     composed: Composed | None = None
-    """What its words come to, where the parent has found that out for it."""
+    """Its config, if the parent has composed it already."""
 
     @property
     def words(self) -> list[str]:
-        """Its command line; a run that goes on gets `resume=` and, of its overrides, those that may change."""
+        """Its command line; to resume a run: `resume=` and those of its overrides that may change."""
         if not self.resumes:
             return self.overrides
         how = [word for word in self.overrides if split(word)[1] in HOW]
@@ -68,7 +68,7 @@ class Progress:
     """How far a job is."""
 
     fraction: float
-    """Of what it is to do now."""
+    """Of what it has to do now: up to its next pause, or its end."""
     epoch: int
     test_error_rate: float | None
 
@@ -83,9 +83,9 @@ class Ending:
 
 
 def run_job(task: Task, environment: dict[str, str], working_directory: str, parent: Connection) -> None:
-    """Train; what comes of it is sent to the parent as `Progress` and one `Ending`."""
+    """Train, and send the parent `Progress` and, at last, one `Ending`."""
     gc.enable()
-    gc.freeze()  # looking through what the server has imported would copy its pages one by one
+    gc.freeze()  # collecting garbage in what the server has imported would copy those pages
     signal.signal(signal.SIGINT, signal.default_int_handler)  # the server ignores it
     _die_with(parent)
     if hasattr(os, "setpgid"):
@@ -102,7 +102,7 @@ def run_job(task: Task, environment: dict[str, str], working_directory: str, par
     try:
         os.chdir(working_directory)
     except OSError as error:
-        parent.send(Ending("failed", f"{working_directory}: cannot be worked in any longer ({error.strerror})"))
+        parent.send(Ending("failed", f"{working_directory}: cannot work there any longer ({error.strerror})"))
     else:
         parent.send(_ending_of(task, parent))
 
@@ -114,7 +114,7 @@ def kill_with_children(job: int) -> None:
             os.kill(job, signal.SIGTERM)
         elif os.getpgid(job) == job:
             os.killpg(job, signal.SIGKILL)
-        else:  # it has only just begun
+        else:  # it has no process group of its own yet
             os.kill(job, signal.SIGKILL)
 
 
@@ -137,7 +137,7 @@ def _ending_of(task: Task, parent: Connection) -> Ending:
 
 
 def _show(error: InputError | RunFailed) -> str:
-    """Leave in the log what no console has shown; the text on one line."""
+    """Print the error into the log if no console has shown it; returns its text on one line."""
     if not error.shown:
         print(error, file=sys.stderr)
     return "; ".join(str(error).splitlines())
@@ -146,7 +146,7 @@ def _show(error: InputError | RunFailed) -> str:
 def _die_with(parent: Connection) -> None:
     """Kill this process once the parent, which alone holds the other end of the pipe, is gone.
 
-    On Linux also when the server that it was forked from goes.
+    On Linux also when the server that it was forked from is gone.
     """
     die_with_parent()
 
@@ -159,7 +159,7 @@ def _die_with(parent: Connection) -> None:
 
 
 def _offer_itself_when_memory_runs_out() -> None:
-    """Have Linux kill this process before the sweep or the server, which may weigh as much and would end all jobs."""
+    """Have Linux kill this process before the sweep or the server, which may use as much and would end all jobs."""
     with contextlib.suppress(OSError, ValueError):
         adjustment = Path("/proc/self/oom_score_adj")
         if int(adjustment.read_bytes()) < _OOM_SCORE:  # only root may lower it
@@ -167,7 +167,7 @@ def _offer_itself_when_memory_runs_out() -> None:
 
 
 def _print_into(log: Path) -> None:
-    """Let standard output and error, of libraries in C too, go to the end of a file."""
+    """Append standard output and error, also those of C libraries, to a file."""
     descriptor = os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND, 0o666)
     for stream in (sys.stdout, sys.stderr):
         stream.flush()
@@ -185,13 +185,13 @@ class _JobConsole(Console):
         super().__init__("plain")
         self._parent = parent
         self._until = until
-        self._of = Horizon(1, 1, 1)
+        self._extent = Horizon(1, 1, 1)
         self._latest: float | None = None
         self._next = 0.0
 
     def begin(self, horizon: Horizon, *, has_validation: bool) -> None:
         super().begin(horizon, has_validation=has_validation)
-        self._of = horizon
+        self._extent = horizon
         self._send(horizon.step)
 
     def tick(self, step: int, samples: int) -> None:
@@ -206,8 +206,8 @@ class _JobConsole(Console):
 
     def _send(self, step: int) -> None:
         self._next = time.perf_counter() + _PROGRESS_SECONDS
-        epoch = -(-step // max(self._of.steps_per_epoch, 1))
-        steps = self._of.total_steps
+        epoch = -(-step // max(self._extent.steps_per_epoch, 1))
+        steps = self._extent.total_steps
         if self._until is not None:
-            steps = min(steps, self._until * self._of.steps_per_epoch)
+            steps = min(steps, self._until * self._extent.steps_per_epoch)
         self._parent.send(Progress(min(step / max(steps, 1), 1.0), epoch, self._latest))

@@ -69,7 +69,7 @@ def test_a_word_that_leads_to_code_or_elsewhere_is_refused(sweep, bomb, mark, ca
     before = everything_below(sweep)
     assert cli.main(["train", f"resume={sweep}"]) == 2
     said = capsys.readouterr().err
-    assert "stands in sweep.json" in said and word in said
+    assert "is in sweep.json" in said and word in said
     assert not mark.exists()
     assert everything_below(sweep) == before
 
@@ -86,7 +86,7 @@ def test_a_word_that_is_said_again_is_taken(sweep, tmp_path):
     """Whoever says it means it: then the saved one of that key does not count."""
     word = f"data.root={tmp_path / 'new'}"
     tamper(sweep, overrides=[*saved_words(sweep), word])
-    with pytest.raises(InputError, match=r"stands in sweep\.json"):
+    with pytest.raises(InputError, match=r"is in sweep\.json"):
         check_sweep(sweep, ["seed=0"])
     check_sweep(sweep, [word])
 

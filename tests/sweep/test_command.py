@@ -104,7 +104,7 @@ def test_each_failure_costs_its_job_alone(
     assert "SIGKILL" in str(killed) and "time_limit_minutes=0.15" in str(late)
     out = capsys.readouterr().out
     for row in result.failures:
-        assert f"{row.name}: {row.state}: {row.reason}" in out.split("jobs came to nothing")[1]
+        assert f"{row.name}: {row.state}: {row.reason}" in out.split("jobs failed")[1]
         assert row.log is not None and (result.directory / row.log).is_file()
     assert "too much for me" in (result.directory / str(result.rows[2].log)).read_text()
 
@@ -155,7 +155,7 @@ def test_points_that_are_added_are_run_and_what_changed_is_a_new_job(
     first = sweep(*QUICK, "seed=0,1", quiet=True)
     second = sweep(f"resume={first.directory}", "seed=1,2")
     assert [row.name for row in second.rows] == ["seed=1", "seed=2"] and second.failures == []
-    assert "1 other job, not asked for any longer, left as before: deepexp report" in capsys.readouterr().out
+    assert "1 other job, no longer asked for, left as before: deepexp report" in capsys.readouterr().out
     third = sweep(f"resume={first.directory}", "epochs=2", "seed=2", quiet=True)
     assert third.rows[0].summary is not None and third.rows[0].summary["epochs"] == 2
     assert {entry.tries for entry in ledger_of(third).values()} == {1}
@@ -269,8 +269,8 @@ def test_a_job_whose_result_is_gone_has_a_row_that_says_so(sweep: Sweeper, capsy
     again = sweep(f"resume={result.directory}")
     assert [(row.state, row.summary is None) for row in again.rows] == [("failed", True), ("done", False)]
     out = capsys.readouterr().out
-    why = f"its result cannot be read: {result.directory}/seed=0/summary.json is missing; put that back, or remove"
-    assert "1 of 2 jobs came to nothing:" in out and f"  seed=0: failed: {why}" in out
+    why = f"its result cannot be read: {result.directory}/seed=0/summary.json is missing; put that file back, or remove"
+    assert "1 of 2 jobs failed:" in out and f"  seed=0: failed: {why}" in out
     with (result.directory / "table.csv").open(newline="") as file:
         first, second = csv.DictReader(file)
     assert first["status"] == "failed" and why in first["reason"] and first["test_errors"] == ""

@@ -66,7 +66,7 @@ def test_jobs_without_a_result_that_are_not_asked_for_any_longer_are_named(
     capsys.readouterr()
     sweep(f"resume={directory}", "model.trouble=none")
     out = capsys.readouterr().out
-    assert "1 other job, not asked for any longer, left as before: deepexp report" in out
+    assert "1 other job, no longer asked for, left as before: deepexp report" in out
     assert "without a result: model.trouble=once (to go on, give these values again)" in out
     again = sweep(f"resume={directory}", "model.trouble=none,once")
     assert [row.state for row in again.rows] == ["done", "done"]
@@ -78,7 +78,7 @@ def test_a_run_in_the_place_of_another_is_not_taken_for_it(sweep: Sweeper) -> No
     first, second = directory / "optim.lr=0.1", directory / "optim.lr=0.2"
     first.rename(directory / "aside")
     second.rename(first)
-    with pytest.raises(InputError, match=r"is a run with optim\.lr=0\.2, in the place of that of optim\.lr=0\.1; put"):
+    with pytest.raises(InputError, match=r"is a run with optim\.lr=0\.2, where that of optim\.lr=0\.1 should be; put"):
         sweep(f"resume={directory}")
     first.rename(second)
     (directory / "aside").rename(first)
@@ -118,7 +118,7 @@ def test_a_working_directory_that_goes_costs_the_jobs_after_it_alone(
     result = sweep("seed=0,1", "hydra.launcher.jobs=1", f"output_dir={folder / 'outputs'}", quiet=True)
     monkeypatch.chdir(folder)
     assert [row.state for row in result.rows] == ["done", "failed"]
-    assert f"{work}: cannot be worked in any longer" in str(result.rows[1].reason)
+    assert f"{work}: cannot work there any longer" in str(result.rows[1].reason)
     assert not sweep(f"resume={result.directory}", quiet=True).failures
 
 

@@ -243,7 +243,7 @@ def test_a_job_that_has_lost_what_it_came_to_begins_anew(sweep: Sweeper, capsys:
     (result.directory / str(left.directory) / "metrics.jsonl").unlink()
     capsys.readouterr()
     again = run_sweep([f"resume={result.directory}"], Console("plain"))
-    assert f"{left.name}: failed: what it came to is lost with its metrics.jsonl" in capsys.readouterr().out
+    assert f"{left.name}: failed: its evaluations are lost with its metrics.jsonl" in capsys.readouterr().out
     assert [row.reason for row in again.rows] == [row.reason for row in result.rows]
     assert [row.directory for row in again.rows if row.name == left.name] == [f"{left.name}~2"]
 

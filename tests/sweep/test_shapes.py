@@ -39,7 +39,7 @@ def test_pairs() -> None:
     ("words", "zipped", "message"),
     [
         (["seed=0,1", "batch_size=1,2,3"], ["seed", "batch_size"], "seed has 2, batch_size has 3"),
-        (["seed=0,1", "batch_size=1"], ["seed", "batch_size"], "batch_size: has no values to be taken in pairs"),
+        (["seed=0,1", "batch_size=1"], ["seed", "batch_size"], "batch_size: has no values to be paired"),
         (["seed=0,1"], ["seed", "lr"], "lr: has no values"),
         (["optim.lr=interval(0.1,1)"], [], "hydra.sweeper.samples"),
     ],

@@ -76,7 +76,7 @@ def test_failures_are_all_told_with_reason_and_log() -> None:
 def test_what_was_not_finished_has_not_failed() -> None:
     states: list[State] = ["done", "failed", "interrupted", "queued", "running", "interrupted"]
     rows = [replace(row(0.1 if state == "done" else None), state=state) for state in states]
-    assert table.failures(rows, "outputs/x")[0] == "1 of 6 jobs came to nothing:"
+    assert table.failures(rows, "outputs/x")[0] == "1 of 6 jobs failed:"
     assert table.unfinished(rows) == "4 of 6 jobs are not finished: 2 interrupted, 1 not run, 1 cut off"
     assert table.unfinished(rows[2:3]) == "1 of 1 job is not finished: 1 interrupted"
     assert table.unfinished(rows[:2]) is None
