@@ -1,7 +1,7 @@
 """Writing to disk so that a crash loses nothing, and saying clearly why it could not be done.
 
 What belongs here: replacing a file in one step, appending to one that can be cut back, syncing, and
-turning the system's errors into ours. Which files there are and what stands in them does not.
+turning the system's errors into ours. Which files there are, and what they contain, does not.
 """
 
 import contextlib
@@ -26,7 +26,7 @@ _place_stays: ContextVar[bool] = ContextVar("_place_stays", default=False)
 
 @contextlib.contextmanager
 def place_that_stays() -> Iterator[None]:
-    """Within the block, no other place is offered where one fails: a run that is gone on with stays where it is."""
+    """Within the block, errors suggest no other `output_dir`: a resumed run or a job stays where it is."""
     before = _place_stays.set(True)
     try:
         yield
@@ -40,7 +40,7 @@ def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str | No
 
     That is a `RunFailed`; with `chosen_by_user` (nothing was ever written there), a folder that
     refuses is an `InputError` instead, unless the disk itself is the trouble. `option`: the word by
-    which another place can be chosen; None where there is no choice, as for a run that is gone on with.
+    which another place can be chosen; None where there is no choice, as for a resumed run.
     """
     try:
         yield
@@ -176,7 +176,7 @@ class AppendFile:
         return os.fstat(self._descriptor).st_size
 
     def cut_back(self, offset: int) -> None:
-        """Drop what stands behind byte `offset`; `InputError` if the file is shorter than that."""
+        """Drop all bytes after `offset`; `InputError` if the file is shorter than that."""
         check_length(self.path, self.offset(), offset)
         with storage_errors(self.path):
             os.ftruncate(self._descriptor, offset)
@@ -187,7 +187,7 @@ class AppendFile:
             os.fsync(self._descriptor)
 
     def close(self) -> None:
-        """Give the descriptor back; nothing waits to be written."""
+        """Close the file; nothing is buffered."""
         os.close(self._descriptor)
 
 

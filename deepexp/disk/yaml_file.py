@@ -1,6 +1,6 @@
 """YAML from outside, read as plain values: files that a run has left behind, and values typed on a command line.
 
-Nothing in them is evaluated, whoever wrote them. And the text of a config, for such a file.
+Nothing in them is evaluated, whoever wrote them. `text_of` makes the text of a config for such a file.
 """
 
 import re
@@ -30,7 +30,7 @@ def read_mapping(path: Path) -> dict[str, Any]:
 
 
 def read_list(path: Path) -> list[Any]:
-    """The list in a file; `InputError` as above."""
+    """The list in a file; `InputError` as for `read_mapping`."""
     content = _read(path)
     if not isinstance(content, list):
         raise InputError(f"{path}: is no list")
@@ -38,7 +38,7 @@ def read_list(path: Path) -> list[Any]:
 
 
 def read_value(text: str) -> Any:
-    """A value as it is typed in YAML; `ValueError` if it is none, whatever PyYAML stumbles over."""
+    """A value as it is typed in YAML; `ValueError` if PyYAML cannot read it."""
     try:
         return yaml.safe_load(text)
     except yaml.YAMLError as error:
@@ -46,8 +46,8 @@ def read_value(text: str) -> Any:
 
 
 def text_of(config: "DictConfig | ListConfig") -> str:
-    """A config in YAML that is read as it was written."""
-    from omegaconf import OmegaConf  # which few of those who read YAML need
+    """A config as YAML that reads back as the same config."""
+    from omegaconf import OmegaConf  # late: most callers only read YAML
 
     text = OmegaConf.to_yaml(config)
     if "\x85" in text:  # a line break, which is read as a blank where it is not written as an escape
@@ -62,8 +62,8 @@ def _read(path: Path) -> Any:
         text = path.read_text(encoding="utf-8")
         loader = yaml.SafeLoader if _SURROGATE.search(text) else SAFE_LOADER
         if "*" in text and any(isinstance(event, yaml.AliasEvent) for event in yaml.parse(text, loader)):
-            raise ValueError("it has an alias, which deepexp never writes")  # a few of them stand for a huge text
+            raise ValueError("it has an alias, which deepexp never writes")  # a few aliases can expand to a huge text
         return yaml.load(text, loader)
-    except Exception as error:  # beside its own errors, PyYAML lets through those of the conversions that it tries
+    except Exception as error:  # PyYAML also lets through errors of the conversions that it tries
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise InputError(f"{path}: cannot be read ({reason})") from None

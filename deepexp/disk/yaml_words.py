@@ -10,7 +10,7 @@ def yaml_word(value: Any) -> str:
 
 
 def as_yaml(value: Any) -> str:
-    """A value in a message, with what is nested in it; texts are in quotes."""
+    """A value, which may be nested, for a message; texts are in quotes."""
     if isinstance(value, list | tuple):
         return f"[{', '.join(map(as_yaml, value))}]"
     if isinstance(value, dict):

@@ -1,7 +1,6 @@
-"""What a container or batch system leaves to this process: its control group (Linux) and those around that one.
+"""Limits that a container or batch system sets for this process: its control group (Linux) and those above it.
 
-Here stands how the groups are found, and what they say of the processor; what they say of memory is in
-`data/memory.py`.
+The groups are found here, and their limit on CPU time is read; their limits on memory are read in `data/memory.py`.
 """
 
 import functools

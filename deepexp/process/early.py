@@ -1,7 +1,7 @@
-"""Ctrl-C in the first tenths of a second of a command, before anybody could tell of it. Standard library only.
+"""Ctrl-C in the first tenths of a second of a command, before other code can handle it. Standard library only.
 
-Imported before anything else of deepexp is. A program that imports deepexp keeps its own ways: they are changed only
-where the command line is about to start, which takes over in `startup.ending_at_ctrl_c`.
+This is imported before the rest of deepexp. It sets a handler only in a process that is started as the command line,
+which takes over in `startup.ending_at_ctrl_c`; a program that imports deepexp keeps its own handler.
 """
 
 import os
@@ -17,9 +17,9 @@ def end(number: int, _: FrameType | None) -> None:
 
 
 def _is_command() -> bool:
-    """Whether this process was started as `deepexp …` or `python -m deepexp …`, and not by such a one."""
+    """Whether this process was started as `deepexp …` or `python -m deepexp …`, and not by such a process."""
     words, script = sys.orig_argv, sys.argv[0] if sys.argv else ""
-    if script == "-m":  # so it is until the module that is meant has been found
+    if script == "-m":  # until Python has found the module
         return "-m" in words and words[words.index("-m") + 1] == "deepexp"
     return script in words and os.path.splitext(os.path.basename(script))[0] == "deepexp"
 

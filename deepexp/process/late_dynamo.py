@@ -30,7 +30,7 @@ class _StandIn(types.ModuleType):
     """What optimizers ask of `torch._dynamo`; `__getattr__` is called for anything else."""
 
     def graph_break(self, *arguments: Any, **options: Any) -> None:
-        """Where a compiler would stop: for nobody, while there is none."""
+        """Tell the compiler to stop here; while none is loaded, nothing has to stop."""
         if _is_loaded():
             _real().graph_break(*arguments, **options)
 
@@ -70,7 +70,7 @@ def _is_loaded() -> bool:
 
 
 def _real() -> types.ModuleType:
-    """The compiler itself, loaded by the first who asks."""
+    """The compiler itself, loaded when it is first needed."""
     with _GIVING_WAY:
         if isinstance(sys.modules.get(NAME), _StandIn):
             # A new list: other threads may be going through the old one.
@@ -80,7 +80,7 @@ def _real() -> types.ModuleType:
 
 
 class _Finder(importlib.abc.MetaPathFinder):
-    """Finds the stand-in, and the compiler's own parts with the compiler around them."""
+    """Finds the stand-in; for a submodule of the compiler, the compiler is loaded first."""
 
     def find_spec(
         self, name: str, path: Sequence[str] | None, target: types.ModuleType | None = None
@@ -94,7 +94,7 @@ class _Finder(importlib.abc.MetaPathFinder):
         if name.startswith(f"{NAME}."):
             _real()
             if module := sys.modules.get(name):  # the compiler has imported it
-                # The one that Python goes by; set past the module, which may be of a class that refuses it (`config`).
+                # Python uses this one. Set in the namespace, since the module's class may refuse it (`config`).
                 vars(module)["__spec__"] = found = ModuleSpec(name, _Present(vars(module)["__spec__"]))
                 return found
         return None
@@ -109,7 +109,7 @@ class _StandInLoader(importlib.abc.Loader):
 
 
 class _Present(importlib.abc.Loader):
-    """Gives a module that has been imported meanwhile, and its specification back to it."""
+    """Loads a module that has been imported meanwhile, and restores its own specification."""
 
     def __init__(self, spec: ModuleSpec | None) -> None:
         self._spec = spec

@@ -1,4 +1,4 @@
-"""That no process outlives the one that it works for. Standard library only."""
+"""Keeps a process from outliving the one that it works for. Standard library only."""
 
 import ctypes
 import signal

@@ -63,7 +63,7 @@ def ending_at_ctrl_c() -> Iterator[None]:
     """
     is_main = threading.current_thread() is threading.main_thread()
     if not is_main or signal.getsignal(signal.SIGINT) not in (signal.default_int_handler, early.end):
-        yield  # somebody else sees to it, or it is ignored as behind nohup
+        yield  # another handler is set, or it is ignored as behind nohup
         return
     signal.signal(signal.SIGINT, early.end)
     try:
@@ -82,7 +82,7 @@ def end_at_ctrl_c(status: int) -> None:
 
 
 def users_environment() -> dict[str, str]:
-    """The environment without what `prepare` has put into it, for programs to be compared with."""
+    """The environment without what `prepare` has put into it, for programs that deepexp is compared with."""
     environment = dict(os.environ)
     if environment.pop(MARK, None):
         for name in _OPENMP:
@@ -91,7 +91,7 @@ def users_environment() -> dict[str, str]:
 
 
 def runs_jobs(command: str, words: Sequence[str]) -> bool:
-    """Whether a command is a sweep, as far as its words tell at a glance: too much or too little costs only time."""
+    """Whether a command is a sweep, guessed from its words: a wrong guess costs only time."""
     swept = {"-m", "--multirun"}.intersection(words)
     resumed = [word.removeprefix("resume=") for word in words if word.startswith("resume=")]
     begun = any(os.path.isfile(os.path.join(os.path.expanduser(path), "sweep.json")) for path in resumed)

@@ -1,4 +1,4 @@
-"""How idle OpenMP threads wait: spinning while the cores are free, asleep while somebody else wants them.
+"""How idle OpenMP threads wait: spinning while the cores are free, asleep while other processes want them.
 
 A training step on a CPU has dozens of short parallel pieces. Threads that spin between them save a third of the step;
 where another process wants the same cores, they keep its threads and each other from working, and a step takes several
@@ -22,7 +22,7 @@ log = logging.getLogger(__name__)
 _SCHEDSTAT = "/proc/self/task/{}/schedstat"
 _PERIOD_SECONDS = 0.25
 _CONTENDED = 0.15
-"""Share of its time that a thread of ours was ready to run and no core was free: half where two want each core."""
+"""Seconds per second that our threads, added up, wait for a core: 0.5 for each if two threads want each core."""
 _CALM_PERIODS = 8
 _PARALLEL_ELEMENTS = 1 << 18  # torch shares the work on so many among threads
 
@@ -48,10 +48,7 @@ def seconds_without_a_core() -> float:
     """How long the threads of this process, all together, have been ready to run and had to wait for a core."""
     nanoseconds = 0  # a thread that ends meanwhile is left out
     for thread in os.listdir("/proc/self/task"):
-        with (
-            contextlib.suppress(OSError),
-            open(_SCHEDSTAT.format(thread), encoding="ascii") as file,
-        ):  # it may have ended
+        with contextlib.suppress(OSError), open(_SCHEDSTAT.format(thread), encoding="ascii") as file:
             nanoseconds += int(file.read().split()[1])
     return nanoseconds / 1e9
 
