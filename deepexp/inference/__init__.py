@@ -1,1 +1,1 @@
-"""The model of a run taken up again: tested, asked about pictures, exported."""
+"""The model of a run, loaded again: tested, asked for predictions, exported."""

@@ -1,7 +1,6 @@
-"""A run's model in a file that works without deepexp, and whether it gives what the model gives.
+"""A run's model exported to a file that works without deepexp, and the check that both give the same logits.
 
-The file takes pictures as they are in the data, bytes in the shape that the model takes; what the training's pictures
-were normalised with is part of it.
+The file takes pictures as bytes, in the shape that the model takes; it normalises them as the training pictures were.
 """
 
 import contextlib
@@ -54,13 +53,13 @@ _MOST_ONNX_BYTES = 2**31 - 2**20  # protobuf's limit, with room for the graph
 
 @dataclass(frozen=True)
 class Parity:
-    """How far what the file gives is from what the model gives, for the same pictures."""
+    """How far the logits of the file are from those of the model, for the same pictures."""
 
     pictures: int
     no_test_pictures: str | None
-    """Why they are random; None if they are of the test set."""
+    """Why the pictures are random; None if they are of the test set."""
     difference: float
-    """The largest between two logits."""
+    """The largest absolute difference of two logits."""
     largest: float
     """The largest absolute value of the model's logits."""
     other_answers: int
@@ -75,7 +74,7 @@ class Exported:
     saved: SavedModel
     pictures: Pictures
     folded: Folded
-    """Batch normalisations of the model, and those of them that are now part of the layer before."""
+    """How many batch normalisations the model has, and how many were folded into the layer before."""
     parity: Parity
 
 
@@ -120,7 +119,7 @@ def export(
             f"{target} gives logits that are NaN or infinite for some of {what}, in the run as well, so that its file "
             "cannot be checked; nothing was written"
         )
-    if not parity.difference <= _TOLERANCE * parity.largest:  # as it is for what is no number
+    if not parity.difference <= _TOLERANCE * parity.largest:  # NaN is refused, too
         raise RunFailed(
             f"{target} in the file gives something else than in the run: logits differ by "
             f"up to {parity.difference:.2g}, and {parity.largest:.2g} is the largest; nothing was written"
@@ -130,7 +129,7 @@ def export(
 
 @contextlib.contextmanager
 def _quiet() -> Iterator[None]:
-    """Keep to ourselves what exporters print, and what they warn their own authors of."""
+    """Hide what exporters print, which goes into the debug log, and their warnings for their own authors."""
     with contextlib.redirect_stdout(io.StringIO()) as said, warnings.catch_warnings():
         warnings.simplefilter("ignore")
         try:
@@ -163,7 +162,7 @@ def _program(saved: SavedModel, pictures: Pictures, fold: bool) -> tuple[Exporte
     sizes = ({0: Dim("batch", min=1)},)
     try:
         with torch.no_grad(), _quiet():
-            model = _FromBytes(saved.model_again(), pictures)  # that of the run is what it is compared with
+            model = _FromBytes(saved.model_again(), pictures)  # a copy: the file is compared with the original
             model = model.to(memory_format=torch.contiguous_format).eval().requires_grad_(False)
             program = torch.export.export(model, example, dynamic_shapes=sizes)
             graph_module = program.module(check_guards=False)
@@ -177,7 +176,7 @@ def _program(saved: SavedModel, pictures: Pictures, fold: bool) -> tuple[Exporte
 
 
 def _hint(model: nn.Module) -> str:
-    """What may be wrong with a model of which no graph can be made."""
+    """What may be wrong with a model that cannot be exported, and the remedy."""
     for name, part in model.named_modules():
         if isinstance(part, torch.jit.ScriptModule):
             return (
@@ -191,7 +190,7 @@ def _hint(model: nn.Module) -> str:
 
 
 def _about(saved: SavedModel, pictures: Pictures, folded: Folded) -> dict[str, Any]:
-    """What the file says of itself."""
+    """What the file records about itself."""
     channels, height, width = saved.shape
     return {
         "input": f"{INPUT} (batch, {channels}, {height}, {width}) uint8, 0 to 255; they are normalised in here",
@@ -215,7 +214,7 @@ def _onnx(
     *,
     fold: bool,
 ) -> tuple[bytes, Folded]:
-    """The file's content, and what is folded in it: ONNX's own optimizer knows more layers that can take it."""
+    """(content of the file, what is folded in it); ONNX's own optimizer folds into further kinds of layers."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     if weights > _MOST_ONNX_BYTES:
         raise InputError(f"format: an ONNX file holds 2 GB, and the model has {amount(weights, 'B')}; format=pt2 does")
@@ -241,11 +240,11 @@ def _onnx(
             optimizer.remove_unused_nodes(made.model)
         for name, value in notes(folded).items():
             text = value if isinstance(value, str) else json.dumps(value)
-            made.model.metadata_props[name] = text.encode("utf-8", "replace").decode()  # a run may have any name
+            made.model.metadata_props[name] = text.encode("utf-8", "replace").decode()  # a run's name may be no UTF-8
         content: bytes = made.model_proto.SerializeToString()
     except Exception as error:  # what has no counterpart in ONNX fails in many ways
         why: BaseException = error
-        while why.__cause__ is not None:  # the outer ones say at which step of how many
+        while why.__cause__ is not None:  # the outer errors only say at which step
             why = why.__cause__
         raise RunFailed(f"the model cannot be written as ONNX: {targets.told(why)}; format=pt2 may do") from error
     return content, folded
@@ -303,11 +302,11 @@ def _pictures_to_try(run: RunDirectory, known: Pictures, shape: Shape, most: int
 
 
 def _compare(saved: SavedModel, pictures: Pictures, file: Ask, given: Tensor, no_test_pictures: str | None) -> Parity:
-    """Ask both, the model as it is asked in a run, for the same pictures."""
+    """Compare the logits of the file and of the model, which is called as in a run, for the same pictures."""
     normalise = Normaliser(saved.shape, pictures.mean, pictures.std)
     target = saved.config.model.component.target
     model_says, file_says = [], []
-    # One picture alone, of which graphs are made apart; then full batches, and a last one of any size.
+    # First a batch of one picture, which exporters treat apart; then full batches, and a last one of any size.
     for batch in filter(len, (given[:1], *given[1:].split(_BATCH_SIZE))):
         pixels = batch.permute(0, 2, 3, 1).flatten(1)  # (batch, height * width * channels)
         try:

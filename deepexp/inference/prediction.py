@@ -1,7 +1,7 @@
-"""What a run's model takes picture files for. Nothing is trained or written, and the run's data are not needed.
+"""Predictions of a run's model for picture files. Nothing is trained or written, and the run's data are not needed.
 
-The files go the way of the pictures that the model was trained on: decoded to the size of those, brought to the shape
-that the model takes, normalised with the mean and deviation of the training pictures.
+The files are treated like the pictures that the model was trained on: decoded to their size, brought to the shape that
+the model takes, normalised with the mean and deviation of the training pictures.
 """
 
 import logging
@@ -64,8 +64,8 @@ def predict(
         images = 255 - images
     elif turned := _other_way_round(images, pictures):
         log.warning(
-            "%s bright (mean grey level above %d), and those of the training dark (%.0f): if that is dark on bright, "
-            "invert=true turns all of them round",
+            "%s bright (mean grey level above %d), and those of the training dark (%.0f): if they are dark on bright, "
+            "invert=true inverts all of them",
             _of_all(turned, files),
             _BRIGHT,
             pictures.mean.mean(),
@@ -116,7 +116,7 @@ def _of_all(number: int, files: Sequence[str]) -> str:
 
 
 def _other_way_round(images: Tensor, pictures: Pictures) -> int:
-    """How many look like dark on bright, where a model of grey pictures was trained on bright on dark."""
+    """How many pictures look dark on bright, if the model was trained on grey ones that are bright on dark; else 0."""
     is_grey = pictures.shape[0] == 1 and bool((pictures.mean > 0).all())  # with normalise=none the mean is not known
     if not is_grey or pictures.mean.mean() > _DARK:
         return 0

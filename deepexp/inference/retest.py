@@ -1,7 +1,6 @@
-"""A run's model tested again, to know what its files do not hold: how sure it was of each test sample.
+"""A run's model tested again, for what the run's files do not hold: its probabilities for each test sample.
 
-Nothing is downloaded or trained, and nothing written but decoded pictures, to the user's own cache. What is done with
-the answers is elsewhere.
+Nothing is downloaded or trained, and nothing written but decoded pictures, to the user's own cache.
 """
 
 import contextlib
@@ -53,7 +52,7 @@ class Retest:
     saved: SavedModel
     """The model, now on the device that it was tested on."""
     precision: str
-    """Of the arithmetic, as in the config."""
+    """The precision of the arithmetic, in the words of the config."""
 
     @property
     def predicted(self) -> Tensor:
@@ -62,7 +61,7 @@ class Retest:
 
     @property
     def errors(self) -> int:
-        """Test samples whose class is another one than predicted."""
+        """How many test samples were predicted wrongly."""
         return int((self.predicted != self.target).sum())
 
 
@@ -70,7 +69,7 @@ class Retest:
 def on_device(directory: Path, name: str) -> Iterator[torch.device]:
     """The device of that name, in a process set up to run the model of a run there; raises `InputError`.
 
-    What the user's own code prints goes to standard error: on standard output is what the command found, be it JSON.
+    What the user's own code prints goes to standard error: standard output is for the result, which may be JSON.
     """
     with contextlib.redirect_stdout(sys.stderr):
         device = runtime.choose_device(name)
@@ -80,7 +79,7 @@ def on_device(directory: Path, name: str) -> Iterator[torch.device]:
 
 
 def retest(directory: Path, *, which: Which = "last", device: torch.device = _CPU) -> Retest:
-    """Load the model and the data of a run and run the one on the other, in its precision where the device has it.
+    """Test the model of a run on the test set of its data, in the run's precision if the device has it.
 
     Raises `InputError` where a target of the config is not known here, the data are not here or not those of the run,
     or there is no such checkpoint.
@@ -92,14 +91,14 @@ def retest(directory: Path, *, which: Which = "last", device: torch.device = _CP
     saved.model.to(device)
     answers = _Answers()
     test = ResidentLoader(data.test, data.mean, data.std, device)
-    came_to = evaluate(saved.model, test, len(data.test), Precision(device, precision), scorer=answers)
+    evaluation = evaluate(saved.model, test, len(data.test), Precision(device, precision), scorer=answers)
     return Retest(
         images=data.test.pictures(torch.arange(len(data.test))),
         target=data.test.labels,
         probabilities=torch.cat(answers.probabilities),
         classes=data.classes,
         files=tuple(source.test_files()) if isinstance(source, FileSource) else None,
-        loss=came_to.loss,
+        loss=evaluation.loss,
         saved=saved,
         precision=precision,
     )
@@ -120,7 +119,7 @@ class _Answers:
     def __call__(
         self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[tuple[int, int]]
     ) -> Iterator[Scores]:
-        self.probabilities.clear()  # of a pass for which the memory was too small
+        self.probabilities.clear()  # left by a pass that ran out of memory
         for images, labels in loader.batches(order, bounds):
             logits = model(images).float()  # (batch, classes)
             self.probabilities.append(logits.softmax(1).cpu())
@@ -130,7 +129,7 @@ class _Answers:
 def data_of(run: RunDirectory, pictures: Pictures | None) -> tuple[Source, Dataset]:
     """The source and the data of a run, loaded anew; `InputError` if they are not here, or others than the run's.
 
-    `pictures`: what its checkpoint tells of them, by which they are known where `provenance.json` is lost.
+    `pictures`: what its checkpoint records of them, which they are compared with if `provenance.json` is lost.
     The config may be a stranger's: nothing is written to where it points.
     """
     _, config = saved_config.read(run)
@@ -148,15 +147,15 @@ def data_of(run: RunDirectory, pictures: Pictures | None) -> tuple[Source, Datas
         is_same = pictures is None or pictures.may_be_of(data)
     if not is_same:
         raise InputError(
-            f"the data that {config.data.component.target} finds here are not those that the run was made on"
+            f"the data that {config.data.component.target} finds here are not those that the run was trained on"
         )
     return source, data
 
 
 def pictures_of(run: RunDirectory, saved: SavedModel) -> Pictures:
-    """What is known of the pictures that a model was trained on; from the data, if an older checkpoint has it not.
+    """What is known of the pictures that a model was trained on; from the data, if an older checkpoint lacks it.
 
-    Raises `InputError` if these are not here either.
+    Raises `InputError` if the data are not here either.
     """
     if saved.pictures is not None:
         return saved.pictures

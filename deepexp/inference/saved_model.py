@@ -26,7 +26,7 @@ from deepexp.training.progress import Progress
 log = logging.getLogger(__name__)
 
 Which = Literal["last", "best"]
-"""`best` is that of the best validation error, which only runs with `val_fraction` have."""
+"""Which checkpoint; `best`, of the best validation error, is there only for runs with `val_fraction`."""
 
 
 @dataclass(frozen=True)
@@ -37,22 +37,22 @@ class SavedModel:
     path: Path
     """The checkpoint."""
     step: int
-    """Updates made until then."""
+    """Updates made before it was saved."""
     epoch: int
-    """That of the last of them, from 1."""
+    """The epoch of the last update, from 1."""
     is_averaged: bool
     """Whether the weights are averages over the updates (`ema`)."""
     shape: Shape
-    """Of the pictures that the model takes."""
+    """The shape of pictures that the model takes."""
     classes: int
-    """How many it tells apart."""
+    """How many classes the model has."""
     config: TrainConfig
-    """Of its run."""
+    """The config of its run."""
     pictures: Pictures | None
-    """Those that it was trained on; None in a checkpoint from before they were saved with it."""
+    """What is known of the training pictures; None in an older checkpoint without that."""
 
     def model_again(self) -> nn.Module:
-        """The model once more, for whoever changes it."""
+        """A copy of the model, for a caller that changes it."""
         try:
             return copy.deepcopy(self.model)
         except Exception as error:  # a model may hold anything: a lock, or what `torch.nn.utils.weight_norm` keeps
@@ -85,7 +85,7 @@ def saved_model(directory: Path) -> nn.Module:
 def load(directory: Path, which: Which = "last") -> SavedModel:
     """The model of a run, with averaged weights where the run has averaged them.
 
-    Nothing but targets that are known here is called, and no pretrained weights are looked for. Raises `InputError`.
+    Only targets that are known here are called, and no pretrained weights are looked for. Raises `InputError`.
     """
     run = RunDirectory.open(directory)
     _, config = saved_config.read(run)

@@ -1,7 +1,6 @@
-"""One run in words and figures for others to read: what is saved, shown in the header, and put into TensorBoard.
+"""Descriptions of one run: what is saved about it, shown in the header, and put into TensorBoard.
 
-From the objects of a run, and from its saved config. Nothing is written; where the words go is `runlog.py`'s and
-`console.py`'s.
+They are made from the objects of a run and from its saved config. `runlog.py` and `console.py` write and show them.
 """
 
 import os
@@ -40,14 +39,14 @@ _PLACES = PATH_KEYS - {"init_from", "model.pretrained"}  # where things lie, whi
 
 
 def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
-    """What Hydra composed, with every interpolation resolved, so that the run does not depend on where it is read."""
+    """What Hydra composed, with every interpolation resolved, so that it means the same wherever it is read."""
     resolved = OmegaConf.to_container(composed.config, resolve=True)
     assert isinstance(resolved, dict)
     resolved["model"] = {**resolved["model"], **config.model.component.arguments}
     resolved["data"]["root"] = paths.absolute(config.data.root)
     resolved["init_from"] = config.init_from
     cache = resolved["data"].get("cache")
-    # What another source means by that name is its own affair; one that writes means a folder.
+    # Only for a source that writes is `cache` known to be a folder; another may mean anything by that name.
     if isinstance(cache, str) and hasattr(targets.find(config.data.component.target), "keep_out_of"):
         resolved["data"]["cache"] = paths.absolute(cache)
     return HydraFiles(
@@ -58,7 +57,7 @@ def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
 
 
 def _origin(config: TrainConfig, model: nn.Module) -> str | None:
-    """Where weights come from that were trained before: `imagenet` or a path; None where there are none."""
+    """Where pretrained weights come from: `imagenet` or a path; None if there are none."""
     return config.init_from or getattr(model, "pretrained_origin", None)
 
 
@@ -67,7 +66,7 @@ def provenance(
 ) -> dict[str, Any]:
     """How the run came about, and what was chosen for it by looking at this machine.
 
-    One that goes on has taken its first weights long since: what lies there now may be others.
+    A run that goes on records no digest of its pretrained weights: the file may have changed since it was read.
     """
     begun_with = _origin(config, parts.model)
     return origin.collect(
@@ -98,7 +97,7 @@ def for_tensorboard(
     run: RunDirectory,
     epoch: int,
 ) -> Description:
-    """What TensorBoard shows of a run beside its curves, with the weights that it has after so many epochs."""
+    """What TensorBoard shows of a run beside its curves; `model` has the weights after `epoch` epochs."""
     shown = torch.arange(min(_SAMPLES_SHOWN, len(data.train)))
     saved = (run.path / ".hydra" / "config.yaml").read_text(encoding="utf-8")
     return Description(
@@ -114,7 +113,7 @@ def for_tensorboard(
 
 
 def _hparams(config: TrainConfig, names: Names, run: RunDirectory) -> dict[str, Any]:
-    """The values to compare runs by: the options, the usual suspects, and whatever was set for this run."""
+    """The values to compare runs by: the options, some keys that usually vary, and those set for this run."""
     values: dict[str, Any] = {name: str(option) for name, option in names.items() if option is not None}
     values |= {"optim.lr": config.optim.component.arguments.get("lr", "")}
     values |= {key: getattr(config, key) for key in ("batch_size", "epochs", "seed")}
@@ -139,7 +138,7 @@ def _at(key: str, saved: Mapping[str, Any]) -> Any:
 
 
 def header(config: TrainConfig, plan: Plan, data: Dataset, names: Names, model: nn.Module, run: RunDirectory) -> Header:
-    """What a run is, for the top of the terminal."""
+    """The description of a run that the console shows first."""
     counts = [f"{len(data.train):,} training"]
     counts += [f"{len(data.val):,} validation"] if data.val is not None else []
     counts += [f"{len(data.test):,} test"]
@@ -171,7 +170,7 @@ def horizon(config: TrainConfig, plan: Plan, progress: Progress) -> Horizon:
 
 
 def summary(config: TrainConfig, plan: Plan, names: Names, model: nn.Module, outcome: Outcome) -> Summary:
-    """What a run came to, of its final weights."""
+    """The results of a run, with its final weights."""
     progress = outcome.progress
     return Summary(
         status="done",

@@ -22,7 +22,7 @@ from deepexp.user_code import targets
 
 
 def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) -> None:
-    """Print it all; one update is made with a real batch, and nothing is written. `RunFailed` where that fails."""
+    """Print it all; one update is made with a real batch, and nothing is written. `RunFailed` if that fails."""
     console.print(OmegaConf.to_yaml(composed.config, resolve=True).rstrip())
     build.resolve_pretrained(config, plan)
     data = build.dataset(config, plan)
@@ -32,13 +32,13 @@ def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) 
             _try(plan, parts, data.train.images, console)
     except DeepexpError:
         raise
-    except (Exception, SystemExit) as error:  # as of a run: code of the user's own may do anything
+    except (Exception, SystemExit) as error:  # code of the user's own may raise anything
         raise RunFailed(OUT_OF_MEMORY if is_out_of_memory(error) else targets.told(error)) from error
     console.print("dry run: nothing was trained or written")
 
 
 def _try(plan: Plan, parts: Parts, pictures: Tensor, console: Console) -> None:
-    """Make an update, and print what there is to see of it."""
+    """Make one update, and print the parameters, memory, loss and time."""
     model = parts.model
     parts.freeze.apply(0)
     model.train()
@@ -99,6 +99,6 @@ def _bytes_kept_for_backward(model: nn.Module, images: Tensor) -> int:
         return tensor
 
     with runtime.forked_random(images.device), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):
-        output = model(images)  # alive until here, so that no memory is counted for two tensors
+        output = model(images)  # kept alive: in memory used again, two tensors would count as one
         del output
     return sum(kept.values())

@@ -27,7 +27,7 @@ from deepexp.models.modes import in_test_mode
 
 try:
     from google_crc32c import value as crc32c
-except ImportError:  # called uninstalled, beside TensorBoard alone: the same in Python, 20 µs more for each update
+except ImportError:  # run without being installed: TensorBoard has it in Python, 20 µs slower an update
     from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c  # type: ignore[no-redef]
 
 if TYPE_CHECKING:  # TensorBoard's modules are imported where they are used: they take a while
@@ -40,12 +40,12 @@ HParam = bool | int | float | str
 
 
 def present(directory: Path) -> Path | None:
-    """The event file in `directory` that is gone on with, if there is one."""
+    """The event file in `directory` that a resumed run appends to, if there is one."""
     return min(directory.glob(f"{_NAME}*"), default=None)
 
 
 class EventFile:
-    """Writes TensorBoard's event file in `directory`, and goes on with the one that is there.
+    """Writes TensorBoard's event file in `directory`; appends to the one that is there, if any.
 
     Events wait in memory until `flush`. The methods that write to the disk raise `RunFailed`.
     """
@@ -76,7 +76,7 @@ class EventFile:
         from tensorboard.compat.proto.summary_pb2 import Summary
 
         encoded = io.BytesIO()
-        picture.save(encoded, format="PNG", compress_level=1)  # half the time of the usual, for a tenth more bytes
+        picture.save(encoded, format="PNG", compress_level=1)  # half the time of the default, for a tenth more bytes
         image = Summary.Image(
             height=picture.height,
             width=picture.width,
@@ -216,10 +216,10 @@ def model_graph(model: nn.Module, example: Tensor) -> bytes:
 
 
 def _leave_tensorflow_out() -> None:
-    """Let TensorBoard's modules use what they bring in place of TensorFlow: importing that takes seconds.
+    """Let TensorBoard use its stand-in for TensorFlow, whose import takes seconds.
 
-    This module, which TensorBoard looks for, is in its builds without TensorFlow. Where that is not installed, nothing
-    changes.
+    TensorBoard does so if it finds the module `notf`, which its builds without TensorFlow contain. If TensorFlow is not
+    installed, nothing changes.
     """
     name = "tensorboard.compat.notf"
     sys.modules.setdefault(name, types.ModuleType(name))
@@ -237,20 +237,20 @@ def _length_and_checksum(length: int) -> bytes:
 
 
 def _masked(checksum: int) -> int:
-    """A CRC-32C as the format stores it, which tells it from the checksum of data that hold checksums themselves."""
+    """A CRC-32C as the format stores it: masked, since CRCs of data that contain CRCs are less reliable."""
     return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
 
 
 def _scalar_event(values: Mapping[str, float], step: int, wall_time: float) -> bytes:
     """A serialised `Event` with one point for each tag, in the wire format of protocol buffers.
 
-    Byte for byte what their own library makes. That one hands the whole heap back to the system each time it has freed
-    a few thousand messages (`malloc_trim`), and a run writes one for each update: its memory would go up and down.
+    The bytes are those of the protobuf library. It returns the whole heap to the system after freeing some thousand
+    messages (`malloc_trim`), and a run writes a message for each update, so its memory would go up and down.
     """
     points = b"".join(
         _field(1, _tag(tag) + b"\x15" + struct.pack("<f", ctypes.c_float(value).value)) for tag, value in values.items()
     )
-    at_step = b"\x10" + _varint(step) if step else b""  # zero is what a field that is left out stands for
+    at_step = b"\x10" + _varint(step) if step else b""  # a field that is left out is zero
     return b"\x09" + struct.pack("<d", wall_time) + at_step + _field(5, points)
 
 

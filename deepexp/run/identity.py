@@ -1,6 +1,6 @@
-"""What a checkpoint was trained with, kept in it: the config of its run, and the code of the user's own.
+"""What a checkpoint was trained with, saved in it: the config of its run, and digests of the user's own code.
 
-So a config that was edited since, or the checkpoint of another run, is noticed before anything is made of the two.
+So a config that was edited since, or the checkpoint of another run, is noticed before the two are used together.
 """
 
 import contextlib
@@ -25,10 +25,10 @@ from deepexp.schema import Component, TrainConfig
 from deepexp.user_code import targets, trust
 
 HOW = frozenset({"data.mode", "data.workers", "data.cache", "data.download", "log_every", "checkpoint.every_minutes"})
-"""Keys that say how a run is done; they change nothing of what it comes to."""
+"""Keys that say how a run is carried out, and do not change its result."""
 
 MAY_CHANGE = ("epochs", "max_steps", "max_minutes", "early_stop", "data.root", *sorted(HOW))
-"""Keys that may be given anew when a run is gone on with."""
+"""Keys that may be given anew when a run is resumed."""
 
 FREE = {*MAY_CHANGE, "device", "threads", "name", "output_dir", "resume", "dry_run"}
 """Keys that are no part of what a checkpoint was trained with; `provenance.json` tells its devices and threads."""
@@ -36,7 +36,7 @@ FREE = {*MAY_CHANGE, "device", "threads", "name", "output_dir", "resume", "dry_r
 
 @dataclass(frozen=True)
 class Identity:
-    """What one part of a run was trained with."""
+    """What a run, or its part up to a checkpoint, was trained with."""
 
     config: dict[str, str]
     """Dotted key → its value as YAML has it, without the keys that may change."""
@@ -50,7 +50,7 @@ class Identity:
 
     @classmethod
     def from_checkpoint(cls, content: dict[str, Any]) -> "Identity | None":
-        """The identity in a checkpoint; None in one from before it was kept. `ValueError` if it is something else."""
+        """The identity in a checkpoint; None in an old one without it. `ValueError` if it is damaged."""
         kept = content.get("identity")
         if kept is None:
             return None
@@ -63,7 +63,7 @@ class Identity:
         return {"config": self.config, "code": self.code}
 
     def other_config(self, config: TrainConfig) -> list[str]:
-        """`optim.lr is 0.2 and was 0.1` for each key that a config has otherwise.
+        """`optim.lr is 0.2 and was 0.1` for each key with another value in `config`.
 
         Keys of deepexp that the checkpoint lacks are left out: they were added in a later version.
         """
@@ -76,7 +76,7 @@ class Identity:
         ]
 
     def other_code(self, before: "Identity") -> list[str]:
-        """The modules and packages that are not as `before`.
+        """The modules and packages that have changed since `before`.
 
         Names that only one of the two has are left out: which modules of a package are imported also depends on what
         else the process has done.
@@ -112,8 +112,8 @@ def _flat(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
 def refuse_changed(config: TrainConfig) -> None:
     """Raise `InputError` if a module that the targets import from was edited since, as happens in notebooks.
 
-    Otherwise the run would record the code on the disk and be trained with that in memory. The modules that the targets
-    are in are checked by `targets.find`.
+    Otherwise the run would record the code on the disk, but be trained with the code in memory. The modules of the
+    targets themselves are checked by `targets.find`.
     """
     targets_own = {name for _, name in _origins(config)}
     digests = {name: digest for own in targets_own for name, digest in _digests(own).items()}
@@ -136,7 +136,7 @@ _as_imported: dict[str, tuple[Any, str]] = {}
 
 
 def _code(config: TrainConfig) -> dict[str, str]:
-    """What the targets of a config are made of, as far as it is neither deepexp's nor torch's."""
+    """The `code` of `Identity`: that of the targets of a config, without deepexp's and torch's."""
     found: dict[str, str] = {}
     for package, name in _origins(config):
         found |= _digests(name) or _version(package)
@@ -144,7 +144,7 @@ def _code(config: TrainConfig) -> dict[str, str]:
 
 
 def _origins(config: TrainConfig) -> Iterator[tuple[str, str]]:
-    """(package, module) of the targets of a config that are neither deepexp's nor torch's, where they are imported."""
+    """(package, module) of the imported targets of a config that are neither deepexp's nor torch's."""
     for node in (config.model, config.data, config.optim, config.schedule, config.augment):
         for target in (node.component.target, *trust.targets_in(node.component.arguments)):
             package = target.partition(".")[0]
@@ -161,9 +161,9 @@ _IMPORT = re.compile(r"(?:^|[;:])[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTIL
 
 
 def _digests(name: str) -> dict[str, str]:
-    """The name and the digest of a module of the user's own, and of the user's other modules that it imports from.
+    """Module → digest, of a module of the user's own and of the user's other modules that it imports from.
 
-    No attribute of what a module holds is looked up, since that may run code. Files that cannot be read are left out.
+    Attributes of the objects in a module are not read, since that may run code. Unreadable files are left out.
     """
     found: dict[str, str] = {}
     waiting, seen = [name], {name}
@@ -186,7 +186,7 @@ def _digests(name: str) -> dict[str, str]:
 
 
 def _source(file: str, loader: Any) -> bytes:
-    """What is in a module's file now, which may lie in a zip; an importer's own list of what is there can be old."""
+    """The present content of a module's file, which may lie in a zip: the importer may have cached an older zip."""
     if not isinstance(loader, zipimport.zipimporter):
         return Path(file).read_bytes()
     with zipfile.ZipFile(loader.archive) as archive:
@@ -197,20 +197,20 @@ def _imported(source: bytes, held: dict[str, Any]) -> set[str]:
     """The names of the modules that a module holds, and of those that its source imports something from."""
     names = {name for value in list(held.values()) if isinstance(name := _held(value).get("__name__"), str)}
     for name in _IMPORT.findall(source.decode(errors="replace")):
-        with contextlib.suppress(ImportError):  # a line of a text that only looks like one
+        with contextlib.suppress(ImportError):  # a line in a string may only look like an import
             names.add(importlib.util.resolve_name(name, held.get("__package__")))
     return names
 
 
 def _held(value: Any) -> dict[str, Any]:
-    """The namespace of a module, empty for anything else; read so that a module that loads lazily is not loaded."""
+    """The namespace of a module, empty for anything else; read without loading a lazy module."""
     return object.__getattribute__(value, "__dict__") if issubclass(type(value), ModuleType) else {}
 
 
 def _version(package: str) -> dict[str, str]:
     """The name and version of the distribution that an installed package belongs to; empty if that is not known.
 
-    `packages_distributions` takes a second in an environment of a hundred packages, all of whose lists it parses.
+    `packages_distributions` would parse the file lists of all packages: a second in an environment of a hundred.
     """
     places = re.compile(rf"^{re.escape(package)}(?:$|[/.])", re.MULTILINE)
     owners = [

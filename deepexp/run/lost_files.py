@@ -1,6 +1,6 @@
-"""Going on with a run that has lost files beside its checkpoint: removed by hand, or with the disk that they were on.
+"""Resuming a run that has lost files beside its checkpoint: removed by hand, or with the disk that they were on.
 
-The figures in them are gone; the run need not be. What is there but damaged is refused elsewhere, not begun anew.
+Their figures are gone, but the run can go on. Files that are there but damaged are refused elsewhere.
 """
 
 from collections.abc import Mapping, Sequence
@@ -47,12 +47,12 @@ def begin_anew(run: RunDirectory, content: dict[str, Any], lost: Sequence[str]) 
             saved = checkpoint.load(path)
             before = _lengths(run, saved)
         except InputError:
-            continue  # missing or damaged: nobody goes on from it
+            continue  # missing or damaged: no run goes on from it
         checkpoint.save(path, {**saved, "logs": {**before, **offsets}})
 
 
 def _lengths(run: RunDirectory, content: Mapping[str, Any]) -> dict[str, int]:
-    """What `RunLog.offsets` said when a checkpoint was written; `InputError` if it holds something else."""
+    """`RunLog.offsets` as saved in a checkpoint; `InputError` if it holds something else."""
     logs = content.get("logs")
     if not isinstance(logs, dict) or not all(type(length) is int and length >= 0 for length in logs.values()):
         raise InputError(f"{run.checkpoints}: the checkpoint does not say how long the run's files were (logs)")
@@ -67,7 +67,7 @@ def known_by_digest(run: RunDirectory, data: Dataset) -> bool | None:
 
 
 def may_be_of(data: Dataset, content: Mapping[str, Any]) -> bool:
-    """Whether these data agree with what a checkpoint tells of its pictures; an older one tells nothing."""
+    """Whether these data agree with what a checkpoint records of its pictures; true for an old one without that."""
     if "pictures" not in content:
         return True
     try:
@@ -79,7 +79,7 @@ def may_be_of(data: Dataset, content: Mapping[str, Any]) -> bool:
 def in_words(lost: Sequence[str], step: int) -> str:
     """The warning about lost files."""
     were = "was" if len(lost) == 1 else "were"
-    told = f"{' and '.join(lost)} {were} missing: what stood there is lost, and begins anew at step {step}"
+    told = f"{' and '.join(lost)} {were} missing: the content is lost, and begins anew at step {step}"
     if PROVENANCE in lost:
-        told += "; that the data are the same is known by their mean and deviation alone"
+        told += "; only their mean, deviation and classes show that the data are the same"
     return told

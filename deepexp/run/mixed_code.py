@@ -1,4 +1,4 @@
-"""Whether runs that stand side by side were trained with the same code of the user's own, as their provenance tells.
+"""Whether runs that are compared were trained with the same code of the user's own, by their provenance.
 
 Each job of a sweep imports that code as it is when the job begins, and it may have been edited while others ran.
 """
@@ -28,7 +28,7 @@ def told(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
 
 
 def _digests(provenance: Mapping[str, Any]) -> dict[str, set[str]]:
-    """Module or package → its digests or versions, at the run's start and each time that it was gone on with."""
+    """Module or package → its digests or versions, at the run's start and each time that it was resumed."""
     found: dict[str, set[str]] = {}
     for code in _codes(provenance):
         for module, digest in code.items():

@@ -32,7 +32,7 @@ def filter_grid(weight: Tensor) -> Image.Image:
     """The kernels of a convolution, each scaled by its own largest weight; mid-grey is zero.
 
     `weight`: (filters, channels, height, width). Three channels are shown as colours; of any other
-    number, their mean.
+    number, the mean is shown.
     """
     weight = weight.detach().float().cpu()
     if weight.shape[1] != 3:

@@ -1,6 +1,6 @@
 """How a run came about: command, code, versions, machine, data. Gathering it never fails a run.
 
-The code is the git checkout that the user stands in, if they stand in one.
+The code is that of the git checkout around the working directory, if there is one.
 """
 
 import importlib.metadata
@@ -20,7 +20,7 @@ import deepexp
 _PACKAGES = ("torch", "torchvision", "hydra-core", "omegaconf", "numpy", "tensorboard")
 _GIT_SECONDS = 5.0
 _DIFF_BYTES = 1_000_000
-# A repository can name programs for git to run and files for it to lock; none is wanted here.
+# A repository's settings can make git run programs and lock files; neither is wanted here.
 _GIT = ("git", "--no-optional-locks", "-c", "core.fsmonitor=false", "-c", "core.quotePath=false")
 _GIT_DIFF = ("diff", "--no-ext-diff", "--no-textconv", "--no-color", "HEAD")
 

@@ -1,6 +1,6 @@
-"""Going on with a run: which config it then has, and what may differ from the one that it was started with.
+"""Resuming a run: which config it then has, and what may differ from the one that it was started with.
 
-Whatever could change the result of what was trained already is refused by name.
+Changes that would not fit what was trained already are refused, each key by name.
 """
 
 import datetime
@@ -36,18 +36,18 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Resumed:
-    """What a run is gone on with."""
+    """What a run is resumed with."""
 
     config: TrainConfig
     plan: Plan
     names: dict[str, Any]
     """Group → the option that was chosen in it."""
     changed: str | None
-    """The config with what is to be different from here on, as YAML; None if nothing is."""
+    """The config with the changes asked for, as YAML; None if there are none."""
 
 
 def names_place(word: str) -> bool:
-    """Whether an override says which run or sweep is to be gone on with."""
+    """Whether an override says which run or sweep is to be resumed."""
     return word.lstrip("+").startswith("resume=")
 
 
@@ -56,7 +56,7 @@ def place_in(words: Sequence[str]) -> Path | None:
     found = [word for word in quote_paths(words) if names_place(word)]
     override = OverridesParser.create().parse_override(found[-1]) if found else None
     if override is not None and override.is_sweep_override():
-        raise InputError(f"{found[-1]}: takes one run or sweep at a time; go on with each by a command of its own")
+        raise InputError(f"{found[-1]}: takes one run or sweep at a time; resume each by a command of its own")
     value = None if override is None else override.value()
     if value is not None:
         check_place(str(value))
@@ -89,7 +89,7 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
     asked = _asked(composed)
     changes = _different(asked, saved)
     before = OmegaConf.create(saved)
-    if "data.root" in changes:  # there may be no data in the old place any more
+    if "data.root" in changes:  # the old place may hold no data any more
         OmegaConf.update(before, "data.root", changes["data.root"])
     config_before, plan_before = check.typed_and_planned(OmegaConf.to_container(before))
     if "data.root" in asked and "cache" in config_before.data.component.arguments:
@@ -107,10 +107,10 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
 
 
 def begin(run: RunDirectory, resumed: Resumed, *, anew: bool) -> None:
-    """Write down that the run goes on, and with what; a finished one keeps the summary of what it had come to.
+    """Record that the run goes on, and with which config; the summary of a finished run is kept.
 
-    One that begins `anew`, having no checkpoint to go on from, keeps its old measurements and curves under other names.
-    The status is written first: while it says `done`, a saved config with more epochs would pass for a finished run.
+    A run that begins `anew`, since it has no checkpoint, keeps its old measurements and curves under other names.
+    The status is written first: with the status `done` and a config of more epochs, a killed run would seem finished.
     """
     run.set_status("running")
     if anew:
@@ -123,7 +123,7 @@ def begin(run: RunDirectory, resumed: Resumed, *, anew: bool) -> None:
 
 
 def is_complete(run: RunDirectory, composed: Composed) -> bool:
-    """Whether the run has ended by itself and nothing is asked of it beyond that."""
+    """Whether the run is done, and no change asked for would train it further."""
     asked = _asked(composed)
     if run.read_status().get("status") != "done":
         return False
@@ -140,8 +140,8 @@ def last_checkpoint(run: RunDirectory, resumed: Resumed) -> dict[str, Any] | Non
     if not any(path.exists() for path in kept):
         if (run.path / "summary.json").exists():
             raise InputError(
-                f"{run.path}: its checkpoints were removed (as `deepexp runs prune=true` does), so it cannot be gone "
-                "on with; start a new run with the config in its .hydra folder"
+                f"{run.path}: its checkpoints were removed (as `deepexp runs prune=true` does), so it cannot be "
+                "resumed; start a new run with the config in its .hydra folder"
             )
         log.warning("%s has no checkpoint: it begins anew", run.path)
         return None
@@ -173,7 +173,7 @@ _TOLD = 5  # keys in a message
 
 
 def warn_of_other_code(now: Identity, content: dict[str, Any], path: Path) -> list[str]:
-    """The modules and packages that a run's targets are in, and that are not what its checkpoint was trained with."""
+    """Warn of, and return, the modules and packages of a run's targets that have changed since its checkpoint."""
     before = Identity.from_checkpoint(content)
     other = [] if before is None else now.other_code(before)
     if other:
@@ -183,12 +183,12 @@ def warn_of_other_code(now: Identity, content: dict[str, Any], path: Path) -> li
 
 
 def check_same_data(run: RunDirectory, data: Dataset, content: dict[str, Any]) -> None:
-    """Refuse to go on with other pictures than the run began with, as far as that is still known of them."""
+    """Refuse to go on with other pictures than the run began with, as far as these are still known."""
     is_same = lost_files.known_by_digest(run, data)
-    why = "their digest is another than the one in provenance.json"
+    why = "their digest is not the one in provenance.json"
     if is_same is None:
         is_same = lost_files.may_be_of(data, content)
-        why = "their mean, deviation or classes are others than those in the checkpoint"
+        why = "their mean, deviation or classes are not those in the checkpoint"
     if not is_same:
         raise InputError(
             f"data: they are not those that {run.path} was trained on until now ({why}); "
@@ -201,9 +201,9 @@ def note_circumstances(
 ) -> None:
     """Write into `provenance.json` how the run goes on, and warn of what keeps it from being equal bit for bit.
 
-    That is another device, number of threads (on a CPU), torch or deepexp than those of its first start, and other code
-    of the user's own, or of a package that they have chosen, than that which its checkpoint was trained with. `lost`:
-    the files that begin anew.
+    That is a device, number of threads (on a CPU), torch or deepexp other than at its first start, and code of the
+    user's own, or of a package that a `_target_` names, other than the code that its checkpoint was trained with.
+    `lost`: the files that begin anew.
     """
     if lost:
         log.warning("%s", lost_files.in_words(lost, content["progress"]["step"]))
@@ -235,7 +235,7 @@ def note_circumstances(
 
 
 def _versions(versions: Any) -> dict[str, Any]:
-    """The versions that decide on a run's arithmetic and its order."""
+    """The versions that a run's arithmetic and the order of its samples depend on."""
     return {name: _get(versions, name) for name in ("torch", "deepexp")}
 
 
@@ -246,8 +246,8 @@ def _get(node: Any, name: str) -> Any:
 def _keep_old_summary(run: RunDirectory) -> None:
     """Rename `summary.json` to `summary.epoch<N>.json`, and `predictions.npz` likewise.
 
-    What the run came to twice within one epoch is told apart by the update: `summary.epoch<N>.step<M>.json`. One that
-    cannot be read, and so does not say when it was written, becomes `summary.damaged.json`.
+    If that name is taken, by an earlier end within the same epoch, it is `summary.epoch<N>.step<M>.json`. A summary
+    that cannot be read, so that its epoch is not known, becomes `summary.damaged.json`.
     """
     summary, predictions = run.path / "summary.json", run.path / "predictions.npz"
     if not summary.exists():
@@ -264,7 +264,7 @@ def _keep_old_summary(run: RunDirectory) -> None:
 
 
 def _possible_names(run: RunDirectory) -> Iterator[str]:
-    """What may be inserted into the names that the old summary and predictions are kept under, the best first."""
+    """What may be inserted into the names of the old summary and predictions, the preferred first."""
     try:
         content = run.read_json("summary.json")
     except InputError as error:
@@ -283,7 +283,7 @@ def _possible_names(run: RunDirectory) -> Iterator[str]:
 def _keep_old_attempt(run: RunDirectory) -> None:
     """Rename `metrics.jsonl` to `metrics.attempt<N>.jsonl`, and `best.pt` and the curves likewise.
 
-    An attempt that has come to no figures has nothing to be kept. The curves get a name that TensorBoard passes over.
+    An attempt with neither measurements nor `best.pt` leaves nothing to keep. TensorBoard ignores the curves' name.
     """
     metrics, best = run.path / "metrics.jsonl", run.checkpoints / checkpoint.BEST
     with storage_errors(run.path, option=None):
@@ -303,7 +303,7 @@ def _keep_old_attempt(run: RunDirectory) -> None:
             os.replace(path, kept)
             sync_directory(path.parent)
     kept_in = " and ".join(str(kept.relative_to(run.path)) for kept in kept_now.values())
-    log.warning("what it had come to is kept in %s: %s", run.path, kept_in)
+    log.warning("the results of the earlier attempt are kept in %s: %s", run.path, kept_in)
 
 
 def _asked(composed: Composed) -> dict[str, Any]:
@@ -337,17 +337,17 @@ def check_changes(keys: Sequence[str]) -> None:
 
 
 def check_output_dir(begun: Path, output_dir: str) -> None:
-    """`InputError` if a run or sweep is to be gone on with, and written elsewhere."""
+    """`InputError` if a resumed run or sweep is to be written elsewhere."""
     own = Path(paths.absolute(str(begun))).parent.parent
     if Path(paths.absolute(output_dir)).resolve() != own.resolve():
         raise InputError(
-            f"output_dir: {output_dir} is not where {begun} is, and what is gone on with is written where it is; "
+            f"output_dir: {output_dir} is not where {begun} is, and what is resumed is written where it is; "
             "leave output_dir out, or move that directory first and give its new place as resume="
         )
 
 
 def _foreign_places(config: TrainConfig, composed: Composed, asked: dict[str, Any]) -> set[str]:
-    """Which of `root` and `cache` only the saved config names, and not the user, in words or by default."""
+    """Which of `root` and `cache` come from the saved config only, and not from the user's words or defaults."""
     foreign = set() if "data.cache" in asked else {"cache"}
     own = Path(paths.absolute(composed.config.data.root))
     if "data.root" not in asked and Path(config.data.root).absolute() != own:

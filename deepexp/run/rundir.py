@@ -1,6 +1,6 @@
 """The directory that a run leaves behind: making, opening and locking it, and its JSON files.
 
-Each of those carries `format` and is replaced in one step, so that nobody reads half of one.
+Each JSON file has a `format` and is replaced in one step, so that none is ever read half written.
 What the run measures is in `runlog.py`; how it came about, in `provenance.py`.
 """
 
@@ -33,7 +33,7 @@ _FILES = (
     *("status.json", "provenance.json", "summary.json", "metrics.jsonl", "run.log", "predictions.npz"),
     *("events.out.tfevents.*", "checkpoints/previous.pt"),
 )
-"""What a run that goes on writes to or cuts back. (A folder in place of `last.pt` is reported as a damaged file.)"""
+"""What a resumed run writes to or cuts back. (A folder in place of `last.pt` is reported as a damaged file.)"""
 
 _REQUIRED = (".hydra/config.yaml", "status.json")
 _NOT_NEEDED = ("status.json", "provenance.json")
@@ -46,7 +46,7 @@ _ATTEMPTS = 100  # to find a free name; there are 2**24 in each second
 def make_unique_directory(output_dir: str | Path, name: str) -> Path:
     """Make `<output_dir>/<name>/<date>_<time>_<unique>/`, which no other process gets as well.
 
-    Raises `InputError` or `RunFailed` if that cannot be; `~` in `output_dir` is the home directory.
+    Raises `InputError` or `RunFailed` if that fails; `~` in `output_dir` is the home directory.
     """
     try:
         paths.check_folder_name(name)
@@ -58,7 +58,7 @@ def make_unique_directory(output_dir: str | Path, name: str) -> Path:
             stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
             path = parent / f"{stamp}_{secrets.token_hex(3)}"  # leaves seeded generators alone
             try:
-                make_directory(path)  # fails if it is there: that is what makes it ours
+                make_directory(path)  # fails if it is there, so it is ours alone
             except FileExistsError:
                 if not path.exists():
                     raise  # something above it is no folder
@@ -77,7 +77,7 @@ class HydraFiles:
 
 
 class RunDirectory:
-    """One run's directory. Whoever writes into it holds its lock, which dies with the process."""
+    """One run's directory. A process that writes into it holds its lock, which ends with the process."""
 
     def __init__(self, path: Path) -> None:
         self.path = path.absolute()  # holds even if the process changes its directory
@@ -164,7 +164,7 @@ class RunDirectory:
             raise
 
     def write_hydra_file(self, name: str, text: str) -> None:
-        """Replace a file of `.hydra`, of a name in `HydraFiles`, durably by YAML with `format` before it."""
+        """Replace `.hydra/<name>.yaml` durably by `text` with `format` before it; `name`: a field of `HydraFiles`."""
         write_text(self.path / ".hydra" / f"{name}.yaml", f"# format: {FORMAT}\n{text}")
 
     def write_json(self, name: str, content: Mapping[str, Any]) -> None:
@@ -204,10 +204,10 @@ class RunDirectory:
         return content
 
     def read_status(self) -> dict[str, Any]:
-        """What `status.json` says; where that is lost, the rest tells whether the run was done or was cut off."""
+        """The content of `status.json`; if that is lost, the other files tell whether the run was done or cut off."""
         if not has_lost_status(self.path):
             return self.read_json("status.json")
-        if (self.path / "summary.json").is_file():  # it is written last, and away before a run is trained further
+        if (self.path / "summary.json").is_file():  # written last, and renamed before a run is trained further
             return {"format": FORMAT, "status": "done"}
         return {"format": FORMAT, "status": "running", "reason": "its status.json is missing"}
 
@@ -241,7 +241,7 @@ class RunDirectory:
 
 
 def has_lost_status(path: Path) -> bool:
-    """Whether a run was begun in a directory, as what it has saved tells, and its `status.json` is gone."""
+    """Whether a directory has the saved files of a run, but its `status.json` is gone."""
     kept = ("summary.json", "checkpoints/last.pt", "checkpoints/previous.pt")
     return (
         not os.path.lexists(path / "status.json")
@@ -259,7 +259,7 @@ def was_only_made(path: Path) -> bool:
 def check_entries(directory: Path) -> None:
     """Refuse a directory with anything but files and folders in it, or folders for files, before something is written.
 
-    Through a link, what is written would land elsewhere; a pipe would be waited for without end.
+    Through a link, what is written would land elsewhere; reading a pipe could wait for ever.
     """
     for folder, folders, files in os.walk(directory):
         for entry in (Path(folder, name) for name in (*folders, *files)):
@@ -286,7 +286,7 @@ def _why_no_run(path: Path) -> str | None:
     is_job = (sweep / "sweep.json").is_file()
     if was_only_made(path) or (is_job and not any(path.iterdir())):
         again = f"go on with its sweep: {shlex.join(['deepexp', 'train', f'resume={paths.shown(sweep)}'])}"
-        way_on = again if is_job else "give the command again that was to"
+        way_on = again if is_job else "give its command again"
         return f"nothing had begun in it when it was cut off; {way_on}"
     return f"it has no {' and no '.join(missing)}{_meant(path)}"
 

@@ -14,12 +14,12 @@ from deepexp.user_code import trust
 
 
 def values(run: RunDirectory) -> dict[str, Any]:
-    """What stands in the file, known here or not; `InputError` names it if it cannot be read."""
+    """The values in the file, not checked; `InputError` names the file if it cannot be read."""
     return read_mapping(_place(run))
 
 
 def read(run: RunDirectory) -> tuple[dict[str, Any], schema.TrainConfig]:
-    """(its values, the config that they are); `InputError` names the file if it is damaged."""
+    """(the values in the file, the config made of them); `InputError` names the file if it is damaged."""
     place, found = _place(run), values(run)
     trust.check_targets(found)
     problems = schema.Problems()

@@ -1,4 +1,4 @@
-"""State of the user's own code that no checkpoint holds: a run that goes on would begin with it anew.
+"""Warnings of state in the user's own code that no checkpoint holds, and that a resumed run would not have.
 
 A model is saved by its `state_dict`, an optimizer by its groups and `state`, and an augmentation not at all, since all
 that is random in it is drawn from a generator that it is given.
@@ -29,7 +29,7 @@ _MADE_OF = ("_orig", "_v")
 _REMEDIES = {
     "model": "buffers (register_buffer) and get_extra_state are saved",
     "optim": "self.state and the groups are saved",
-    "augment": "what it does is to depend on what draw is given and gives",
+    "augment": "let results depend only on what draw is given and returns",
 }
 
 Values = dict[tuple[str, str, object], object]
@@ -83,7 +83,7 @@ def _values(parts: Parts) -> Values:
 
 
 def _saved_memory(model: nn.Module) -> set[int]:
-    """Where the parameters and buffers lie that are saved, and filled again in place when a run is gone on with."""
+    """Addresses of the parameters and buffers that are saved, and filled in place when a run is resumed."""
     tensors: list[torch.Tensor] = list(model.parameters())
     for module in model.modules():
         tensors += [
@@ -95,12 +95,12 @@ def _saved_memory(model: nn.Module) -> set[int]:
 
 
 def _is_made_of_others(module: nn.Module, name: str) -> bool:
-    """Whether it is a weight that `torch.nn.utils` computes from parameters before each pass."""
+    """Whether an attribute is a weight that `torch.nn.utils` computes from parameters before each pass."""
     return any(name + ending in module._parameters for ending in _MADE_OF)
 
 
 def _saves_itself(module: nn.Module) -> bool:
-    """Whether it may save more than its parameters and buffers."""
+    """Whether a module may save more than its parameters and buffers."""
     kind = type(module)
     overrides = kind.get_extra_state is not nn.Module.get_extra_state or kind.state_dict is not nn.Module.state_dict
     return overrides or bool(module._state_dict_hooks)
@@ -111,18 +111,18 @@ def _is_own(part: object) -> bool:
 
 
 def _beyond(usual: object, part: object) -> dict[str, Any]:
-    """The attributes of a part that a plain one of its kind lacks."""
+    """The attributes of a part that a `usual` one of its kind lacks."""
     return {name: value for name, value in vars(part).items() if name not in vars(usual)}
 
 
 def _comparable(held: dict[str, Any], saved: set[int], depth: int = 0) -> Iterator[tuple[str, object, object]]:
-    """(name, shape, what it is now) of numbers and flags, random generators, tensors, and memories of optimizers.
+    """(name, shape, present value) of numbers, flags, random generators, tensors; of optimizers, how much they hold.
 
-    Of tensors not those that lie in `saved` memory, as do views of parameters.
+    Tensors in `saved` memory, such as views of parameters, are left out.
     """
     for name, value in held.items():
         if type(value) in (bool, int, float):
-            yield name, None, repr(value)  # a number that is none is not equal to itself
+            yield name, None, repr(value)  # as text: NaN is not equal to itself
         elif type(value) is torch.Tensor:
             is_small = _has_numbers(value) and value.numel() <= _MOST_ELEMENTS
             if is_small and value.untyped_storage().data_ptr() not in saved:
@@ -143,7 +143,7 @@ def _comparable(held: dict[str, Any], saved: set[int], depth: int = 0) -> Iterat
 
 
 def _has_numbers(tensor: torch.Tensor) -> bool:
-    """Whether its numbers lie one beside the other in memory that can be read."""
+    """Whether a tensor's numbers lie in memory that can be read."""
     return tensor.layout == torch.strided and not tensor.is_nested and not tensor.is_meta
 
 

@@ -108,7 +108,7 @@ def test_pictures_that_have_to_be_changed_are_changed_aloud(trained, digits, tmp
     _, as_it_is = answers(capsys, *words)
     said = "\n".join(caplog.messages)
     assert "1 of 1 picture resized to 8×8 pixels" in said and "1 of 1 picture read as grey" in said
-    assert "1 of 1 picture bright" in said and "invert=true turns all of them round" in said
+    assert "1 of 1 picture bright" in said and "invert=true inverts all of them" in said
     caplog.clear()
     _, turned = answers(capsys, *words, "invert=true")
     assert "invert" not in "\n".join(caplog.messages)

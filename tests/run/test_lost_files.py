@@ -92,9 +92,9 @@ def test_without_provenance_other_data_are_told_by_their_mean(directory, caplog)
     content = checkpoint.load(last)
     content["pictures"]["mean"] += torch.ones(1)
     checkpoint.save(last, content)
-    with pytest.raises(InputError, match=r"their mean, deviation or classes are others than those in the checkpoint"):
+    with pytest.raises(InputError, match=r"their mean, deviation or classes are not those in the checkpoint"):
         resume(directory, "epochs=4")
-    with pytest.raises(InputError, match="not those that the run was made on"):
+    with pytest.raises(InputError, match="not those that the run was trained on"):
         evaluation.main([f"run={directory}", "device=cpu"])
     content["pictures"]["mean"] -= torch.ones(1)
     checkpoint.save(last, content)

@@ -60,7 +60,7 @@ def test_code_from_elsewhere_is_not_run(directory, tmp_path):
 def test_other_data_than_the_run_had_are_refused(directory):
     path = directory / "provenance.json"
     path.write_text(re.sub('"data_fingerprint": "[0-9a-f]+"', '"data_fingerprint": "00"', path.read_text()))
-    assert "not those that the run was made on" in mistakes.draw(read([directory]).runs[0]).reason
+    assert "not those that the run was trained on" in mistakes.draw(read([directory]).runs[0]).reason
 
 
 def test_where_the_model_cannot_be_run_the_page_has_the_numbers_and_says_why(tmp_path):
