@@ -18,7 +18,7 @@ class Command:
     keys: tuple[str, ...] = ()
     """Options of its own, for shell completion."""
     path_keys: tuple[str, ...] = ()
-    """Those of them that are paths."""
+    """Those of `keys` whose values are paths."""
     takes_keys: bool = False
     """Whether it takes the config keys of `train`, for its help and for shell completion."""
 
@@ -28,7 +28,7 @@ COMMANDS = {
     "list": Command("deepexp.commands.list", "what can be chosen for each part of an experiment"),
     "bench": Command(
         "deepexp.commands.bench",
-        "how fast it is here and now",
+        "how fast deepexp is on this machine",
         words=("step", "epoch", "sweep", "start"),
         takes_keys=True,
     ),
@@ -49,7 +49,7 @@ COMMANDS = {
     ),
     "predict": Command(
         "deepexp.commands.predict",
-        "what a run's model takes picture files for",
+        "the classes that a run's model predicts for picture files",
         keys=("run", "input", "checkpoint", "device", "top", "invert", "json"),
         path_keys=("run", "input"),
     ),

@@ -1,7 +1,7 @@
 """usage: deepexp bench step|epoch|sweep|start [KEY=VALUE …]
 
 How fast is this here and now, and how fast could it be? Everything is compared in one run, in turns, so that a busy
-machine slows all alike. Nothing is kept, but for a picture where one is asked for: plot=FILE.png (or .svg) draws the
+machine slows all alike. Nothing is kept, except a picture if one is asked for: plot=FILE.png (or .svg) draws the
 time of each with its single rounds.
 
 bench step: a training step of this model and config against the plain PyTorch loop (float tensors in memory, NCHW, the
@@ -65,11 +65,11 @@ BENCHMARKS: dict[str, type] = {
     "sweep": options.SweepOptions,
     "start": options.StartOptions,
 }
-"""Each has a module of its name, whose `run(options, overrides)` returns a report."""
+"""Benchmark → its options. `deepexp/bench/NAME.py` has its `run(options, overrides)`, which returns a report."""
 
 
 def main(argv: Sequence[str]) -> int:
-    """Run the benchmark that the first word names, and print what it came to."""
+    """Run the benchmark that the first word names, and print its report."""
     name, *words = argv or [""]
     if name not in BENCHMARKS:
         which = f"bench: which one?; one of {', '.join(BENCHMARKS)}"

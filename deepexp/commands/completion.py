@@ -29,7 +29,7 @@ BASH = r"""
 _deepexp() {
     local line="${COMP_LINE:0:COMP_POINT}" word="${COMP_WORDS[COMP_CWORD]}" found lead="" is_value="" IFS=$'\n'
     COMPREPLY=($(deepexp completion --line "$line" 2>/dev/null))
-    # To bash `=` is a word of its own, and only what follows it is completed, unless somebody has told it otherwise.
+    # To bash `=` is a word of its own, and only what follows it is completed, unless COMP_WORDBREAKS was changed.
     [[ "$word" == "=" || "${COMP_WORDS[COMP_CWORD - 1]}" == "=" ]] && is_value=1
     [[ "$word" == "=" ]] && word=""
     if [[ "${COMPREPLY[0]}" == ":path" ]]; then

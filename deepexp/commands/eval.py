@@ -50,9 +50,9 @@ if TYPE_CHECKING:
     from deepexp.inference.retest import Retest
 
 _STAGING = ".eval-"
-"""A folder that results are written in begins so; they leave it once all of them are there."""
+"""How the name of a folder begins in which results are written; they are moved out once all are complete."""
 _TAKEN = "most often taken for"
-_MOST_TAKEN = 3  # classes that are named as what a class is taken for
+_MOST_TAKEN = 3  # classes shown that a class is taken for
 _MOST_CLASSES = 30  # that have a row in the terminal
 
 
@@ -107,7 +107,7 @@ def _no_option(word: str) -> str:
 
 @contextlib.contextmanager
 def _new_folder(word: str, run: Path) -> Iterator[Path]:
-    """A folder with nothing in it, made before the work is done; removed again if that fails and it was not there."""
+    """An empty folder, made before the work begins; removed again if the work fails and the folder was new."""
     folder = Path(os.path.expanduser(word))
     is_made_here = not os.path.lexists(folder)
     if not word or folder.resolve().is_relative_to(run.resolve()):
@@ -129,7 +129,7 @@ def _new_folder(word: str, run: Path) -> Iterator[Path]:
 
 
 def _check_empty(folder: Path) -> None:
-    """`InputError` if there is anything in a folder but what tests are being written in, or were when killed."""
+    """`InputError` if a folder holds anything but staging folders, of tests that are running or were killed."""
     if any(not path.name.startswith(_STAGING) for path in folder.iterdir()):
         raise InputError(f"to: {folder} is there and is not empty; give a new folder, since nothing is replaced")
 
@@ -168,7 +168,7 @@ def _lines(run: Run, found: "Retest", worst: Sequence[int], where: str, columns:
 
 
 def _what(run: Run, found: "Retest", where: str) -> Iterator[str]:
-    """Which model, from where, tested on what."""
+    """Lines on the model, its data, the device, the precision and the checkpoint."""
     data, own = run.choices.get("data", "its data"), found.saved.config.precision
     precision = found.precision if own == found.precision else f"{found.precision} (trained in {own}, for CUDA only)"
     yield f"{run.choices.get('model', 'a model')} on {data}, {where}, {precision}"
@@ -176,7 +176,7 @@ def _what(run: Run, found: "Retest", where: str) -> Iterator[str]:
 
 
 def _compared(run: Run, found: "Retest") -> str | None:
-    """How that agrees with the run's own test; None where it was of other weights, or is not there."""
+    """How the answers agree with the run's own test; None if that tested other weights, or is missing."""
     if run.summary is None or run.summary["steps"] != found.saved.step:
         return None
     try:

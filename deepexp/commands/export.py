@@ -14,8 +14,8 @@ The model of a run as a file that works without deepexp: ONNX for ONNX Runtime, 
   json=false          print JSON
 
 The file takes any number of pictures as bytes, in the size that the model takes, normalises them as the training's were
-and gives logits; it holds the names of the classes, too. It is loaded again and asked for the same pictures as the
-model before it is put in its place. Averaged weights are taken where the run has averaged them (ema).
+and gives logits; it holds the names of the classes, too. Before it is put in its place, it is loaded again and compared
+with the model. Averaged weights are taken where the run has averaged them (ema).
 """
 
 import os
@@ -43,8 +43,8 @@ if TYPE_CHECKING:
 
 Format = Literal["onnx", "pt2"]
 _STAGING = ".deepexp-export-"
-"""A folder that a file is written in begins so."""
-_MOST_CLASSES = 5  # whose names are told
+"""How the name of a folder begins in which a file is written first."""
+_MOST_CLASSES = 5  # whose names are shown
 
 
 @dataclass
@@ -103,13 +103,13 @@ def _place(chosen: Options, run: Run) -> Path:
     other = next((kind for kind in get_args(Format) if kind != chosen.format and to.suffix == f".{kind}"), None)
     if other is not None:
         raise InputError(
-            f"to: {to} ends as format={other} has it, and this is format={chosen.format}; change one of them"
+            f"to: {to} has the ending of format={other}, and this is format={chosen.format}; change one of them"
         )
     _check_free(to)
-    if not os.path.isdir(to.parent):  # which answers for a name that is too long, or a folder that is closed, as well
+    if not os.path.isdir(to.parent):  # unlike Path.is_dir, no error for too long names and closed folders
         raise InputError(f"to: there is no folder {to.parent} for {to.name}; make it, or give another place")
     try:
-        with tempfile.NamedTemporaryFile(dir=to.parent, prefix=f".{to.name}."):  # as long as that of a part of it
+        with tempfile.NamedTemporaryFile(dir=to.parent, prefix=f".{to.name}."):  # as long as the name of its .partial
             pass
     except OSError as error:
         raise InputError(
@@ -119,7 +119,7 @@ def _place(chosen: Options, run: Run) -> Path:
 
 
 def _put(content: bytes, to: Path) -> None:
-    """Write the whole file elsewhere first, and to its place unless another export has put one there meanwhile."""
+    """Write the whole file elsewhere, then move it to its place unless another export has put one there meanwhile."""
     with staged(to.parent, _STAGING) as staging:
         write_atomically(staging / to.name, content)
         try:
@@ -157,7 +157,7 @@ def _lines(run: Run, made: "Exported", to: Path) -> Iterator[str]:
         f"most {parity.difference:.1e}, {_same(parity.other_answers)}"
     )
     if parity.no_test_pictures:
-        yield f"         for the test pictures are not here: {parity.no_test_pictures}"
+        yield f"         as the test pictures are not here: {parity.no_test_pictures}"
     yield f"written  {shown(to.absolute())}, {amount(len(made.content), 'B')}"
 
 

@@ -16,7 +16,7 @@ keys of `all`:
   scale=quick         quick, standard, full: of the demonstrations and of the presets
   training=true       also run the presets of conf/experiment and put their curves on the page
 
-What has finished is kept below DIR, and is run again once the preset comes to another config.
+What has finished is kept below DIR, and is run again if the preset's config changes.
 """
 
 import importlib
@@ -76,7 +76,7 @@ def _all(words: Sequence[str]) -> int:
 
 
 def _check(name: str) -> None:
-    """`InputError` for a name that is no demonstration, with what may have been meant."""
+    """`InputError` for a name that is no demonstration, with a suggestion."""
     known = [demo.name for demo in chapters.demos()]
     if name in known:
         return

@@ -1,8 +1,8 @@
 """usage: deepexp list [GROUP]
 
 Show what can be chosen, with a line each. An option is chosen as GROUP=NAME (`model=resnet`), a preset as
-experiment=NAME, and its size as scale=quick, standard or full (`deepexp list experiment` shows each). Those marked with
-* are chosen when nothing is said. `./conf` names the options that come from the folder that deepexp was called from;
+experiment=NAME, and its size as scale=quick, standard or full (`deepexp list experiment` shows each). Options marked
+with * are the defaults. `./conf` names the options that come from the folder that deepexp was called from;
 all others are deepexp's own.
 """
 

@@ -1,6 +1,6 @@
 """usage: deepexp predict run=RUN PICTURE… [KEY=VALUE …]
 
-What the model of a run takes pictures for, and with what probability. PICTURE is a file, or a folder of them.
+The classes that a run's model predicts for pictures, and their probabilities. PICTURE is a file, or a folder of them.
 
   deepexp predict run=outputs/mnist_net/2026-01-31_12-00-00_1a2b3c seven.png
   deepexp predict run=RUN input=scans invert=true json=true
@@ -10,11 +10,11 @@ What the model of a run takes pictures for, and with what probability. PICTURE i
   checkpoint=last     last, or best: that of the best validation error (val_fraction)
   device=auto         auto: CUDA, else MPS, else the CPU; or one of them
   top=3               how many classes are shown for each, the most probable first
-  invert=false        turn bright and dark round: a model of MNIST knows bright digits on dark paper
+  invert=false        invert the pictures: a model of MNIST knows bright digits on dark paper
   json=false          print JSON, with the probabilities of all classes
 
-Pictures are brought to the size of those that the model was trained on and normalised as they were; that is said where
-it changes them. Nothing of the run is changed, and its data are not needed.
+Pictures are brought to the size of those that the model was trained on and normalised as they were; warnings say what
+that changes. Nothing of the run is changed, and its data are not needed.
 """
 
 import os
@@ -46,7 +46,7 @@ class Options:
     checkpoint: Literal["last", "best"] = key("last", "which of its checkpoints")
     device: str = key("auto", "where to predict")
     top: int = key(3, "how many classes are shown", minimum=1)
-    invert: bool = key(False, "turn bright and dark round")
+    invert: bool = key(False, "invert the pictures, bright for dark")
     json: bool = key(False, "print JSON")
 
 
@@ -73,7 +73,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _files(words: Sequence[str]) -> list[str]:
-    """The picture files that are meant; `InputError` for a word that is none, and no folder of them."""
+    """The picture files named, and those below folders named; `InputError` for a word that is neither."""
     from deepexp.data.folder_scan import pictures_below
 
     if not words:

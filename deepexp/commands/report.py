@@ -1,6 +1,6 @@
 """usage: deepexp report PATH… [KEY=VALUE …]
 
-What many runs came to: tables, tests of whether one is better than another, and plots. PATH is a run, a sweep, or a
+The results of many runs: tables, tests of whether one is better than another, and plots. PATH is a run, a sweep, or a
 folder above them; give as many as are to be compared.
 
   deepexp report outputs/mnist_net/2026-01-31_12-00-00_1a2b3c      a sweep
@@ -58,7 +58,7 @@ def main(argv: Sequence[str]) -> int:
     paths = [_path(word) for word in words]
     if not paths:
         raise InputError("report: of what? Give runs, sweeps or a folder above them: deepexp report outputs")
-    if chosen.to == "":  # of a variable that nobody has set: the files would lie loose in the working directory
+    if chosen.to == "":  # as of a variable that is not set: the files would go into the working directory
         raise InputError("to: is empty; give the folder to write into, which may be .")
     report = make(paths, baseline=chosen.baseline, diff=chosen.diff)
     directory = folder.choose(paths, chosen.to)
@@ -79,7 +79,7 @@ def _write(report: Report, directory: Path, *, with_mistakes: bool) -> None:
 
 
 def _path(word: str) -> Path:
-    """A run's name has `=` in it, so a word is an option that is not known only if there is nothing of that name."""
+    """The path that a word names. Runs of a sweep have `=` in their names: only if none is there, it is a wrong key."""
     path = Path(os.path.expanduser(word))
     name, equals, _ = word.partition("=")
     if equals and "/" not in word and not path.exists():

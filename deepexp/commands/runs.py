@@ -11,11 +11,11 @@ What is in outputs/, or in PATH: a line for each run, with its status, result, a
 
   sort=null           any such key, or age, size; with a minus before it the other way round
   json=false          print JSON instead of a table
-  prune=false         remove checkpoints of runs that are done: of old ones all, of others the one before the last
+  prune=false         remove checkpoints of runs that are done: of old runs all, of others previous.pt
   older_than=30d      what is old: 90d, 12h, 2w
   confirm=false       with prune=true: remove without asking
 
-Conditions choose what is pruned, too. Runs that are not done keep all, so that they can be gone on with; a run without
+Conditions also choose what is pruned. Runs that are not done keep all, so that they can be resumed; a run without
 checkpoints keeps its results, but can be trained no further, and its model cannot be loaded any more.
 """
 
@@ -56,7 +56,7 @@ class Options:
 
 
 def main(argv: Sequence[str]) -> int:
-    """List the runs that are asked for, or remove checkpoints of theirs."""
+    """List the runs that are asked for, or remove checkpoints of them."""
     chosen, words = options.parse(argv, Options)
     names = list(Options.__dataclass_fields__)
     paths, conditions = _sorted_out(words, names)
@@ -97,7 +97,7 @@ def _check_together(chosen: Options) -> None:
 
 
 def _sorted_out(words: Sequence[str], names: Sequence[str]) -> tuple[list[Path], list[listing.Condition]]:
-    """(paths, conditions); a run's name has `=` in it, so what is there is a path."""
+    """(paths, conditions). Runs of a sweep have `=` in their names: a word that exists as a path is one."""
     paths, conditions = [], []
     for word in words:
         path = Path(os.path.expanduser(word))
@@ -142,7 +142,7 @@ def _table(runs: Sequence[Run], now: datetime.datetime) -> Table:
 
 
 def _rate(run: Run, name: str) -> str:
-    """An error rate of the summary; of a run that is not done, that of its last evaluation, in brackets."""
+    """An error rate of the summary; for a run that is not done, from its last evaluation, in brackets."""
     if run.summary is not None:
         value = run.summary[name]
         return "-" if value is None else percent(value)

@@ -18,8 +18,8 @@ with -m:
   hydra.sweeper.zip=[batch_size,optim.lr]   take values in pairs, not in every combination
   hydra.sweeper.samples=20                  draw points at random, also from interval(0,1), int(interval(1,9)) and
                                             tag(log,interval(1e-4,1))
-  hydra.sweeper.search=tpe                  choose each of them by the results so far; or gp (needs optuna)
-  hydra.sweeper.seed=1                      of that drawing, or search
+  hydra.sweeper.search=tpe                  choose each point by the results so far; or gp (needs optuna)
+  hydra.sweeper.seed=1                      seed of the drawing or search
   hydra.sweeper.params                      in a preset: its swept keys, {optim.lr: "0.01,0.1"}
   hydra.launcher.jobs=4                     jobs at a time; auto: one a core, or jobs_per_gpu a GPU
   hydra.launcher.jobs_per_gpu=2             jobs that share a GPU, with jobs=auto
@@ -76,7 +76,7 @@ def main(argv: Sequence[str]) -> int:
     if "--cfg" in flags:
         if (place := resuming.place_in(overrides)) is not None:
             saved = "the saved config of each run (its .hydra/config.yaml)"
-            raise InputError(f"--cfg: {place} is gone on with by {saved}, not by one composed now; leave out resume")
+            raise InputError(f"--cfg: {place} is resumed with {saved}, not with one composed now; leave out resume")
         composed = compose("train", overrides)
         check_swept_keys(composed, overrides)
         print(OmegaConf.to_yaml(composed.config, resolve=True), end="")
@@ -100,7 +100,7 @@ def _check_single_process() -> None:
 
 
 def _resumes_sweep(overrides: Sequence[str]) -> bool:
-    """Whether what is to be gone on with is a sweep."""
+    """Whether `resume=` names a sweep."""
     place = resuming.place_in(overrides)
     if place is None:
         return False
@@ -119,7 +119,7 @@ def train(
 ) -> Result | None:
     """Train as the overrides say and return the result; None from a dry run, which has none.
 
-    `overrides`: words, or what they were composed to before.
+    `overrides`: words, or the config composed of them.
     `at`: the run directory to make, where a sweep has given it a name. `loaded`: see `build.dataset`. `until`: the
     epoch after which to pause. Raises `InputError`, `RunFailed`, `Interrupted` or `Paused`; a run that had begun has
     recorded that in its directory.
@@ -147,14 +147,14 @@ def train(
 
 
 def _composed(words: Sequence[str]) -> Composed:
-    """The config; one `InputError` for all that is wrong with words, and with the values of the others."""
+    """The config; one `InputError` for all wrong words, and for wrong values in the other words."""
     words = resuming.with_keys_of_its_own(words)
     try:
         return compose("train", words)
     except InputError as error:
         keys = [split(word)[1] for word in words]
         if (place := resuming.place_in(words)) is not None:
-            RunDirectory.open(place)  # one that is not there has no keys to speak of
+            RunDirectory.open(place)  # if there is no run, that is the error
             # The run may use another model or data set than the default one, which lacks its keys. They exist, but
             # must not change; `check_changes` says so.
             resuming.check_changes([key for key in keys if key.partition(".")[0] in GROUPS])
@@ -210,14 +210,14 @@ def _what_ended(run: RunDirectory) -> str:
 
 @dataclass(frozen=True)
 class _Earlier:
-    """What there is of a run that is gone on with."""
+    """What is left of a run that is resumed."""
 
     content: dict[str, Any] | None = None
     """Of its checkpoint; None if it has none."""
     lost: Sequence[str] = ()
     """Files that were there beside the checkpoint and are gone."""
     said: Sequence[logging.LogRecord] = ()
-    """What was said on the way here."""
+    """What was logged before `run.log` was open."""
 
 
 _NOTHING = _Earlier()
@@ -270,7 +270,7 @@ def _run(
 
 
 _STATUSES: Mapping[type, Status] = {Interrupted: "killed-by-signal", Paused: "paused"}
-"""Of runs that ended before their time and have not failed."""
+"""Error → the status of a run that it ended, where that is not `failed`."""
 
 
 @contextlib.contextmanager

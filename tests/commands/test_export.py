@@ -137,7 +137,7 @@ def test_without_its_data_random_pictures_are_compared_and_that_is_said(director
     assert main([f"run={directory}", "format=pt2"]) == 0
     said = capsys.readouterr().out
     assert "checked  with 100 random pictures: logits up to" in said and "every class is the same" in said
-    assert "for the test pictures are not here: the data that deepexp.data.digits.Digits finds here are not" in said
+    assert "as the test pictures are not here: the data that deepexp.data.digits.Digits finds here are not" in said
 
 
 def test_what_is_printed(trained, resnet, capsys):
@@ -231,7 +231,7 @@ def test_an_older_checkpoint_takes_the_normalisation_from_the_data(directory, ca
         (["run=RUN", "to="], "to: nothing is not allowed"),
         (["run=RUN", "to=missing/net.onnx"], "there is no folder missing for net.onnx"),
         (["run=RUN", "to=taken"], "to: taken is there, and nothing is replaced"),
-        (["run=RUN", "to=net.pt2"], "to: net.pt2 ends as format=pt2 has it, and this is format=onnx"),
+        (["run=RUN", "to=net.pt2"], "to: net.pt2 has the ending of format=pt2, and this is format=onnx"),
         (["run=RUN", f"to={'x' * 300}.onnx"], "x.onnx into .*: File name too long; give to=FILE"),
         (["run=RUN", f"to={'x' * 300}/net.onnx"], "there is no folder x"),
         (["run=RUN", "to=round/net.onnx"], "there is no folder round for net.onnx"),

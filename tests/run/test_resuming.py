@@ -50,7 +50,7 @@ def test_without_a_directory_it_is_said_how_one_is_given(flags, capsys):
 def test_the_usual_config_is_not_shown_for_that_of_a_run(tmp_path, capsys):
     assert cli.main(["train", "--cfg", "job", f"resume={tmp_path}"]) == 2
     streams = capsys.readouterr()
-    assert streams.out == "" and f"--cfg: {tmp_path} is gone on with by the saved config of each run" in streams.err
+    assert streams.out == "" and f"--cfg: {tmp_path} is resumed with the saved config of each run" in streams.err
 
 
 @pytest.mark.parametrize("change", ["optim.betas=[0.8,0.9]", "model.pretrained=false", "data.split_seed=1"])
