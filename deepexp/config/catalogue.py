@@ -1,7 +1,7 @@
 """What can be chosen: the groups and options in the package's and the user's conf.
 
-Read from the folders and from the text of the files alone, so that lists and shell completion answer at once, without
-Hydra. What the options do when chosen is `compose.py`'s.
+They are read from the folders and the text of the files alone, without Hydra, so that lists and shell completion answer
+at once. `compose.py` composes what is chosen.
 """
 
 import re
@@ -22,7 +22,7 @@ class Option:
     mine: bool
     """Whether it lies in the user's conf."""
     hidden: bool
-    """Whether the package has an option of that name, which is then the one that is taken."""
+    """Whether the package has an option of that name, which takes precedence."""
 
     @cached_property
     def _lines(self) -> list[str]:
@@ -41,7 +41,7 @@ class Option:
 
     @property
     def keys(self) -> list[str]:
-        """The keys at its top level, but for `_target_` and its like and the defaults list."""
+        """The keys at its top level, except `_target_` and the like, and the defaults list."""
         found = (re.match(r"([A-Za-z]\w*)\s*:", line) for line in self._lines)
         return [match[1] for match in found if match and match[1] != "defaults"]
 
@@ -49,7 +49,7 @@ class Option:
 def groups() -> dict[str, list[Option]]:
     """Every group of the package but Hydra's, with its options and then those of the user's conf, each by alphabet.
 
-    What lies below a group is none: `experiment/NAME` holds the other scales of a preset (see `presets.py`).
+    A folder within a group is no group: `experiment/NAME` holds the other scales of a preset (see `presets.py`).
     """
     folders = [path for path in paths.CONF_DIR.rglob("*") if any(path.glob("*.yaml"))]
     names = [folder.relative_to(paths.CONF_DIR).as_posix() for folder in sorted(folders)]
@@ -59,7 +59,7 @@ def groups() -> dict[str, list[Option]]:
 
 
 def defaults() -> dict[str, str | None]:
-    """The option that an experiment takes in each group when nothing is said, in the order of the defaults list."""
+    """The default option of each group, in the order of the defaults list."""
     text = (paths.CONF_DIR / "train.yaml").read_text(encoding="utf-8")
     listed = re.findall(r"^  - (?:optional )?(\w+): (\w+)$", text, flags=re.MULTILINE)
     return {group: None if option == "null" else option for group, option in listed}

@@ -1,6 +1,6 @@
 """From overrides to a composed config, with Hydra; what is wrong with the overrides is reported together.
 
-How one is composed and judged stands in `composer.py`; here, Hydra's state, which is one for the whole process.
+`composer.py` composes and judges; this module sets Hydra's state, which the whole process shares.
 """
 
 import contextlib
@@ -22,8 +22,8 @@ from deepexp.errors import InputError, raise_any
 def compose(command: str, overrides: Sequence[str]) -> Composed:
     """The config of one job of a command (`train`: conf/train.yaml and its groups).
 
-    It may be called again and again, inside another Hydra program too, whose state it leaves alone. What the same
-    options came to is not read again while no file has changed: 10 ms instead of 200.
+    It may be called again and again, inside another Hydra program too, whose state it leaves alone. For options that
+    were composed before, files are read again only if one has changed: 10 ms instead of 200.
     Raises `InputError` with one line for each unknown key, group option, override that cannot be read, value that is a
     sweep, interpolation that leads nowhere, and YAML file of the user's that is broken.
     """
@@ -33,14 +33,14 @@ def compose(command: str, overrides: Sequence[str]) -> Composed:
 
 @contextlib.contextmanager
 def composing(command: str) -> Iterator[Callable[[Sequence[str]], Composed]]:
-    """`compose` for the many jobs of a sweep: whether files have changed is asked once."""
+    """`compose` for the many jobs of a sweep: whether files have changed is checked once."""
     with _hydra() as loader:
         composer = Composer(command, loader)
         yield lambda overrides: composer.compose(_prepared(overrides))
 
 
 def without_mistakes(command: str, overrides: Sequence[str]) -> tuple[Composed | None, list[str]]:
-    """What can be composed of overrides that `compose` refuses, if anything, and the keys that are left out of it."""
+    """(the config of all overrides but the wrong ones, or None if there is none; the keys of the wrong ones)."""
     with _hydra() as loader:
         composer = Composer(command, loader)
         found, _ = composer.judged(_prepared(overrides))
@@ -61,7 +61,7 @@ def expand_sweep(command: str, overrides: Sequence[str]) -> list[list[str]]:
 
 
 def check_jobs(command: str, jobs: Sequence[Sequence[str]]) -> None:
-    """Judge the overrides of all jobs of a sweep; one `InputError` with a line for each problem, whoever has it.
+    """Judge the overrides of all jobs of a sweep; one `InputError` with a line for each problem of any job.
 
     Jobs with the same group options are composed once, so that a large grid is judged in little time.
     """
@@ -71,7 +71,7 @@ def check_jobs(command: str, jobs: Sequence[Sequence[str]]) -> None:
 
 
 def multirun(command: str, task: Any, overrides: Sequence[str]) -> None:
-    """Let the sweeper that is configured hand its points to its launcher, which knows the `task`."""
+    """Let the configured sweeper give its points to its launcher, which gets the `task`."""
     with _hydra():
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
@@ -93,7 +93,7 @@ def check_swept_keys(composed: Composed, words: Sequence[str]) -> None:
 
 
 def _prepared(overrides: Sequence[str]) -> list[str]:
-    """The overrides as Hydra is to get them."""
+    """The overrides as Hydra gets them."""
     return presets.with_scale(quote_paths(overrides))
 
 

@@ -1,4 +1,4 @@
-"""What a run was composed of, as its `.hydra` folder says beside the config: the options chosen, and the words.
+"""What a run was composed of, read from its `.hydra` folder: the options chosen, and the overrides.
 
 Either can be lost or damaged although the run is whole. Then a warning says so, and the options are inferred from the
 config.
@@ -21,7 +21,7 @@ GROUPS = ("model", "data", "optim", "schedule", "augment")
 
 
 def words_of(run: Path) -> list[str]:
-    """What was asked for, as overrides; none if that is lost. `InputError` if it is no file."""
+    """The overrides of a run; none if their file is missing or damaged. `InputError` if it is a folder, say."""
     path = run / ".hydra" / "overrides.yaml"
     try:
         return _words(path)
@@ -35,7 +35,7 @@ def words_of(run: Path) -> list[str]:
 def choices_of(run: Path, config: Mapping[str, Any]) -> dict[str, str | None]:
     """Group → the option that was chosen in it, None where there was a choice and none was made.
 
-    `config`: the saved one, nested. `InputError` if the file that says so is no file.
+    `config`: the saved one, nested. `InputError` if there is a folder, say, in place of the file with the choices.
     """
     path = run / ".hydra" / "hydra.yaml"
     try:

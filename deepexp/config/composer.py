@@ -1,4 +1,4 @@
-"""How overrides become a config and what is wrong with them; what was found out is kept while no file has changed.
+"""How overrides become a config and what is wrong with them; findings are kept while no file has changed.
 
 Only names are judged here: keys, groups, options, and YAML that cannot be read. Values and their types are judged by
 `schema.py`, and nothing is instantiated. Hydra's own state belongs to `compose.py`.
@@ -32,11 +32,11 @@ class Composed:
     config: DictConfig
     """What the command reads: everything but Hydra's own node. Closed to new keys (struct)."""
     hydra: DictConfig
-    """Hydra's own node, for its sweeper and launcher; what it records of the overrides may not be all of them."""
+    """Hydra's own node, for its sweeper and launcher; its own record of the overrides may be incomplete."""
     choices: dict[str, str | None]
     """The option taken in each group of ours."""
     overrides: list[str]
-    """What was asked for, with the values of path keys quoted; composing it again gives the same config."""
+    """The overrides, with the values of path keys quoted; composing them again gives the same config."""
 
     @property
     def run_name(self) -> str:
@@ -57,7 +57,7 @@ class _Findings:
 
 
 _found: dict[str, tuple[conf_files.State, _Findings]] = {}
-"""The latest findings about each command, with the state of the files that they are of."""
+"""The latest findings about each command, with the state of the files then."""
 
 _MOST_WORDS = 10_000
 """Findings about more than these are thrown away, so that a process that composes for days does not grow."""
@@ -74,9 +74,9 @@ def _findings(command: str, loader: ConfigLoader) -> _Findings:
 
 
 class Composer:
-    """One command's config and the questions about it; lives as long as one call of the functions of `compose.py`.
+    """Composes and judges one command's config; made anew for each call of a function of `compose.py`.
 
-    What is found out about an override or a set of options is kept, for jobs and runs that differ in little.
+    Findings about an override or a set of options are kept, for jobs and runs that differ in little.
     """
 
     def __init__(self, command: str, loader: ConfigLoader) -> None:
@@ -110,7 +110,7 @@ class Composer:
                 assert isinstance(override, Override)
                 OmegaConf.update(composed.config, override.key_or_group, override.value())
         except (OmegaConfBaseException, TypeError, ValueError):
-            return self.compose_whole(overrides)  # it says what is wrong
+            return self.compose_whole(overrides)  # its errors say what is wrong
         raise_any(self._unresolved(composed))
         return composed
 
@@ -172,7 +172,7 @@ class Composer:
             if isinstance(override, str):
                 self.found.kinds[text] = "other"
             elif self._chooses(override):
-                self.found.kinds[text] = "other" if "${" in text else "option"  # what it says may change
+                self.found.kinds[text] = "other" if "${" in text else "option"  # its value may change
             else:
                 self.found.kinds[text] = "value" if _only_sets(override) else "other"
         return self.found.kinds[text]
@@ -190,7 +190,7 @@ class Composer:
             full = self._base(options)
             base = None if isinstance(full, str) else _split(full.copy(), list(options))
             if base is not None:
-                OmegaConf.set_readonly(base.hydra, True)  # all who compose these options share it
+                OmegaConf.set_readonly(base.hydra, True)  # all configs with these options share it
             self.found.beginnings[options] = base
         return self.found.beginnings[options]
 
@@ -213,7 +213,7 @@ class Composer:
     def _load(self, overrides: Sequence[str]) -> DictConfig:
         try:
             config = self.loader.load_configuration(self.command, list(overrides), RunMode.RUN)
-        except Exception as error:  # what is in a user's YAML comes out of Hydra as errors of every kind
+        except Exception as error:  # wrong YAML makes Hydra raise errors of every kind
             names = (override.replace("=", "/", 1) for override in overrides)
             files = [path for name in names if (path := conf_files.path_of(name, self.loader))]
             raise InputError(conf_files.explain(error, files, self.loader)) from error
@@ -221,7 +221,7 @@ class Composer:
         return config
 
     def _overlooked(self, config: DictConfig, overrides: Sequence[str]) -> list[str]:
-        """Lines for what Hydra lets pass: an optional option that is not there, a list of them, a misplaced header."""
+        """Lines for what Hydra accepts: a missing optional option, a list of options, a preset without its header."""
         choices = _choices(config)
         groups = self.loader.list_groups("")
         chosen = [(key, value) for _, key, value in map(split, overrides) if not (value or "").startswith("{")]
@@ -235,13 +235,13 @@ class Composer:
         if "experiment" in config:
             lines.append(conf_files.no_header(preset))
         elif preset and not preset.is_relative_to(paths.CONF_DIR):
-            files = conf_files.files_of(self.command, overrides, self.loader)  # those that it builds on, too
+            files = conf_files.files_of(self.command, overrides, self.loader)  # with those that the preset builds on
             theirs = [file.path for file in files if not (file.package or file.path.is_relative_to(paths.CONF_DIR))]
             lines += [line for path in theirs for line in hydra_keys.without_effect(path)]
         return [line for line in lines if line]
 
     def _unresolved(self, composed: Composed) -> list[str]:
-        """A line for each value that has none, with its place in a file unless an override set it."""
+        """A line for each key without a value, with its place in a file unless an override set it."""
         found = conf_files.unresolved(composed.config)
         if not found:
             return []
@@ -267,8 +267,8 @@ def _split(full: DictConfig, overrides: list[str]) -> Composed:
 def _only_sets(override: Override) -> bool:
     """Whether an override gives a new value to a key of ours that is there, and does nothing else.
 
-    An interpolation with a backslash is left to Hydra, which refuses it: its record of the overrides contains the word,
-    is parsed as an interpolation too, and cannot be.
+    An interpolation with a backslash is left to Hydra, which refuses it: Hydra's record of the overrides contains the
+    word, and cannot be parsed as an interpolation.
     """
     word = str(override.input_line)
     changes = override.type is OverrideType.CHANGE and override.package is None
@@ -278,7 +278,7 @@ def _only_sets(override: Override) -> bool:
 
 
 def _swept(override: Override) -> list[str]:
-    """An override for each value of a swept one; paths in quotes, since nothing else is taken as Hydra wrote it."""
+    """An override for each value of a swept one; paths are quoted, to be read as they are."""
     key = override.get_key_element()
     if override.key_or_group not in PATH_KEYS:
         return [f"{key}={_yaml_word(value)}" for value in override.sweep_iterator()]

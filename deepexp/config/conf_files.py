@@ -1,4 +1,4 @@
-"""The YAML files behind a config: which line of which file something wrong stands on."""
+"""The YAML files behind a config: the file and line of something wrong."""
 
 import contextlib
 import functools
@@ -53,7 +53,7 @@ def files_of(command: str, overrides: Sequence[str], loader: ConfigLoader) -> li
 
 
 State = tuple[Any, ...]
-"""Equal for two moments between which nothing has changed that a config is composed of."""
+"""Equal at two times if nothing that a config is composed of has changed in between."""
 
 
 _File = tuple[str, int, int, int, int]
@@ -61,10 +61,10 @@ _File = tuple[str, int, int, int, int]
 
 
 def state(loader: ConfigLoader) -> State | None:
-    """Which files there are, and when they were last written; None where a config depends on more than them.
+    """Which files there are, and when they were last written; None if a config depends on more than its files.
 
-    It does where a defaults list of the user's calls a resolver, as in `- model: ${oc.env:MODEL}`. Also None where
-    there are so many files that composing anew is faster, as below a link to a folder of data.
+    It does if a defaults list of the user's calls a resolver, as in `- model: ${oc.env:MODEL}`. Also None if there
+    are so many files that composing anew is faster, as below a link to a folder of data.
     """
     found = [_stats(source.path) for source in loader.get_sources() if source.scheme() == "file"]
     if None in found:
@@ -77,7 +77,7 @@ def state(loader: ConfigLoader) -> State | None:
 
 
 _MOST_ENTRIES = 10_000
-"""Files and folders that are looked through, which takes a tenth of a second."""
+"""How many files and folders are listed at most, which takes a tenth of a second."""
 
 
 def _stats(folder: str) -> list[_File] | None:
@@ -156,7 +156,7 @@ def place_of(key: str, files: Sequence[ConfFile]) -> str:
 def explain(error: BaseException, chosen: Sequence[Path], loader: ConfigLoader) -> str:
     """One line for what Hydra raised while it read and merged YAML, with file and line where they can be found.
 
-    `chosen` are the files of the options that were chosen: they are looked through for what is raised without a place.
+    `chosen`: the files of the options that were chosen, which are searched if the error names no place.
     """
     if isinstance(error, yaml.MarkedYAMLError):
         return _marked(error, None)
@@ -187,13 +187,13 @@ def _headless_preset(chosen: Sequence[Path]) -> Path | None:
 
 
 def no_header(preset: Path | None) -> str:
-    """What to say of a preset whose keys would land below `experiment`."""
+    """The message about a preset without its header, whose keys would land below `experiment`."""
     where = f"{paths.shown(preset)}:1: " if preset else ""
     return f"{where}a preset begins with the line '# @package _global_', then its comment"
 
 
 def first_line(error: BaseException) -> str:
-    """The first line that an error has to say, without the words that OmegaConf puts before a resolver's own."""
+    """The first line of an error's message, without what OmegaConf puts before a resolver's own words."""
     line = (_lines(error) or [type(error).__name__])[0]
     return re.sub(r"^\w+ raised while resolving interpolation: ", "", line)
 
@@ -209,7 +209,7 @@ def _user_files() -> list[Path]:
 
 
 def _missing(error: MissingConfigException, suspects: Sequence[Path], loader: ConfigLoader) -> str:
-    """A defaults list names a file that is not there: where it does, and what is there."""
+    """A line about a defaults list that names a missing file: where, and which file may have been meant."""
     missing = str(error.missing_cfg_file)
     group, _, name = missing.rpartition("/")
     options = loader.get_group_options(group, ObjectType.CONFIG) if group else []
@@ -241,7 +241,7 @@ def _unreadable(path: Path) -> str | None:
 
 def _marked(error: yaml.MarkedYAMLError, path: Path | None) -> str:
     mark = error.problem_mark or error.context_mark
-    assert mark is not None  # one of the two is what makes it a marked error
+    assert mark is not None  # a marked error has one of the two
     problem = str(error.problem)
     if r"'\t'" in problem:
         problem = "a tab stands where only blanks may"

@@ -1,7 +1,7 @@
 """What is wrong with overrides, in one line each: the key, the value found, what is allowed, what to do.
 
-The questions are answered with Hydra's own parser, search path and defaults list; composing is `compose.py`'s, and YAML
-that is broken `conf_files.py`'s.
+Hydra's own parser, search path and defaults list are asked. Configs are composed in `compose.py`; broken YAML is
+explained in `conf_files.py`.
 """
 
 import os
@@ -24,7 +24,7 @@ from deepexp.config.overrides import quote, split
 from deepexp.text.suggest import did_you_mean, nearest
 
 SYNONYMS = {"learning_rate": "lr", "network": "model", "architecture": "model", "wd": "weight_decay"}
-"""Words that others use for a key of ours and that no typing mistake explains."""
+"""Other programs' words for a key of ours, too far from it to be found as typing mistakes."""
 
 
 def parse(override: str, loader: ConfigLoader) -> Override | str:
@@ -145,7 +145,7 @@ def unknown_key(override: Override, config: DictConfig) -> str | None:
 
 
 def _missing_in(key: str, value: object, config: DictConfig) -> str:
-    """The key that is not there: of a mapping that is set for a section, the first one of its own."""
+    """The key that does not exist; if a mapping is set for a section, the first such key in it."""
     if isinstance(value, dict) and isinstance(OmegaConf.select(config, key), DictConfig):
         for name, inner in value.items():
             below = f"{key}.{name}"

@@ -1,6 +1,6 @@
 """The text of `deepexp --help` and `deepexp COMMAND --help`, put together without importing anything heavy.
 
-What a command's help says stands in the docstring of its module: one place for readers of the code and of the help.
+The help of a command is the docstring of its module: one text for readers of the code and of the help.
 """
 
 import ast

@@ -22,18 +22,18 @@ _INSTEAD = {
 
 def check_effect(words: Sequence[str]) -> None:
     """Raise `InputError` with a line for each of Hydra's own keys that would change nothing."""
-    raise_any([_complaint(key) for _, key, _ in map(split, words) if _has_none(key)])
+    raise_any([_complaint(key) for _, key, _ in map(split, words) if _has_no_effect(key)])
 
 
 def without_effect(preset: Path) -> list[str]:
-    """A line for each of them in a preset that would change nothing. Whether it is YAML has to be known already."""
+    """A line for each of Hydra's own keys in a preset that would change nothing. The file must be valid YAML."""
     root = yaml.compose(preset.read_text(encoding="utf-8"), Loader=yaml.SafeLoader)
     keys = [key for name, node in _items(root) if name.value == "hydra" for key, _ in _items(node)]
     found = [(key.start_mark.line + 1, f"hydra.{key.value}") for key in keys]
-    return [f"{paths.shown(preset)}:{line}: {_complaint(key)}" for line, key in found if _has_none(key)]
+    return [f"{paths.shown(preset)}:{line}: {_complaint(key)}" for line, key in found if _has_no_effect(key)]
 
 
-def _has_none(key: str) -> bool:
+def _has_no_effect(key: str) -> bool:
     return key.startswith(("hydra.", "hydra/")) and not key.startswith(OF_SWEEPS)
 
 

@@ -1,4 +1,4 @@
-"""The `KEY=VALUE` words of a command that are options of its own and no keys of a config."""
+"""`KEY=VALUE` words that are options of a command itself, and no keys of a config."""
 
 import dataclasses
 from collections.abc import Callable, Sequence
@@ -17,7 +17,7 @@ def parse(
     """(options, the other words); `InputError` with a line for each value that is not allowed.
 
     `kind`: a dataclass of `schema.key` fields. Texts are taken as they stand, other values are read as YAML. `refuse`:
-    what is wrong with one of the other words, if anything is.
+    says what is wrong with one of the other words, if anything.
     """
     texts = {name for name, annotation in get_type_hints(kind).items() if annotation in (str, str | None)}
     names = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]

@@ -86,7 +86,7 @@ def _quoted(override: str) -> str:
 
 
 _PART = re.compile(r"""'(?:\\.|[^'\\])*'|"(?:\\.|[^"\\])*"|[^,]+""", re.DOTALL)
-"""A value of several, between commas."""
+"""One of several values between commas."""
 
 
 def _is_quoted(value: str) -> bool:

@@ -27,7 +27,7 @@ def scales(preset: str) -> list[str]:
 
 
 def options(preset: str) -> list[Option]:
-    """The files of a preset's scales, in that order; standard has none but the preset's own."""
+    """The files of a preset's scales, in the order of `scales`, without standard: that is the preset's own file."""
     files = {option.name: option for option in catalogue.options(f"{GROUP}/{preset}") if not option.hidden}
     return [files[scale] for scale in scales(preset) if scale in files]
 
@@ -47,7 +47,7 @@ def with_scale(words: Sequence[str]) -> list[str]:
 
 
 def complaint(words: Sequence[str]) -> str | None:
-    """A line if `scale=…` stands among the words and does not fit the preset there, or there is none."""
+    """A line if `scale=…` is among the words, but no preset, or one without that scale."""
     asked = [split(word)[2] for word in words if split(word)[1] == SCALE]
     if not asked:
         return None
