@@ -7,7 +7,7 @@
 Nothing heavy is imported before it is used, so that the command line can show its help without waiting for torch.
 """
 
-from deepexp.process import early  # noqa: F401 - before all others, for a Ctrl-C while they are imported
+from deepexp.process import early  # noqa: F401 - first, to handle Ctrl-C during the other imports
 
 # isort: split
 
@@ -26,7 +26,7 @@ __version__ = "0.1.0"
 __all__ = ["InputError", "Interrupted", "Result", "RunFailed", "__version__", "load_run", "train"]
 
 _ONE_RUN_AT_A_TIME = threading.RLock()
-"""Threads, numeric modes and random numbers are those of the whole process."""
+"""Held by each run, since threads, numeric modes and random numbers belong to the whole process."""
 
 
 def train(overrides: Iterable[str] = (), *, quiet: bool = False) -> "Result | None":
@@ -35,7 +35,7 @@ def train(overrides: Iterable[str] = (), *, quiet: bool = False) -> "Result | No
     It may be called again and again in one process; calls from several threads wait for each other. For a sweep there
     is `deepexp train -m` or, here, a loop. `quiet`: print nothing.
     Raises `InputError` (what was given cannot be used; a line for each problem), `RunFailed` (the run ended badly; its
-    directory, `error.directory`, says how) or `Interrupted` (a signal ended it after it was saved, there).
+    directory, `error.directory`, says how) or `Interrupted` (a signal ended it after it was saved there).
     """
     words = _words(overrides)
     flags = [word for word in words if word.startswith("-")]
@@ -50,7 +50,7 @@ def train(overrides: Iterable[str] = (), *, quiet: bool = False) -> "Result | No
 
 
 def _words(overrides: Iterable[str]) -> list[str]:
-    """Kept as a list, since an iterator gives its words once."""
+    """The words as a list, since an iterator gives them once; `InputError` for anything else."""
     has_order = isinstance(overrides, Iterable) and not isinstance(overrides, str | bytes | Mapping | Set)
     words = list(overrides) if has_order else []
     if not has_order or not all(isinstance(word, str) for word in words):

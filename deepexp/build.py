@@ -97,7 +97,7 @@ def input_shape(config: TrainConfig, info: DataInfo) -> Shape:
 def model(
     config: TrainConfig, shape: Shape, classes: int, device: torch.device | str, *, load_pretrained: bool = True
 ) -> nn.Module:
-    """The model with its initial weights, which depend on the seed alone; on the meta device, without any."""
+    """The model with its initial weights, which depend on the seed alone; on the meta device it has none."""
     given: dict[str, Any] = {"shape": shape, "classes": classes}
     component = config.model.component
     for flag in HANDED_ON:
@@ -136,23 +136,24 @@ def _made_on_meta(component: Component, given: dict[str, Any], seed: int) -> nn.
 
 
 def _made_on_cpu(component: Component, given: dict[str, Any], seed: int) -> Any:
-    """A real model to try out, before initialisation; what it chooses at random as it is made, the seed decides."""
+    """A real model to try out, before initialisation; its own random choices depend on the seed."""
     runtime.seed_generators(seed)
     made = _instantiate("model", component, **given)
     return channels_last(made) if isinstance(made, nn.Module) else made
 
 
 def _runs_as_tried(config: TrainConfig) -> bool:
+    """Whether the run calls the model as `own_model.check` tries it: in fp32 on a CPU."""
     try:
         return config.precision == "fp32" and runtime.choose_device(config.device).type == "cpu"
-    except InputError:  # which is told as a problem of its own
+    except InputError:  # which is reported as a problem of its own
         return False
 
 
 def resolve_pretrained(config: TrainConfig, plan: "Plan") -> None:
-    """Settle `model.pretrained=auto` once, in the config itself, so that what is saved says what was done.
+    """Replace `model.pretrained=auto` in the config itself, so that the saved config says what was done.
 
-    Raises `InputError` if weights that are asked for outright cannot be had: before a run begins that needs them.
+    Raises `InputError` if weights that the config names cannot be had, before the run begins.
     """
     fetch_pretrained(config, *plan.takes)
     arguments = config.model.component.arguments
@@ -161,10 +162,10 @@ def resolve_pretrained(config: TrainConfig, plan: "Plan") -> None:
 
 
 def fetch_pretrained(config: TrainConfig, shape: Shape, classes: int) -> None:
-    """See to it that the weights that are asked for outright are here; the path of `init_from` becomes absolute.
+    """Find or download the weights that the config names; the path of `init_from` becomes absolute.
 
     Raises `InputError` if they cannot be had, or do not fit a model for pictures of this shape and so many classes.
-    `model.pretrained=auto` asks for none.
+    `model.pretrained=auto` names none.
     """
     arguments = config.model.component.arguments
     for key, place in (("model.pretrained", arguments.get("pretrained")), ("init_from", config.init_from)):
@@ -196,18 +197,18 @@ def optimizer(
 ) -> torch.optim.Optimizer:
     """The optimizer over the model's parameters in their groups.
 
-    `fused`: in one pass, where that is faster; `recorded`: so that its step can be recorded, where there is a way.
+    `fused`: in one kernel, where that is faster; `recorded`: so that a CUDA graph can record its step, if possible.
     """
     check_optimizer(config)
     component = config.optim.component
     partial = _instantiate("optim", component)
     try:
         groups = parameter_groups(of, config.optim.groups, component.arguments["lr"])
-        fused = fused and all(parameter.is_floating_point() for parameter in of.parameters())  # not of complex ones
+        fused = fused and all(parameter.is_floating_point() for parameter in of.parameters())  # not complex ones
         how = fused_arguments(partial, next(of.parameters()).device) if fused else {}
         how |= capturable_arguments(partial, config.optim.groups) if recorded else {}
         made: torch.optim.Optimizer = partial(groups, **how)
-    except Exception as error:  # what an optimizer makes of wrong arguments is its own affair
+    except Exception as error:  # an optimizer may raise anything for wrong arguments
         raise InputError(_under("optim", error)) from error
     return made
 
@@ -265,7 +266,7 @@ def data_mode(config: TrainConfig, plan: "Plan", data: Dataset) -> LoaderMode:
 def device_bytes(config: TrainConfig, plan: "Plan") -> int:
     """How much more of the device's memory resident pictures will take, estimated without loading them.
 
-    On a CPU nothing, unless they are memory-mapped from files: others are in its memory in either mode.
+    On a CPU 0, unless they are memory-mapped from files: all others are in its memory in either mode.
     """
     if plan.device.type == "cpu" and not (plan.info.is_mapped and plan.shape == plan.info.shape):
         return 0
@@ -308,7 +309,7 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
         step=step,
         schedule=schedule(config),
         freeze=freeze,
-        frozen_features=arrange(step, loaders, freeze, config.epochs, _kept_from(config, augmentation)),
+        frozen_features=arrange(step, loaders, freeze, config.epochs, _why_not_kept(config, augmentation)),
         ema=ema,
         augment=augmentation,
         update_maker=update_maker,
@@ -348,10 +349,10 @@ def _unrecorded(config: TrainConfig, device: torch.device, mode: LoaderMode) -> 
 
 
 def _unrecordable(config: TrainConfig, mode: LoaderMode) -> str | None:
-    """What makes a recording impossible."""
+    """Why a recording is impossible; None if it is possible."""
     target = targets.of("optim", config.optim.component)
     if inspect.isclass(target) and issubclass(target, torch.optim.LBFGS):
-        return "its optimizer evaluates the loss several times an update, how often is not known before"
+        return "its optimizer evaluates the loss several times an update, and how often is not known before"
     if mode == "streamed":
         return "data.mode=streamed has the CPU make the batches"
     if config.on_oom == "halve":
@@ -359,8 +360,8 @@ def _unrecordable(config: TrainConfig, mode: LoaderMode) -> str | None:
     return None
 
 
-def _kept_from(config: TrainConfig, augmentation: Any) -> str | None:
-    """What in the config keeps a run from computing the features of frozen layers only once."""
+def _why_not_kept(config: TrainConfig, augmentation: Any) -> str | None:
+    """Why the config does not let the features of frozen layers be computed only once; None if it does."""
     if not config.cache_frozen:
         return "cache_frozen=false"
     if not isinstance(augmentation, Nothing):

@@ -1,7 +1,7 @@
-"""The check of a whole config before anything is loaded: what must fit, fits, or every problem is reported at once.
+"""The check of a whole config before anything is loaded; all problems are reported at once.
 
 Objects are made for it where they cost nothing: the model on the meta device (shapes without numbers), the optimizer
-over that, the data source without its data. What comes out is a `Plan`: the numbers that follow from a config.
+over that, the data source without its data. The result is a `Plan`: the numbers that follow from a config.
 """
 
 import dataclasses
@@ -28,8 +28,8 @@ from deepexp.user_code import own_parts
 
 T = TypeVar("T")
 
-_BYTES_A_SAMPLE = 8  # of its place in the order of an epoch
-_BYTES_A_BATCH = 200  # of its bounds, in a plan
+_BYTES_A_SAMPLE = 8  # for its place in the order of an epoch
+_BYTES_A_BATCH = 200  # for its bounds, in a plan
 FULL_CHUNK = 1000  # samples that batch_size=full takes at once; the gradient is that of the whole set
 
 
@@ -47,19 +47,19 @@ class Plan:
 
     @property
     def takes(self) -> tuple[tuple[int, int, int], int]:
-        """The shape of pictures, and how many classes, that its model is made for."""
+        """(shape of pictures, number of classes) that its model is made for."""
         return self.shape, len(self.info.classes)
 
     @property
     def epochs(self) -> int:
-        """How many its updates come to; the last may not be a whole one."""
+        """How many epochs its updates make; the last may be a partial one."""
         return math.ceil(self.total_steps / max(len(self.updates), 1))
 
 
 def typed_and_planned(config: Any, known: Plan | None = None) -> tuple[TrainConfig, Plan]:
     """The config as dataclasses and its plan; one `InputError` with a line for each problem.
 
-    `known`: the plan of a config that differs from this one in its seed or name alone, and is used again.
+    `known`: the plan of a config that differs from this one in its seed or name alone; it is returned again.
     """
     problems = Problems()
     result = schema.typed(config, problems)
@@ -173,7 +173,7 @@ def _trains_on_one(config: TrainConfig, model: nn.Module, shape: tuple[int, int,
         freeze.eval_frozen()
         with torch.no_grad():
             model(torch.empty(1, *shape, device="meta"))
-    except Exception as error:  # a model of the user's own may raise anything, and wrong rules are told elsewhere
+    except Exception as error:  # a model of the user's own may raise anything, and wrong rules are reported elsewhere
         return "more than 1 value per channel" not in str(error)
     return True
 
@@ -185,7 +185,7 @@ def steps_of_run(config: TrainConfig, updates_per_epoch: int) -> int:
 
 
 class _Attempt:
-    """Calls something that may refuse the config; what it says becomes one of the problems, and the result None."""
+    """Calls a function that may refuse the config: its errors are added to the problems, and the result is None."""
 
     def __init__(self, problems: Problems) -> None:
         self._problems = problems
@@ -207,14 +207,14 @@ def _only(classes: Sequence[str]) -> str:
 
 
 def _check_freeze(config: TrainConfig, model: nn.Module) -> None:
-    """Raise for rules that take no parameter, or leave none to train in the first epoch, when most are frozen."""
+    """Raise for rules that match no parameter, or leave none to train in the first epoch, when most are frozen."""
     FreezePlan(model, build.freeze_rules(config, model), config.epochs).apply(0)
     if not any(parameter.requires_grad for parameter in model.parameters()):
         raise InputError("freeze: every parameter is frozen at first; leave some of them to train")
 
 
 def _training_samples(config: TrainConfig, info: DataInfo) -> int:
-    """How many samples an epoch has; data without a fixed number of them are told apart when loaded."""
+    """How many samples an epoch has; `InputError` if their order and batches alone take more memory than is free."""
     samples = training_samples(info, config.data.subset, config.data.replicate, config.val_fraction)
     batch_size = FULL_CHUNK if config.batch_size == "full" else config.batch_size
     needed = samples * _BYTES_A_SAMPLE + samples // batch_size * _BYTES_A_BATCH

@@ -1,10 +1,10 @@
-"""Checkpoints: one file that is either whole or noticed not to be, and never replaces a good one before it is safe.
+"""Checkpoints: one file each, in which any damage is noticed, and which replaces an older one only once it is safe.
 
 A checkpoint is what `torch.save` writes, followed by one line with its SHA-256. The digest is in the same file because
 two files cannot be replaced in one step; `torch.load` ignores the line. It holds tensors and plain values only, so that
-it is loaded with `weights_only=True`. What goes into it is the trainer's business.
+it is loaded with `weights_only=True`. The trainer decides what goes into it.
 
-Torch is imported where it is needed: those who ask for names, or whether a file is whole, need not wait for it.
+Torch is imported where it is needed: callers that need only names, or whether a file is whole, do not wait for it.
 """
 
 import hashlib
@@ -71,8 +71,8 @@ def check_readable(name: str, value: Any) -> None:
         except Exception:  # pickling and unpickling raise nearly anything
             kind = f"{type(value).__module__}.{type(value).__qualname__}"
             raise RunFailed(
-                f"{name} is of type {kind}, which no run could go on with: "
-                "let it be a tensor or a plain value (a number of NumPy's: float(…))"
+                f"{name} is of type {kind}, which cannot be loaded again: "
+                "let it be a tensor or a plain value (for a number of NumPy's: float(…))"
             ) from None
 
 
@@ -91,7 +91,7 @@ def load(path: Path) -> dict[str, Any]:
 
 
 def is_whole(path: Path) -> bool:
-    """Whether a checkpoint is there and as it was written; cheaper than to load it."""
+    """Whether a checkpoint is there and as it was written; cheaper than loading it."""
     try:
         _payload(path)
     except InputError:
@@ -146,7 +146,7 @@ def put_back_best(directory: Path, *, aside: str) -> None:
 
 
 def _payload(path: Path) -> bytes:
-    """What `torch.save` wrote, after the digest behind it was found to fit; `InputError` if it does not."""
+    """What `torch.save` wrote; `InputError` if the digest behind it does not fit."""
     try:
         data = path.read_bytes()
     except OSError as error:

@@ -68,7 +68,7 @@ def _is_of_stdout(error: OSError) -> bool:
 
 
 def _give_up_stdout() -> None:
-    """Let what is still buffered go nowhere; it would fail again when Python closes standard output."""
+    """Discard what is still buffered, which would fail again when Python closes standard output."""
     os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
@@ -121,8 +121,8 @@ def _command(name: str) -> Command:
 
 
 def _complain(reason: object, status: int) -> int:
-    """Say on stderr what went wrong, unless a console has; where it went wrong is shown on demand only."""
-    with contextlib.suppress(OSError):  # Python tells of it as it ends
+    """Say on stderr what went wrong, unless a console has; the traceback is shown on demand only."""
+    with contextlib.suppress(OSError):  # Python reports that as it ends
         sys.stdout.flush()  # what was printed comes first where both go to one file
     if os.environ.get("HYDRA_FULL_ERROR") == "1":
         traceback.print_exc()

@@ -1,4 +1,4 @@
-"""The figures that a run is judged by: of each epoch, and of its end.
+"""The figures that a run is judged by: after each epoch, and at its end.
 
 The fields, in their order, are the keys in `metrics.jsonl` and `summary.json`. Rates are fractions,
 losses are means over samples, times are in seconds.
@@ -10,7 +10,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class EpochMetrics:
-    """What one epoch came to. Null: no validation set, or no evaluation after this epoch."""
+    """The results of one epoch. Null: no validation set, or no evaluation after this epoch."""
 
     epoch: int  # from 1
     step: int  # updates made in all
@@ -31,7 +31,7 @@ class EpochMetrics:
 
 @dataclass(frozen=True)
 class Summary:
-    """What a run came to, of its final weights."""
+    """The results of a run, with its final weights."""
 
     status: str
     model: str

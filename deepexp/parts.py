@@ -1,4 +1,4 @@
-"""What a run is made of once it is built: model, optimizer, data, and what makes and evaluates its updates.
+"""What a run is made of once it is built: model, optimizer, data, and the objects that make updates and evaluate.
 
 `build.parts` puts them together; `trainer.py` works with them.
 """

@@ -1,4 +1,4 @@
-"""Where YAML lies, the package's own and the user's, which is added behind it; and how a path is kept and shown."""
+"""Where YAML lies, the package's own and, searched after it, the user's; and how paths are saved and shown."""
 
 import os
 import sys
@@ -30,7 +30,7 @@ def user_conf_dir() -> Path | None:
 
 
 def conf_directories() -> list[Path]:
-    """The package's conf and, behind it, the user's if there is one; the first that holds a file is the one taken."""
+    """The package's conf and, behind it, the user's if there is one; a file is taken from the first that has it."""
     theirs = user_conf_dir()
     return [CONF_DIR, theirs] if theirs else [CONF_DIR]
 
@@ -51,12 +51,12 @@ def make_working_directory_importable() -> None:
 
 
 def absolute(place: str) -> str:
-    """A place as the user names it here, so that it is the same one wherever it is read."""
+    """The absolute path of a place that the user names, with `~` expanded."""
     return str(Path(os.path.expanduser(place)).absolute())
 
 
 def check_folder_name(name: str) -> None:
-    """`ValueError` if this, the key `name`, cannot be the name of one folder."""
+    """`ValueError` if this value of the key `name` cannot be the name of one folder."""
     if name in ("", ".", "..") or any(sign in name for sign in "/\\\0"):
         raise ValueError(f"name: {name!r} is not allowed; the name of one folder, without a slash")
     length = len(os.fsencode(name))

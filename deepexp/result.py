@@ -1,4 +1,4 @@
-"""What a run came to, for Python: read from the files of its directory, so that it is the same now and next year."""
+"""The result of a run, for Python, read from the files of its directory."""
 
 import json
 import os
@@ -20,7 +20,7 @@ class Result:
     directory: Path
     summary: dict[str, Any]
     metrics: list[dict[str, Any]]
-    """One mapping an evaluation, as in `metrics.jsonl`."""
+    """One mapping for each evaluation, as in `metrics.jsonl`."""
 
     def __getattr__(self, name: str) -> Any:
         summary = self.__dict__.get("summary", {})  # copy and pickle ask before there is one

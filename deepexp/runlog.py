@@ -1,6 +1,6 @@
-"""Everything that a run writes down while it goes on; the trainer writes through this alone.
+"""Everything that a run writes while it trains; the trainer writes through this alone.
 
-Figures go to `metrics.jsonl`, to TensorBoard and to the console; what the run came to, to
+Figures go to `metrics.jsonl`, to TensorBoard and to the console; the result to
 `summary.json` and `predictions.npz`; the log and all warnings, to `run.log`.
 """
 
@@ -57,7 +57,7 @@ class Description:
     labels: Tensor
     classes: Sequence[str]
     epoch: int = 0
-    """Of the model's weights."""
+    """The epoch after which the model has these weights."""
 
 
 def check_lengths(run: RunDirectory, offsets: Mapping[str, int]) -> None:
@@ -82,17 +82,17 @@ class RunLog:
             opened.callback(self._metrics.close)
             self._events = EventFile(run.path)
             opened.callback(self._events.close)
-            # Last, since it changes the loggers: if another file failed after it, nobody would put them back.
+            # Last, since it changes the loggers: if another file failed after it, they would not be restored.
             self._log_file = _LogFile(run.path / "run.log", console)
             opened.pop_all()
 
     def note(self, said: Sequence[logging.LogRecord]) -> None:
-        """Write into `run.log` what was said before it was open."""
+        """Write into `run.log` what was logged before it was open."""
         for record in said:
             self._log_file.handle(record)
 
     def start(self, header: Header, horizon: Horizon, *, has_validation: bool) -> None:
-        """Say what is being trained, or gone on with, and start the progress bar."""
+        """Show what is trained or resumed, and start the progress bar."""
         for name, value in header.rows().items():
             log.info("%s: %s", name, value)
         if horizon.step:
@@ -146,7 +146,7 @@ class RunLog:
         self.evaluated(metrics)
 
     def trained(self, metrics: EpochMetrics) -> None:
-        """What an epoch came to in training, for TensorBoard; the rest follows by `evaluated`."""
+        """Write the training figures of an epoch to TensorBoard; `evaluated` writes the rest."""
         self._events.scalars(_known(metrics, _TRAINING), metrics.epoch)
 
     def evaluated(self, metrics: EpochMetrics) -> None:
@@ -170,7 +170,7 @@ class RunLog:
         target: Tensor,
         classes: Sequence[str],
     ) -> None:
-        """The run is done: write what it came to, the summary last.
+        """The run is done: write its results, the summary last.
 
         `early`: the setting that ended it before all of its epochs. `predicted`, `target`: classes of the test samples
         (samples,), in the data set's order.
@@ -220,7 +220,7 @@ class RunLog:
         self._events.cut_back(offsets.get("events", 0))
 
     def close(self) -> None:
-        """Close the files and give the loggers back; the run's lock is the caller's."""
+        """Close the files and restore the loggers; the run's lock is the caller's."""
         with contextlib.ExitStack() as stack:  # which closes all, even if one cannot be written
             stack.callback(self._log_file.close)
             stack.callback(self._metrics.close)
@@ -245,14 +245,14 @@ class RunLog:
 
 
 def _known(metrics: EpochMetrics, figures: Mapping[str, str]) -> dict[str, float]:
-    """Curve → value, of those that there are."""
+    """Curve → value, for the figures that are known."""
     values = {tag: getattr(metrics, name) for tag, name in figures.items()}
     return {tag: value for tag, value in values.items() if value is not None}
 
 
 @contextlib.contextmanager
 def heard_early() -> Iterator[list[logging.LogRecord]]:
-    """What deepexp's loggers say within the block, of a run whose log is not open yet."""
+    """The log records of deepexp within the block, for a run whose log is not open yet."""
     heard = _Listener()
     deepexp = logging.getLogger("deepexp")
     deepexp.addHandler(heard)
@@ -263,7 +263,7 @@ def heard_early() -> Iterator[list[logging.LogRecord]]:
 
 
 class _Listener(logging.Handler):
-    """Keeps what it hears."""
+    """Keeps log records."""
 
     def __init__(self) -> None:
         super().__init__()

@@ -27,7 +27,7 @@ from deepexp.text.units import counted
 log = logging.getLogger(__name__)
 
 _BFLOAT16 = {"avx512_bf16", "amx_bf16", "avx_ne_convert"}
-"""The instructions that oneDNN has for it, as Linux calls them."""
+"""The CPU flags, as Linux names them, of instructions that oneDNN uses for bfloat16."""
 
 
 def derive_seed(seed: int, *words: str | int) -> int:
@@ -82,9 +82,9 @@ def synchronise(device: torch.device) -> None:
 
 
 def warn_of_imitation(device: torch.device, precision: str) -> None:
-    """Say so where a CPU has no instructions for bfloat16, and a run in it takes several times as long as in float32.
+    """Warn if a CPU has no instructions for bfloat16: a run in it then takes several times as long as in float32.
 
-    Nothing is said where nothing tells: on other systems than Linux, and other processors than x86.
+    Where the CPU's flags are not known, on systems other than Linux and processors other than x86, there is no warning.
     """
     flags = cpu_flags()
     if device.type == "cpu" and precision == "bf16" and flags and not flags & _BFLOAT16:
@@ -93,7 +93,7 @@ def warn_of_imitation(device: torch.device, precision: str) -> None:
 
 @functools.cache
 def cpu_flags(told: Path = Path("/proc/cpuinfo")) -> frozenset[str]:
-    """What an x86 processor can do, in Linux's words; empty where nothing tells."""
+    """The flags of an x86 processor, as Linux names them; empty if they are not known."""
     try:
         lines = told.read_text(encoding="utf-8", errors="replace").splitlines()
     except OSError:
@@ -118,7 +118,7 @@ def default_threads() -> int:
 
 
 def number_of_threads(asked: int | str) -> int:
-    """What `threads` of a config comes to: a number, or `auto`."""
+    """The number of threads that `threads` of a config, a number or `auto`, stands for."""
     return default_threads() if asked == "auto" else int(asked)
 
 
@@ -149,7 +149,7 @@ def tune_malloc() -> bool:
 def session(device: torch.device, *, threads: int | str, deterministic: bool, tf32: bool) -> Iterator[None]:
     """Set the process up for one run; threads, numeric modes and the global generators are put back afterwards.
 
-    What the caller has chosen for tensors of its own (autocast, no_grad, a default dtype or device) stays outside.
+    The caller's own modes (autocast, no_grad, a default dtype or device) do not apply within.
     """
     before_threads = default_threads() and torch.get_num_threads()
     before_deterministic = torch.get_deterministic_debug_mode()
@@ -216,8 +216,8 @@ def seed_generators(seed: int) -> None:
 def forked_random(device: torch.device) -> Iterator[None]:
     """Put the global generators back afterwards: NumPy's, Python's, torch's of the CPU, of `device`, of GPUs in use.
 
-    Those GPUs are seeded by `torch.manual_seed` too. By itself, torch would begin to use all CUDA devices, and warn of
-    that where there are several.
+    GPUs in use are among them, as `torch.manual_seed` seeds them too. Unless it is given devices, `fork_rng` would
+    begin to use all CUDA devices, and warn if there are several.
     """
     of_python, of_numpy = random.getstate(), np.random.get_state()
     try:
@@ -250,7 +250,7 @@ def random_state(device: torch.device) -> dict[str, Any]:
 
 
 def set_random_state(state: Mapping[str, Any], device: torch.device) -> None:
-    """Put back what `random_state` returned; older checkpoints have torch's alone."""
+    """Restore what `random_state` returned; older checkpoints have torch's alone."""
     torch.set_rng_state(state["cpu"])
     if "numpy" in state:
         np.random.set_state(state["numpy"])

@@ -94,7 +94,7 @@ class AugmentConfig:
 
 @dataclass
 class FreezeRule:
-    """Parameters that stand still for a share of the run or for some epochs."""
+    """Parameters that are not trained for a share of the run or for some epochs."""
 
     pattern: str = key("", "glob on parameter names")
     share: float | None = key(None, "share of the epochs", minimum=0.0, maximum=1.0)
@@ -131,12 +131,12 @@ class TrainConfig:
     batch_norm: bool | None = key(None, "null: the model's own default")
     init: Literal["default", "xavier", "kaiming"] = key("default", "initial weights; pretrained layers are left alone")
     init_from: str | None = key(
-        None, "a run or file whose weights to begin with, but for a last layer for other classes"
+        None, "a run or file whose weights to begin with, except a last layer for other classes"
     )
     freeze: list[FreezeRule] | None = key(
         None, "null: the model's own default; [{pattern, share | epochs}]: frozen first"
     )
-    cache_frozen: bool = key(True, "compute what frozen first layers give only once, where it is exact and fits")
+    cache_frozen: bool = key(True, "compute outputs of frozen first layers only once, if it is exact and fits")
     loss_reduction: Literal["mean", "sum"] = key("mean", "of the loss over a batch, as its gradient sees it")
     label_smoothing: float = key(0.0, "share of the target that is spread over all classes", minimum=0.0, below=1.0)
     clip_grad_norm: float | None = key(None, "largest norm of the whole gradient", above=0.0)
@@ -167,7 +167,7 @@ class TrainConfig:
 
 
 class Problems:
-    """A list of what is wrong, so that all of it is reported together."""
+    """The problems found, which are reported together."""
 
     def __init__(self) -> None:
         self.lines: list[str] = []
@@ -200,7 +200,7 @@ HANDED_ON = ("dropout", "batch_norm")
 
 
 def keys_of(group: str) -> list[str]:
-    """The closed keys of a group, which no target of it is given."""
+    """The closed keys of a group, which are not passed to its target."""
     cls = typing.get_type_hints(TrainConfig)[group]
     return [item.name for item in dataclasses.fields(cls) if item.name != "component"]
 
@@ -267,7 +267,7 @@ def _in_words(options: Sequence[Any], limits: Mapping[str, Any]) -> str:
 def refusal(annotation: Any, value: Any) -> str | None:
     """The values that an argument with this annotation takes, in words, if this value is none of them.
 
-    Annotations that are more than plain types (protocols, sequences) are left to whoever is given the value.
+    Annotations that are more than plain types (protocols, sequences) are left to the target.
     """
     options = [option for option in _options(annotation) if getattr(option, "__name__", "") != "Tensor"]
     if not all(option in _PLAIN or typing.get_origin(option) is Literal for option in options):

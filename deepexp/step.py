@@ -111,7 +111,7 @@ class Objective:
 
 @dataclass(frozen=True)
 class Update:
-    """What one update came to, on the device: the mean loss before it, and how many training samples were wrong.
+    """The result of one update, on the device: the mean loss before it, and how many training samples were wrong.
 
     A mixed picture is wrong if it is taken for another class than that with the larger share in it.
     """

@@ -1,4 +1,4 @@
-"""Epochs: what happens between the first update and the last, and what must be kept to go on exactly from anywhere.
+"""The loop over epochs, and what a checkpoint has to hold so that a run can be resumed exactly from any update.
 
 `Trainer.fit` is the loop; one update is in `step.py`, how good the model is in `evaluation.py`, what is written in
 `runlog.py` and `checkpoint.py`. Nothing here chooses anything: the objects come from `build.py`.
@@ -40,7 +40,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Outcome:
-    """What a finished run came to, of its final weights."""
+    """The results of a finished run, with its final weights."""
 
     progress: Progress
     test: Evaluation
@@ -209,7 +209,7 @@ class Trainer:
         return f"diverged: {what} (epoch {self.progress.present_epoch}); {kept}. {remedy}"
 
     def _end_epoch(self) -> None:
-        """Evaluate, log and save what a whole epoch came to."""
+        """Evaluate, log and save at the end of a whole epoch."""
         progress = self.progress
         progress.epoch, progress.update = progress.epoch + 1, 0
         improved = False

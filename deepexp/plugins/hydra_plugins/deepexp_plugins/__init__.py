@@ -1,4 +1,4 @@
-"""Hydra's plugins of deepexp: light declarations, since every Hydra program imports this module."""
+"""deepexp's plugins for Hydra: light declarations, since every Hydra program imports this module."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -74,7 +74,7 @@ class PointSweeper(Sweeper):
         )
 
     def sweep(self, arguments: list[str]) -> Sequence[JobReturn]:
-        """Hand over the points that the words of the command line and the settings describe."""
+        """Give the launcher the points that the words of the command line and the settings describe."""
         from deepexp.sweep.sweeper import sweep
 
         return sweep(self.settings, self.launcher, arguments)
