@@ -241,8 +241,9 @@ class _Sweeps:
         if run.sweep is None:
             return str(run.state.get("start_time")), "", 0.0, str(run.path)
         job = self.job(run.path)
-        # The directory of a sweep is named by its time, to the second, as `start_time` is but for two signs.
-        began = run.sweep.name[:19].replace("_", "T")
+        # The directory of a sweep is named by its start, as `start_time` but with `-` for `:`.
+        day, time = run.sweep.name[:10], run.sweep.name[11:19]
+        began = f"{day}T{time.replace('-', ':')}"
         return began, str(run.sweep), float("inf") if job is None else float(job[0]), str(run.path)
 
 

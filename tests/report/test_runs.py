@@ -39,6 +39,14 @@ def test_jobs_come_in_the_order_of_the_grid_and_not_of_the_alphabet(tmp_path):
     assert {run.sweep for run in read([tmp_path]).runs} == {sweep}
 
 
+def test_a_sweep_comes_among_the_single_runs_by_the_time_at_which_it_began(tmp_path):
+    earlier, later = (synthetic.make_run(tmp_path / name) for name in ("earlier", "later"))
+    change(earlier / "status.json", start_time="2026-01-02T03:04:05+00:00")
+    change(later / "status.json", start_time="2026-01-02T03:20:00+00:00")
+    sweep = synthetic.make_sweep(tmp_path / "2026-01-02_03-10-00_aa3495", {"seed": [0]}, lambda job: 0.1)
+    assert [run.path for run in read([tmp_path]).runs] == [earlier, sweep / "seed=0", later]
+
+
 def test_a_run_given_twice_is_read_once_and_links_are_not_followed(tmp_path):
     one = synthetic.make_run(tmp_path / "outputs" / "one")
     elsewhere = synthetic.make_run(tmp_path / "elsewhere" / "two")
