@@ -26,7 +26,7 @@ class Mix(NamedTuple):
     partner: Tensor
     """(batch,) int64, the sample in the batch that each is mixed with"""
     share: Tensor
-    """(batch,) float32, what is left of the sample itself"""
+    """(batch,) float32 from 0 to 1, how much of the picture is the sample's own"""
 
 
 class Augment(Protocol):
@@ -56,7 +56,7 @@ class Nothing:
 
 @dataclass(frozen=True)
 class CropFlip:
-    """Pictures padded with the mean colour, cut out again somewhere, and mirrored left to right (He et al. 2015)."""
+    """Pad with the mean colour, crop at a random place, mirror some left to right (He et al. 2015)."""
 
     padding: int
     """pixels on each side"""
@@ -69,7 +69,7 @@ class CropFlip:
             raise ValueError(f"flip_probability: {self.flip_probability} is not allowed; from 0 to 1")
 
     def draw(self, samples: int, shape: Shape, generator: torch.Generator) -> Draws:
-        """Where the cut begins in the padded picture, and whether it is mirrored."""
+        """The crop's top left corner in the padded picture, and whether it is mirrored."""
         starts = torch.randint(2 * self.padding + 1, (2, samples), generator=generator)
         flip = torch.rand(samples, generator=generator) < self.flip_probability
         return {"crop_top": starts[0], "crop_left": starts[1], "flip": flip}
@@ -90,7 +90,7 @@ class CropFlip:
 
 @dataclass(frozen=True)
 class Cutout:
-    """A square of the mean colour somewhere, which may reach beyond the border (DeVries and Taylor 2017)."""
+    """Cover a square at a random place, also beyond the border, with the mean colour (DeVries and Taylor 2017)."""
 
     size: int
     """side in pixels"""
@@ -142,7 +142,7 @@ class CropFlipCutout:
 
 @dataclass(frozen=True)
 class Mixup:
-    """Each picture blended with another of its batch; share of Beta(alpha, alpha) (Zhang et al. 2018)."""
+    """Blend each picture with another of its batch; its share is drawn from Beta(alpha, alpha) (Zhang et al. 2018)."""
 
     alpha: float
 
@@ -150,7 +150,7 @@ class Mixup:
         _check_alpha(self.alpha)
 
     def draw(self, samples: int, shape: Shape, generator: torch.Generator) -> Draws:
-        """A share for each sample, and what decides on partners."""
+        """For each sample its share, and a random number (lot) that decides on its partner."""
         return {"share": _beta(self.alpha, samples, generator).float(), "lot": _lots(samples, generator)}
 
     def apply(self, images: Tensor, draws: Draws) -> tuple[Tensor, Mix | None]:
@@ -162,10 +162,10 @@ class Mixup:
 
 @dataclass(frozen=True)
 class CutMix:
-    """A rectangle of each picture replaced by that of another of its batch (Yun et al. 2019).
+    """Replace a rectangle of each picture by that of another of its batch (Yun et al. 2019).
 
-    Its area is 1 − share of the picture's, share of Beta(alpha, alpha), before it is clipped at the border; the labels
-    are mixed by the area that is really left.
+    Its area is (1 − share) · the picture's, with the share drawn from Beta(alpha, alpha). Then it is clipped at the
+    border, and the labels are mixed by the area that is left.
     """
 
     alpha: float
@@ -174,7 +174,7 @@ class CutMix:
         _check_alpha(self.alpha)
 
     def draw(self, samples: int, shape: Shape, generator: torch.Generator) -> Draws:
-        """Rectangles (top and left inclusive, bottom and right exclusive), shares, and what decides on partners."""
+        """Rectangles (top and left inclusive, bottom and right exclusive), shares, and lots that decide on partners."""
         _, height, width = shape
         side = (1 - _beta(self.alpha, samples, generator)).sqrt()  # as a share of the picture's
         draws: Draws = {"lot": _lots(samples, generator)}
@@ -199,7 +199,7 @@ def _check_alpha(alpha: float) -> None:
 
 
 def _beta(alpha: float, samples: int, generator: torch.Generator) -> Tensor:
-    """(samples,) float64 of Beta(alpha, alpha). torch's own takes no generator, so NumPy draws it from our seed."""
+    """(samples,) float64 drawn from Beta(alpha, alpha), by NumPy, as torch's `Beta` takes no generator."""
     seed = int(torch.randint(2**62, (), generator=generator))
     return torch.from_numpy(frozen_random(seed).beta(alpha, alpha, samples))
 
@@ -209,7 +209,7 @@ def _lots(samples: int, generator: torch.Generator) -> Tensor:
 
 
 def _partners(lots: Tensor) -> Tensor:
-    """A uniformly random permutation of the batch, whatever the batch is: the order of its lots."""
+    """A uniformly random permutation of the batch, of whatever size: the order of its lots."""
     return lots.argsort(stable=True)
 
 

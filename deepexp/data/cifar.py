@@ -28,7 +28,7 @@ _PICTURE = (3, 32, 32)
 
 @dataclass(frozen=True)
 class Published:
-    """An archive of pickled batches: where it is to be had, what it unpacks to, and the MD5 of all of it."""
+    """An archive of pickled batches: its URL, the files in it, and their MD5 sums."""
 
     name: str
     url: str
@@ -104,7 +104,7 @@ class CifarSource:
         self._keep_out = "root" in places
 
     def info(self) -> DataInfo:
-        """Constants: no other files than the published ones are taken."""
+        """Constants, as only the published files are accepted."""
         check_root(self._root)
         published = self._published
         return DataInfo(_PICTURE, published.classes, published.train_samples, published.test_samples)
@@ -117,7 +117,7 @@ class CifarSource:
         missing = [name for name in checksums if not (self._folder / name).exists()]
         if missing:
             self._unpack(missing, checksums)
-        with concurrent.futures.ThreadPoolExecutor() as threads:  # hashing and reading let other threads run
+        with concurrent.futures.ThreadPoolExecutor() as threads:  # hashing and reading release the GIL
             batches = dict(zip(checksums, threads.map(self._read, checksums, checksums.values()), strict=True))
         train, test = (
             _join([batches[name] for name in names]) for names in (published.train_files, published.test_files)

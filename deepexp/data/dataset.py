@@ -1,4 +1,4 @@
-"""The pictures that one run uses: split, chosen, brought to the model's shape, and measured.
+"""The pictures of a run: split, subsampled, resized to the model's shape; and their mean and standard deviation.
 
 Sources say where pictures come from; how batches are made of them is in `resident.py` and `streamed.py`.
 """
@@ -42,16 +42,16 @@ class Dataset:
 
     @property
     def shape(self) -> Shape:
-        """Of one picture, as the model sees it."""
+        """The shape of one picture, as the model sees it."""
         return self.train.shape
 
 
 @dataclass(frozen=True)
 class Pictures:
-    """What has to be known of a run's pictures to show its model others."""
+    """What a model needs to predict other pictures: shape, normalisation and classes of those it was trained on."""
 
     shape: Shape
-    """As the source gives them, before they are brought to the model's shape"""
+    """As the source gives them, before they are resized to the model's shape"""
     mean: Tensor
     """(channels of the model,) float32"""
     std: Tensor
@@ -59,7 +59,7 @@ class Pictures:
     classes: tuple[str, ...]
 
     def may_be_of(self, data: Dataset) -> bool:
-        """Whether the mean and deviation of some data, and their classes, are these."""
+        """Whether `data` has this mean, this standard deviation and these classes."""
         alike = all(
             mine.shape == theirs.shape and torch.allclose(mine, theirs)
             for mine, theirs in ((self.mean, data.mean), (self.std, data.std))
@@ -72,7 +72,7 @@ class Pictures:
 
     @classmethod
     def of(cls, state: dict[str, Any], channels: int, classes: int) -> "Pictures":
-        """From what `state_dict` gave, for a model of so many channels and classes; `ValueError` if it is not that."""
+        """From a `state_dict`, for a model of so many channels and classes; `ValueError` if it does not fit."""
         shape, mean, std, names = (state[name] for name in ("shape", "mean", "std", "classes"))
         if not (len(shape) == 3 and all(type(size) is int and size > 0 for size in shape)):
             raise ValueError(f"pictures of shape {shape}")
@@ -87,9 +87,9 @@ class Pictures:
 
 
 def training_samples(info: DataInfo, subset: int | None, replicate: int, val_fraction: float) -> int:
-    """How many samples an epoch has: what validation leaves, or the subset of that, `replicate` times.
+    """How many samples an epoch has: those not held out for validation, or a subset of them, `replicate` times.
 
-    `InputError` if none are left.
+    `InputError` if none are left, or fewer than `subset`.
     """
     left = info.train_samples - _validation_samples(info.train_samples, val_fraction)
     if subset is not None and subset > left:
@@ -100,7 +100,7 @@ def training_samples(info: DataInfo, subset: int | None, replicate: int, val_fra
 
 
 def announced_pictures(info: DataInfo, subset: int | None, val_fraction: float) -> int:
-    """How many pictures a run uses, those it validates and tests on among them."""
+    """How many pictures a run uses for training, validation and testing."""
     used = training_samples(info, subset, 1, val_fraction)
     return used + _validation_samples(info.train_samples, val_fraction) + info.test_samples
 
@@ -124,7 +124,7 @@ def assemble(
     normalise: Normalise = "channel",
     seed: int = 0,
 ) -> Dataset:
-    """Load a source and make of it what a run uses; `seed` decides which samples are held out and chosen."""
+    """Load a source and prepare it for a run; `seed` decides which samples are held out, and which are the subset."""
     train, test = load(source)
     info = source.info()
     samples = training_samples(info, subset, 1, val_fraction)
@@ -156,14 +156,14 @@ def _hold_out(train: Split, count: int, seed: int) -> tuple[Split, Split | None]
     try:
         chosen = stratified_choice(train.labels, count, seed, leave=1)
     except ValueError as error:
-        raise InputError(f"val_fraction: {error}, one of each class being left to train on") from error
+        raise InputError(f"val_fraction: {error}, since each class keeps one sample for training") from error
     is_val = torch.zeros(len(train), dtype=torch.bool)
     is_val[chosen] = True
     return train.take((~is_val).nonzero().squeeze(1)), train.take(chosen)
 
 
 def _checked(split: Split, name: str, info: DataInfo) -> Split:
-    """The split in NHWC memory order, its labels one after the other; `InputError` if it is not what was promised."""
+    """The split in NHWC memory order, its labels contiguous; `InputError` if it is not what the source announced."""
     if not (isinstance(split, Split) and isinstance(split.images, Tensor) and isinstance(split.labels, Tensor)):
         raise InputError(f"{name} data: the source gives {_types(split)}; needed is a Split of two tensors")
     images, labels = split.images, split.labels
@@ -193,7 +193,7 @@ def _checked(split: Split, name: str, info: DataInfo) -> Split:
         )
     if not images.permute(0, 2, 3, 1).is_contiguous():
         images = Split.of(images, labels).images
-    return Split(images, labels.contiguous(), split.rows, split.file)  # they may be a column of a table
+    return Split(images, labels.contiguous(), split.rows, split.file)  # labels may be a column of a table
 
 
 def _check_rows(rows: Tensor, pictures: int, name: str) -> None:
@@ -225,7 +225,7 @@ def _check_classes(train: Split, test: Split, info: DataInfo) -> None:
 def _chunks(split: Split) -> Iterator[np.ndarray]:
     """All pictures in sample order, at most 256 at a time: (n, height * width * channels) uint8.
 
-    In NumPy, which uses one thread: torch's would wait for each other at each of the many small steps.
+    In NumPy, which uses one thread: torch's threads would wait for each other at each of the many small steps.
     """
     pixels = split.pixels.numpy()
     most = max(1, min(256, _CHUNK_BYTES // pixels.shape[1]))
@@ -235,11 +235,10 @@ def _chunks(split: Split) -> Iterator[np.ndarray]:
 
 
 def _statistics(split: Split, normalise: Normalise) -> tuple[Tensor, Tensor]:
-    """(mean, std) a channel, float32, exact until the last rounding.
+    """(mean, std) of each channel, float32, exact until the last rounding.
 
-    The sums over 256 pixels of at most 255², like all on the way to them, are whole numbers below 2²⁴, which float32
-    holds exactly; from there on they are integers. `none` leaves pixels in 0 … 1. A channel without variation gets
-    std 1.
+    A chunk has at most 256 pictures. So its sums, at most 256 · 255² < 2²⁴, are whole numbers that float32 holds
+    exactly; chunks are added as integers. `none` leaves pixels in 0 … 1. A channel without variation gets std 1.
     """
     channels, height, width = split.shape
     if normalise == "none":

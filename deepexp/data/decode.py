@@ -53,8 +53,8 @@ def header(path: str) -> tuple[int, int, int, bool]:
 def decode(path: str, channels: int, height: int, width: int) -> tuple[np.ndarray, bool]:
     """The picture as (height, width, channels) uint8, upright, and whether colour was lost. May raise `BrokenPicture`.
 
-    Bilinear with antialiasing where the size differs (the sides may change their ratio). Of an animation the first
-    frame is taken; an alpha channel is dropped.
+    Resized bilinearly with antialiasing if its size differs; the aspect ratio is not kept. The first frame of an
+    animation is taken; an alpha channel is dropped.
     """
     with _open(path) as file:
         try:
@@ -62,7 +62,7 @@ def decode(path: str, channels: int, height: int, width: int) -> tuple[np.ndarra
             loses_colour = channels == 1 and image.mode not in _GRAY
             if image.mode in _SIXTEEN_BIT_GRAY:
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
-            if image.mode == "LAB":  # which Pillow makes colour of, and no grey
+            if image.mode == "LAB":  # Pillow converts it to RGB, but not to L
                 image = image.convert("RGB")
             image = image.convert("L" if channels == 1 else "RGB")
             if image.size != (width, height):
@@ -74,7 +74,7 @@ def decode(path: str, channels: int, height: int, width: int) -> tuple[np.ndarra
 
 @functools.cache
 def _formats() -> tuple[str, ...]:
-    """The formats that are read, as far as this Pillow has them. It has more; one of them (EPS) is a program."""
+    """The formats that are read, as far as this Pillow has them. Others may be unsafe: an EPS file is a program."""
     Image.init()
     wanted = ("JPEG", "PNG", "WEBP", "GIF", "BMP", "DIB", "PPM", "TIFF", "JPEG2000", "AVIF", "MPO")
     return tuple(name for name in wanted if name in Image.OPEN)
@@ -83,8 +83,8 @@ def _formats() -> tuple[str, ...]:
 def _open(path: str) -> Image.Image:
     try:
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # oddities that do not keep a picture from being read
-            # Pillow doubts pictures of more than 89 megapixels. So do we: they can fill the memory.
+            warnings.simplefilter("ignore")  # about flaws that do not prevent reading
+            # Pillow warns of pictures of more than 89 megapixels. Here they are refused: they can fill the memory.
             warnings.simplefilter("error", Image.DecompressionBombWarning)
             image = Image.open(path, formats=_formats())
     except (Image.DecompressionBombWarning, Image.DecompressionBombError) as error:
@@ -102,9 +102,9 @@ def _open(path: str) -> Image.Image:
 
 
 def decode_many(paths: list[str], shape: tuple[int, int, int]) -> tuple[bytes, list[tuple[str, str]], int]:
-    """Pixels of all the pictures in a row (NHWC), (path, reason) of the broken ones, and how many lost their colour.
+    """Pixels of all pictures, one after the other (NHWC); (path, reason) of broken ones; how many lost their colour.
 
-    A broken picture leaves zeros.
+    The pixels of a broken picture are zeros.
     """
     channels, height, width = shape
     pixels = np.zeros((len(paths), height, width, channels), np.uint8)
@@ -125,5 +125,5 @@ def start_process() -> None:
     """
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
-    warnings.simplefilter("ignore")  # of Pillow's, about oddities that do not keep a picture from being read
+    warnings.simplefilter("ignore")  # Pillow's, about flaws that do not prevent reading
     die_with_parent()

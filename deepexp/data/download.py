@@ -1,7 +1,7 @@
-"""Getting published files: found in the data root, or downloaded, and whole in either case.
+"""Published files: found in the data root, or downloaded and checked.
 
-A file appears under its own name only once its checksum is right, so an interrupted download leaves nothing that could
-be taken for it. Which files a data set needs is said in the set's own module.
+A file appears under its own name only once its checksum is right, so an interrupted download cannot be mistaken for
+it. Which files a data set needs is said in the set's own module.
 """
 
 import contextlib
@@ -20,38 +20,41 @@ from filelock import FileLock
 from deepexp.errors import InputError
 from deepexp.text.console import progress
 
-_TIMEOUT_SECONDS = 8  # for an answer, and between one piece and the next: without a network the user waits no longer
+_TIMEOUT_SECONDS = 8  # for an answer and between pieces of it; without a network, the user waits no longer than this
 _PIECE_BYTES = 1 << 18
 WITHOUT_NETWORK = "data=digits needs no download"
 
 
 def damaged(path: Path, why: str) -> InputError:
-    """What is to be raised for a file that is not the published one."""
+    """The error for a file that is not the published one."""
     return InputError(f"{path}: damaged ({why}); remove it, and it will be downloaded again")
 
 
 def check_root(root: Path) -> None:
     """`InputError` if the data root is a file."""
     if root.exists() and not root.is_dir():
-        raise InputError(f"data.root: {root} is a file; give the folder where data sets lie or are to be kept")
+        raise InputError(f"data.root: {root} is a file; give the folder where data sets are, or are to be put")
 
 
 def check_download(path: Path, allowed: bool, keep_out: bool) -> None:
-    """`InputError` if the missing `path` must not be downloaded: by `data.download`, or as a stranger chose where."""
+    """`InputError` if the missing `path` must not be downloaded.
+
+    `allowed`: `data.download`; `keep_out`: a stranger may have chosen the folder.
+    """
     if not allowed:
         raise InputError(f"{path} is missing, and data.download is false; {WITHOUT_NETWORK}")
     if keep_out:
         raise InputError(
-            f"{path} is missing; nothing is downloaded to a folder that only the saved config names, and not you: "
-            f"say data.root=DIR to have it there"
+            f"{path} is missing; nothing is downloaded to a folder that is named in the saved config only: "
+            f"give data.root=DIR to have it there"
         )
 
 
 def fetch(path: Path, urls: Sequence[str], md5: str, what: str) -> None:
     """Make sure that the file `path` of the data set `what` is there, downloading it from the first URL that has it.
 
-    Processes that want the same file wait for the one that downloads it. `InputError` when no URL gives the file; a
-    folder that was made for it is gone again then, as it may have been named by mistake.
+    Processes that want the same file wait for the one that downloads it. `InputError` if no URL gives the file; folders
+    that were made for it are then removed, as they may have been named by mistake.
     """
     if path.exists():
         return
@@ -61,11 +64,11 @@ def fetch(path: Path, urls: Sequence[str], md5: str, what: str) -> None:
         path.parent.mkdir(parents=True, exist_ok=True)
         with FileLock(lock):
             if not path.exists():
-                path.parent.mkdir(parents=True, exist_ok=True)  # one that failed while this waited has removed it
+                path.parent.mkdir(parents=True, exist_ok=True)  # a process that failed meanwhile has removed it
                 _download(path, urls, md5, what)
     except InputError:
         lock.unlink(missing_ok=True)  # a process that still waits for it fails too, or downloads the file once more
-        with contextlib.suppress(OSError):  # another has put something into it
+        with contextlib.suppress(OSError):  # another process has put something into it
             for folder in made:
                 folder.rmdir()
         raise

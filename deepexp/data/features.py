@@ -1,6 +1,6 @@
-"""Batches of what a fixed function gives for each picture, which is computed once and then kept in memory.
+"""Batches of features: what a fixed function gives for each picture, computed once and then kept in memory.
 
-What the function is, and when it may be used, is the business of `frozen_features.py`.
+Which function that is, and when it may be used, is decided in `frozen_features.py`.
 """
 
 import logging
@@ -18,7 +18,7 @@ from deepexp.data.source import Shape
 log = logging.getLogger(__name__)
 
 Function = Callable[[Tensor], Tensor]
-"""Normalised pictures (batch, channels, height, width) → features (batch, …), of each picture for itself."""
+"""Normalised pictures (batch, channels, height, width) → features (batch, …), each from its own picture alone."""
 
 _COMPARED = 2  # batches of each size
 
@@ -29,9 +29,9 @@ class FeatureLoader:
     The first time, they are computed in the batches asked for, and kept. A later batch is computed too if it has a
     sample that is not known yet (left out before, not drawn, or before the point at which a run was resumed).
 
-    What is taken from memory has to be what would be computed, bit for bit, and a kernel may sum in another order for
-    another batch size. So before batches of a size are first taken from memory, the first of them are computed too; if
-    they differ, nothing is kept from there on. `shape`: of a picture; `name`: of the split, for people.
+    Kept features must equal computed ones bit for bit, but a kernel may sum in another order for another batch size.
+    So before batches of a size are first taken from memory, the first few are computed too; if they differ, nothing is
+    kept from then on. `shape`: of a picture; `name`: of the split, for people.
     """
 
     def __init__(self, pictures: Loader, samples: int, shape: Shape, device: torch.device, name: str) -> None:
@@ -47,17 +47,17 @@ class FeatureLoader:
         self._function = function
         self._kept: _Kept | None = None
         self._may_keep = True
-        self._computed_sizes: set[int] = set()  # of the batches that filled it
+        self._computed_sizes: set[int] = set()  # of the batches in `_kept`
         self._compared_sizes: set[int] = set()
 
     def batches(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
-        """See `loader.Loader`; of features (batch, …) shape, type and memory order are the function's."""
+        """See `loader.Loader`; features (batch, …) have the shape, type and memory order that the function gives."""
         if self._function is None:
             return self._pictures.batches(order, bounds)
         return self._features(self._function, order, bounds)
 
     def gatherer(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Gather | None:
-        """See `loader.Loader`; of features, once all that are asked for are kept."""
+        """See `loader.Loader`; for features, None until all that are asked for are kept."""
         if self._function is None:
             return self._pictures.gatherer(order, bounds)
         is_known = all(self._known(self._function, order, bounds))
@@ -94,14 +94,14 @@ class FeatureLoader:
         known = self._kept.knows(order, bounds)
         candidates = [bound for bound, is_known in zip(bounds, known, strict=True) if is_known]
         sizes = {stop - start for start, stop in candidates} | self._compared_sizes
-        if not self._computed_sizes <= sizes:  # a size is missing to compare, as after an epoch that was cut off
+        if not self._computed_sizes <= sizes:  # a kept size has no batch to compare, as after a cut-off epoch
             return [False] * len(bounds)
         wrong = self._first_inexact(self._kept, function, order, candidates)
         if wrong is None:
             return known
         log.warning(
-            "what the frozen layers give for the %s samples is computed anew each time: kept, it would not be the same "
-            "bit for bit (in batches of %d)",
+            "the output of the frozen layers for the %s samples is computed anew each time: a kept one would not be "
+            "the same bit for bit (in batches of %d)",
             self._name,
             wrong,
         )
@@ -111,7 +111,7 @@ class FeatureLoader:
     def _first_inexact(
         self, kept: "_Kept", function: Function, order: Tensor, bounds: Sequence[tuple[int, int]]
     ) -> int | None:
-        """The batch size in which kept features are not those that are computed; each size is looked at once."""
+        """A batch size for which kept and computed features differ, or None; each size is compared once."""
         new = {stop - start for start, stop in bounds} - self._compared_sizes
         chosen = [bound for size in new for bound in [b for b in bounds if b[1] - b[0] == size][:_COMPARED]]
         rows = order.to(self._device)
@@ -142,7 +142,7 @@ class _Kept:
         return [missing[start] == missing[stop] for start, stop in bounds]
 
     def put(self, order: Tensor, rows: Tensor, features: Tensor, labels: Tensor) -> None:
-        """Take in a batch; `order` and `rows` are the same samples, on the CPU and on the device."""
+        """Keep a batch; `order` and `rows` are the same samples, on the CPU and on the device."""
         self._features.index_copy_(0, rows, self._flat(features))
         self._labels.index_copy_(0, rows, labels)
         self._is_known[order] = True
@@ -166,9 +166,9 @@ class _Kept:
 
 
 def _memory_of_its_own(samples: int, values: int, example: Tensor) -> Tensor:
-    """(samples, values) of the example's type on its device, not filled, whose memory the system has back when freed.
+    """(samples, values) of the example's type on its device, not filled; the system gets the memory back when freed.
 
-    On a CPU the allocator may be told to keep freed blocks of up to a gigabyte (`runtime.tune_malloc`).
+    On a CPU, the allocator might not: it may keep freed blocks of up to a gigabyte (`runtime.tune_malloc`).
     """
     if example.device.type != "cpu":
         return example.new_empty(samples, values)

@@ -17,9 +17,9 @@ from deepexp.errors import InputError
 _EXTENSIONS = frozenset(
     ".avif .bmp .dib .gif .jfif .jp2 .jpe .jpeg .jpg .pbm .pgm .png .pnm .ppm .tif .tiff .webp".split()
 )
-_COUNTED = f"files that count end in {', '.join(sorted(_EXTENSIONS))}"
+_COUNTED = f"picture files end in {', '.join(sorted(_EXTENSIONS))}"
 _NAMES_OF_SPLITS = frozenset("train training test testing val valid validation eval".split())
-_NEEDED = "needed is a folder with a folder of pictures for each class, or with two of that kind: train/ and test/"
+_NEEDED = "needed is a folder with a folder of pictures for each class, or with train/ and test/ that each have those"
 
 
 class PictureFile(NamedTuple):
@@ -58,7 +58,7 @@ def scan(root: Path, test_fraction: float, split_seed: int) -> Listing:
     """List `root/train/CLASS/…` and `root/test/CLASS/…`, or `root/CLASS/…` with a stratified split of our own.
 
     Class folders may have folders in them. `InputError` if there are no classes, a class has no training pictures, or
-    test pictures are of a class that training has not.
+    a test class is no training class.
     """
     if not root.exists():
         raise InputError(f"data.root: there is no folder {show(root)}; {_NEEDED}")
@@ -68,7 +68,7 @@ def scan(root: Path, test_fraction: float, split_seed: int) -> Listing:
         if _folders(root / "train"):
             if not _folders(root / "test"):
                 held_out = further_splits(root)
-                remedy = f" (if models are to be tested on {held_out[0]}/, let it be test/)" if held_out else ""
+                remedy = f" (to test models on {held_out[0]}/, rename it to test/)" if held_out else ""
                 raise InputError(
                     f"data.root: {show(root)} has train/ but no test/ with class folders{remedy}; {_NEEDED}"
                 )
@@ -83,7 +83,7 @@ def _unreadable(error: OSError, folder: Path) -> InputError:
 
 
 def further_splits(root: Path) -> list[str]:
-    """The folders beside `train/` and `test/` that look as if they were held-out pictures; nothing reads them."""
+    """Names of the folders beside `train/` and `test/` that look like validation sets; nothing reads them."""
     return [name for name in ("val", "valid", "validation", "eval") if _folders(root / name)]
 
 
@@ -115,7 +115,7 @@ def _split(root: Path, test_fraction: float, split_seed: int) -> Listing:
     names = _class_names(root)
     if _NAMES_OF_SPLITS.issuperset(name.lower() for name in names):
         raise InputError(
-            f"data.root: {show(root)} holds {_list(names)}, which are no classes; {_NEEDED}, in small letters"
+            f"data.root: {show(root)} holds {_list(names)}, which are no classes; {_NEEDED}, in lower case"
         )
     files = list(_pictures(root, names))
     _check_classes(root, names, files)
@@ -162,7 +162,7 @@ def _pictures(folder: Path, names: list[str]) -> Iterator[PictureFile]:
 
 
 def _place(folder: Path) -> tuple[int, int]:
-    """What a folder is known by, whatever links lead to it."""
+    """(device, inode), which identify a folder whatever links lead to it."""
     status = folder.stat()
     return status.st_dev, status.st_ino
 

@@ -19,10 +19,11 @@ log = logging.getLogger(__name__)
 
 
 class ImageFolder:
-    """`size` and `channels` are those of the first training picture where they are None.
+    """Picture files in class folders below `root`.
 
-    `size`: a side in pixels or [height, width]; `test_fraction` and `split_seed` matter for class folders without
-    `train/` and `test/`; `cache`: the folder for decoded pictures.
+    `size`: a side in pixels or [height, width]; `channels`: 1 or 3; None: those of the first training picture.
+    `test_fraction` and `split_seed` matter for class folders without `train/` and `test/`. `cache`: the folder for
+    decoded pictures.
     """
 
     def __init__(
@@ -81,7 +82,7 @@ class ImageFolder:
         listing = self._listing
         if listing.split is None and (further := further_splits(self._root)):
             log.warning(
-                "%s: %s/ is not read; val_fraction holds validation pictures out of train/",
+                "%s: %s/ is not read; val_fraction takes validation pictures from train/",
                 self._root,
                 "/, ".join(further),
             )

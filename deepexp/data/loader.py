@@ -1,4 +1,4 @@
-"""The protocol of what yields batches, and which of its two implementations a run gets.
+"""The protocol of loaders, which yield batches, and the choice between its two implementations.
 
 Both give the same bytes: `resident.py` gathers from memory of the device, `streamed.py` from processes that read ahead.
 """
@@ -18,7 +18,7 @@ from deepexp.runtime import available_cores
 
 Mode = Literal["auto", "resident", "streamed"]
 
-_MOST_WORKERS = 4  # a worker copies bytes; more of them than this wait for the memory
+_MOST_WORKERS = 4  # they only copy bytes; more of them would wait for the memory
 
 
 class Loader(Protocol):
@@ -47,7 +47,7 @@ class Loader(Protocol):
 def choose_mode(dataset: Dataset, device: torch.device, mode: Mode) -> Literal["resident", "streamed"]:
     """`auto` is resident where the pictures take at most half of the device's available memory.
 
-    Pictures that are in the CPU's memory already have their place there.
+    On a CPU only memory-mapped pictures count: the others are in its memory already.
     """
     if mode != "auto":
         return mode

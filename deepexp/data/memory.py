@@ -18,9 +18,9 @@ def available_bytes(device: torch.device) -> int | None:
 
 
 def capacity_bytes(device: torch.device) -> int | None:
-    """What `available_bytes` tells, but on CUDA all the memory of the smallest GPU, whatever of it is in use.
+    """As `available_bytes`, but on CUDA the total memory of the smallest GPU, used or not.
 
-    Asking a GPU what is free there would take hundreds of megabytes of it for as long as this process lives.
+    Asking a GPU how much is free would take hundreds of megabytes of it for as long as this process lives.
     """
     if device.type == "cuda":
         gpus = range(torch.cuda.device_count()) if device.index is None else [device.index]
@@ -33,7 +33,7 @@ def _of_system(meminfo: Path = Path("/proc/meminfo")) -> int | None:
         for line in meminfo.read_text(encoding="ascii").splitlines():
             if line.startswith("MemAvailable:"):
                 return int(line.split()[1]) * 1024
-    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):  # macOS does not tell what is free of it
+    if "SC_PHYS_PAGES" in getattr(os, "sysconf_names", {}):  # macOS does not tell how much is free
         return os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
     return None
 

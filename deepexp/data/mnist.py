@@ -31,7 +31,7 @@ _SAMPLES = {"train": 60_000, "t10k": 10_000}
 
 @dataclass(frozen=True)
 class Published:
-    """What is known of a data set in four IDX files: where they are to be had, and their MD5 packed and unpacked."""
+    """A data set of four IDX files: the URLs that have them, and their MD5 sums (packed, unpacked)."""
 
     folder: str
     classes: tuple[str, ...]
@@ -176,7 +176,7 @@ def _image_header(path: Path) -> tuple[int, int, int]:
 
 @contextlib.contextmanager
 def _opened(path: Path) -> Iterator[io.BufferedIOBase]:
-    """A file to be read, unpacked if need be; `InputError` if that cannot be."""
+    """The file, open for reading and unpacked if it is a `.gz`; `InputError` if it is damaged or cannot be read."""
     try:
         with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
             yield file

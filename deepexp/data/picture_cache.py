@@ -1,9 +1,9 @@
 """Decoded pictures on disk: made once, memory-mapped afterwards, made again when a file changes.
 
 A cache folder holds `train.npy`, `test.npy` (samples, height, width, channels; uint8) and `manifest.json` with their
-checksums. Its name is a digest of the list of files, so that a cache never speaks for other files than its own, and it
-gets that name only once it is whole. Caches of several splits of a folder lie side by side; one that is made replaces
-those of the same split, which are of files as they were before.
+checksums. Its name is a digest of the list of files, so that a cache is never used for other files, and it gets that
+name only once it is complete. Caches of several splits of a folder lie side by side; a new one replaces older ones of
+the same split, whose files have changed since.
 """
 
 import concurrent.futures
@@ -38,7 +38,7 @@ log = logging.getLogger(__name__)
 _FORMAT = 1
 _CHUNK_BYTES = 1 << 22  # of decoded pixels that one process hands back at a time
 _MAX_CHUNK = 64  # pictures: so that the progress bar moves
-_BUILDING = "building-"  # what the names of folders begin with that are not whole yet
+_BUILDING = "building-"  # prefix of the names of incomplete cache folders
 _SHOWN = 5  # broken pictures that are named
 
 Splits = tuple[Split, Split]
@@ -81,7 +81,7 @@ def _digest(*parts: object) -> str:
 
 
 def _name_of_split(listing: Listing) -> str:
-    """What the names of all caches of a split begin with; they have no dash where the folder's own split is taken."""
+    """The prefix of the names of a split's caches, with a dash; empty for a folder with its own train/ and test/."""
     return "" if listing.split is None else f"{_digest(*listing.split)[:8]}-"
 
 
@@ -104,7 +104,7 @@ def _is_writable(home: Path) -> bool:
 
 
 def _read(folder: Path, listing: Listing) -> Splits | None:
-    """What a cache holds, or None if there is none that is whole, or it is removed at this moment."""
+    """The splits in a cache; None if there is none, it is damaged, or another process is removing it."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
         for name in ("train.npy", "test.npy"):
@@ -132,9 +132,9 @@ def _labels(files: list[PictureFile]) -> torch.Tensor:
 
 
 def _build(target: Path, listing: Listing, shape: Shape) -> Splits:
-    """Decode into a folder of its own and rename that; of several processes one does it and the others wait.
+    """Decode into a temporary folder and rename it; one of several processes does so, and the others wait.
 
-    Caches are removed under the lock alone, so what is opened under it cannot be gone.
+    Caches are removed only under the lock, so one that is opened under it cannot disappear meanwhile.
     """
     folder = target.parent
     folder.mkdir(parents=True, exist_ok=True)
@@ -155,8 +155,8 @@ def _build(target: Path, listing: Listing, shape: Shape) -> Splits:
 
 
 def _remove_outdated(folder: Path, split: str) -> None:
-    """Remove caches of the files of a split as they were before, and what a process that was killed has left."""
-    # Without the name of a split: of a time when the folder had train/ and test/ of its own.
+    """Remove a split's caches of files that have changed since, and what killed processes have left."""
+    # "": made when the folder had its own train/ and test/.
     outdated = {split, "", _BUILDING}
     for old in folder.iterdir():
         if old.is_dir() and "".join(old.name.rpartition("-")[:2]) in outdated:
@@ -214,7 +214,7 @@ def _processes() -> Iterator[concurrent.futures.Executor]:
     try:
         yield pool
     except BrokenProcessPool as error:
-        raise RunFailed("a process that decoded pictures was killed, most likely for want of memory") from error
+        raise RunFailed("a process that decoded pictures was killed, most likely for lack of memory") from error
     finally:
         pool.shutdown(cancel_futures=True)
 

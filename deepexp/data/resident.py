@@ -9,7 +9,7 @@ from deepexp.data.normalise import Normaliser
 from deepexp.data.source import Split
 
 Gather = Callable[[Tensor], tuple[Tensor, Tensor]]
-"""Samples' numbers (batch,) int64 on the device → (images, labels), as a loader's batches have them.
+"""Indices of samples (batch,) int64 on the device → (images, labels), as a loader's batches have them.
 
 The device does it alone, from memory that stays where it is, without waiting for the CPU or copying from it.
 """

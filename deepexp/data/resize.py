@@ -15,7 +15,7 @@ _CHUNK_BYTES = 1 << 24
 def fit(split: Split, shape: Shape) -> Split:
     """The split with pictures of `shape`: bilinear with antialiasing, a single channel repeated. It stays uint8.
 
-    `InputError` if several channels would have to become another number of them, or the memory is too small.
+    `InputError` if the numbers of channels differ and the split has more than one, or if memory is too small.
     """
     if split.shape == shape:
         return split

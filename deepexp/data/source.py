@@ -66,7 +66,7 @@ class Split:
 
     @property
     def shape(self) -> Shape:
-        """Of one picture."""
+        """The shape of one picture."""
         channels, height, width = self.images.shape[1:]
         return channels, height, width
 
@@ -115,9 +115,9 @@ class WritingSource(Source, Protocol):
     """A source that downloads, or caches, to where its arguments point."""
 
     def keep_out_of(self, places: Collection[str]) -> None:
-        """From now on, read at most where these arguments (`root`, `cache`) point: a stranger may have chosen them.
+        """From now on, write nothing where these arguments (`root`, `cache`) point: a stranger may have chosen them.
 
-        Called before `load` for a run that is gone on with, whose config is a file from anywhere.
+        Called before `load` when a run is resumed, as its config may come from anywhere.
         """
         ...
 

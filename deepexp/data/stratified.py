@@ -1,4 +1,4 @@
-"""Choosing some samples of a set so that each class keeps its share, by numbers that are the same everywhere."""
+"""Choosing some samples of a set so that each class keeps its share, the same ones on every machine."""
 
 import numpy as np
 import torch
@@ -6,7 +6,7 @@ from torch import Tensor
 
 
 def frozen_random(seed: int) -> np.random.RandomState:
-    """A generator whose stream never changes: numpy froze `RandomState` (NEP 19), torch and `Generator` promise less.
+    """A generator whose stream never changes: NumPy froze `RandomState` (NEP 19); torch and `Generator` promise less.
 
     What must be the same on every machine and version, such as which samples are a test set, is drawn from it.
     """
@@ -16,8 +16,8 @@ def frozen_random(seed: int) -> np.random.RandomState:
 def stratified_choice(labels: Tensor, count: int, seed: int, *, leave: int = 0) -> Tensor:
     """Positions (ascending) of `count` samples, each class as near to its share as whole numbers allow.
 
-    `leave`: how many samples of each class are not to be chosen, so that none disappears from what is left.
-    `ValueError` when that leaves fewer than `count`.
+    `leave`: how many samples of each class must not be chosen, so that no class disappears from the rest.
+    `ValueError` if fewer than `count` can then be chosen.
     """
     random = frozen_random(seed)
     classes, sizes = np.unique(labels.numpy(), return_counts=True)
@@ -25,7 +25,7 @@ def stratified_choice(labels: Tensor, count: int, seed: int, *, leave: int = 0) 
     if count > limits.sum():
         raise ValueError(f"{count} of {len(labels)} samples are asked for, and at most {limits.sum()} can be taken")
     quotas = np.minimum(count * sizes // len(labels), limits)
-    # What rounding down left over goes to the classes that it took most from, at random where they are equal.
+    # Samples that rounding down left over go to the classes with the largest remainders, ties broken at random.
     remainders = count * sizes % len(labels)
     by_remainder = np.lexsort((random.permutation(len(classes)), -remainders))
     while (missing := count - int(quotas.sum())) > 0:

@@ -18,14 +18,14 @@ from deepexp.data.source import Split
 from deepexp.errors import RunFailed
 from deepexp.process.orphans import die_with_parent
 
-_PREFETCH_BATCHES = 4  # a worker
+_PREFETCH_BATCHES = 4  # for each worker
 
 
 class StreamedLoader:
     """A `Loader` over a torch `DataLoader`, whose workers live as long as it does.
 
-    Workers gather the bytes, and the device normalises them: a quarter of what would be copied otherwise, and the same
-    arithmetic as for resident pictures. `workers=0` gathers in this process.
+    Workers gather bytes and the device normalises them: a quarter as much is copied as with float32, and the arithmetic
+    is the same as for resident pictures. `workers=0` gathers in this process.
     """
 
     def __init__(self, split: Split, mean: Tensor, std: Tensor, device: torch.device, *, workers: int) -> None:
@@ -82,7 +82,7 @@ class StreamedLoader:
 
 
 class _Batches(Sampler[np.ndarray]):
-    """The rows of each batch of the coming epoch; kept by the loader, which reads it anew each time."""
+    """The rows of each batch of the coming epoch; the `DataLoader` iterates over it once an epoch."""
 
     def __init__(self) -> None:
         self.rows: list[np.ndarray] = []
@@ -112,17 +112,17 @@ class _Pictures(Dataset[Tensor]):
 
 
 def _start_worker(_: int) -> None:
-    """Workers leave Ctrl-C, pre-emption and a closed terminal to the process that they work for.
+    """Set up a worker: it ignores Ctrl-C, pre-emption and a closed terminal, which its parent process handles.
 
-    That may need them for its last step. They end when it tells them to, and with it: one that outlives it for seconds
-    would hold the lock of its run.
+    The parent may need it for its last step. A worker ends when the parent tells it to, or dies: one that lived on for
+    seconds would hold the lock of the run.
     """
     for name in ("SIGINT", "SIGUSR1", "SIGHUP"):
         if hasattr(signal, name):
             signal.signal(getattr(signal, name), signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_DFL)
     if hasattr(os, "setpgid"):
-        os.setpgid(0, 0)  # a SIGTERM for the whole group (`timeout`, schedulers) is for that process alone
+        os.setpgid(0, 0)  # a SIGTERM to the whole group (`timeout`, schedulers) must reach only the parent
     die_with_parent()
 
 
@@ -134,7 +134,7 @@ def _worker_deaths_explained() -> Iterator[None]:
         if isinstance(error, RuntimeError) and "DataLoader worker" not in str(error):
             raise
         raise RunFailed(
-            f"data: a process that reads pictures ahead was killed, most likely for want of memory ({error}); "
+            f"data: a process that reads pictures ahead was killed, most likely for lack of memory ({error}); "
             f"lower data.workers, or set data.workers=0"
         ) from error
 
@@ -143,8 +143,8 @@ def _worker_deaths_explained() -> Iterator[None]:
 def _default_child_signals() -> Iterator[None]:
     """Keep the handler of SIGCHLD that was there before.
 
-    torch's own raises in whatever code runs when a worker dies; without it the death is noticed within seconds where a
-    batch is waited for, and can be explained there.
+    torch's handler raises in whatever code runs when a worker dies. Without it, the wait for a batch notices the death
+    within seconds, where it can be explained.
     """
     if not hasattr(signal, "SIGCHLD") or threading.current_thread() is not threading.main_thread():
         yield

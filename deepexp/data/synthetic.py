@@ -11,7 +11,7 @@ from deepexp.data.source import DataInfo, Split
 from deepexp.data.stratified import frozen_random
 from deepexp.runtime import derive_seed
 
-_PATTERN_CELLS = 4  # a pattern has so many cells along each side: large enough to survive pooling and resizing
+_PATTERN_CELLS = 4  # along each side of a pattern: cells large enough to survive pooling and resizing
 _CHUNK_BYTES = 1 << 24
 
 

@@ -229,7 +229,7 @@ def test_what_is_no_picture_is_named_and_nothing_is_printed(trained, digits, tmp
         (["run=x", "nowhere.png"], "nowhere.png: there is nothing of that name"),
         (["run=x", "inptu=a.png"], "inptu: there is no such key (did you mean 'input'?)"),
         (["run=x", "top=0", "a.png"], "top: 0 is not allowed"),
-        (["empty"], "empty: holds no pictures (files that count end in "),
+        (["empty"], "empty: holds no pictures (picture files end in "),
         (["empty/a.png"], "run: of which run? Give its directory: deepexp predict run="),
     ],
 )

@@ -130,7 +130,7 @@ def test_train_without_test(picture_root: Path) -> None:
     with pytest.raises(InputError, match="has train/ but no test/ with class folders; needed is"):
         listing(picture_root)
     (picture_root.parent / "elsewhere").rename(picture_root / "val")
-    with pytest.raises(InputError, match=r"folders \(if models are to be tested on val/, let it be test/\); needed"):
+    with pytest.raises(InputError, match=r"folders \(to test models on val/, rename it to test/\); needed"):
         listing(picture_root)
 
 
@@ -138,7 +138,7 @@ def test_train_without_test(picture_root: Path) -> None:
 def test_splits_of_other_names_are_not_taken_for_classes(picture_root: Path, names: tuple[str, ...]) -> None:
     for name in names:
         shutil.copytree(picture_root / "train", picture_root / "other" / name)
-    with pytest.raises(InputError, match=r"holds .*, which are no classes; .*: train/ and test/, in small letters"):
+    with pytest.raises(InputError, match=r"holds .*, which are no classes; .*train/ and test/ .*, in lower case"):
         scan(picture_root / "other", 0.2, 0)
 
 

@@ -231,7 +231,7 @@ def test_grey_first_picture_makes_all_grey_with_a_warning(
 def test_a_folder_of_validation_pictures_is_told_of(picture_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     shutil.copytree(picture_root / "test", picture_root / "val")
     train, test = source(picture_root).load()
-    assert "val/ is not read; val_fraction holds validation pictures out of train/" in caplog.text
+    assert "val/ is not read; val_fraction takes validation pictures from train/" in caplog.text
     shutil.rmtree(picture_root / "val")
     caplog.clear()
     without = source(picture_root).load()
