@@ -1,7 +1,7 @@
-"""Optimizers whose update the device can do again without the CPU: learning rates and counts lie on the device.
+"""Optimizers whose update a CUDA graph can replay: their learning rates and step counts are on the device.
 
 A recorded update (`cuda_graph/`) repeats every number that the CPU passed to it when it was recorded. torch's
-optimizers can keep theirs in tensors if they are told so; the rules are the same, rounded to float32 at more places.
+optimizers can keep these numbers in tensors; the rules are the same, rounded to float32 at more places.
 """
 
 import functools
@@ -20,18 +20,18 @@ REPLAYED: Mapping[type[torch.optim.Optimizer], Mapping[str, bool]] = {
     torch.optim.RMSprop: {"foreach": True, "capturable": True},
     torch.optim.Adadelta: {"foreach": True, "capturable": True},
 }
-"""What each has to be called with."""
+"""The arguments with which each can be replayed."""
 
 WAYS = ("fused", "foreach", "capturable", "differentiable")
-"""torch's words for how a step is computed; what it comes to is the same."""
+"""torch's options for how a step is computed; the rule is the same."""
 
 
 def capturable_arguments(
     optimizer: "functools.partial[torch.optim.Optimizer]", rules: Sequence[Mapping[str, Any]] = ()
 ) -> dict[str, Any]:
-    """What the optimizer has to be called with beside its own arguments; nothing where it cannot, or was told how.
+    """Further arguments with which the optimizer can be replayed; none if it cannot, or was given one of `WAYS`.
 
-    `rules`: of `optim.groups`, which have options of their own.
+    `rules`: those of `optim.groups`, which have options of their own.
     """
     if set(WAYS) & optimizer.keywords.keys() or any(map(_is_dampened, [optimizer.keywords, *rules])):
         return {}
@@ -39,7 +39,7 @@ def capturable_arguments(
 
 
 def is_capturable(optimizer: torch.optim.Optimizer) -> bool:
-    """Whether its update can be done again by the device alone, once each parameter group's `lr` is a tensor there."""
+    """Whether a CUDA graph can replay its update, once each parameter group's `lr` is a tensor on the device."""
     needed = REPLAYED.get(type(optimizer))
     if needed is None or any(map(_is_dampened, optimizer.param_groups)):
         return False
@@ -47,10 +47,10 @@ def is_capturable(optimizer: torch.optim.Optimizer) -> bool:
 
 
 def begin_momentum(optimizer: torch.optim.Optimizer) -> None:
-    """Give parameters that get their first gradient after others a momentum of zero, as torch's fused SGD asks for.
+    """Give parameters that get their first gradient after others a momentum of zero, which torch's fused SGD needs.
 
-    The rule stays that of the loop, whose first momentum is the gradient: 0 · momentum + gradient. A dampened gradient
-    would not be, so there nothing is done.
+    The update stays that of the unfused loop, whose first momentum is the gradient: momentum · 0 + gradient. With
+    dampening it would differ, so nothing is done then.
     """
     if not isinstance(optimizer, torch.optim.SGD):
         return
@@ -63,5 +63,5 @@ def begin_momentum(optimizer: torch.optim.Optimizer) -> None:
 
 
 def _is_dampened(options: Mapping[str, Any]) -> bool:
-    """Whether SGD adds less than the gradient to the momentum; the first momentum is the whole gradient even so."""
+    """Whether SGD adds only a part of the gradient to the momentum, except the first time, when it adds all of it."""
     return bool(options.get("dampening", 0))

@@ -14,10 +14,10 @@ class Ema:
     """An exponential moving average of a model's parameters and buffers.
 
     At update n, from 1: average ← d · average + (1 − d) · value, d = min(decay, (1 + n)/(10 + n)).
-    The smaller d of the beginning lets short runs forget their random initial weights (it is that
-    of TensorFlow's ExponentialMovingAverage with `num_updates`). What is no floating-point number,
-    as batch normalisation's count of batches, or not finite to begin with, as a mask of −∞, is copied.
-    To be made once the model is on its device and in its memory format.
+    The smaller d of the beginning, as in TensorFlow's ExponentialMovingAverage with `num_updates`,
+    lets short runs forget their random initial weights. Copied instead is what is no floating-point
+    number (batch normalisation's count of batches), has 8 bits, or is not finite at first (a mask of −∞).
+    Make it once the model is on its device and in its memory format.
     """
 
     def __init__(self, model: nn.Module, decay: float, *, recorded: bool = False) -> None:
@@ -32,10 +32,10 @@ class Ema:
         self._averages = {name: value.detach().clone() for name, value in values.items()}
         self._averaged = {name for name in finite_numbers(values) if values[name].itemsize > 1}
         device = next(iter(values.values())).device
-        self._share = torch.zeros((), device=device) if recorded else None  # of the present value, 1 − d
+        self._share = torch.zeros((), device=device) if recorded else None  # 1 − d
 
     def update(self) -> None:
-        """Take in the weights as they are; to be called after each update of them."""
+        """Take in the weights as they are now; call it after each update of them."""
         self.count()
         self.take_in()
 
@@ -47,7 +47,7 @@ class Ema:
 
     @torch.no_grad()
     def take_in(self) -> None:
-        """The second part, which is the device's: move the averages."""
+        """The second part, which the device does alone: move the averages."""
         averages, values = [], []
         present = self._values()
         for name, average in self._averages.items():
@@ -59,9 +59,9 @@ class Ema:
         if self._share is None:
             torch._foreach_lerp_(averages, values, 1 - self._present_decay())  # on a GPU one kernel for all of them
             return
-        ways = torch._foreach_sub(values, averages)
-        torch._foreach_mul_(ways, self._share)
-        torch._foreach_add_(averages, ways)
+        differences = torch._foreach_sub(values, averages)
+        torch._foreach_mul_(differences, self._share)
+        torch._foreach_add_(averages, differences)
 
     def _values(self) -> dict[str, Tensor]:
         """As `_values_of`: buffers as they are now, since a model may bind another tensor to one in each pass."""
@@ -95,7 +95,7 @@ class Ema:
 
 
 def fill(model: nn.Module, averages: Mapping[str, Tensor]) -> None:
-    """Let the model's own tensors hold the averages of an `Ema` of such a model; `KeyError` if some are missing."""
+    """Copy the averages of an `Ema` into the tensors of such a model; `KeyError` if some are missing."""
     _fill(_values_of(model), averages)
 
 
@@ -109,7 +109,7 @@ def _places_of_buffers(model: nn.Module) -> dict[str, tuple[dict[str, Any], str]
 
 
 def _values_of(model: nn.Module) -> dict[str, Tensor]:
-    """Each parameter and buffer once, by its first name; buffers that no state dict holds are among them."""
+    """Each parameter and buffer once, by its first name; also buffers that are not in the state dict."""
     return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 

@@ -7,15 +7,15 @@ from torch import Tensor
 
 
 def is_finite(tensor: Tensor) -> Tensor:
-    """Whether all of it is; () bool, on its device."""
+    """Whether all values are finite: () bool, on the tensor's device."""
     number = tensor.float() if tensor.itemsize == 1 else tensor  # torch's isfinite lacks the types of eight bits
     return number.isfinite().all()
 
 
 def finite_numbers(tensors: Mapping[str, object]) -> set[str]:
-    """The names of those that are floating-point numbers, complex ones too, and all of them finite now.
+    """The names of tensors of floating-point or complex numbers that are all finite now.
 
-    A module's own extra state, which may be anything, can be among them.
+    Objects of other types are left out: a module's extra state may be anything.
     """
     return {
         name
@@ -25,5 +25,5 @@ def finite_numbers(tensors: Mapping[str, object]) -> set[str]:
 
 
 def _is_number(tensor: Tensor) -> bool:
-    """Whether there are numbers to look at; torch does not look at sparse ones."""
+    """Whether it holds numbers that `isfinite` can check; it cannot check sparse tensors."""
     return tensor.layout == torch.strided and (tensor.is_floating_point() or tensor.is_complex())

@@ -1,4 +1,4 @@
-"""Freezing: parameters, and the statistics beside them, that stand still for the first epochs."""
+"""Freezing: parameters, and the running statistics of their layers, that do not change in the first epochs."""
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
@@ -13,7 +13,7 @@ class FreezePlan:
     """Which parameters are frozen in which epochs.
 
     A rule is `{pattern, share}` or `{pattern, epochs}`: a glob on parameter names, and how long they
-    stand still, as a share of the run's epochs (rounded down; 1.0 is throughout) or as a number of
+    are frozen, as a share of the run's epochs (rounded down; 1.0 is throughout) or as a number of
     them. First match wins; parameters that no rule matches are never touched.
     Raises `ValueError` for a rule without exactly one length, or whose pattern takes no parameter.
 
@@ -43,12 +43,12 @@ class FreezePlan:
                 parameter.grad = None
 
     def frozen_epochs(self, parameters: Iterable[nn.Parameter]) -> int:
-        """For how many epochs, from the first, all of these stand still."""
+        """For how many epochs, from the first, all of these parameters are frozen."""
         lengths = {id(parameter): length for parameter, length in self._parameters}
         return min((lengths.get(id(parameter), 0) for parameter in parameters), default=0)
 
     def eval_frozen(self) -> None:
-        """Let the running statistics of frozen layers stand still; after each `model.train()`."""
+        """Freeze the running statistics of frozen layers; call it after each `model.train()`."""
         for module, length in self._statistics:
             if self._epoch < length:
                 module.eval()
@@ -59,7 +59,7 @@ def _frozen_epochs(rule: Mapping[str, Any], index: int, epochs: int) -> int:
     if share is not None and length is None:
         if not 0 <= share <= 1:
             raise ValueError(f"freeze[{index}].share: {share!r} is not allowed; between 0 and 1")
-        # 0.29 of 100 epochs is 28.999999999999996 in floating point, and is to be 29.
+        # 0.29 of 100 epochs is 28.999999999999996 in floating point, and has to be 29.
         return math.floor(round(share * epochs, 6))
     if length is not None and share is None:
         if length < 0:
@@ -69,7 +69,7 @@ def _frozen_epochs(rule: Mapping[str, Any], index: int, epochs: int) -> int:
 
 
 def _statistics(model: nn.Module, lengths: Mapping[nn.Parameter, int]) -> list[tuple[nn.Module, int]]:
-    """Modules with running statistics, and for how many epochs all their own parameters stand."""
+    """Modules with running statistics, and for how many epochs all their own parameters are frozen."""
     found = []
     for module in model.modules():
         own = list(module.parameters(recurse=False))

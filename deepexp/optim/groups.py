@@ -58,7 +58,7 @@ def check_group_options(optimizer: OptimizerFactory, rules: Sequence[Rule]) -> N
 def group_options(optimizer: OptimizerFactory) -> list[str]:
     """The arguments that may differ between groups, besides the learning rate (see `lr_mult`).
 
-    They are those that the optimizer looks up per group; of a partial, those that it was given,
+    They are those that the optimizer looks up per group; for a partial, only those that it was given,
     which leaves out switches that the config does not show.
     """
     defaults = optimizer([_probe()]).defaults
@@ -89,15 +89,15 @@ def check_arguments(optimizer: OptimizerFactory) -> None:
 def _refused(optimizer: OptimizerFactory, **options: Any) -> Exception | None:
     try:
         made: object = optimizer([_probe()], **options)
-    except Exception as error:  # what an optimizer makes of wrong arguments is its own affair
+    except Exception as error:  # an optimizer may raise anything for wrong arguments
         return error
     if not isinstance(made, torch.optim.Optimizer):
         return ValueError(f"what it makes is no torch.optim.Optimizer, but a {type(made).__name__}")
-    return _without_step(made)
+    return _step_problem(made)
 
 
-def _without_step(made: torch.optim.Optimizer) -> ValueError | None:
-    """What speaks against calling an optimizer's `step`, without arguments unless it is torch's LBFGS."""
+def _step_problem(made: torch.optim.Optimizer) -> ValueError | None:
+    """Why `step` cannot be called (without arguments, unless it is torch's LBFGS); None if it can."""
     name = type(made).__name__
     if inspect.unwrap(type(made).step) is inspect.unwrap(torch.optim.Optimizer.step):
         return ValueError(f"{name} has no step of its own")
@@ -105,12 +105,12 @@ def _without_step(made: torch.optim.Optimizer) -> ValueError | None:
         try:
             inspect.signature(made.step).bind()
         except TypeError as error:
-            return ValueError(f"{name}.step: {error}, and it is called without any")
+            return ValueError(f"{name}.step: {error}, but it is called without arguments")
     return None
 
 
 def check_learning_rate(lr: object) -> None:
-    """Raise `ValueError` for one from which no schedule can start, which an optimizer of the user's own may take."""
+    """Raise `ValueError` for a learning rate that no schedule can scale, even if the optimizer would take it."""
     if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not 0 <= lr < math.inf:
         raise ValueError(f"optim.lr: {as_yaml(lr)} is not allowed; a number ≥ 0")
 
@@ -164,5 +164,5 @@ def _options(rule: Rule) -> dict[str, Any]:
 
 
 def _probe() -> nn.Parameter:
-    """A parameter that every optimizer takes, to ask one what it makes of its arguments."""
+    """A parameter that every optimizer takes, to try its arguments with."""
     return nn.Parameter(torch.zeros(1, 1))

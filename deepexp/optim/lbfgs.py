@@ -10,7 +10,7 @@ from torch import Tensor
 class LBFGS(torch.optim.LBFGS):
     """`torch.optim.LBFGS` with two things changed.
 
-    It takes the gradients of channels_last weights, which torch's cannot join in one vector. And
+    It takes the gradients of channels_last weights, which torch's cannot join into one vector. And
     unless `keep_history`, each step starts without the curvature pairs of the step before: a pair
     is a difference of two gradients, and between two mini-batches that is mostly the difference of
     their samples (Berahas et al. 2016, section 3). With them, networks with batch normalisation

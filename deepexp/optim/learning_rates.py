@@ -11,7 +11,7 @@ from deepexp.optim.capturable import WAYS
 class LearningRates:
     """Sets `lr` of each parameter group from its `initial_lr` and a schedule's factor.
 
-    `device`: keep them there, in float32, one tensor a group which stays where it is; None: as numbers.
+    `device`: keep them there, in float32, one tensor for each group, whose address stays the same; None: as numbers.
     """
 
     def __init__(self, optimizer: torch.optim.Optimizer, device: torch.device | None) -> None:
@@ -45,9 +45,9 @@ class LearningRates:
         return state
 
     def load_optimizer_state(self, state: dict[str, Any]) -> None:
-        """Put the optimizer where it was when `optimizer_state` was called.
+        """Restore what `optimizer_state` gave.
 
-        How it computes stays its own affair: on another device, or not recorded, some of torch's ways do not exist.
+        Except for `WAYS`, which stay as they are: some do not work on another device, or if updates are not recorded.
         """
         ways = ({way: own[way] for way in WAYS if way in own} for own in self._optimizer.param_groups)
         groups = [
@@ -68,14 +68,14 @@ class LearningRates:
             chain.from_iterable(group["params"] for group in groups)
             for groups in (state["param_groups"], self._optimizer.param_groups)
         )
-        saved, loaded = state.get("state", {}), self._optimizer.state  # one of the user's own may save it otherwise
+        saved, loaded = state.get("state", {}), self._optimizer.state  # the user's own may differ
         for number, parameter in zip(numbers, parameters, strict=False):
             if number in saved and parameter in loaded:
                 loaded[parameter] = _typed_as(saved[number], loaded[parameter])
 
 
 def _typed_as(saved: Any, loaded: Any) -> Any:
-    """What was loaded, with tensors of another type than the saved ones taken from there, to the same device."""
+    """`loaded`, but with a copy of the saved tensor, on the same device, for each whose type differs from it."""
     if isinstance(saved, torch.Tensor) and isinstance(loaded, torch.Tensor):
         return loaded if loaded.dtype == saved.dtype else saved.to(loaded.device, copy=True)
     if type(saved) is type(loaded) is dict:

@@ -98,7 +98,7 @@ class Muon(torch.optim.Optimizer):
             others = [parameter for parameter, _ in _moving(group) if parameter.ndim < 2]
             groups.append({"params": others, **_other_options(group)})
         inner = torch.optim.AdamW(groups)
-        # AdamW fills the very dictionaries that are ours to save and load.
+        # AdamW writes into these dictionaries, which are this optimizer's own state.
         inner.state.update({p: self.state[p] for group in groups for p in group["params"]})
         inner.step()
 

@@ -10,7 +10,7 @@ def first_match(names: Sequence[str], patterns: Sequence[str], key: str) -> list
     """For each name, the index of the first pattern that it matches, or None.
 
     `key` is the config key of the list that the patterns come from. Raises `ValueError` with a line
-    for every pattern that takes no name, because a misspelt one would otherwise do nothing, unseen.
+    for every pattern that takes no name, because a misspelt one would otherwise silently do nothing.
     """
     owners = [_owner(name, patterns) for name in names]
     problems = [
