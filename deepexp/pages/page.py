@@ -96,8 +96,8 @@ class Page:
     def figure(self, content: "Figure | str | bytes", caption: str, alt: str) -> "Page":
         """A picture: a matplotlib figure, the markup of `plotting.as_svg`, or the content of an image file.
 
-        `alt` says in words what the picture shows, for who cannot see it. Pictures that follow each other stand side
-        by side where there is room.
+        `alt` says in words what the picture shows, for readers who cannot see it. Pictures that follow each other stand
+        side by side where there is room.
         """
         box = f'<div class="box" tabindex="0">{_picture(content, alt)}</div>'
         return self._add(f"<figure>{box}<figcaption>{escape(caption)}</figcaption></figure>", is_figure=True)
@@ -116,7 +116,7 @@ class Page:
         )
 
     def write(self, path: Path) -> None:
-        """Replace the file `path` by the page; raises `RunFailed` when the disk refuses."""
+        """Replace the file `path` by the page; raises `RunFailed` if it cannot be written."""
         write_text(path, self.html())
 
     def _add(self, markup: str, *, is_figure: bool = False) -> "Page":

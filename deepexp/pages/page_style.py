@@ -1,7 +1,7 @@
 """How pages look: their style sheet, the script that sorts a table, and what they may load (nothing)."""
 
 NOTHING_FROM_OUTSIDE = "default-src 'none'; img-src data:; style-src 'unsafe-inline'; script-src 'unsafe-inline'"
-"""Content-Security-Policy: what the page needs is in it, and a browser holds it to that."""
+"""Content-Security-Policy: all that the page needs is in it, so a browser must not load anything else."""
 
 CSS = """
 :root { color-scheme: light dark; --paper: #fff; --ink: #1d2329; --faint: #5b6670; --line: #d5dbe0; --shade: #f3f5f7;

@@ -27,10 +27,10 @@ COLOURS: tuple[str, ...] = ("#0072B2", "#D55E00", "#009E73", "#E69F00", "#CC79A7
 Their yellow is left out: lines of it cannot be seen on white paper."""
 
 GREY = "#8A8A8A"
-"""For what is there but not the matter: grid-like lines, series that are not named."""
+"""For what is in the background: grid-like lines, series that are not named."""
 
 PIXELS_PER_INCH = 192
-"""Of PNG files: twice what a page shows, so that they stay sharp on fine screens and in print."""
+"""The resolution of PNG files: twice what a page shows, so that they stay sharp on fine screens and in print."""
 
 SEQUENTIAL = "viridis"
 """The colour map of a quantity; perceptually uniform, and lightness alone carries it in grey print."""
@@ -38,8 +38,8 @@ SEQUENTIAL = "viridis"
 _LINES: tuple[Any, ...] = ("-", (0, (5, 1.5)), (0, (1.2, 1.2)), (0, (6, 1.5, 1.2, 1.5)), (0, (3, 1, 1, 1, 1, 1)))
 _MARKERS = ("o", "s", "^", "D", "v", "X", "P", "<")
 
-# Read when axes are made and when a figure is drawn. What is read at other times (line widths, titles) is left as
-# matplotlib has it, or said in the plots.
+# Settings that matplotlib reads when axes are made and when a figure is drawn. Others (line widths, titles) keep its
+# defaults, or are set in the plots.
 _STYLE: dict[str, Any] = {
     "font.family": "sans-serif",
     "font.sans-serif": ["DejaVu Sans", "Verdana", "Helvetica Neue", "Arial", "sans-serif"],
@@ -101,8 +101,8 @@ def slant(labels: "Sequence[Text]", degrees: float) -> None:
 def save(figure: "Figure", path_without_suffix: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
     """Write the figure once for each format, as `NAME.png` and so on; the same figure gives the same bytes.
 
-    Letters in an SVG are outlines, so that it looks the same wherever it is opened or printed. Raises `RunFailed` when
-    the disk refuses.
+    Letters in an SVG are outlines, so that it looks the same wherever it is opened or printed. Raises `RunFailed` if it
+    cannot be written.
     """
     written = []
     for suffix in formats:
@@ -120,8 +120,8 @@ def as_png(figure: "Figure") -> bytes:
 def as_svg(figure: "Figure") -> str:
     """The figure as an `<svg>` element that can stand in one HTML page with others.
 
-    Letters stay letters, which can be searched and copied. No identifier is that of another figure's, and no style
-    reaches outside.
+    Letters stay letters, which can be searched and copied. Its identifiers are its own, and its style does not apply to
+    other elements.
     """
     ElementTree.register_namespace("", _SVG)
     ElementTree.register_namespace("xlink", _XLINK)
@@ -131,7 +131,7 @@ def as_svg(figure: "Figure") -> str:
         for child in list(parent):
             if child.tag in (f"{{{_SVG}}}metadata", f"{{{_SVG}}}style"):
                 parent.remove(child)
-    root.set("style", "stroke-linejoin: round; stroke-linecap: butt")  # what the style that was removed said
+    root.set("style", "stroke-linejoin: round; stroke-linecap: butt")  # as the removed element said
     _rename_identifiers(root, f"f{hashlib.sha256(content).hexdigest()[:8]}-")
     return ElementTree.tostring(root, encoding="unicode")
 
@@ -161,7 +161,7 @@ def _drawn(figure: "Figure", suffix: str, letters: str = "path") -> bytes:
     unsaid = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
     buffer = io.BytesIO()
     with _style({"svg.fonttype": letters, "svg.hashsalt": "deepexp"}), warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # a box stands for it, for all to see
+        warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # a box is drawn in its place
         _lay_out(figure)
         figure.savefig(buffer, format=suffix, dpi=PIXELS_PER_INCH, metadata=unsaid.get(suffix, {}))
     return buffer.getvalue()
@@ -171,7 +171,7 @@ def _lay_out(figure: "Figure") -> None:
     """Find the places of axes and legends, which takes as long as drawing, once for all formats."""
     if figure.get_layout_engine() is not None:
         figure.draw_without_rendering()
-        figure.set_layout_engine(None)  # no other one, by the style
+        figure.set_layout_engine(None)  # that is none: the style has no other one
 
 
 @contextmanager

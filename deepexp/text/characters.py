@@ -26,7 +26,7 @@ _INSTEAD = {
 
 
 def _plain(error: UnicodeError) -> tuple[str, int]:
-    """What means the same to a reader; any other character is shown by its number."""
+    """A replacement that means the same to a reader; for other characters, their number."""
     if not isinstance(error, UnicodeEncodeError):
         raise error
     lacking = error.object[error.start : error.end]

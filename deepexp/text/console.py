@@ -1,4 +1,4 @@
-"""What a run shows on the terminal: a header, a progress bar, a line an epoch, and how it ended.
+"""What a run shows on the terminal: a header, a progress bar, a line for each epoch, and how it ended.
 
 Results go to standard output, progress and warnings to standard error: each of the two is shown
 with colours and a live bar if it is a terminal, and as plain lines without control characters if
@@ -27,8 +27,8 @@ from deepexp.text.units import amount, clock, counted, duration, percent
 Mode = Literal["auto", "plain", "quiet"]
 
 _REDRAW_SECONDS = 0.1
-_WIDE = 100  # columns, from where on words need not be saved
-_PLAIN_SECONDS = 60.0  # between signs of life where there is no bar
+_WIDE = 100  # columns, from where on units are written out
+_PLAIN_SECONDS = 60.0  # between lines of progress where there is no bar
 _current: contextvars.ContextVar["Console | None"] = contextvars.ContextVar("console", default=None)
 
 
@@ -61,7 +61,7 @@ class Horizon:
     epochs: int
     steps_per_epoch: int
     total_steps: int
-    step: int = 0  # updates made before, by the run that is gone on with
+    step: int = 0  # updates made before the run was resumed
     seconds: float | None = None  # that are left to it, if its time is limited
 
 
@@ -141,7 +141,7 @@ class Console:
         self._loss, self._samples_per_second = loss, samples_per_second
 
     def epoch(self, metrics: EpochMetrics) -> None:
-        """The line that stays of an epoch."""
+        """Print the line of an epoch, which stays."""
         self._test_error_rate = metrics.test_error_rate
         if self._epochs is None:
             return
@@ -150,7 +150,7 @@ class Console:
         self.print(self._epochs.line(metrics))
 
     def finish(self, summary: Summary, early: str | None, directory: Path, logdir: Path) -> None:
-        """What the run came to, what ended it before all of its epochs, and how to look further."""
+        """Print the result, what ended the run before all of its epochs (`early`), and how to look further."""
         self._end_progress()
         errors = f"{summary.test_errors:,} of {summary.test_samples:,}"
         result = f"test error {percent(summary.test_error_rate)} ({errors})"
@@ -165,7 +165,7 @@ class Console:
         self.print(f"curves and pictures: tensorboard --logdir {shlex.quote(short_path(logdir))}")
 
     def stopped(self, reason: str, directory: Path, *, can_go_on: bool) -> None:
-        """Why a run ended before its time, and the command that goes on with it, if any."""
+        """Print why a run ended before its time, and the command that resumes it, if any."""
         self._end_progress()
         self.print(printable(reason), style="bad")
         if can_go_on:
@@ -215,7 +215,7 @@ class Console:
             self._next_progress = now + _PLAIN_SECONDS
 
     def _progress_parts(self, step: int, elapsed: float) -> list[str]:
-        """What is told beside the bar, the most important first."""
+        """What is shown beside the bar, the most important first."""
         horizon, steps = self._horizon, step - self._first_step
         left = elapsed / max(steps, 1) * max(horizon.total_steps - step, 0)
         if horizon.seconds is not None:
@@ -274,7 +274,7 @@ class Progress:
 
 @contextlib.contextmanager
 def progress(description: str, total: int | None, unit: str) -> Iterator[Progress]:
-    """Show on standard error how work goes on: a bar on a terminal, else a line before and after.
+    """Show the progress of work on standard error: a bar on a terminal, else a line before and after.
 
     `total` in `unit` (a plural, or `B` for bytes), None if it is not known. Within a console that is quiet, nothing is
     shown; within one that is plain, as a sweep's job has it, the lines alone.

@@ -1,4 +1,4 @@
-"""The columns of the lines that the console shows of each epoch."""
+"""The columns of the lines that the console prints for each epoch."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ _SEPARATOR = "  "
 class _Column:
     title: str
     width: int
-    rank: int  # the smaller, the longer it stays when there is little room
+    rank: int  # where there is little room, the columns of highest rank are left out
     text: Callable[[EpochMetrics], str]
 
 

@@ -1,4 +1,4 @@
-"""Near misses: the word that somebody probably meant. Standard library only, since the command line imports it."""
+"""Misspelt words: which word was probably meant. Standard library only, since the command line imports it."""
 
 from collections.abc import Collection, Iterable
 
@@ -15,16 +15,16 @@ def no_such(kind: str, name: str, known: Collection[str]) -> str:
 
 
 def no_word_but_keys(word: str, keys: Collection[str], meant: str) -> str:
-    """The line for a word that is no option of a command that takes options alone, `run=…` among them.
+    """The error message for a word that is none of a command's options (`keys`), one of which is `run=…`.
 
-    `keys`: these options. `meant`: what the command does with a run, as which the word may have been meant.
+    `meant`: what the command does with a run, as the word may have been meant as one.
     """
     name, equals, _ = word.partition("=")
     return no_such("key", name, keys) if equals else f"{word}: is no KEY=VALUE; run={word} {meant}"
 
 
 def nearest(word: str, candidates: Iterable[str]) -> str | None:
-    """The candidate with the fewest typing mistakes to `word`, or None when all need too many.
+    """The candidate that is the fewest typing mistakes away from `word`, or None if all are too far.
 
     A third of the letters may be wrong, at least one. Behind these come candidates of which one is the beginning of the
     other (`optimizer` and `optim`) or that end in the word (`net`). Ties go to the first candidate.

@@ -25,7 +25,7 @@ _UP = "\x1b[A"
 class Stream:
     """Standard output or standard error, be it a terminal, a file, a pipe, or None, as in a process without a console.
 
-    `is_everything`: what is written is all that comes of the command, which has failed without it.
+    `is_everything`: the command does nothing but write this, so it has failed if that is not possible.
     """
 
     def __init__(self, file: TextIO | None, *, is_everything: bool = False) -> None:
@@ -77,7 +77,7 @@ class Stream:
             log.warning("output can no longer be shown (%s); the rest is done without it", error.strerror)
 
     def _divert(self) -> None:
-        """Let what is left in the file's buffer go nowhere, or Python would complain at its end."""
+        """Discard what is left in the file's buffer, about which Python would complain when it exits."""
         sink = os.open(os.devnull, os.O_WRONLY)
         os.dup2(sink, self._file.fileno())
         os.close(sink)
@@ -153,7 +153,7 @@ def cut_to_terminal(line: str) -> str:
 
 
 def printable(text: str) -> str:
-    """The text without anything that would steer a terminal or break the line."""
+    """The text with line breaks and a terminal's control characters replaced."""
     return "".join(sign if sign.isprintable() else "�" for sign in text)
 
 
