@@ -60,11 +60,11 @@ class ResidualBlock(nn.Module):
         y = F.relu(self.bn1(self.conv1(x)), inplace=True)  # (batch, out_channels, height / stride, width / stride)
         y = self.bn2(self.conv2(y))
         if self.shortcut is not None:
-            y += self.shortcut(x)  # no gradient needs what stood there
+            y += self.shortcut(x)  # in place, as no gradient needs the old value
         return F.relu(y, inplace=True)
 
     def start_as_identity(self) -> None:
-        """Let the branch give nothing at first, so that the block passes on what it gets (Goyal et al. 2017, 5.1).
+        """Let the residual branch give zeros at first, so the block passes on its input (Goyal et al. 2017, 5.1).
 
         The scale of the last normalisation becomes zero; without batch normalisation, the last convolution.
         """
@@ -95,7 +95,7 @@ def norm(channels: int, batch_norm: bool, momentum: float = 0.1) -> nn.Module:
 
 
 def dropout_layer(probability: float | None) -> nn.Module:
-    """Dropout that zeroes each value with this probability while training; none for None and 0.
+    """Dropout that zeroes each value with this probability while training; the identity for None and 0.
 
     Raises `ValueError` for a probability outside [0, 1).
     """
@@ -130,7 +130,7 @@ def check_choice(name: str, value: object, allowed: tuple[str, ...]) -> None:
 
 
 def check_picture(shape: Shape, smallest: int, model: str) -> None:
-    """`ValueError` for pictures of which the model's pooling would leave nothing; sizes in pixels."""
+    """`ValueError` for pictures so small that the model's pooling would leave nothing; sizes in pixels."""
     _, height, width = shape
     if min(height, width) < smallest:
         raise ValueError(

@@ -22,10 +22,10 @@ class Folded:
 
 
 def fold_batch_norm(graph_module: fx.GraphModule) -> Folded:
-    """Fold each batch normalisation that alone uses what a convolution or linear layer gives; changes the graph.
+    """Fold each batch normalisation that is the only user of a convolution's or linear layer's output, in place.
 
     `graph_module`: the module of an `ExportedProgram` in test mode, whose nodes are operators of ATen. New weights are
-    computed in float64. Left alone are those behind anything else, and those that take the statistics of their batch.
+    computed in float64. Left alone are those behind anything else, and those that use the statistics of their batch.
     """
     graph = graph_module.graph
     norms = batch_norms(graph_module)
@@ -56,7 +56,7 @@ def batch_norms(graph_module: fx.GraphModule) -> list[fx.Node]:
 
 
 def _can_take(graph_module: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> bool:
-    """Whether a layer can be given the work of a batch normalisation of its output."""
+    """Whether the batch normalisation of a layer's output can be folded into the layer."""
     if layer.target != _ATEN.linear.default and getattr(layer.target, "_opname", None) not in _CONVOLUTIONS:
         return False
     takes_batch_statistics = norm.args[5] is not False
@@ -64,7 +64,7 @@ def _can_take(graph_module: fx.GraphModule, layer: fx.Node, norm: fx.Node) -> bo
     values = [node for node in (*layer.args[1:3], *norm.args[1:5]) if node is not None]
     if len(layer.users) > 1 or takes_batch_statistics or layer.kwargs or not all(map(_is_constant, values)):
         return False
-    # With another number of dimensions than the weights', normalisation is over others than the layer's outputs.
+    # With another number of dimensions than the weights have, it is not the layer's outputs that are normalised.
     return layer.meta["val"].dim() == _value(graph_module, layer.args[1]).dim()
 
 

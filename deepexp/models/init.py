@@ -1,4 +1,4 @@
-"""How weights begin, where PyTorch's own rules are not wanted."""
+"""How weights are initialised, where PyTorch's own rules are not wanted."""
 
 from collections.abc import Iterable
 from typing import Literal

@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 _FEWEST_CHANNELS = 16
-"""That a strided 1×1 convolution in channels_last order needs on any CPU: as many float32 as its vectors hold."""
+"""As many as a strided 1×1 convolution in channels_last order needs on any CPU: the float32 in its widest vectors."""
 
 
 def channels_last(model: nn.Module) -> nn.Module:
@@ -39,9 +39,9 @@ def _is_expanded(tensor: torch.Tensor) -> bool:
 
 
 def _is_unsafe(module: nn.Module) -> bool:
-    """Whether oneDNN's gradient of its weights would write beyond its memory in channels_last order.
+    """Whether oneDNN would write out of bounds when it computes the gradient of the weights in channels_last order.
 
-    That of a 1×1 convolution with a stride and fewer channels than a vector holds does (torch 2.11 to 2.15): the
+    It does so for a 1×1 convolution with a stride and fewer channels than a vector holds (torch 2.11 to 2.15): the
     process crashes, or goes on with wrong numbers.
     """
     return (
@@ -49,7 +49,7 @@ def _is_unsafe(module: nn.Module) -> bool:
         and module.kernel_size == (1, 1)
         and module.stride != (1, 1)
         and module.in_channels // module.groups < _FEWEST_CHANNELS
-        # Its weight itself may be computed when it is asked for, which a spectral norm counts as a step.
+        # Not `module.weight`: a spectral norm computes it when it is read, and counts that as a step.
         and any(tensor.device.type == "cpu" for tensor in (*module.parameters(), *module.buffers()))
     )
 

@@ -8,7 +8,7 @@ from torch import nn
 
 @contextlib.contextmanager
 def in_test_mode(model: nn.Module) -> Iterator[None]:
-    """Test mode within the block; afterwards every module is in its own mode again, which may differ among them."""
+    """Test mode within the block; afterwards each module has the mode that it had before."""
     modes = [(module, module.training) for module in model.modules()]
     model.eval()
     try:

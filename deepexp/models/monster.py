@@ -16,8 +16,8 @@ class Monster(nn.Module):
     """AlexNet's first layer, a 3×3 convolution to `nb_channels`, `nb_residual_blocks` blocks, mean of each map, linear.
 
     `pretrained`: True takes the first layer from torchvision's ImageNet weights, a path from there (see
-    `pretrained.alexnet_first_layer`), False leaves it random; `auto` stands for one of these and has to be settled
-    before `load_pretrained`. Taken from elsewhere, the layer is frozen for half the epochs by default.
+    `pretrained.alexnet_first_layer`), False leaves it random; `auto` must be replaced by one of these
+    (`pretrained.resolve`) before `load_pretrained`. A pretrained layer is frozen for half the epochs by default.
     `dropout` acts before the linear layer; none by default. `batch_norm` is in the residual blocks, by default.
     """
 
@@ -63,7 +63,7 @@ class Monster(nn.Module):
         return self.behind_stem(self.features(x))
 
     def behind_stem(self, features: Tensor) -> Tensor:
-        """The logits of what the first layer gives: (batch, 64, 7, 7) for pictures of 32×32."""
+        """The logits from the first layer's output, (batch, 64, 7, 7) for pictures of 32×32."""
         x = self.converter(features)  # (batch, nb_channels, 7, 7)
         x = self.blocks(x)  # (batch, nb_channels, 7, 7)
         x = average_pool(x)  # (batch, nb_channels)
@@ -86,14 +86,14 @@ class Monster(nn.Module):
 
     @staticmethod
     def fetch_pretrained(*, pretrained: weights.Choice = False, **_: Any) -> None:
-        """See to it that what `load_pretrained` takes is here; `InputError` if it cannot be had or does not fit.
+        """Make sure that what `load_pretrained` reads is here; `InputError` if it is not available or does not fit.
 
         Called with the arguments that a model will be made of.
         """
         weights.resolve(pretrained)
 
     def load_pretrained(self) -> None:
-        """Put the weights of the first layer in; `InputError` if they cannot be had or do not fit."""
+        """Load the weights of the first layer; `InputError` if they are not available or do not fit."""
         if self.pretrained == "auto":
             raise ValueError("pretrained: auto must be settled first, by pretrained.resolve")
         if self.pretrained is not False:

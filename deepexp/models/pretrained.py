@@ -1,4 +1,4 @@
-"""Weights that were trained elsewhere: where they are looked for, how they are fetched, and that they fit.
+"""Weights that were trained elsewhere: where they are, how they are downloaded, and whether they fit.
 
 Published weights are torchvision's, kept in torch.hub's cache under their own names, which end in the first digits of
 their SHA-256. Files are only ever read as tensors and plain values, so none of them can run code.
@@ -31,15 +31,15 @@ Choice = bool | str
 ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 """torchvision's AlexNet_Weights.IMAGENET1K_V1, written out here since importing torchvision takes seconds."""
 
-_TIMEOUT_SECONDS = 8  # for an answer, and between one piece and the next
+_TIMEOUT_SECONDS = 8  # for an answer, and between pieces of it
 _FIRST_LAYER = {"weight": (64, 3, 11, 11), "bias": (64,)}  # of AlexNet as torchvision has it
 
 
 def resolve(choice: Choice) -> Choice:
-    """What the first layer of AlexNet is taken from, settled before anything is built: True, False or an absolute path.
+    """Where AlexNet's first layer is taken from, decided before anything is built: True, False or an absolute path.
 
     `auto` is True if the ImageNet weights are in the cache or can be downloaded; if not, it is False, after a warning.
-    Raises `InputError` if what was asked for outright cannot be had.
+    Raises `InputError` if True or a path was asked for, and the weights are not available or do not fit.
     """
     if choice == "auto":
         try:
@@ -54,21 +54,21 @@ def resolve(choice: Choice) -> Choice:
             return False
         return True
     if choice is True:
-        weights_file(ALEXNET_URL)  # with its checksum it can only fit
+        weights_file(ALEXNET_URL)  # its checksum says that it fits
     elif choice is not False:
         alexnet_first_layer(choice)
     return str(Path(os.path.expanduser(choice)).absolute()) if isinstance(choice, str) else choice
 
 
 def origin(choice: Choice) -> str:
-    """What is recorded of a choice that is settled: `imagenet`, `random`, or the path."""
+    """The word that a run records for a resolved choice: `imagenet`, `random`, or the path."""
     if isinstance(choice, str):
         return choice
     return "imagenet" if choice else "random"
 
 
 def digest(origin: str | None) -> str | None:
-    """SHA-256 of the file that weights came from; None where they came from none, or it is no longer there."""
+    """SHA-256 of the file that weights came from; None if they came from no file, or it is no longer there."""
     if origin is None or not os.path.isabs(origin):
         return None
     try:
@@ -81,7 +81,7 @@ def alexnet_first_layer(choice: Choice) -> dict[str, Tensor]:
     """Weight (64, 3, 11, 11) and bias (64,) of the first convolution of AlexNet.
 
     True takes torchvision's ImageNet weights; a path, the state dict of torchvision's AlexNet in a file, or a
-    checkpoint or run directory of a model that has this layer. Raises `InputError` if they cannot be had or do not fit.
+    checkpoint or run directory of a model that has this layer. Raises `InputError` if they are missing or do not fit.
     """
     path = weights_file(ALEXNET_URL) if choice is True else file_at(Path(os.path.expanduser(str(choice))))
     weights = read_weights(path)
@@ -106,21 +106,21 @@ def alexnet_first_layer(choice: Choice) -> dict[str, Tensor]:
 def read_weights(path: Path, key: str = "pretrained") -> dict[str, Any]:
     """The state dict in a file, on the CPU: the file's content itself, or the weights in a checkpoint of a run.
 
-    Those are the averaged ones where the run has averaged them, as for whoever tests it. `key` of the config names the
+    If the run has averaged its weights, the averages are taken, as in its tests. `key`: the config key that names the
     file; an `InputError` begins with it.
     """
     try:
         with path.open("rb") as file:
             content = _load(path, file, key)
     except OSError as error:
-        several = "; several, to be swept, are choice('A','B')" if "," in str(path) else ""
+        several = "; to sweep over several, write choice('A','B')" if "," in str(path) else ""
         raise InputError(f"{key}: {path} cannot be read ({error.strerror or error}{several})") from error
     weights = content.get("model", content) if isinstance(content, dict) else content
     if not isinstance(weights, dict):
         raise InputError(f"{key}: {path} holds a {type(content).__name__}; a state dict is needed")
     ema = content.get("ema") if "model" in content else None
     averages = ema.get("averages") if isinstance(ema, dict) else None
-    weights.update(averages if isinstance(averages, dict) else {})  # in place: torch notes versions beside its items
+    weights.update(averages if isinstance(averages, dict) else {})  # in place, to keep torch's versions of modules
     return weights
 
 
@@ -135,14 +135,14 @@ def _load(path: Path, file: BinaryIO, key: str) -> Any:
 
 
 def cached_file(url: str) -> Path:
-    """Where torch.hub keeps what it has downloaded from there; it may be missing."""
+    """Where torch.hub keeps what it downloads from `url`; the file may be missing."""
     return Path(torch.hub.get_dir()) / "checkpoints" / url.rsplit("/", 1)[-1]
 
 
 def weights_file(url: str) -> Path:
-    """Published weights in torch.hub's cache, downloaded if they are missing, with the right checksum in either case.
+    """Published weights in torch.hub's cache, downloaded if they are missing; the checksum is checked in either case.
 
-    Raises `InputError` if they cannot be had; without a network that takes seconds.
+    Raises `InputError` if they are not available; without a network that takes seconds.
     """
     path = cached_file(url)
     digest = _digest_in(path.name)
@@ -197,7 +197,7 @@ def _sha256_of(path: Path, _size: int, _modified: int) -> str:
 
 @contextlib.contextmanager
 def _network_timeout(seconds: float) -> Iterator[None]:
-    """torch.hub waits as long as sockets do by default, which is for ever."""
+    """Set the default timeout of sockets, which torch.hub uses; without one, it would wait for ever."""
     before = socket.getdefaulttimeout()
     socket.setdefaulttimeout(seconds)
     try:

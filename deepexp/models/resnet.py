@@ -75,8 +75,9 @@ class ResNet(nn.Module):
                     module.start_as_identity()
 
     def forward(self, x: Tensor) -> Tensor:
-        x = self.stem(x)  # (batch, width, height, width of the maps), a quarter of the size in the imagenet family
-        x = self.stages(x)  # (batch, channels, 1/4 of the size), 1/8 in the imagenet family
+        # Sides of the maps as a part of the picture's: behind the stem 1 (cifar) or 1/4 (imagenet), then 1/4 or 1/32.
+        x = self.stem(x)  # (batch, width, height, width of the maps)
+        x = self.stages(x)  # (batch, channels, height, width of the maps)
         x = average_pool(x)  # (batch, channels)
         return self.fc(self.dropout(x))
 
@@ -107,7 +108,7 @@ def _stem(family: Family, in_channels: int, width: int, batch_norm: bool) -> nn.
 def _stage(
     in_channels: int, out_channels: int, blocks: int, stride: int, shortcut: Shortcut, batch_norm: bool
 ) -> nn.Sequential:
-    """Blocks of one size of maps; the first one changes to it."""
+    """Blocks with maps of one size, to which the first one changes."""
     first = ResidualBlock(in_channels, out_channels, stride=stride, shortcut=shortcut, batch_norm=batch_norm)
     others = (
         ResidualBlock(out_channels, out_channels, shortcut=shortcut, batch_norm=batch_norm) for _ in range(blocks - 1)

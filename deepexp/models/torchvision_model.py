@@ -15,7 +15,7 @@ from deepexp.models.blocks import Shape, check_dropout, check_positive
 from deepexp.text.suggest import did_you_mean
 
 _IMAGENET_CLASSES = 1000
-_SIDES = (32, 64, 96, 128, 224, 299)  # pixels, of which one is proposed where pictures do not fit
+_SIDES = (32, 64, 96, 128, 224, 299)  # pixels; those that fit are proposed if pictures do not
 _DROPOUT_ARGUMENTS = ("dropout", "drop_rate")  # the second is DenseNet's
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
@@ -24,8 +24,8 @@ class TorchvisionModel(nn.Module):
     """The network of this name, its last layer made for `classes`.
 
     `pretrained`: True takes torchvision's default weights, all but a last layer of another size. `dropout`: None
-    leaves the network's own default; refused where it has no dropout. `batch_norm` must be None: it belongs to these
-    networks or it does not. The auxiliary heads of GoogLeNet and Inception v3 are left out.
+    leaves the network's own default; refused where it has no dropout. `batch_norm` must be None, as each of these
+    networks is published with or without it. The auxiliary heads of GoogLeNet and Inception v3 are left out.
     """
 
     def __init__(
@@ -42,7 +42,7 @@ class TorchvisionModel(nn.Module):
         check_positive(classes=classes)
         _check_name(name)
         if batch_norm is not None:
-            raise ValueError(f"batch_norm: {batch_norm} cannot be had, {name} has its own way; set batch_norm=null")
+            raise ValueError(f"batch_norm: {batch_norm} is not allowed, {name} defines it itself; set batch_norm=null")
         if not isinstance(pretrained, bool):
             raise ValueError(f"pretrained: {pretrained!r} is neither true nor false, the choices of model=torchvision")
         if shape[0] != 3:
@@ -51,7 +51,7 @@ class TorchvisionModel(nn.Module):
         self.pretrained = pretrained
 
         options: dict[str, Any] = {}
-        if name in _WITH_AUXILIARY_HEADS:  # their published weights need another normalisation, done by themselves
+        if name in _WITH_AUXILIARY_HEADS:  # `transform_input`: the normalisation of their published weights
             options = {"aux_logits": False, "init_weights": True, "transform_input": pretrained}
         with torch.device("meta"):
             published = _build(name, _IMAGENET_CLASSES, **options)
@@ -71,7 +71,7 @@ class TorchvisionModel(nn.Module):
 
     @staticmethod
     def fetch_pretrained(*, name: str, pretrained: bool = False, **_: Any) -> None:
-        """See to it that the published weights are here; `InputError` if they cannot be had.
+        """Make sure that the published weights are here; `InputError` if they are not available.
 
         Called with the arguments that a model will be made of.
         """
@@ -79,12 +79,12 @@ class TorchvisionModel(nn.Module):
             weights.weights_file(models.get_model_weights(name).DEFAULT.url)
 
     def load_pretrained(self) -> None:
-        """Put the published weights into every layer of their shape; `InputError` if they cannot be had."""
+        """Load the published weights into every layer of the same shape; `InputError` if they are not available."""
         if not self.pretrained:
             return
         choice = models.get_model_weights(self.name).DEFAULT
-        path = weights.weights_file(choice.url)  # torchvision finds it in the cache, and does not look at its checksum
-        with torch.random.fork_rng(devices=[]):  # it draws weights before it loads the others
+        path = weights.weights_file(choice.url)  # torchvision finds it in the cache, and does not check it
+        with torch.random.fork_rng(devices=[]):  # torchvision draws weights before it loads these
             try:
                 published = models.get_model(self.name, weights=choice, progress=False).state_dict()
             except Exception as error:  # a damaged file makes torch.load raise almost anything
@@ -104,7 +104,7 @@ def _check_name(name: str) -> None:
 
 
 class _NumbersOnCpu(TorchFunctionMode):
-    """RegNet computes its widths with tensors and reads them, which tensors on the meta device do not allow."""
+    """Keeps tensors of numbers on the CPU: RegNet reads its widths from some, which the meta device does not allow."""
 
     def __torch_function__(
         self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
@@ -129,7 +129,7 @@ def _dropout_option(name: str, network: nn.Module, dropout: float) -> dict[str, 
     for argument in _DROPOUT_ARGUMENTS:
         if argument in arguments:
             return {argument: dropout}
-    raise ValueError(f"dropout: {dropout} has no place in {name}; set dropout=null")
+    raise ValueError(f"dropout: {dropout} is not allowed, {name} has no dropout; set dropout=null")
 
 
 def _check_picture(name: str, network: nn.Module, shape: Shape) -> None:

@@ -1,4 +1,4 @@
-"""A model that begins with the weights of another, all but those of a last layer for other classes."""
+"""Starting a model with the weights of another, except for a last layer for another number of classes."""
 
 import logging
 from collections.abc import Mapping, Sequence
@@ -18,26 +18,26 @@ log = logging.getLogger(__name__)
 _KEY = "init_from"
 _WRAPPERS = ("module.", "_orig_mod.")
 """What DataParallel and torch.compile put before all names."""
-_EXTRA = "_extra_state"  # ends the name that torch gives to what `get_extra_state` gave
+_EXTRA = "_extra_state"  # the end of the names under which torch saves what `get_extra_state` gives
 
 
 def begin_with(model: nn.Module, place: Path, classes: int) -> None:
-    """Put the weights of a run, or of a file, into a model; see `fitting`."""
+    """Load the weights of a run, or of a file, into a model; see `fitting`."""
     taken, left = fitting(model, place, classes)
     drawn = model.state_dict()
     taken.update((name, drawn[name]) for name in left)
     model.load_state_dict(taken)
     if left:
-        log.warning("%s: %s not taken, being for another number of classes than %d", _KEY, ", ".join(left), classes)
+        log.warning("%s: not taken, as the number of classes is not %d there: %s", _KEY, classes, ", ".join(left))
 
 
 def fitting(model: nn.Module, place: Path, classes: int) -> tuple[dict[str, Any], list[str]]:
     """What a model takes from a run directory, a checkpoint or a state dict, and the names of what it leaves.
 
-    Everything has to be there in its own shape, but for tensors that have one row a class, and there another number of
-    rows: those are left. Raises `InputError` if nothing is left to take, or if the weights cannot be had or do not fit.
-    The model may be on the meta device. What is taken is the state dict as it was saved, with the versions of modules
-    that torch notes in it, and with what `get_extra_state` gave, but for what wrappers put before its names.
+    The file must have each tensor of the model in the same shape, except for those with one row a class: they may have
+    another number of rows there, and are left then. Raises `InputError` if all are left, or if the weights are not
+    available or do not fit. The model may be on the meta device. What is taken is the state dict as it was saved, with
+    torch's versions of modules and what `get_extra_state` gave, but without the prefixes of wrappers.
     """
     path = file_at(place, _KEY)
     weights = read_weights(path, _KEY)
@@ -62,12 +62,12 @@ def fitting(model: nn.Module, place: Path, classes: int) -> tuple[dict[str, Any]
         if not tensor.isfinite().all() and not _may_be_infinite(own[name]):
             raise InputError(f"{_KEY}: {name} in {path} holds values that are not finite")
     if not there:
-        raise InputError(f"{_KEY}: {path} does not fit: nothing is to be taken, as all of it is for other classes")
+        raise InputError(f"{_KEY}: {path} does not fit: all of its tensors are for another number of classes")
     return weights, left
 
 
 def _unwrap(weights: dict[str, Any], own: Mapping[str, Any]) -> None:
-    """Take off, in place, what stands before every name since the model was saved with something around it."""
+    """Remove, in place, the prefix that all names have if the model was saved inside a wrapper."""
     for prefix in _WRAPPERS:
         names = [str(name) for name, value in weights.items() if isinstance(value, Tensor)]
         is_around = bool(names) and all(name.startswith(prefix) for name in names)
@@ -76,7 +76,7 @@ def _unwrap(weights: dict[str, Any], own: Mapping[str, Any]) -> None:
 
 
 def _tensor(value: Any, name: str, path: Path) -> Tensor:
-    """A tensor with numbers in it: not of the meta device, nor sparse or quantized."""
+    """`value`, if it is a dense tensor with values; `InputError` if not."""
     if not isinstance(value, Tensor):
         raise InputError(f"{_KEY}: {name} in {path} is a {type(value).__name__}; a tensor is needed")
     if value.is_meta or value.is_quantized or value.layout != torch.strided:

@@ -112,7 +112,10 @@ def test_dropout_goes_where_the_network_has_it():
         ({"name": "alexnet"}, r"^shape: pictures of 32x32 do not fit alexnet .*it takes 64, 96, .*data\.resize"),
         ({"name": "vit_b_32"}, r"^shape: pictures of 32x32 do not fit vit_b_32 .*it takes 224 "),
         ({"shape": (1, 32, 32)}, r"^shape: squeezenet1_1 takes 3 channels, and the pictures have 1"),
-        ({"name": "resnet18", "dropout": 0.1}, r"^dropout: 0.1 has no place in resnet18; set dropout=null"),
+        (
+            {"name": "resnet18", "dropout": 0.1},
+            r"^dropout: 0.1 is not allowed, resnet18 has no dropout; set dropout=null",
+        ),
         ({"dropout": 1.5}, r"^dropout: 1.5 must be"),
         ({"batch_norm": True}, r"^batch_norm: .*set batch_norm=null"),
         ({"batch_norm": False}, r"^batch_norm: .*set batch_norm=null"),

@@ -54,7 +54,7 @@ def test_a_last_layer_for_other_classes_is_left_as_it_was_drawn(file: Path, capl
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, drawn[name] if name.startswith("2.") else there[name])
     (record,) = caplog.records
-    assert record.getMessage() == "init_from: 2.weight, 2.bias not taken, being for another number of classes than 6"
+    assert record.getMessage() == "init_from: not taken, as the number of classes is not 6 there: 2.weight, 2.bias"
 
 
 @pytest.mark.parametrize(
@@ -137,7 +137,7 @@ def test_tensors_of_other_kinds_are_refused(tmp_path: Path) -> None:
 def test_nothing_to_take_numbers_that_are_none_and_files_that_are_none_are_refused(tmp_path: Path) -> None:
     place = tmp_path / "weights.pt"
     torch.save(nn.Linear(5, 4).state_dict(), place)
-    with pytest.raises(InputError, match="nothing is to be taken, as all of it is for other classes"):
+    with pytest.raises(InputError, match="all of its tensors are for another number of classes"):
         fitting(nn.Linear(5, 3), place, 3)
     torch.save({"weight": torch.full((4, 5), torch.nan), "bias": torch.zeros(4)}, place)
     with pytest.raises(InputError, match=r"init_from: weight in .* holds values that are not finite"):
@@ -150,6 +150,6 @@ def test_nothing_to_take_numbers_that_are_none_and_files_that_are_none_are_refus
     with pytest.raises(InputError, match=r"init_from: .* cannot be read"):
         fitting(nn.Linear(5, 4), tmp_path / "nowhere", 4)
     with pytest.raises(
-        InputError, match=r"a,b cannot be read \(No such .*; several, to be swept, are choice\('A','B'\)"
+        InputError, match=r"a,b cannot be read \(No such .*; to sweep over several, write choice\('A','B'\)"
     ):
         fitting(nn.Linear(5, 4), tmp_path / "a,b", 4)
