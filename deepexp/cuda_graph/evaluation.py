@@ -1,7 +1,8 @@
 """The batches of an evaluation: gathered, normalised, classified and compared with their labels in one replay each.
 
-The first pass over a split is made as usual; with the second, its batches of full size are recorded. Weights stay where
-they are, averaged or not, so a recording holds until the model begins at another layer or the pictures lie elsewhere.
+The first pass over a split is made as usual; in the second, its batches of full size are recorded. Weights stay at one
+place in memory, averaged or not, so a recording is valid until the model is called from another layer on, or the
+pictures are at another place.
 """
 
 import logging
@@ -24,7 +25,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class _Recording:
-    """A batch that can be scored again: where it finds its samples, and where its scores are afterwards."""
+    """The recorded scoring of a batch: the tensor that samples are copied to, and where the scores are afterwards."""
 
     samples: Tensor  # (batch,) int64, on the device
     replay: Callable[[], None]
@@ -33,7 +34,7 @@ class _Recording:
 
 @dataclass
 class _Phase:
-    """What the batches of a split are made of and seen by, and their recording, which holds as long as that is so."""
+    """How a split is scored: pictures, model, batch size; and the recording, valid as long as these are the same."""
 
     gather: Gather
     model: nn.Module
@@ -42,7 +43,7 @@ class _Phase:
     has_room: bool = True
 
     def is_of(self, gather: Gather, model: nn.Module, size: int) -> bool:
-        """Whether these are still the same."""
+        """Whether all three are still the same."""
         return (self.gather, self.model, self.size) == (gather, model, size)
 
 
@@ -78,7 +79,7 @@ class RecordedScores:
                 yield self._recorder.warm_up(partial(_score, model, gather, batch), stop - start)
 
     def _record(self, phase: _Phase, samples: Tensor) -> _Recording | None:
-        """A recording of batches like this one, which is still to be scored; None if there can be none, said once."""
+        """Record batches like this one, which is not scored yet; None if that fails, with a warning the first time."""
         if not (phase.has_room and self._recorder.works):
             return None
         samples = samples.clone()

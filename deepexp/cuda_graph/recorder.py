@@ -1,4 +1,4 @@
-"""What records the work of a device, and which devices have it."""
+"""Recorders of the work of a device, and which devices have one."""
 
 from collections.abc import Callable, Hashable
 from typing import Any, Protocol, TypeVar
@@ -11,21 +11,21 @@ T = TypeVar("T")
 
 
 class NoRoom(RuntimeError):
-    """A recording would not fit in memory. It was not begun, so others go on as they were."""
+    """A recording would not fit in memory. It was not begun, so other recordings can still be used."""
 
 
 class Recorder(Protocol):
     """Records what a function has the device do, so that it can be done again without the function."""
 
     works: bool
-    """False once something could not be recorded: random numbers may go on elsewhere, so nothing is replayed then."""
+    """False once a recording has failed: others might draw from an old random state, so none is replayed then."""
 
     def warm_up(self, work: Callable[[], T], size: Hashable) -> T:
-        """Do it once as usual, where recordings are made. All work of one `size` needs as much memory."""
+        """Do the work once without recording it, on the stream of recordings. `size` stands for the memory it needs."""
         ...
 
     def record(self, work: Callable[[], T], size: Hashable) -> tuple[Callable[[], None], T]:
-        """What does it again, with all tensors where they were, and its result, whose tensors are written anew.
+        """A function that does the work again, on the same tensors, and the result, whose tensors each replay fills.
 
         Nothing is done yet. Raises `NoRoom`, and `RuntimeError` for what cannot be recorded.
         """
@@ -33,7 +33,7 @@ class Recorder(Protocol):
 
 
 _MOST_MEMORY = 1 / 3
-"""Of the memory that is left, for a recording: what is not recorded needs as much again, in pieces."""
+"""The share of the free memory that a recording may take: work that is not recorded needs as much again, in pieces."""
 
 
 class CudaRecorder:
@@ -43,7 +43,7 @@ class CudaRecorder:
         self.works = True
         self._device = device
         self._stream = torch.cuda.Stream(device)  # the default one cannot be recorded
-        self._needed: dict[Hashable, int] = {}  # bytes while it was done last, beside those that were taken before
+        self._needed: dict[Hashable, int] = {}  # peak bytes when it was last done, less those allocated before
 
     def warm_up(self, work: Callable[[], T], size: Hashable) -> T:
         """See `Recorder`."""
@@ -59,7 +59,7 @@ class CudaRecorder:
             self._needed[size] = torch.cuda.max_memory_allocated(self._device) - before
 
     def record(self, work: Callable[[], T], size: Hashable) -> tuple[Callable[[], None], T]:
-        """See `Recorder`. There is room if what work of this size needed last fits three times in what is left."""
+        """See `Recorder`. `NoRoom` unless three times the memory that work of this size last needed is free."""
         self._check_room(self._needed.get(size, 0))
         graph, memory = torch.cuda.CUDAGraph(), torch.cuda.graph_pool_handle()
         usual = torch.cuda.current_stream(self._device)
@@ -72,7 +72,7 @@ class CudaRecorder:
         return graph.replay, result
 
     def _check_room(self, needed: int) -> None:
-        free, _ = torch.cuda.mem_get_info(self._device)  # without what other processes have
+        free, _ = torch.cuda.mem_get_info(self._device)  # other processes' memory is not free
         unused = torch.cuda.memory_reserved(self._device) - torch.cuda.memory_allocated(self._device)
         left = free + unused
         if needed > _MOST_MEMORY * left:
@@ -81,7 +81,7 @@ class CudaRecorder:
             )
 
     def _end_recording(self, usual: torch.cuda.Stream, memory: Any) -> None:
-        """Put right what torch leaves as it was while recording, if that could not be ended in the usual way."""
+        """After a failed recording, reset what torch leaves in the state of recording."""
         index = self._device.index or 0
         if torch.cuda.current_stream(self._device) != usual:
             torch.cuda.set_stream(usual)
@@ -97,12 +97,12 @@ def can_record(device: torch.device) -> bool:
 
 
 def make_recorder(device: torch.device) -> Recorder:
-    """Records what is done on the device."""
+    """A recorder of what is done on the device."""
     return CudaRecorder(device)
 
 
 def reason_of(error: RuntimeError) -> str:
-    """The first line of what kept something from being recorded; ending the recording may have failed after that."""
+    """The first line of the error that made a recording fail; ending the recording may have raised another one."""
     while isinstance(error.__context__, RuntimeError):
         error = error.__context__
     lines = str(error).strip().splitlines()

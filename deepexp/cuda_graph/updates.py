@@ -1,12 +1,12 @@
 """Whole updates: the CPU's part of a recorded one is a few calls.
 
 In the graph are gathering, normalising and augmenting a batch, forward and backward passes, clipping, the optimizer's
-step and the averages of the weights. What differs from one update to the next are the numbers of the samples, what was
+step and the averages of the weights. What differs from one update to the next are the indices of the samples, what was
 drawn for their augmentation, the learning rates, the averages' decay. Where an optimizer's own step needs the CPU, the
 graph ends with the gradients.
 
-Updates of the size that most have are recorded, after some that were made as usual; the others go on being so. What
-is frozen is part of a recording, so it is made anew when that changes.
+Updates of the most common size are recorded, after a few that are made as usual; others are always made as usual. A
+recording holds for what was frozen at the time, so it is made anew when that changes.
 """
 
 import logging
@@ -26,12 +26,12 @@ from deepexp.training.updates import Bounds, EagerUpdates, augmented, samples_of
 log = logging.getLogger(__name__)
 
 _WARM_UP = 3
-"""Updates of a size before one is recorded: libraries choose their algorithms and optimizers make their state."""
+"""Updates before one is recorded: in them libraries choose their algorithms and optimizers make their state."""
 
 
 @dataclass(frozen=True)
 class _Input:
-    """What a batch is made of, on the device: its samples' numbers, and what was drawn for their augmentation."""
+    """What a batch is made of, on the device: the indices of its samples, and what was drawn to augment them."""
 
     samples: Tensor  # (batch,) int64
     draws: dict[str, Tensor]  # a row for each of them
@@ -47,7 +47,7 @@ class _Input:
 
 @dataclass(frozen=True)
 class _Recording:
-    """An update that can be made again: where it finds its samples, and where its results are afterwards."""
+    """A recorded update: the tensors that its input is copied to, and where its results are afterwards."""
 
     inputs: list[_Input]
     replay: Callable[[], None]
@@ -58,7 +58,7 @@ class _Recording:
 class RecordedUpdates:
     """An `UpdateMaker` that replays a recording wherever it can, and else leaves the update to `eager`.
 
-    `updates`: of a whole epoch.
+    `updates`: those of a whole epoch.
     """
 
     def __init__(self, eager: EagerUpdates, recorder: Recorder, updates: Sequence[Sequence[Bounds]]) -> None:
@@ -68,10 +68,10 @@ class RecordedUpdates:
         sizes = Counter(_sizes(update) for update in updates)
         self._most_common = sizes.most_common(1)[0][0]
         self._phase: object = None
-        self._made = 0  # of the size that is recorded, since the phase began
+        self._made = 0  # updates of the most common size since the phase began
         self._has_room = True
         self._recording: _Recording | None = None
-        self._is_latest = False  # the update made last is the recorded one
+        self._is_latest = False  # the last update was a replay of the recording
         self._holds_all = self._step.is_recordable
         self.choice = "yes" if self._holds_all else "yes, but for the optimizer's step, which needs the CPU"
 
@@ -96,7 +96,7 @@ class RecordedUpdates:
             yield partial(self._make, gather, inputs, samples), samples
 
     def _begin_phase(self, gather: Gather) -> None:
-        """Forget the recording if it was of other weights, modes or memory than are in use now."""
+        """Drop the recording if the pictures' memory, the model, what is frozen, or a mode has changed since."""
         model = self._step.model
         phase = (
             gather,
@@ -133,14 +133,14 @@ class RecordedUpdates:
         return self._recorder.warm_up(work, _sizes_of(inputs))
 
     def _device_part(self, gather: Gather, inputs: list[_Input], samples: int) -> Update:
-        """What a recording holds."""
+        """The part of an update that is recorded."""
         update = self._step.gradients(self._batches(gather, inputs), samples)
         if self._holds_all:
             self._move()
         return update
 
     def _rest(self) -> None:
-        """What a recording does not hold."""
+        """The part of an update that is not recorded."""
         if not self._holds_all:
             self._move()
 
@@ -155,7 +155,7 @@ class RecordedUpdates:
             yield augmented(self._eager.augment, images, labels, batch.draws)
 
     def _record(self, gather: Gather, inputs: list[_Input], samples: int) -> _Recording | None:
-        """A recording of an update like this one, which is still to be made; None if there can be none, said once."""
+        """Record an update like this one, which is not made yet; None if that fails, with a warning the first time."""
         inputs = [batch.copy() for batch in inputs]
         self._step.optimizer.zero_grad(set_to_none=True)  # the recording has gradients of its own
         try:

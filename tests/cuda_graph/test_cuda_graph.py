@@ -1,4 +1,4 @@
-"""Recorded updates are the ones that are made one call after the other, bit for bit.
+"""Recorded updates equal the ones that are made one call after the other, bit for bit.
 
 Without a GPU they are recorded on a tape (`tape.py`) that behaves as a CUDA graph does; what only CUDA can show is at
 the end.
@@ -158,7 +158,7 @@ def test_what_cannot_be_recorded_is_made_as_usual_and_said(run, graph, words, re
     result = run([*SMALL, *words], folder="asked")
     assert not tape.recorded and reason in choice(result)
     log = (result.directory / "run.log").read_text()
-    assert log.count("updates are made one call after the other") == 1 and reason in log
+    assert log.count("updates are not recorded") == 1 and reason in log
     assert_same_run(result.directory, run([*SMALL, *words, "cuda_graph=false"], folder="not asked").directory)
 
 
@@ -180,7 +180,7 @@ def test_by_habit_what_is_known_to_do_the_same_each_time_is_recorded(run, graph,
     graph(Tape())
     result = run([*SMALL, "cuda_graph=auto", "epochs=1", *words])
     assert choice(result).startswith(chosen)
-    told = "cuda_graph: updates are made one call after the other: "
+    told = "cuda_graph: updates are not recorded: "
     assert (result.directory / "run.log").read_text().count(told) == chosen.startswith("no")
 
 
