@@ -1,8 +1,8 @@
 """Is A better than B? Tests between groups of runs, corrected for their number, in plain sentences.
 
-Over several seeds that both groups have, a paired t test speaks of the two settings, and Welch's t test where each has
-several, but no two the same; where there is one training run of one of them, McNemar's test speaks of two trained nets
-alone. Which pairs are tested never depends on test figures.
+If two groups have several seeds in common, a paired t test compares their settings; if each has several, but not two in
+common, Welch's t test does. If there is only one training run of one of them, McNemar's test compares two trained nets,
+and says nothing about settings. Which pairs are tested never depends on test figures.
 """
 
 from collections.abc import Iterator, Sequence
@@ -23,7 +23,7 @@ from deepexp.text.units import percent
 PAIRED_T, WELCH_T, MCNEMAR = "paired t", "Welch t", "McNemar"
 SIGNIFICANT = 0.05
 ALL_PAIRS = 5
-"""Groups up to which each is compared with each; of more, each with one of them."""
+"""Up to so many groups, each is compared with each; if there are more, each with one of them."""
 
 ONE_NET = "From one training run of each, nothing follows about other runs of the same settings."
 ONE_TEST_SET = "Over seeds the training varied and not the test samples: nothing follows about other test samples."
@@ -38,14 +38,14 @@ class Comparison:
     labels: tuple[str, str]
     rates: tuple[float, float]
     interval: tuple[float, float] | None
-    """Of the second rate minus the first, 95 %; None for McNemar, and where all rates are the same."""
+    """95 % interval of the second rate minus the first; None for McNemar, and where all rates are the same."""
     alone_wrong: tuple[int, int] | None
     """McNemar: the test samples on which only the first and only the second is wrong."""
     size: int
-    """Seeds, of Welch's t test those of the first group, or test samples."""
+    """Paired t: seeds that are compared; Welch t: seeds of the first group; McNemar: test samples."""
     seeds: int
-    """Of a paired t test, those of all runs in the two groups, also of runs without a result or a partner; of Welch's,
-    those of the second group; of McNemar's, those of the group that has more."""
+    """Paired t: seeds of all runs in the two groups, also of runs without a result or a partner; Welch t: those of the
+    second group; McNemar: those of the group that has more."""
     p: float
     corrected_p: float
     """After Holm, over all tests of the report."""
@@ -120,11 +120,11 @@ class Comparisons:
 
 
 def compare(groups: Sequence[Group], predictions: "Predictions", baseline: Group | None = None) -> Comparisons:
-    """Test the groups against each other; against `baseline` alone where one is given or they are many."""
+    """Test the groups against each other; only against `baseline`, or one of them, if it is given or they are many."""
     if baseline is not None and not baseline.done:
         return Comparisons(not_made=[f"Nothing is compared with the baseline, {baseline.label}: it has no result."])
     with_results = [group for group in groups if group.done]
-    if len(with_results) == 1 < len(groups):  # its two seeds are not what was asked about
+    if len(with_results) == 1 < len(groups):  # its own runs are not to be compared
         return Comparisons()
     pairs, note = _pairs(with_results, baseline)
     made: list[Comparison] = []
@@ -153,7 +153,7 @@ def find_group(groups: Sequence[Group], wanted: str) -> Group:
     labels = [group.label for group in groups]
     if found:
         those = "; ".join(group.label for group in found)
-        raise InputError(f"baseline: {wanted!r} is said of {len(found)} groups; give all of it: {those}")
+        raise InputError(f"baseline: {wanted!r} fits {len(found)} groups; give the whole label: {those}")
     raise InputError(f"baseline: {wanted!r} is no group{did_you_mean(wanted, labels)}; one of {'; '.join(labels)}")
 
 
@@ -166,7 +166,7 @@ def best_by_validation(groups: Sequence[Group]) -> Group | None:
 
 
 def share_data(groups: Sequence[Group]) -> bool:
-    """Whether all with results are of one data set and as many test samples; else error rates choose nothing."""
+    """Whether all groups with results have one data set and number of test samples; else none is best by its errors."""
     firsts = [group.done[0] for group in groups if group.done]
     return len({(run.choices.get("data"), run.summary["test_samples"]) for run in firsts if run.summary}) <= 1
 
@@ -197,7 +197,7 @@ def _pairs(groups: Sequence[Group], baseline: Group | None) -> tuple[list[tuple[
 
 
 def _single_runs(group: Group) -> list[Group]:
-    """The two runs of the only group, where there are two: then it is they who are asked about."""
+    """The two runs of the only group as groups of their own, so that they are compared; nothing if it has not two."""
     return [Group(run.name, {}, [run]) for run in group.done] if len(group.done) == 2 else []
 
 
@@ -216,7 +216,7 @@ def _compare(first: Group, second: Group, predictions: "Predictions") -> Compari
 
 
 def _named(group: Group, run: Run) -> str:
-    """A group of one run is known by its label; in a larger one it has to be said which run it is."""
+    """The label of a run's group and, if the group has several, which of them it is: by its seed or its name."""
     if len(group.done) == 1:
         return group.label
     is_only = sum(other.seed == run.seed for other in group.done) == 1
@@ -228,9 +228,10 @@ def _seeds(runs: Sequence[Run]) -> int:
 
 
 def _pairs_of_runs(first: Group, second: Group) -> tuple[list[str], list[tuple[Run, Run]]]:
-    """(the seeds that both have, the pairs of runs that are compared): a pair for each such seed.
+    """(the seeds that both have, the pairs of runs that must have the same test samples): a pair for each such seed.
 
-    Of several seeds without two in common each run is compared with the first of the others; else it is one pair.
+    If each has several seeds, but not two in common, each run is paired with the first of the other group. Otherwise,
+    if they have no seed in common, it is one pair.
     """
     seeds = sorted(_rates_of(first).keys() & _rates_of(second).keys())
     if len(seeds) < 2 and _have_several_each(first, second):
@@ -257,7 +258,7 @@ def _paired_t(first: Group, second: Group, seeds: Sequence[str]) -> Comparison |
     rates = [[_rates_of(group)[seed] for seed in seeds] for group in (first, second)]
     result = statistics.paired_t(rates[0], rates[1])
     if result is None:
-        return f"their difference is the same with each of {len(seeds)} seeds, of which a t test can make nothing"
+        return f"their difference is the same with each of {len(seeds)} seeds, for which there is no t test"
     return _over_seeds(PAIRED_T, (first, second), rates, result, _seeds([*first.runs, *second.runs]))
 
 
@@ -265,7 +266,7 @@ def _welch_t(first: Group, second: Group) -> Comparison | str:
     rates = [list(_rates_of(group).values()) for group in (first, second)]
     result = statistics.welch_t(rates[0], rates[1])
     if result is None:
-        return "each came to one and the same rate with all its seeds, of which a t test can make nothing"
+        return "each has one and the same rate with all its seeds, for which there is no t test"
     return _over_seeds(WELCH_T, (first, second), rates, result, len(rates[1]))
 
 
@@ -285,7 +286,7 @@ def _over_seeds(
 def _mcnemar(
     labels: tuple[str, str], first: np.ndarray | None, second: np.ndarray | None, seeds: int
 ) -> Comparison | str:
-    """`first`, `second`: (samples,) bool, whether each was taken for something else."""
+    """`first`, `second`: (samples,) bool, whether each was misclassified."""
     if first is None or second is None:
         return "there is one run of each, and one of them has no predictions.npz to compare sample by sample"
     alone = int((first & ~second).sum()), int((second & ~first).sum())
@@ -295,7 +296,7 @@ def _mcnemar(
 
 
 def _data_settings(run: Run) -> dict[str, object]:
-    """All that the fingerprint of a run's data follows from, the files of the data themselves aside."""
+    """All that determines the fingerprint of a run's data, except the files of the data themselves."""
     keys = [key for key in run.config if key.startswith(("data.", "model.input.")) and key not in NOT_OF_THE_RESULT]
     chosen = {group: run.choices.get(group) for group in ("data", "model")}
     return chosen | {key: run.config.get(key) for key in (*keys, "seed", "val_fraction")}
@@ -319,7 +320,7 @@ class Predictions:
         self._read: dict[object, tuple[np.ndarray, np.ndarray] | str | None] = {}
 
     def wrong(self, run: Run) -> np.ndarray | None:
-        """(samples,) bool: whether each test sample was taken for something else."""
+        """(samples,) bool: whether each test sample was misclassified; None if that is not known."""
         found = self._predictions(run)
         return found[0] != found[1] if isinstance(found, tuple) else None
 
@@ -329,7 +330,7 @@ class Predictions:
         return next((reason for reason in reasons if reason is not None), None)
 
     def _why_not_same(self, first: Run, second: Run) -> str | None:
-        """Why two runs cannot be compared; None if as far as can be known they were tested on the same samples."""
+        """Why two runs cannot be compared; None if they were tested on the same samples, as far as that is known."""
         kinds = first.choices.get("data"), second.choices.get("data")
         if kinds[0] != kinds[1]:
             return f"they were tested on different data, {kinds[0]} and {kinds[1]}"

@@ -1,4 +1,4 @@
-"""What differs between two runs: asked for, config, code, data, versions, machine, and what they came to."""
+"""What differs between two runs: command line, choices, config, code, data, versions, machine, and results."""
 
 import difflib
 from collections.abc import Iterator, Mapping, Sequence
@@ -16,7 +16,7 @@ _MISSING = "-"
 
 @dataclass(frozen=True)
 class Section:
-    """One kind of difference: a table of those keys whose values differ, which can have no rows."""
+    """One kind of difference: a table of the keys whose values differ; without rows if none does."""
 
     title: str
     table: Table

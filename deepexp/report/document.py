@@ -1,4 +1,4 @@
-"""`report.html` and the pictures beside it: what a `Report` says, set as a page. Nothing is computed here."""
+"""`report.html` and the pictures beside it: a `Report` as a page. Nothing is computed here."""
 
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -102,7 +102,7 @@ def _notes(notes: Sequence[str]) -> list[tuple[str, list[str]]]:
 
 
 def _row(run: Run, texts: Sequence[str]) -> list[str | Cell]:
-    """A row of the table of runs, in which those without a result are seen at once; why, stands among the notes."""
+    """A row of the table of runs, marked if the run has no result; the notes say why."""
     mark = _MARKS.get(run.status, "bad")
     if not mark:
         return list(texts)
@@ -164,7 +164,7 @@ def _confusions(made: Page, examined: Examined) -> None:
 
 
 def _misclassified(run: Run) -> str:
-    """The numbers of the samples that are wrong, of which no more is known."""
+    """The indices of the misclassified samples, where their pictures cannot be shown."""
     try:
         found = run.predictions()
     except InputError:
@@ -193,7 +193,7 @@ def _constant(made: Page, report: Report) -> None:
 
 
 def _provenance(made: Page, runs: Sequence[Run]) -> None:
-    """Where the runs come from: each thing with its values, and how many runs have each."""
+    """Where the runs come from: for each property its values, and how many runs have each."""
     made.heading("Provenance")
     values: dict[str, dict[str, int]] = {}
     for run in runs:

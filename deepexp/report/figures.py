@@ -1,4 +1,4 @@
-"""Which plots a report has: all those that its runs have the figures for, and why the others are missing."""
+"""Which plots a report has: all that can be drawn from its runs' figures, and why the others are missing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -47,10 +47,10 @@ class Figures:
     """How the runs that are looked at more closely were chosen."""
     filters: Plot | Missing | None
     mistakes: Plot | Missing | None = None
-    """Of the first of the runs that are looked at; None unless it was asked for."""
+    """The worst mistakes of the first examined run; None unless they were asked for."""
 
     def plots(self) -> list[Plot]:
-        """All that there are."""
+        """All plots that could be drawn."""
         matrices = [examined.matrix for examined in self.examined]
         every = [*self.curves, *self.settings, self.steps_to, *matrices, self.mistakes, self.filters]
         return [plot for plot in every if isinstance(plot, Plot)]
@@ -96,7 +96,7 @@ def _curves(groups: Sequence[Group]) -> list[Plot | Missing]:
 
 
 def _settings(groups: Sequence[Group], keys: Sequence[str]) -> list[Plot | Missing]:
-    """What suits the number of keys; nothing where none varies."""
+    """The plots that suit the number of varying keys."""
     found: list[Plot | Missing] = []
     if len(keys) == 2:
         found.append(heat_map.draw(groups, keys))

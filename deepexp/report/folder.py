@@ -1,4 +1,4 @@
-"""The folder that a report is written into: where it is, and that nothing of anybody else's in it is replaced.
+"""The folder that a report is written into: where it is, and that only files of a report are replaced in it.
 
 `report.json` in it lists the files that a report wrote; these alone are replaced or removed by the next one.
 """
@@ -22,9 +22,9 @@ from deepexp.paths import shown
 NAME = "report"
 _OURS = "report.json"
 _STAGING, _LOCK = ".report-", ".lock"
-"""A folder that a report is made in begins so, and the lock in it dies with the process."""
+"""The prefix of temporary folders in which reports are made, and the lock in them, released when the process ends."""
 _ALWAYS = (_OURS, "report.html", "table.csv", "table.md")
-"""What every report has; what pictures there are is known only once they are drawn."""
+"""The files that every report has; which pictures it has is known only once they are drawn."""
 
 
 def choose(paths: Sequence[Path], to: str | None) -> Path:
@@ -42,7 +42,7 @@ def choose(paths: Sequence[Path], to: str | None) -> Path:
 def write(directory: Path, paths: Sequence[Path], fill: Callable[[Path], object]) -> list[Path]:
     """Let `fill` write files into an empty folder, and then put them into `directory`, each in one step.
 
-    Returns their paths. Files of an earlier report that have no successor are removed. Raises `InputError` before
+    Returns their paths. Files of an earlier report that this one has not are removed. Raises `InputError` before
     anything is replaced if a file of that name is there that no report wrote, or if the folder cannot be written.
     """
     try:
@@ -50,7 +50,7 @@ def write(directory: Path, paths: Sequence[Path], fill: Callable[[Path], object]
         try:
             return _filled(directory, paths, fill)
         except BaseException:
-            with contextlib.suppress(OSError):  # an empty folder would keep the next report from its name
+            with contextlib.suppress(OSError):  # the next report would avoid the name of an empty folder
                 directory.rmdir()
             raise
     except OSError as error:
@@ -67,7 +67,7 @@ def _filled(directory: Path, paths: Sequence[Path], fill: Callable[[Path], objec
 
 @contextlib.contextmanager
 def staged(directory: Path, prefix: str) -> Iterator[Path]:
-    """A folder in `directory` to write in, removed at the end; before, those that were left there by killed ones."""
+    """A temporary folder in `directory`, removed at the end. Those that killed processes left are removed first."""
     for killed in _left_behind(directory, prefix):
         shutil.rmtree(killed, ignore_errors=True)
     staging = Path(tempfile.mkdtemp(prefix=prefix, dir=directory))
@@ -82,7 +82,7 @@ def _put(staging: Path, directory: Path, paths: Sequence[Path]) -> list[Path]:
     earlier = _written(directory)
     names = sorted({*(path.name for path in staging.iterdir()), _OURS} - {_LOCK})
     _check_free(directory, names)
-    _note(directory, paths, earlier.union(names))  # first: of what is put there until it is killed, all is known
+    _note(directory, paths, earlier.union(names))  # first, so that its files are known if it is killed
     for name in names:
         if name != _OURS:
             (staging / name).replace(directory / name)
@@ -93,13 +93,13 @@ def _put(staging: Path, directory: Path, paths: Sequence[Path]) -> list[Path]:
 
 
 def _note(directory: Path, paths: Sequence[Path], names: Iterable[str]) -> None:
-    """Write down which files in the folder are a report's, and on what."""
+    """Record which files in the folder are a report's, and the paths of its runs."""
     content = {"paths": sorted({str(path.resolve()) for path in paths}), "files": sorted(names)}
     json_file.write(directory / _OURS, content)
 
 
 def _left_behind(directory: Path, prefix: str = _STAGING) -> list[Path]:
-    """What commands have left in a folder that were killed while they wrote, and hold no lock any longer."""
+    """The temporary folders of commands that were killed while they wrote, whose locks are free."""
     found = []
     for staging in directory.glob(f"{prefix}*"):
         with contextlib.suppress(OSError, filelock.Timeout):
@@ -129,7 +129,7 @@ def _is_free_or_ours(folder: Path, paths: Sequence[str]) -> bool:
     if not os.path.lexists(folder):
         return True
     left = _left_behind(folder)
-    if left and sorted(folder.iterdir()) == sorted(left):  # nothing else has come of it
+    if left and sorted(folder.iterdir()) == sorted(left):  # there is nothing else in it
         return True
     return _content(folder).get("paths") == list(paths)
 
@@ -142,7 +142,7 @@ def _written(folder: Path) -> set[str]:
 
 
 def _content(folder: Path) -> dict[str, object]:
-    """What `report.json` says; nothing where there is none, or it is not one of ours."""
+    """The content of `report.json`; nothing if there is none, or it is not one of ours."""
     try:
         content = json.loads((folder / _OURS).read_bytes())
     except (OSError, ValueError, RecursionError):

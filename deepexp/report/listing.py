@@ -1,4 +1,4 @@
-"""Choosing among runs by conditions on what they are and came to, and putting them in order."""
+"""Choosing runs by conditions on their settings and results, and putting them in order."""
 
 import fnmatch
 import operator
@@ -68,7 +68,7 @@ def chosen(runs: Sequence[Run], conditions: Sequence[Condition], options: Sequen
 
 
 def near_misses(runs: Sequence[Run], conditions: Sequence[Condition]) -> list[str]:
-    """A line for each word that no run has in that key, while one has a word much like it."""
+    """A line for each word of a condition that no run has, if a run has a similar one."""
     lines = []
     for condition in conditions:
         found = {figure(run, condition.key) for run in runs if isinstance(figure(run, condition.key), str)}
@@ -84,7 +84,7 @@ def near_misses(runs: Sequence[Run], conditions: Sequence[Condition]) -> list[st
 def in_order(
     runs: Sequence[Run], key: str, options: Sequence[str], special: Callable[[Run], object] | None = None
 ) -> list[Run]:
-    """By a key, numbers before texts, those without it last; `-KEY` is the other way round.
+    """The runs sorted by a key, numbers before texts, those without it last; `-KEY`: the other way round.
 
     `special` gives the values of a key that runs do not have themselves.
     """
@@ -98,7 +98,7 @@ def in_order(
 
 
 def figure(run: Run, key: str) -> object:
-    """A value of a run by any of the names that it goes by: status, choice, config key, figure of the summary."""
+    """A value of a run by its name: `status`, `path`, a choice, a config key, a figure of the summary."""
     if key in ("status", "path"):
         return str(getattr(run, key))
     if run.summary is not None and key in run.summary and key not in run.choices:

@@ -1,4 +1,4 @@
-"""From paths to a report: read, see what varies, make tables, compare. Nothing is written or shown here."""
+"""From paths to a report: read, find what varies, make tables, compare. Nothing is written or shown here."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -16,14 +16,14 @@ from deepexp.text.units import counted
 def make(paths: Sequence[Path], *, baseline: str | None = None, diff: bool = False) -> Report:
     """The report over all runs in `paths`. Raises `InputError` for a path without runs, or an impossible option.
 
-    `baseline`: the label of the group to compare with. `diff`: also what differs between the two runs that there are.
+    `baseline`: the label of the group to compare with. `diff`: also what differs between the runs, which must be two.
     """
     reading = read(paths)
     if not reading.runs:
         raise InputError("\n".join([*reading.damaged, "no run could be read"]))
     if diff and len(reading.runs) != 2:
         count = len(reading.runs)
-        what = f"diff: is of two runs, and {count} {'was' if count == 1 else 'were'} found"
+        what = f"diff: compares two runs, and {count} {'was' if count == 1 else 'were'} found"
         raise InputError("\n".join([*reading.damaged, what]))
     runs, keys = reading.runs, variation.varying(reading.runs)
     groups = variation.groups(runs)
@@ -68,8 +68,8 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
         ]
     if paused := sum(run.status == PAUSED for run in runs):
         were = "was" if paused == 1 else "were"
-        those = f"{paused:,} of {counted(len(runs), 'run')} {were} paused on the way"
-        notes.append(f"{those}, at a look from which only the best go on.")
+        those = f"{paused:,} of {counted(len(runs), 'run')} {were} paused"
+        notes.append(f"{those}, at a comparison after which only the best go on.")
     if reading.not_started:
         have = "has" if len(reading.not_started) == 1 else "have"
         notes += [
@@ -79,7 +79,7 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
     notes += mixed_code.told([(run.name, run.provenance) for run in runs if run.status in (DONE, PAUSED)])
     short = [group.label for group in groups if group.done and len(group.done) < len(group.runs)]
     if short:
-        notes.append(f"Means are over the seeds that came to a result, not all of them, for {'; '.join(short)}.")
+        notes.append(f"Means are over the seeds that have a result, not all of them, for {'; '.join(short)}.")
     repeated = [group.label for group in groups if len({run.seed for run in group.done}) < len(group.done)]
     if repeated:
         notes.append(f"Runs with the same seed count as one, by their mean, for {'; '.join(repeated)}.")

@@ -22,11 +22,11 @@ class Report:
     title: str
     """In a few words, what was varied."""
     paths: Sequence[Path]
-    """What was asked about."""
+    """The paths that were asked about."""
     runs: Sequence[Run]
     """Every run that could be read, in the order of the tables' rows."""
     damaged: Sequence[str]
-    """A line for each run that could not."""
+    """A line for each run that could not be read."""
     varying: Sequence[str]
     """The keys that tell the groups apart."""
     constant: dict[str, object]
@@ -47,4 +47,4 @@ class Report:
     difference: Difference | None
     """None unless it was asked for."""
     notes: Sequence[str]
-    """Whatever a reader of the figures has to know: what failed, what was left out."""
+    """What a reader of the figures has to know: what failed, what was left out."""

@@ -1,6 +1,6 @@
 """Which checkpoints are no longer needed, and removing them: nothing else is ever touched.
 
-Only runs that are done lose any. What is not done can be gone on with, and keeps everything.
+Only runs that are done lose any. Others can be resumed, and keep everything.
 """
 
 import datetime
@@ -18,7 +18,7 @@ from deepexp.report.runs import DONE, Run
 from deepexp.run.rundir import RunDirectory
 
 _OURS = re.compile(r"(last|previous|best|best_earlier|best\.(step|attempt)\d+)\.pt")
-"""The files that a run makes; what else lies among them is somebody's own."""
+"""The checkpoints that a run writes; other files beside them are the user's own."""
 
 
 @dataclass(frozen=True)
@@ -43,14 +43,14 @@ def plan(runs: Sequence[Run], older_than_seconds: float, now: datetime.datetime)
         if not is_all:
             files = {path: status for path, status in files.items() if path.name == checkpoint.PREVIOUS}
             if files and not checkpoint.is_whole(run.path / "checkpoints" / checkpoint.LAST):
-                continue  # the one before it is all that there is
+                continue  # there is none but the one before it
         if files:
             found.append(Pruning(run, list(files), _freed(list(files.values())), is_all))
     return found
 
 
 def remove(pruning: Pruning) -> None:
-    """Remove what was planned. Raises `InputError` if somebody is at work in the run, or it is no longer done.
+    """Remove what was planned. Raises `InputError` if a process is at work in the run, or it is no longer done.
 
     Raises `OSError` if the system refuses.
     """
@@ -58,7 +58,7 @@ def remove(pruning: Pruning) -> None:
     directory.lock()
     try:
         if directory.read_status().get("status") != DONE:
-            raise InputError(f"{pruning.run.path} is being gone on with; its checkpoints are kept")
+            raise InputError(f"{pruning.run.path} has been resumed; its checkpoints are kept")
         allowed = _checkpoints(pruning.run.path)
         for path in pruning.files:
             if path in allowed:
@@ -82,13 +82,13 @@ def size(path: Path) -> int:
         for name in files:
             try:
                 total += os.lstat(os.path.join(folder, name)).st_size
-            except FileNotFoundError:  # of a run that goes on
+            except FileNotFoundError:  # removed meanwhile by a run at work
                 continue
     return total
 
 
 def _checkpoints(run: Path) -> dict[Path, os.stat_result]:
-    """The checkpoints of a run: files proper, in a folder proper, and nothing that is reached through a link."""
+    """The checkpoints of a run: only regular files, and nothing that is reached through a link."""
     folder = run / "checkpoints"
     if folder.is_symlink() or not folder.is_dir():
         return {}

@@ -1,4 +1,4 @@
-"""Runs as a report reads them: from the files of their directories alone, whoever wrote those.
+"""Runs as a report reads them: only from the files of their directories, which anyone may have written.
 
 No code from there is run, nothing is unpickled or written, and nothing heavy is imported. What is damaged is named and
 left out. What varies among the runs is found in `variation.py`.
@@ -35,8 +35,8 @@ log = logging.getLogger(__name__)
 
 DONE, RUNNING, FAILED, INTERRUPTED, CUT_OFF, PAUSED = "done", "running", "failed", "interrupted", "cut off", "paused"
 STATUSES = (DONE, RUNNING, FAILED, INTERRUPTED, CUT_OFF, PAUSED)
-"""`interrupted`: a signal ended it after it was saved. `cut off`: it says that it is running, and no process is.
-`paused`: it was saved on its way, where other jobs of its sweep were better."""
+"""`interrupted`: a signal ended it after it was saved. `cut off`: its status is `running`, but its process is gone.
+`paused`: it was saved and stopped, since other jobs of its sweep were better."""
 
 _CONFIG, _STATUS, _PROVENANCE = ".hydra/config.yaml", "status.json", "provenance.json"
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error)
@@ -65,7 +65,7 @@ class Run:
     sweep: Path | None = None
     """The directory of the sweep that it is a job of."""
     overrides: Sequence[str] = ()
-    """What was asked for, in the order in which it was."""
+    """The overrides that were asked for, in the order in which they were given."""
     state: Mapping[str, Any] = field(default_factory=dict)
     """`status.json` as it stands: host, process, times."""
 
@@ -76,7 +76,7 @@ class Run:
 
     @property
     def has_lost_metrics(self) -> bool:
-        """Whether it went on without its earlier measurements, as `lost_files` notes."""
+        """Whether it was resumed without its earlier measurements, as `lost_files` notes."""
         resumed = self.provenance.get("resumed")
         entries = resumed if isinstance(resumed, list) else []
         return any("metrics.jsonl" in (entry.get("lost") or ()) for entry in entries if isinstance(entry, dict))
@@ -89,7 +89,7 @@ class Run:
         try:
             with np.load(path, allow_pickle=False) as arrays:
                 predicted, target = (np.asarray(arrays[name]) for name in ("predicted", "target"))
-        except ValueError:  # in NumPy's words it could be loaded unsafely, which would run what a stranger wrote
+        except ValueError:  # NumPy's message proposes to unpickle it, which could run a stranger's code
             raise InputError(f"{path} is damaged: it does not hold plain arrays") from None
         except (OSError, KeyError, EOFError, NotImplementedError, MemoryError, *_BROKEN_ZIP) as error:
             raise InputError(f"{path} is damaged: {error}") from None
@@ -139,7 +139,7 @@ def read(paths: Sequence[Path]) -> Reading:
 
 
 def read_one(word: str | None, command: str) -> Run:
-    """What the files of the run directory say that `one_directory` finds; `InputError` if they are damaged."""
+    """The run in the directory that `one_directory` finds; `InputError` if its files are damaged."""
     reading = read([one_directory(word, command)])
     raise_any(reading.damaged)
     return reading.runs[0]
@@ -164,7 +164,7 @@ def one_directory(word: str | None, command: str) -> Path:
 def run_directories(path: Path, closed: Callable[[OSError], object] = bool) -> Iterator[Path]:
     """The run directories at or below `path`, found without opening a file; also those that have lost `.hydra`.
 
-    `closed`: is told of each folder that cannot be looked into.
+    `closed` is called for each folder that cannot be read.
     """
 
     def tell(error: OSError) -> None:
@@ -181,13 +181,13 @@ def run_directories(path: Path, closed: Callable[[OSError], object] = bool) -> I
 
 
 def is_empty(path: Path) -> bool:
-    """Whether there is no run in `path`, and no folder that cannot be looked into."""
+    """Whether there is no run in `path`, and no folder that cannot be read."""
     closed: list[OSError] = []
     return next(run_directories(path, closed.append), None) is None and not closed
 
 
 def unique_names(paths: Sequence[Path]) -> list[str]:
-    """For each of different paths as much of its end as no other ends in."""
+    """For each path, the fewest of its last parts that tell it apart from the others; no two paths may be the same."""
     parts = [path.absolute().parts for path in paths]
     lengths = [1] * len(paths)
     while True:
@@ -216,7 +216,7 @@ class _Sweeps:
         self._jobs: dict[Path, dict[str, tuple[int, Entry]]] = {}
 
     def job(self, run: Path) -> tuple[int, Entry] | None:
-        """The place of a run in its sweep's grid, and how the sweep says it stands; None if it has none there."""
+        """The place of a run in its sweep's grid, and its entry in the sweep's ledger; None if it has none."""
         sweep = run.parent
         if sweep not in self._jobs:
             try:
@@ -228,7 +228,7 @@ class _Sweeps:
         return self._jobs[sweep].get(run.name)
 
     def not_started(self, paths: Sequence[Path]) -> list[str]:
-        """The jobs without a directory, of those sweeps that lie in the paths as a whole."""
+        """A line for each job without a directory, of sweeps that lie in the paths as a whole."""
         return [
             f"{entry.job}: {entry.reason or 'it was not started'}"
             for sweep, jobs in self._jobs.items()
@@ -237,7 +237,7 @@ class _Sweeps:
         ]
 
     def position(self, run: Run) -> tuple[str, str, float, str]:
-        """What to sort by: a sweep stands where it was begun."""
+        """What to sort by: a run's start, for jobs of a sweep the sweep's, and then their place in the grid."""
         if run.sweep is None:
             return str(run.state.get("start_time")), "", 0.0, str(run.path)
         job = self.job(run.path)
@@ -321,7 +321,7 @@ def _check_summary(path: Path, summary: Mapping[str, Any]) -> None:
 
 
 def _check_types(where: str, content: Any, kind: type) -> None:
-    """Refuse content whose values are not those of the fields of a dataclass; more keys than it has are let be."""
+    """`InputError` for content that lacks a field of a dataclass, or has another type in it; more keys are allowed."""
     if not isinstance(content, dict):
         raise InputError(f"{where} is damaged: it is no mapping")
     if isinstance(content.get("format"), int) and content["format"] > FORMAT:

@@ -27,7 +27,7 @@ def _saved(run: Run) -> tuple[str, ...] | None:
         try:
             content = checkpoint.load(run.path / "checkpoints" / name)
         except InputError:
-            continue  # pruned or damaged, and numbers will do; whoever needs the weights says so
+            continue  # pruned or damaged: numbers will do, and code that needs the weights reports it
         pictures = content.get("pictures")
         names = pictures.get("classes") if isinstance(pictures, dict) else None
         if isinstance(names, list) and names and all(isinstance(name, str) for name in names):

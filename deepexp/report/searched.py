@@ -1,4 +1,4 @@
-"""A search among the runs of a report: what it went by, and in which order it chose them."""
+"""A search among the runs of a report: what it minimised, and in which order it chose them."""
 
 import json
 from collections.abc import Sequence
@@ -19,7 +19,7 @@ class Searched:
 
     method: str
     objective: str
-    """The figure of the summary that was to be small."""
+    """The figure of the summary that it minimised."""
     places: dict[Path, int]
     """Run directory → its place, from 0, in the order in which runs were chosen."""
 
@@ -36,7 +36,7 @@ def search_of(runs: Sequence[Run]) -> Searched | None:
         method, objective = str(search["method"]), search["objective"]
         entries = list(read_ledger(sweep / "ledger.jsonl").values())
     except (OSError, ValueError, KeyError, TypeError, RecursionError, InputError):
-        return None  # most sweeps are none, and what is damaged is named where the runs are read
+        return None  # most sweeps are no search; damaged files are reported where runs are read
     if objective not in _OBJECTIVES:
         return None
     return Searched(method, objective, {sweep / (entry.directory or entry.job): n for n, entry in enumerate(entries)})

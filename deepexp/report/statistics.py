@@ -31,9 +31,9 @@ def wilson_interval(errors: int, samples: int) -> tuple[float, float]:
 
 
 def mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:
-    """Two-sided p value that two classifiers err equally often, given the samples on which just one of them is wrong.
+    """Two-sided p value of "two classifiers err equally often", from the samples on which just one of them is wrong.
 
-    Exact: under that hypothesis each of these samples is a fair coin (McNemar 1947, Psychometrika 12: 153–157).
+    Exact: under this hypothesis each of these samples is a fair coin (McNemar 1947, Psychometrika 12: 153–157).
     """
     if min(only_first_wrong, only_second_wrong) < 0:
         raise ValueError(f"only_first_wrong, only_second_wrong: {only_first_wrong}, {only_second_wrong} are no counts")
@@ -43,7 +43,7 @@ def mcnemar(only_first_wrong: int, only_second_wrong: int) -> float:
 
 @dataclass(frozen=True)
 class MeanDifference:
-    """A mean difference (second minus first), its interval, and the p value that it is zero."""
+    """A mean difference (second minus first), its interval, and the p value of "it is zero"."""
 
     mean: float
     low: float
@@ -55,7 +55,7 @@ def paired_t(first: Sequence[float], second: Sequence[float]) -> MeanDifference 
     """The paired t test and interval (Student 1908, Biometrika 6: 1–25).
 
     None where it can say nothing: with fewer than two pairs, or where all differences are equal but not zero, so that
-    no spread is there to measure them by. Where all are zero, p is 1.
+    they have no spread. Where all are zero, p is 1.
     """
     differences = [b - a for a, b in zip(first, second, strict=True)]
     pairs = len(differences)
@@ -73,7 +73,7 @@ def welch_t(first: Sequence[float], second: Sequence[float]) -> MeanDifference |
     """
     if min(len(first), len(second)) < 2:
         return None
-    parts = [statistics.variance(values) / len(values) for values in (first, second)]  # of the variance of the mean
+    parts = [statistics.variance(values) / len(values) for values in (first, second)]  # variances of the means
     weights = sum(part**2 / (len(values) - 1) for part, values in zip(parts, (first, second), strict=True))
     freedom = sum(parts) ** 2 / weights if weights > 0 else 1.0
     mean = statistics.fmean(second) - statistics.fmean(first)

@@ -1,8 +1,8 @@
-"""How soon each group gets to where a baseline ends: the form of figure 3 of Ioffe and Szegedy (2015).
+"""How soon each group reaches the best accuracy of a baseline, as in figure 3 of Ioffe and Szegedy (2015).
 
 Accuracies here are the best of all evaluations on the test set, as there: they compare speeds, and are no estimates of
-the error on new pictures. Runs that have not come to a result count for nothing here, nor do those that have lost
-measurements: it is not known when they first came so far.
+the error on new pictures. Runs without a result are left out, as are those that have lost measurements: it is not known
+when they first reached an accuracy.
 """
 
 import statistics
@@ -17,7 +17,7 @@ from deepexp.text.text_table import Table
 from deepexp.text.units import duration, percent
 
 _ROUNDING = 1e-9
-"""Below one test sample of any set; a mean of equal accuracies can come out higher than each, in its last digit."""
+"""Less than one test sample of any set: a mean of equal accuracies can be higher than each, in its last digit."""
 
 
 @dataclass(frozen=True)
@@ -34,7 +34,7 @@ class Reach:
     best_accuracy: float
     """The mean over the runs of the best accuracy of each, a fraction."""
     spread: float | None
-    """Its standard deviation; None of one run."""
+    """Its standard deviation; None for one run."""
 
 
 @dataclass(frozen=True)
@@ -43,12 +43,12 @@ class StepsTo:
 
     baseline: str
     accuracy: float
-    """The best of the baseline, the mean over its runs; a run's own aim is that of the baseline's run of its seed."""
+    """The baseline's best, the mean over its seeds; a run has to reach that of the baseline under the same seed."""
     rows: Sequence[Reach]
     left_out: Sequence[str] = ()
     """Why groups with results are not in the table, a sentence each."""
     seeds: int = 1
-    """Of the baseline's runs."""
+    """The number of seeds of the baseline's runs."""
 
     def aim(self) -> str:
         """What is to be reached, in words."""
@@ -122,7 +122,7 @@ def _reach(group: Group, by_seed: Mapping[object, float], aim: float) -> Reach |
 
 
 def _best(run: Run) -> float | None:
-    """The highest test accuracy of a run, a fraction; None if it was never evaluated, or lost what it had measured."""
+    """The highest test accuracy of a run, a fraction; None if it was never evaluated, or has lost measurements."""
     if run.has_lost_metrics:
         return None
     return max((1 - line["test_error_rate"] for line in _evaluations(run)), default=None)

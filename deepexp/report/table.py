@@ -44,7 +44,7 @@ def ordered_groups(groups: Sequence[Group]) -> list[Group]:
 
 
 def expendable(keys: Sequence[str]) -> list[str]:
-    """Columns of the tables that a narrow terminal does without, the first ones first: none of `keys`, which vary."""
+    """Columns of the tables to leave out on a narrow terminal, in this order; none of `keys`, which vary."""
     return [title for title in _EXPENDABLE if title not in keys]
 
 
@@ -132,7 +132,7 @@ def _as_low(groups: Sequence[Group], chosen: Group, figure: str) -> str:
 
 
 def csv_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
-    """Every run with every figure in full; nothing stands where there is none."""
+    """Every run with every figure in full; a missing one is an empty field."""
     buffer = io.StringIO()
     writer = csv.writer(buffer, lineterminator="\n")
     named = titles(_FIGURES, keys)
@@ -148,13 +148,13 @@ def csv_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
 
 
 def failures(runs: Sequence[Run]) -> list[str]:
-    """Every run without a result, with what is known of why; but for those that others were better than."""
+    """A line for each run without a result, with the reason if it is known; paused runs are no failures."""
     missing = [run for run in runs if run.status not in (DONE, PAUSED)]
     return [f"{run.name}: {run.status}" + (f": {run.reason}" if run.reason else "") for run in missing]
 
 
 def _shown(run: Run, title: str) -> Any:
-    """What stands in a column of the table of runs, before it is put into words."""
+    """A run's value in a column of the table of runs, before it is formatted."""
     interval = _interval(run)
     errors = _figure(run, "test_errors")
     names = {
@@ -199,7 +199,7 @@ def _rate(group: Group, figure: str) -> str:
 
 
 def _seeds(group: Group) -> str:
-    """How many seeds came to a result, of how many."""
+    """How many seeds have a result and, if not all have, of how many."""
     done, asked = len({str(run.seed) for run in group.done}), len({str(run.seed) for run in group.runs})
     return str(done) if done == asked else f"{done} of {asked}"
 

@@ -21,16 +21,16 @@ NOT_OF_THE_RESULT = frozenset(
     "name output_dir resume dry_run device threads data.mode data.workers data.cache data.download "
     "log_every checkpoint.every_minutes on_oom cache_frozen cuda_graph compile".split()
 )
-"""Keys that say where and how a run is done, and not what it comes to; `ROOT` too, where the same data lie."""
+"""Keys that say where and how a run is done, without changing its result; so does `ROOT`, if the data are the same."""
 
 _PRESET = "experiment"
-"""The group whose options set keys anywhere, and choose in other groups; an option of another sets its own keys."""
+"""The group whose options set keys anywhere, and choose in other groups; options of others set only their own keys."""
 GROUPS = (_PRESET, "model", "data", "optim", "schedule", "augment")
 MOST_NAMED = 4
-"""So many keys are all named in the label of a group."""
+"""Up to so many keys, the label of a group names them all."""
 
 USUAL = "the usual settings"
-"""The group that nothing sets apart."""
+"""The label of the group that nothing sets apart."""
 
 _HEADLINE = ("optim.lr", "batch_size", "epochs")
 
@@ -52,7 +52,7 @@ class Group:
 
     @property
     def done(self) -> list[Run]:
-        """The runs that came to a result."""
+        """The runs with a result."""
         return [run for run in self.runs if run.status == DONE]
 
     @property
@@ -79,7 +79,7 @@ def varying(runs: Sequence[Run]) -> list[str]:
     """The keys and groups that tell the runs apart, the seed aside, in the order in which they were asked for.
 
     Left out is what follows from another choice (`optim.lr` where it differs because `optim` does, and in no other
-    way), what merely repeats a key (`model.dropout` is `dropout`), and what is not of the result.
+    way), what merely repeats a key (`model.dropout` is `dropout`), and what does not change the result.
     """
     left_out = _not_of_the_result(runs) | {SEED}
     keys = [key for key in _all_keys(runs) if key not in left_out and varies(runs, key)]
@@ -166,8 +166,8 @@ def text(value: object) -> str:
 def _not_of_the_result(runs: Sequence[Run]) -> frozenset[str]:
     """`NOT_OF_THE_RESULT`, and the folder of the data unless it is known to hold other data in some of the runs.
 
-    Two folders hold the same if a run in one has the fingerprint of a run in the other. A run's fingerprint is of what
-    it uses, which with `data.subset` depends on its seed: folders of which no two runs agree count as different.
+    Two folders hold the same if a run in one has the fingerprint of a run in the other. A run's fingerprint is that of
+    the samples it uses, which with `data.subset` depend on its seed: folders whose runs share none count as different.
     """
     fingerprints: dict[str, set[object]] = {}
     for run in runs:
@@ -178,7 +178,7 @@ def _not_of_the_result(runs: Sequence[Run]) -> frozenset[str]:
 
 
 def _connected(sets: Sequence[set[object]]) -> bool:
-    """Whether the sets hang together, each sharing something with another."""
+    """Whether a chain of sets, each sharing something with the next, leads from any set to any other."""
     if not sets:
         return True
     whole, rest = set(sets[0]), list(sets[1:])

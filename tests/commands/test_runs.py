@@ -228,7 +228,7 @@ def test_a_run_that_is_begun_again_after_the_plan_keeps_all(outputs):
     (planned,) = [one for one in prune.plan(read([outputs]).runs, 0, datetime.datetime.now().astimezone()) if one.files]
     run = RunDirectory(outputs / "a")
     run.set_status("running")
-    with pytest.raises(InputError, match="is being gone on with; its checkpoints are kept"):
+    with pytest.raises(InputError, match="has been resumed; its checkpoints are kept"):
         prune.remove(planned)
     assert left(outputs / "a") == ALL and not run.is_alive()
 

@@ -184,7 +184,7 @@ def test_many_groups_are_compared_with_one(tmp_path):
 def test_of_groups_that_a_baseline_may_mean_those_are_named(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [1, 2], "epochs": [3, 4]}, lambda job: job["optim.lr"] / 20)
     with pytest.raises(
-        InputError, match=r"is said of 2 groups; give all of it: optim.lr=1, epochs=3; optim.lr=1, ep"
+        InputError, match=r"fits 2 groups; give the whole label: optim.lr=1, epochs=3; optim.lr=1, ep"
     ) as e:
         make([tmp_path], baseline="optim.lr=1")
     assert "optim.lr=2" not in str(e.value)

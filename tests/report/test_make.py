@@ -232,12 +232,12 @@ def test_what_differs_between_two_runs(tmp_path):
     assert "+a = 1" in "".join(difference.code)
     assert "choices" in difference.same
     make_run(tmp_path / "c")
-    with pytest.raises(InputError, match="diff: is of two runs, and 3 were found"):
+    with pytest.raises(InputError, match="diff: compares two runs, and 3 were found"):
         make([tmp_path], diff=True)
-    with pytest.raises(InputError, match="diff: is of two runs, and 1 was found"):
+    with pytest.raises(InputError, match="diff: compares two runs, and 1 was found"):
         make([tmp_path / "a", tmp_path / "a"], diff=True)
     (tmp_path / "b" / "summary.json").unlink()
-    with pytest.raises(InputError, match=r"b/summary\.json is missing\ndiff: is of two runs, and 1 was found"):
+    with pytest.raises(InputError, match=r"b/summary\.json is missing\ndiff: compares two runs, and 1 was found"):
         make([tmp_path / "a", tmp_path / "b"], diff=True)
 
 

@@ -15,15 +15,15 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 MOST_ANNOTATED = 20
-"""Classes up to which each cell has its number."""
+"""Up to so many classes, each cell has its number."""
 
 _MOST_LISTED = 10  # confusions
-_MUTED = "#E4E4E4"  # the diagonal, lest its large numbers hide the errors
+_MUTED = "#E4E4E4"  # the diagonal, whose large numbers would hide the errors
 
 
 @dataclass(frozen=True)
 class Confusion:
-    """So many samples of one class were taken for another."""
+    """How many samples of one class were predicted as another."""
 
     true: str
     predicted: str
@@ -33,7 +33,7 @@ class Confusion:
 
 
 def matrix(run: Run, classes: int | None = None) -> np.ndarray | None:
-    """(classes, classes) int64: how many samples of each class (row) were taken for which (column).
+    """(classes, classes) int64: how many samples of each class (row) were predicted as each class (column).
 
     None if the run has no predictions; `InputError` if they are damaged.
     """
@@ -43,7 +43,7 @@ def matrix(run: Run, classes: int | None = None) -> np.ndarray | None:
     predicted, target = (array.astype(np.int64) for array in found)
     seen = int(max(np.max(predicted), np.max(target))) + 1
     if min(np.min(predicted), np.min(target)) < 0 or seen > 10_000:
-        raise InputError(f"{run.path / 'predictions.npz'} is damaged: it holds classes that cannot be")
+        raise InputError(f"{run.path / 'predictions.npz'} is damaged: it holds impossible classes")
     return counted_cells(predicted, target, max(classes or 0, seen))
 
 
@@ -78,7 +78,7 @@ def draw(run: Run, name: str, names: Sequence[str] | None = None) -> Plot | Miss
 
 
 def draw_matrix(cells: np.ndarray, run: str, name: str, names: Sequence[str] | None = None) -> Plot:
-    """The matrix of `cells` that were counted already, of a run of that name."""
+    """The matrix for `cells` that are counted already; `run` is the name of the run."""
     classes = len(cells)
     width = min(8.4, max(4.6, 1.9 + 0.42 * classes))
     figure, axes = plotting.figure(width, width - 0.9)

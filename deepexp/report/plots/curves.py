@@ -32,7 +32,7 @@ _TRAIN_WIDTH, _TEST_WIDTH, _CROWDED_WIDTH = 0.9, 2.2, 1.0
 
 @dataclass(frozen=True)
 class Curve:
-    """A figure of one group over the epochs, over its seeds: mean, smallest, largest."""
+    """One figure of a group over the epochs: its mean, smallest and largest value over the seeds."""
 
     x: list[float]
     mean: list[float]
@@ -66,7 +66,7 @@ def draw(groups: Sequence[Group], against: Against = "epochs") -> Plot | Missing
 
 
 def same_steps_each_epoch(groups: Sequence[Group]) -> bool:
-    """Whether a picture against steps would be that against epochs with another scale."""
+    """Whether curves against steps would differ from those against epochs only in the scale of the axis."""
     lines = [line for group in groups for run in group.runs for line in run.metrics]
     return len({line["step"] / line["epoch"] for line in lines if line["epoch"]}) <= 1
 
@@ -86,7 +86,7 @@ def curve(runs: Sequence[Run], key: str, against: Against, factor: float = 1.0) 
 def _draw_group(
     axis: "Axes", group: Group, key: str, factor: float, against: Against, style: Mapping[str, Any], *, crowded: bool
 ) -> list[float]:
-    """Draw the curves of a group and return the values that are now to be seen."""
+    """Draw the curves of a group and return the values that they show."""
     runs = _runs(group)
     test = curve(runs, f"test_{key}", against, factor)
     train = None if crowded else curve(runs, f"train_{key}", against, factor)
@@ -110,12 +110,12 @@ def _draw_group(
 
 
 def _is_dot(x: Sequence[float]) -> bool:
-    """Whether a curve is one point, of which a line would show nothing."""
+    """Whether a curve is a single point, which a line would not show."""
     return len(x) == 1
 
 
 def _runs(group: Group) -> list[Run]:
-    """The runs with a result; where there are none, the others, as far as they came."""
+    """The runs with a result; if there are none, the others, as far as they came."""
     return group.done or list(group.runs)
 
 
@@ -167,7 +167,7 @@ def _other_targets(runs: Sequence[Run]) -> Iterator[str]:
 
 
 def _targets(run: Run) -> set[str]:
-    """What a run makes of the labels that it trains on, in words."""
+    """How a run changes the labels that it trains on, in words."""
     found = set()
     if run.config.get("label_smoothing"):
         found.add("smoothed labels")

@@ -12,7 +12,7 @@ from deepexp.report.runs import Run
 if TYPE_CHECKING:
     from torch import Tensor
 
-_GAP = 1  # pixels of a filter between two of them
+_GAP = 1  # between two filters, in their pixels
 
 
 def draw(run: Run) -> Plot | Missing:
@@ -46,9 +46,9 @@ def draw(run: Run) -> Plot | Missing:
 
 
 def first_kernels(content: dict[str, Any]) -> np.ndarray | None:
-    """(filters, channels, height, width) float32: the first weights of a convolution, averaged ones where there are.
+    """(filters, channels, height, width) float32: the weights of the first convolution, averaged if there are averages.
 
-    `content`: of a checkpoint, whose weights stand in the order of the layers.
+    `content`: of a checkpoint, whose weights are in the order of the layers.
     """
     weights: dict[str, Tensor] = content["model"]
     averages = (content.get("ema") or {}).get("averages", {})

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 _MOST_ANNOTATED = 120  # cells
-_MOST_HIGH = 17  # rows in which there is room for two lines
+_MOST_HIGH = 17  # rows up to which a cell has room for two lines
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,7 @@ class Cells:
     mean: np.ndarray
     """(rows, columns) float: mean test error in percent; NaN without a result."""
     spread: np.ndarray
-    """(rows, columns) float: its standard deviation over seeds; NaN of one."""
+    """(rows, columns) float: its standard deviation over seeds; NaN for one seed."""
     was_run: np.ndarray
     """(rows, columns) bool."""
 
@@ -61,12 +61,12 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
 
 
 def _height(rows: int) -> float:
-    """In inches: many rows are lower, but no lower than a line of text, unless they are too many for any."""
+    """In inches: many rows are less high, but each has room for a line of text, as long as cells have texts."""
     return 1.6 + min(0.6 * rows, max(0.6 * _MOST_HIGH, 0.22 * min(rows, _MOST_ANNOTATED // 2)))
 
 
 def tabulate(groups: Sequence[Group], keys: tuple[str, str]) -> Cells:
-    """What the cells hold; the values of numeric keys ascend, others stand in the order of the grid."""
+    """The cells; the values of numeric keys ascend, others are in the order of the grid."""
     rows, columns = (_in_order([group.values[key] for group in groups]) for key in keys)
     mean = np.full((len(rows), len(columns)), np.nan)
     spread, was_run = mean.copy(), np.zeros(mean.shape, dtype=bool)

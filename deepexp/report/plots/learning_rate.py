@@ -26,7 +26,7 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
         return Missing("a learning rate is no positive number, and so has no place on a logarithmic axis")
     if not any(group.done for group in groups):
         return Missing("no run has a result")
-    shown = [group for group in groups if group.done or _failed(group.runs)]  # and none that was paused, say
+    shown = [group for group in groups if group.done or _failed(group.runs)]  # none that was only paused
     rates = [float(str(group.values[KEY])) for group in shown]
     others = [key for key in keys if key != KEY]
     series: dict[str, list[Group]] = {}
@@ -49,7 +49,7 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
 
 
 def _draw_series(axis: "Axes", members: Sequence[Group], style: Mapping[str, Any], *, crowded: bool) -> list[float]:
-    """Draw one series and return the errors that are now to be seen."""
+    """Draw one series and return the errors that it shows."""
     ordered = sorted(members, key=lambda group: float(str(group.values[KEY])))
     done = [group for group in ordered if group.done]
     axis.plot(

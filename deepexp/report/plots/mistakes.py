@@ -1,4 +1,4 @@
-"""The worst mistakes of a run: test samples of which its model is surest that they are something else."""
+"""The worst mistakes of a run: the misclassified test samples for which its model gives the highest probabilities."""
 
 import math
 from typing import TYPE_CHECKING
@@ -18,7 +18,7 @@ _COLUMNS = 6
 
 
 def draw(run: Run) -> Plot | Missing:
-    """A sheet of pictures, the worst first; the run's model and data are loaded for it, if they can be had here."""
+    """A sheet of pictures, the worst first; the run's model and data are loaded for it, if they are here."""
     from deepexp.inference.retest import retest
 
     try:
@@ -29,7 +29,7 @@ def draw(run: Run) -> Plot | Missing:
 
 
 def draw_sheet(found: "Retest", run: str) -> Plot | Missing:
-    """The sheet for answers that are known already, of a run of that name."""
+    """The sheet for predictions that are known already; `run` is the name of the run."""
     worst = worst_mistakes(found)
     if not worst:
         return Missing(f"the mistakes of {run}, which makes none on its {len(found.target):,} test samples")
@@ -49,7 +49,7 @@ def draw_sheet(found: "Retest", run: str) -> Plot | Missing:
 
 
 def worst_mistakes(found: "Retest") -> list[int]:
-    """The numbers of the misclassified samples, those with the most probable wrong class first."""
+    """The indices of the misclassified samples, those with the most probable wrong class first."""
     probability, predicted = found.probabilities.max(1)
     wrong = (predicted != found.target).nonzero().flatten()
     order = probability[wrong].argsort(descending=True, stable=True)

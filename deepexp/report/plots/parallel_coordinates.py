@@ -64,7 +64,7 @@ def _error(group: Group) -> float:
 
 
 def _scale(values: Sequence[object]) -> Scale:
-    """Numbers by their size (logarithmic where they ask for it), anything else evenly in order of appearance."""
+    """Numbers by their size (logarithmic if `needs_log`), anything else evenly in order of appearance."""
     known = numbers(values)
     if known is None:
         names = list(dict.fromkeys(text(value) for value in values))
@@ -87,7 +87,7 @@ def _some(ticks: list[tuple[float, str]]) -> list[tuple[float, str]]:
 
 
 def _scale_of_errors(errors: np.ndarray, known: np.ndarray) -> Scale:
-    """The axis of the error, low at the bottom; what has none lies above its top."""
+    """The axis of the error, low at the bottom; groups without one are above its top."""
     transform = np.log10 if needs_log(known) else np.asarray
     low, high = float(transform(known.min())), float(transform(known.max()))
     width = (high - low) or 1.0

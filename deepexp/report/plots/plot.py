@@ -1,4 +1,4 @@
-"""What every kind of plot gives back, and what they share: axes of errors, numbers as labels, names that fit."""
+"""What every kind of plot returns, and what they share: axes of errors, numbers as labels, names that fit."""
 
 import math
 from collections.abc import Iterable, Sequence
@@ -21,12 +21,12 @@ class Plot:
     """A picture with what has to be said about it."""
 
     name: str
-    """Of its files, without a suffix."""
+    """The name of its files, without a suffix."""
     figure: "Figure"
     caption: str
     """What is drawn: which runs, means of what, what bands are, what was left out."""
     alt: str
-    """What it shows, in words, for who cannot see it."""
+    """What it shows, in words, for readers who cannot see it."""
 
 
 @dataclass(frozen=True)
@@ -37,7 +37,7 @@ class Missing:
 
 
 def numbers(values: Iterable[object]) -> list[float] | None:
-    """The values as numbers, or None if one of them is none; true and false are none."""
+    """The values as floats; None if one of them is not a number, as true and false are not."""
     found = list(values)
     if not all(isinstance(value, int | float) and not isinstance(value, bool) for value in found):
         return None
@@ -51,7 +51,7 @@ def needs_log(values: Iterable[float]) -> bool:
 
 
 def value_axis(axis: "Axes", values: Sequence[float], name: str) -> None:
-    """Give the y axis its name and range: from zero, or logarithmic where the values ask for it."""
+    """Give the y axis its name and range: from zero, or logarithmic if `needs_log`."""
     if needs_log(values):
         axis.set_yscale("log")
         axis.yaxis.set_major_formatter(plain_numbers())
@@ -102,7 +102,7 @@ def _without_groups(label: str) -> str:
 
 
 def literal(text: str) -> str:
-    """A text as matplotlib is to show it: dollar signs stand for themselves, and bytes that are no text for numbers."""
+    """A text escaped for matplotlib: dollar signs are shown as such, and bytes that are no text as numbers."""
     return text.encode(errors="backslashreplace").decode().replace("$", r"\$")
 
 

@@ -1,4 +1,4 @@
-"""How many series share a plot: each in a style of its own, or by a colour map, or a few named and the rest grey."""
+"""How several series share a plot: each in a style of its own, or by a colour map, or a few named and the rest grey."""
 
 import math
 import textwrap
@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MOST_STYLES = 10
-"""Series that are told apart by style; of more, a colour map or names for a few."""
+"""Up to so many series are told apart by style, more by a colour map, or a few of them are named."""
 
 _NAMED = 3  # of the best and of the worst
 _LIGHTEST = 0.88  # of the colour map: what is lighter cannot be seen on white
@@ -35,7 +35,7 @@ class Styles:
     colour_key: str | None = None
     """The key whose value is the colour."""
     values: Sequence[float] = field(default_factory=tuple)
-    """Of that key, for each series."""
+    """The value of that key for each series."""
 
     @property
     def are_many(self) -> bool:
@@ -117,7 +117,7 @@ def _few_named(labels: Sequence[str], scores: Sequence[float]) -> Styles:
 
 
 def _mappable(values: Sequence[float]) -> "ScalarMappable":
-    """The colour map from the smallest to the largest value, logarithmic where they ask for it."""
+    """The colour map from the smallest to the largest value, logarithmic if `needs_log`."""
     import matplotlib
     from matplotlib.cm import ScalarMappable
     from matplotlib.colors import ListedColormap, LogNorm, Normalize

@@ -72,7 +72,7 @@ def test_what_was_paused_is_drawn_as_it_was_then(tmp_path, which, error):
     assert (list(paused.get_xdata()), list(paused.get_ydata())) == ([5], [pytest.approx(error)])
     assert least.get_ydata()[-1] == pytest.approx(21) and paused.get_fillstyle() == "none"
     assert plot.figure.axes[0].get_ylim()[1] > error
-    assert "Empty: 1 setting that others were better than" in plot.caption
+    assert "Empty: 1 setting paused, since others were better" in plot.caption
 
 
 def test_without_any_result_it_says_so(tmp_path):
