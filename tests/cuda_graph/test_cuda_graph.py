@@ -172,7 +172,9 @@ def test_what_cannot_be_recorded_is_made_as_usual_and_said(run, graph, words, re
         (["augment=crop_flip", "augment._target_=strangers_net.Augment"], "no, augment is strangers_net.Augment"),
     ],
 )
-def test_by_habit_what_is_known_to_do_the_same_each_time_is_recorded(run, graph, monkeypatch, tmp_path, words, chosen):
+def test_by_default_what_is_known_to_do_the_same_each_time_is_recorded(
+    run, graph, monkeypatch, tmp_path, words, chosen
+):
     (tmp_path / "strangers_net.py").write_text(
         "from deepexp.data.augment import CropFlip as Augment\nfrom deepexp.models.mnist_net import MnistNet as Net\n"
     )
@@ -184,7 +186,7 @@ def test_by_habit_what_is_known_to_do_the_same_each_time_is_recorded(run, graph,
     assert (result.directory / "run.log").read_text().count(told) == chosen.startswith("no")
 
 
-def test_by_habit_nothing_is_recorded_on_a_device_without_graphs(run):
+def test_by_default_nothing_is_recorded_on_a_device_without_graphs(run):
     result = run(["data.subset=50", "batch_size=25", "epochs=1"])
     assert choice(result) == "no, the device is cpu"
     assert "cuda_graph" not in (result.directory / "run.log").read_text()

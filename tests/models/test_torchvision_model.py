@@ -96,10 +96,10 @@ def test_every_published_file_has_its_digest_in_its_name():
 
 def test_dropout_goes_where_the_network_has_it():
     given = [m.p for m in build(dropout=0.25).modules() if isinstance(m, nn.Dropout)]
-    habit = [m.p for m in build().modules() if isinstance(m, nn.Dropout)]
+    default = [m.p for m in build().modules() if isinstance(m, nn.Dropout)]
 
     assert given == [0.25]
-    assert habit == [0.5]
+    assert default == [0.5]
     assert build("densenet121", dropout=0.1).network.features.denseblock1.denselayer1.drop_rate == 0.1
 
 
