@@ -1,7 +1,7 @@
 """Forward and backward passes as torch compiles them (`torch.compile`) for the model, the device and one batch size.
 
 Compiling takes from seconds to minutes at a run's first update, so it is for long runs, on GPUs above all. Evaluations,
-and batches of other sizes than most have, are computed as the model is written.
+and batches of another size than most, are not compiled.
 """
 
 import logging
@@ -15,7 +15,7 @@ log = logging.getLogger(__name__)
 
 
 class Forward(Protocol):
-    """Gives a training batch's logits."""
+    """Computes the logits of a training batch."""
 
     choice: str
     """Whether they are compiled, in words."""
@@ -36,9 +36,9 @@ class AsWritten:
 
 
 class Compiled:
-    """A `Forward` of compiled models, where the batch has `batch_size` samples.
+    """A `Forward` that compiles the model, for batches of `batch_size` samples.
 
-    A model that cannot be compiled, or a machine that cannot compile, is told once; it is called as written then.
+    If the model or the machine does not allow that, a warning says so once, and the model is called as written.
     """
 
     choice = "yes"
@@ -49,17 +49,17 @@ class Compiled:
         self._model: nn.Module | None = None
         self._compiled: Callable[[Tensor], Tensor] | None = None
         self._parameters: list[nn.Parameter] = []
-        self._moving: list[bool] = []  # which of them want gradients, as what is compiled takes it
+        self._moving: list[bool] = []  # which of them needed gradients when it was compiled
 
     def __call__(self, model: nn.Module, images: Tensor) -> Tensor:
-        """See `Forward`; the first call of a model compiles it, and so does what changes what it has to compute."""
+        """See `Forward`. The model is compiled at its first call, and again when other parameters need gradients."""
         if not self._works or len(images) != self._batch_size:
             return cast(Tensor, model(images))
         if self._model is not model:
             self._model, self._parameters, self._compiled = model, list(model.parameters()), None
         moving = [parameter.requires_grad for parameter in self._parameters]
         if self._compiled is not None and moving != self._moving:
-            torch.compiler.reset()  # torch 2.11 would go on with passes that leave thawed weights without gradients
+            torch.compiler.reset()  # torch 2.11 would reuse passes that leave thawed weights without gradients
             self._compiled = None
         if self._compiled is None:
             self._compiled, self._moving = compiled(model), moving

@@ -38,7 +38,7 @@ class Evaluation:
 
 @dataclass(frozen=True)
 class Scores:
-    """What a batch came to, on the device: the sum of its losses, the classes predicted (batch,), its errors."""
+    """The results of a batch, on the device: the sum of its losses, the classes predicted (batch,), its errors."""
 
     loss: Tensor
     predicted: Tensor
@@ -50,7 +50,7 @@ class Scores:
 
 
 class Scorer(Protocol):
-    """Scores the batches of a split; called with the model in the mode and the arithmetic that it is to have."""
+    """Scores the batches of a split; the caller sets test mode, inference mode and precision."""
 
     def __call__(
         self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[tuple[int, int]]
@@ -66,12 +66,12 @@ def score(model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[tupl
 
 
 def scores_of(model: nn.Module, images: Tensor, labels: Tensor) -> Scores:
-    """What the model makes of one batch."""
+    """The model's scores for one batch."""
     return scores_of_logits(model(images).float(), labels)
 
 
 def scores_of_logits(logits: Tensor, labels: Tensor) -> Scores:
-    """What answers (batch, classes) float32 come to."""
+    """The scores of logits (batch, classes) float32."""
     predicted = logits.argmax(1)
     return Scores(F.cross_entropy(logits, labels, reduction="sum"), predicted, (predicted != labels).sum())
 
@@ -85,7 +85,10 @@ def evaluate(
     *,
     scorer: Scorer = score,
 ) -> Evaluation:
-    """Test-mode pass over a whole split, in its own order; the mode that the model was in is put back."""
+    """Evaluate in test mode on a whole split, in its own order, with smaller batches if memory runs out.
+
+    Afterwards the model has the mode that it had before.
+    """
     try:
         with in_test_mode(model):
             return _evaluate(model, loader, samples, precision, batch_size, scorer)

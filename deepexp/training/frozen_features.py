@@ -1,8 +1,8 @@
-"""Whether a run computes what its frozen first layers give only once, and the switch between pictures and features.
+"""Whether a run computes the output of its frozen first layers only once, and the switch from pictures to features.
 
-For as long as the stem of a model stands still, the loaders yield its features (`data/features.py`) and the step calls
-the model from behind the stem on; the loop, the step and the evaluation do not know. A model takes part if it has
-`stem_module` and `behind_stem` (see `models/__init__.py`).
+While the stem of a model is frozen, the loaders yield its features (`data/features.py`) and the step calls the model
+without its stem; the loop, the step and the evaluation need not know. A model takes part if it has `stem_module` and
+`behind_stem` (see `models/__init__.py`).
 """
 
 import copy
@@ -22,16 +22,16 @@ from deepexp.text.units import amount, counted
 
 log = logging.getLogger(__name__)
 
-_FEWEST_EPOCHS = 2  # the first one computes
+_FEWEST_EPOCHS = 2  # the first one computes the features
 
 
 class Stemmed(Protocol):
-    """A model that can begin behind its stem."""
+    """A model that can be called without its stem."""
 
     stem_module: str
 
     def behind_stem(self, features: Tensor) -> Tensor:
-        """The logits of what the stem gives."""
+        """The logits from the stem's output."""
         ...
 
 
@@ -50,7 +50,7 @@ class FrozenFeatures:
         self._is_on = False
 
     def begin_epoch(self, epoch: int) -> None:
-        """To be called with each epoch, counted from 0, once its layers are frozen and in their modes."""
+        """Call it with each epoch, counted from 0, once its layers are frozen and in their modes."""
         wanted = epoch < self.epochs
         if wanted == self._is_on:
             return
@@ -67,9 +67,8 @@ def arrange(
 ) -> FrozenFeatures:
     """Keep features where that is exact, pays, and takes at most half of the memory that there is for this run.
 
-    On a CPU that is the part of the available memory that its threads are of the cores: as many runs may be at work
-    beside each other, and all of them look at the same moment.
-    `epochs`: of the whole run; `refused`: what in the config forbids it.
+    On a CPU that is the available memory · threads / cores, as runs on the other cores may need the rest; all of them
+    may look at the same moment. `epochs`: of the whole run; `refused`: what in the config forbids it.
     """
     first = stem(step.model)
     if first is None:
@@ -84,7 +83,7 @@ def arrange(
     if reason is None and share is not None and needed > share / 2:
         reason = f"{amount(needed, 'B')} are more than half of the memory for this run, {amount(share, 'B')}"
     choice = f"yes, {amount(needed, 'B')} for {counted(frozen, 'epoch')}" if reason is None else f"no, {reason}"
-    log.info("keep what the frozen layers (%s) give instead of computing it in each epoch: %s", name, choice)
+    log.info("keep the output of the frozen layers (%s) instead of computing it in each epoch: %s", name, choice)
     return FrozenFeatures(step, loaders, frozen if reason is None else 0, choice)
 
 
@@ -95,16 +94,16 @@ def stem(model: nn.Module) -> nn.Module | None:
 
 
 def _reason_against(first: nn.Module, frozen_epochs: int) -> str | None:
-    """Why keeping would not pay, or would not be exact although the parameters stand still."""
+    """Why keeping would not pay, or would not be exact although the parameters are frozen."""
     if frozen_epochs < _FEWEST_EPOCHS:
-        return "they are frozen for one epoch only, and the first one computes"
+        return "they are frozen for one epoch only, which has to compute it"
     for module in first.modules():
         kind = type(module).__name__
         if isinstance(module, nn.RReLU) or (isinstance(module, nn.modules.dropout._DropoutNd) and module.p > 0):
             return f"{kind} is random"
-        # Statistics beside parameters stand still with them (`FreezePlan.eval_frozen`).
+        # Running statistics of a module with parameters are frozen with them (`FreezePlan.eval_frozen`).
         if getattr(module, "running_mean", None) is not None and not list(module.parameters(recurse=False)):
-            return f"the statistics of {kind} move"
+            return f"the running statistics of {kind} change"
     return None
 
 
@@ -127,7 +126,7 @@ def _share_of_memory(device: torch.device) -> int | None:
 
 
 def _needed_bytes(first: nn.Module, precision: Precision, loaders: Sequence[FeatureLoader]) -> int:
-    """The memory of all samples' features, measured with a copy of the layers, whose statistics may change."""
+    """The memory of all samples' features, measured with a copy of the layers, as their statistics may change."""
     channels, height, width = loaders[0].shape
     pictures = torch.zeros(2, height, width, channels, device=precision.device).permute(0, 3, 1, 2)
     features = _function(copy.deepcopy(first), precision)(pictures)

@@ -10,10 +10,10 @@ _NAMES = ("SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP")
 
 
 class StopRequest:
-    """Context in which SIGINT, SIGTERM, SIGUSR1 and SIGHUP only leave a note in `signal_number`.
+    """Context in which SIGINT, SIGTERM, SIGUSR1 and SIGHUP only set `signal_number`.
 
-    A second Ctrl-C is not held back. A SIGHUP that is ignored, as `nohup` has it, stays ignored. Outside the main
-    thread, where Python allows no handlers, it catches nothing.
+    A second Ctrl-C raises `KeyboardInterrupt`. A SIGHUP that is ignored, as under `nohup`, stays ignored. Outside the
+    main thread, where Python allows no handlers, nothing is caught.
     """
 
     def __init__(self) -> None:

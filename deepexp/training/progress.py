@@ -18,24 +18,24 @@ class Progress:
     step: int = 0  # updates made in all
     samples: int = 0  # seen in the present epoch, or in the last one until the next begins
     samples_seen: int = 0  # in all
-    loss_sum: float = 0.0  # over them
-    errors: int = 0  # among them
+    loss_sum: float = 0.0  # over `samples`
+    errors: int = 0  # among `samples`
     epoch_seconds: float = 0.0  # of training, in the present epoch
     train_seconds: float = 0.0  # of training, in all
     elapsed_seconds: float = 0.0  # of the run, in all
     grad_norm: float | None = None
     best_val_error_rate: float | None = None
     best_epoch: int | None = None  # from 1
-    val_epoch: int | None = None  # of the last look at validation data, from 1
+    val_epoch: int | None = None  # of the last evaluation on validation data, from 1
 
     @property
     def present_epoch(self) -> int:
-        """The epoch, from 1, that is being trained or, between two of them, has just been."""
+        """The epoch, from 1, that is being trained; between two epochs, the one before."""
         return self.epoch if self.update == 0 else self.epoch + 1
 
     @property
     def samples_per_second(self) -> float:
-        """In training, in the present epoch or the last one."""
+        """The speed of training in the present epoch, or in the last one until the next begins."""
         return self.samples / max(self.epoch_seconds, 1e-9)
 
     def begin_epoch(self) -> None:

@@ -1,6 +1,6 @@
 """The updates of an epoch, one after the other: their batches gathered and augmented, the weights and averages moved.
 
-Which samples in which order is the trainer's business, and what one update does `step.py`'s.
+The trainer decides on the samples and their order; `step.py` has what one update does.
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -27,7 +27,7 @@ class UpdateMaker(Protocol):
     def of_epoch(
         self, order: Tensor, draws: Draws, updates: Sequence[Sequence[Bounds]]
     ) -> Iterator[tuple[Callable[[], Update], int]]:
-        """For each update: what makes it, to be called before the next is asked for, and how many samples it has.
+        """For each update: a function that makes it, to be called before the next is taken, and its number of samples.
 
         `order`: samples of the epoch, int64 on the CPU; `draws`: a row for each of them, on the CPU; `updates`: the
         batches of each.

@@ -72,11 +72,11 @@ def alexnet(tmp_path) -> str:
     return str(tmp_path / "alexnet.pt")
 
 
-def test_a_pretrained_layer_is_kept_for_half_the_epochs_by_habit(run, alexnet):
+def test_a_pretrained_layer_is_kept_for_half_the_epochs_by_default(run, alexnet):
     words = [*SMALL, f"model.pretrained={alexnet}", "freeze=null", "epochs=4"]
     kept = run(words, folder="kept")
     assert choice(kept) == "yes, 2.4 MB for 2 epochs"  # 590 samples of 64 maps of 4×4
-    assert "(features) give instead of computing it in each epoch: yes" in (kept.directory / "run.log").read_text()
+    assert "(features) instead of computing it in each epoch: yes" in (kept.directory / "run.log").read_text()
     assert_same_run(kept.directory, run([*words, "cache_frozen=false"], folder="computed").directory)
 
 
@@ -200,7 +200,7 @@ def arranged(model: nn.Module, precision: str = "fp32") -> FrozenFeatures:
     [
         ([nn.Dropout2d(0.2)], "Dropout2d is random"),
         ([nn.RReLU()], "RReLU is random"),
-        ([nn.BatchNorm2d(4, affine=False)], "the statistics of BatchNorm2d move"),
+        ([nn.BatchNorm2d(4, affine=False)], "the running statistics of BatchNorm2d change"),
         ([nn.Dropout(0.0), nn.ReLU()], None),
         ([nn.BatchNorm2d(4)], None),  # which stands still with its parameters
         ([nn.GroupNorm(2, 4)], None),
