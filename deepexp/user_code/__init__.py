@@ -1,1 +1,1 @@
-"""Code that is not ours: what `_target_` names, what is asked of it, and when it may be run."""
+"""Code of the user's own: what `_target_` names, how it is checked, and when it may be run."""

@@ -1,4 +1,4 @@
-"""Checks of a data source of the user's own, with a line for what is not as it should be."""
+"""Checks of a data source of the user's own; what is wrong with it becomes an error of one line."""
 
 import dataclasses
 import numbers
@@ -11,14 +11,14 @@ from deepexp.user_code import targets
 
 
 def guarded(source: Source) -> Source:
-    """The source; one of the user's own so that whatever goes wrong in it is an `InputError` of one line."""
+    """The source; one of the user's own is wrapped, so that any error in it becomes an `InputError` of one line."""
     if type(source).__module__.startswith("deepexp."):
         return source
     return _GuardedWriting(source) if isinstance(source, WritingSource) else _Guarded(source)
 
 
 class _Guarded:
-    """A `Source`."""
+    """A `Source` that checks what another one gives."""
 
     def __init__(self, source: Source) -> None:
         self._source = source
@@ -60,7 +60,7 @@ class _Guarded:
 
 
 class _GuardedWriting(_Guarded):
-    """A `WritingSource`."""
+    """As `_Guarded`, of a `WritingSource`."""
 
     def __init__(self, source: WritingSource) -> None:
         super().__init__(source)

@@ -1,4 +1,4 @@
-"""Checks of a model of the user's own, with a line for what is not as it should be."""
+"""Checks of a model of the user's own; what is wrong with it becomes an error of one line."""
 
 import copy
 import itertools
@@ -31,11 +31,11 @@ def check(
 ) -> None:
     """Raise `InputError` if what a target has made on the meta device is no model, or does not give logits.
 
-    Also if what it saves cannot be loaded into another one: then no run could go on, and no checkpoint be tested.
+    Also if what it saves cannot be loaded into another one: then no run could be resumed, and no checkpoint tested.
 
     To find out, a real model from `make_real` is called on the CPU with two pictures. That takes as long as making a
     model does, so it is done once for each class or function that the target is `found` to be. Without `make_real`, the
-    model on the meta device is called; if that is not possible, its output is not judged.
+    model on the meta device is called; if that fails, its output is not checked.
     """
     target = component.target
     if target.startswith("deepexp."):
@@ -57,12 +57,12 @@ def check(
         return
     what = json.dumps([target, component.arguments, shape, classes], sort_keys=True, default=repr)
     if _tried.get(what) is not found:
-        _try(make_real(), target, shape, classes, (lambda: made, make_real))  # the second, if loading needs numbers
+        _try(make_real(), target, shape, classes, (lambda: made, make_real))  # the second, if the meta device fails
         _tried[what] = found
 
 
 _tried: dict[str, Callable[..., Any]] = {}
-"""(target, arguments, …) as JSON → the class or function whose model passed; reloading makes another one of it."""
+"""(target, arguments, …) as JSON → the class or function whose model passed; a reloaded module has another one."""
 
 
 def warn_of_loose_layers(model: nn.Module, target: str) -> None:
@@ -78,7 +78,7 @@ def warn_of_loose_layers(model: nn.Module, target: str) -> None:
 
 
 def _loose_layers(model: nn.Module) -> list[str]:
-    """The plain lists, tuples and dicts that hold parameters of which the model does not know."""
+    """The plain lists, tuples and dicts with parameters that are not among the model's own."""
     known = set(map(id, model.parameters()))
     found = []
     for name, module in model.named_modules():
@@ -110,9 +110,9 @@ def _try(
     classes: int,
     others: Sequence[Callable[[], nn.Module]],
 ) -> None:
-    """Raise `InputError` if a model gives something else than logits, or fails although its weights are numbers.
+    """Raise `InputError` if a model does not give logits, or fails although it is not on the meta device.
 
-    `others`: ways to make another, of which one has to take what this one saves.
+    `others`: functions that make another one; one of these must be able to load what this one saves.
     """
     try:
         output = _output(model, shape, training=False)
@@ -125,7 +125,7 @@ def _try(
     _check_output(output, target, classes, "")
     try:
         output = _output(model, shape, training=True)
-    except (Exception, SystemExit) as error:  # batches may have to be larger to train
+    except (Exception, SystemExit) as error:  # training may need larger batches
         log.debug("%s cannot be tried in training mode: %s", target, error)
     else:
         _check_output(output, target, classes, " in training mode")
@@ -134,14 +134,14 @@ def _try(
 
 
 def _check_saving(model: nn.Module, target: str, others: Sequence[Callable[[], nn.Module]]) -> None:
-    """Raise `InputError` if no other model takes what this one, which has been called, would save."""
+    """Raise `InputError` if no other model can load what this one, which has been called, would save."""
     reason: Exception | None = None
     for make in others:
         try:
             saved = model.state_dict()
             checkpoint.check_readable("model", saved)
             with warnings.catch_warnings():
-                warnings.simplefilter("ignore")  # numbers are lost on the meta device, as they may be here
+                warnings.simplefilter("ignore")  # about numbers that the meta device loses
                 make().load_state_dict(saved)
             return
         except RunFailed as error:
@@ -149,13 +149,13 @@ def _check_saving(model: nn.Module, target: str, others: Sequence[Callable[[], n
         except Exception as error:  # hooks of the user's own may raise anything
             reason = error
     raise InputError(
-        f"model: no run of {target} could go on, since load_state_dict does not take what state_dict gives after a "
+        f"model: no run of {target} could be resumed, since load_state_dict fails for what state_dict gives after a "
         f"training pass: {one_line(reason)}"
     )
 
 
 def _output(model: nn.Module, shape: tuple[int, int, int], *, training: bool) -> Any:
-    """What a model gives for two pictures without content; it is in training mode afterwards."""
+    """What a model gives for two pictures of zeros; it is in training mode afterwards."""
     device = next(model.parameters()).device
     try:
         with torch.no_grad():

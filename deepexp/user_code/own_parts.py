@@ -1,4 +1,4 @@
-"""Checks of a schedule or augmentation of the user's own, with a line for what it lacks or does wrong."""
+"""Checks of a schedule or augmentation of the user's own; what is wrong with it becomes an error of one line."""
 
 import math
 from typing import Any
@@ -16,14 +16,14 @@ _METHODS = {"schedule": ("__call__", "depends_on_horizon", "check"), "augment": 
 
 
 def check_methods(group: str, made: Any, target: str) -> None:
-    """Raise `InputError` if what a target of this group has made cannot be asked all that a run will ask."""
+    """Raise `InputError` if what a target of this group has made lacks a method that a run will call."""
     lacking = [name for name in _METHODS.get(group, ()) if not callable(getattr(made, name, None))]
     if lacking:
         raise InputError(f"{group}._target_: {target} gives {targets.kind(made)} without {' and '.join(lacking)}")
 
 
 def check_schedule(schedule: Any, total_steps: int) -> None:
-    """Raise `InputError` or `ValueError` if a schedule does not fit a run of this length, or begins with no number."""
+    """Raise `InputError` or `ValueError` if a schedule does not fit into the run, or gives no number at first."""
     try:
         schedule.check(total_steps)
         first = schedule(0, total_steps)
@@ -36,7 +36,7 @@ def check_schedule(schedule: Any, total_steps: int) -> None:
 
 
 def multiplier(schedule: Any, step: int, total_steps: int) -> float:
-    """What a schedule gives for an update; `RunFailed` if that is no number ≥ 0, as one of the user's own may do."""
+    """What a schedule gives for an update; `RunFailed` if that is no number ≥ 0, as the user's own may give."""
     given = schedule(step, total_steps)
     if (complaint := _complaint(schedule, step, given)) is not None:
         raise RunFailed(complaint)
@@ -53,10 +53,10 @@ def _complaint(schedule: Any, step: int, given: Any) -> str | None:
 
 
 def check_augment(augmentation: Any, shape: Shape, device: torch.device, model: nn.Module | None) -> None:
-    """Raise `InputError` if an augmentation fails for two pictures, or gives something else than is trained on.
+    """Raise `InputError` if an augmentation fails for two pictures, or gives what cannot be trained on.
 
-    Or pictures of another size than the `model`, which is on the meta device, takes. Pictures are on the CPU here, so
-    those of runs on other devices are not tried.
+    Also if its pictures have another size, and the `model`, which is on the meta device, does not take that. `apply` is
+    tried on the CPU, so not for runs on other devices.
     """
     kind = type(augmentation)
     if kind.__module__.startswith("deepexp."):
@@ -90,7 +90,7 @@ def _check_draws(name: str, draws: Any, again: Any) -> None:
             )
         if not torch.equal(rows, again[key]):
             raise InputError(
-                f"{name}.draw gives another {key} each time, and a run that goes on within an epoch draws anew; "
+                f"{name}.draw gives another {key} each time, but a run that is resumed within an epoch draws again; "
                 "take all random numbers from its generator"
             )
 
@@ -113,7 +113,7 @@ def _check_augmented(name: str, given: Any, shape: Shape) -> None:
 
 
 def _check_taken(name: str, given: torch.Size, shape: Shape, model: nn.Module) -> None:
-    """Raise `InputError` if a model that takes pictures of the data's size does not take those of another."""
+    """Raise `InputError` if a model takes pictures of the data's size (`shape`), but not of the size `given`."""
     refusal = _refusal(model, given)
     if refusal is not None and _refusal(model, torch.Size((2, *shape))) is None:
         size, other = ("×".join(map(str, numbers)) for numbers in (shape, given[1:]))
@@ -123,7 +123,7 @@ def _check_taken(name: str, given: torch.Size, shape: Shape, model: nn.Module) -
 
 
 def _refusal(model: nn.Module, size: torch.Size) -> Exception | None:
-    """What a model on the meta device fails with for pictures without content."""
+    """The error of a model on the meta device for pictures of this size; None if it takes them."""
     try:
         with torch.no_grad():
             model(torch.empty(size, device="meta"))
@@ -133,7 +133,7 @@ def _refusal(model: nn.Module, size: torch.Size) -> Exception | None:
 
 
 def _check_mix(name: str, mix: Mix) -> None:
-    """Without this check, anything that can be broadcast would make some loss, and wrong samples could be partners."""
+    """Raise `InputError` for a wrong `Mix`; whatever can be broadcast would give some loss, without an error."""
     for part, values in mix._asdict().items():
         dtypes, most = ((torch.int64,), "1") if part == "partner" else ((torch.float32, torch.float64), "1.0")
         if not isinstance(values, Tensor) or values.dtype not in dtypes or values.shape != (2,):

@@ -1,6 +1,6 @@
 """What a `_target_` in YAML names: a class or a function, of deepexp, of an installed package, or beside `./conf`.
 
-Whether it takes the arguments that the YAML gives it is judged here, too; calling it is `build.py`'s.
+Its arguments in the YAML are checked here, too; `build.py` calls it.
 """
 
 import inspect
@@ -25,9 +25,9 @@ from deepexp.text.suggest import did_you_mean
 
 
 def find(name: str) -> Callable[..., Any]:
-    """The object of a dotted name. Raises `ImportError` with one line that says why and, in whose file, where."""
+    """The object of a dotted name. Raises `ImportError` with one line: why, and where if in the user's own code."""
     paths.make_working_directory_importable()
-    hydras = logging.getLogger("hydra.utils")  # which would tell the same, in three lines and without the place
+    hydras = logging.getLogger("hydra.utils")  # it would log the error in three lines, without the place
     was_disabled, hydras.disabled = hydras.disabled, True
     try:
         found: Callable[..., Any] = get_object(name)
@@ -44,7 +44,7 @@ def find(name: str) -> Callable[..., Any]:
 
 
 def of(group: str, component: Component) -> Callable[..., Any]:
-    """What the config of a group names. Raises `InputError` that names the key."""
+    """The class or function that the config of a group names. Raises `InputError` that names the key."""
     if not component.target:
         raise InputError(f"{group}._target_: was refused")
     try:
@@ -62,11 +62,11 @@ def check_arguments(group: str, component: Component, given: Mapping[str, Any]) 
     arguments = {name: value for name, value in component.arguments.items() if not name.startswith("_")}
     signature = inspect.signature(target)
     for name in arguments.keys() & given.keys():
-        raise InputError(f"{group}.{name}: is what deepexp gives to {component.target}; leave it out of its YAML")
+        raise InputError(f"{group}.{name}: is given to {component.target} by deepexp; leave it out of its YAML")
     for name in sorted(signature.parameters.keys() & set(keys_of(group)) - given.keys()):
         raise InputError(
             f"{group}.{name}: is a key of deepexp's own, which {component.target} would never be given; "
-            f"call its argument {name!r} otherwise"
+            f"rename its argument {name!r}"
         )
     takes_any = any(parameter.kind is parameter.VAR_KEYWORD for parameter in signature.parameters.values())
     known = [name for name in signature.parameters if name not in given]
@@ -99,7 +99,7 @@ def _check_types(group: str, component: Component, target: Callable[..., Any]) -
 
 
 def _type_hints(target: Callable[..., Any]) -> dict[str, Any]:
-    """Annotations of a target's arguments, as far as they can be told."""
+    """Annotations of a target's arguments; none if they cannot be evaluated."""
     try:
         return typing.get_type_hints(target.__init__ if inspect.isclass(target) else target)
     except (NameError, TypeError):  # names that only a type checker knows

@@ -13,7 +13,7 @@ from deepexp.errors import InputError
 def check_targets(node: Any) -> None:
     """Refuse a saved config with a `_target_` that no YAML of the package or of the user's own `conf` holds.
 
-    A run directory from elsewhere must not be able to run code; a list of allowed prefixes would not hold, since
+    A run directory from elsewhere must not be able to run code. A list of allowed prefixes would not prevent that:
     torch and torchvision contain functions that load or unpack what they are given.
     """
     for text in _interpolations(node):
@@ -36,7 +36,7 @@ def trusted_targets() -> set[str]:
         for file in sorted(directory.rglob("*.yaml")):
             try:
                 found.update(targets_in(yaml.load(file.read_text(encoding="utf-8"), yaml_file.SAFE_LOADER)))
-            except Exception:  # PyYAML lets through what its conversions raise: of a date, say, that there is not
+            except Exception:  # PyYAML's conversions may raise anything, as for a date that does not exist
                 continue  # a broken file of the user's own grants nothing; composing it reports it
     return found
 
@@ -53,7 +53,7 @@ def _interpolations(node: Any) -> Iterator[str]:
 
 
 def targets_in(node: Any) -> Iterator[str]:
-    """What stands as `_target_` in a value and in those within it."""
+    """The values of `_target_` in a value and in those nested in it."""
     if isinstance(node, dict):
         for name, value in node.items():
             if name == "_target_":

@@ -301,7 +301,10 @@ def test_layers_that_a_model_does_not_know_of_are_told_and_noted_in_the_run(here
         ("ExitsAtOnce", "model: their_model.ExitsAtOnce failed: their_model.py:125: SystemExit"),
         ("Refuses", "model: their_model.py:129: odd sizes only"),
         ("Bare", "model._target_: their_model.Bare has no parameters, so there is nothing to train"),
-        ("Grows", "no run of their_model.Grows could go on, since load_state_dict does not take what state_dict gives"),
+        (
+            "Grows",
+            "no run of their_model.Grows could be resumed, since load_state_dict fails for what state_dict gives",
+        ),
         ("Grows", "size mismatch for seen: copying a param with shape torch.Size([1]) from checkpoint, the shape in"),
         ("LeavesOut", 'Missing key(s) in state_dict: "fc.bias"'),
         ("RemembersArray", "model: what their_model.RemembersArray saves: model._extra_state.rate is of type numpy."),
@@ -376,5 +379,5 @@ def test_what_deepexp_gives_is_not_for_its_yaml(here, capsys):
         file.write("classes: 10\n")
     assert cli.main(["train", "model=Net", *SMALL]) == 2
     assert capsys.readouterr().err == (
-        "deepexp: model.classes: is what deepexp gives to their_model.Net; leave it out of its YAML\n"
+        "deepexp: model.classes: is given to their_model.Net by deepexp; leave it out of its YAML\n"
     )

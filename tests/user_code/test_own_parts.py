@@ -201,7 +201,10 @@ def test_a_good_one_is_trained_with(here, word):
         ("schedule=OneArgument", "schedule: OneArgument fails: TypeError: OneArgument.__call__() takes 2 positional"),
         ("schedule=Breaks", "schedule: Breaks fails: their_parts.py:39: ZeroDivisionError: division by zero"),
         ("augment=Draws", "augment._target_: their_parts.Draws gives a Draws without apply"),
-        ("augment=Unseeded", "their_parts.Unseeded.draw gives another noise each time, and a run that goes on within"),
+        (
+            "augment=Unseeded",
+            "their_parts.Unseeded.draw gives another noise each time, but a run that is resumed within",
+        ),
         ("augment=OneRow", "their_parts.OneRow.draw gives noise of shape (1,) for 2 samples; needed is a row"),
         ("augment=NoDict", "their_parts.NoDict.draw gives a Tensor; needed is a dict of tensors"),
         ("augment=Numbers", "their_parts.Numbers.draw gives a dict of float; needed is a dict of tensors"),
@@ -219,7 +222,10 @@ def test_a_good_one_is_trained_with(here, word):
         ("augment=MixedTooMuch", "whose share is [0.5, 3.0]; allowed is from 0 to 1.0: it is the weight of"),
         ("optim=NoOptimizer", "optim: what it makes is no torch.optim.Optimizer, but a NoOptimizer"),
         ("optim=NoStep", "optim: NoStep has no step of its own"),
-        ("optim=Closure", "optim: Closure.step: missing a required argument: 'closure', and it is called without any"),
+        (
+            "optim=Closure",
+            "optim: Closure.step: missing a required argument: 'closure', but it is called without arguments",
+        ),
     ],
 )
 def test_what_is_none_is_refused_in_one_line(here, capsys, word, expected):
