@@ -1,4 +1,4 @@
-"""The bare loop: a run's own arithmetic and nothing else, to see what deepexp itself costs beside it.
+"""The bare loop: a run's own arithmetic and nothing else, to measure what deepexp adds to it.
 
 Pictures as bytes in memory, gathered in a new order each epoch, normalised, channels_last, in the config's precision;
 threads and memory set up as for a run. Nothing is logged, checked, saved, counted, or fetched from the device.
@@ -93,7 +93,7 @@ class Bare:
         self._freeze.eval_frozen()
 
     def _train_some(self, bounds: list[tuple[int, int]]) -> int:
-        """Updates on so many batches of a new order; their number."""
+        """Make an update on each of these batches of a new order; returns their number."""
         order = torch.randperm(self._train_samples)
         for images, labels in self._train.batches(order, bounds):
             self._optimizer.zero_grad()

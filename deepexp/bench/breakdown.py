@@ -12,7 +12,7 @@ _NAME_WIDTH = 46  # so that the table fits in 80 columns
 
 @dataclass(frozen=True)
 class Operation:
-    """All of one name: how often it is called in an update, and seconds of an update without what it calls itself."""
+    """An operation: its calls in an update, and the seconds of all of them without the operations that they call."""
 
     name: str
     calls: float
@@ -21,7 +21,7 @@ class Operation:
 
 @dataclass(frozen=True)
 class Breakdown:
-    """Where an update spends its time; `seconds` holds the whole of it, the profiler's own work included."""
+    """Where an update spends its time; `seconds`: of the whole update, the profiler's own work included."""
 
     seconds: float
     operations: list[Operation]
@@ -29,7 +29,7 @@ class Breakdown:
 
     @property
     def outside(self) -> float:
-        """Seconds in none of them: on a CPU those of Python, on a GPU those in which it waits."""
+        """Seconds in no operation: on a CPU Python's, on a GPU those in which it is idle."""
         return max(0.0, self.seconds - sum(operation.seconds for operation in self.operations))
 
     def table(self) -> Table:
@@ -47,7 +47,7 @@ class Breakdown:
 
 
 def _fitted(name: str) -> str:
-    """A kernel's name holds its types, with which it can be a page long."""
+    """The name, shortened: a kernel's has its types in it, and can be a page long."""
     for part in ("void ", "at::native::", "(anonymous namespace)::"):
         name = name.replace(part, "")
     return name if len(name) <= _NAME_WIDTH else f"{name[: _NAME_WIDTH - 1]}…"

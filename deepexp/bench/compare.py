@@ -25,7 +25,7 @@ class Ratio:
 
 
 def rounds(contenders: dict[str, T], measure: Callable[[T], float], count: int, tell: Callable[[], None]) -> Measured:
-    """Let each contender be measured in each round; who begins, changes from round to round. `tell` after each turn."""
+    """Measure each contender once in each round, beginning each time with the next one; `tell` after each turn."""
     figures: Measured = {name: [] for name in contenders}
     names = list(contenders)
     for turn in range(count):
@@ -36,7 +36,7 @@ def rounds(contenders: dict[str, T], measure: Callable[[T], float], count: int, 
 
 
 def ratio(figures: Measured, of: str, to: str) -> Ratio:
-    """`of` over `to`, round by round: what disturbs a whole round drops out."""
+    """`of` over `to`, round by round, so that what slows down a whole round cancels out."""
     ratios = [ours / theirs for ours, theirs in zip(figures[of], figures[to], strict=True)]
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))
 

@@ -28,13 +28,13 @@ class Unsuited(Exception):
 
 
 class Contender(Protocol):
-    """Trains the model on, from wherever it is: only time is measured, and every step takes the same."""
+    """Trains the model, each time from where it is by then: only time is measured, and each step takes as long."""
 
     name: str
     """For people, with its version."""
 
     def steps(self, count: int) -> float:
-        """Make so many updates; the seconds of one, as their mean."""
+        """Make `count` updates; returns the mean seconds of one."""
         ...
 
     def epoch(self) -> EpochResult:

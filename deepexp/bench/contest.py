@@ -38,7 +38,7 @@ class Contest:
     trainers: dict[str, ContenderProcess]
     limit: ContenderProcess
     left_out: list[str]
-    """Who does not take part, and why."""
+    """A line for each contender that does not take part: why not."""
 
     @property
     def setting(self) -> Setting:
@@ -81,7 +81,7 @@ def opened(overrides: Sequence[str], against: Sequence[str] | str) -> Iterator[C
     config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
     for key, is_asked in {"resume": config.resume is not None, "dry_run": config.dry_run}.items():
         if is_asked:
-            raise InputError(f"{key}: a benchmark always measures, and goes on with nothing; leave it out")
+            raise InputError(f"{key}: a benchmark neither resumes a run nor skips training; leave it out")
     build.resolve_pretrained(config, plan)
     ours = dict(os.environ)
     rival = startup.users_environment()
@@ -98,7 +98,7 @@ def opened(overrides: Sequence[str], against: Sequence[str] | str) -> Iterator[C
 
 
 def rivals(against: Sequence[str] | str) -> tuple[list[str], list[str]]:
-    """(who deepexp is compared with, a line for each that is not installed). Raises `InputError`."""
+    """(the contenders beside deepexp, a line for each that is not installed). Raises `InputError`."""
     if against == "all":
         found = {name: _is_installed(package) for name, package in PACKAGES.items()}
         missing = [f"{name} is left out: it is not installed" for name, is_there in found.items() if not is_there]
@@ -117,7 +117,7 @@ def _is_installed(package: str) -> bool:
 
 
 def _as_sent(composed: Composed, config: TrainConfig) -> Mapping[str, Any]:
-    """The resolved config, in which `pretrained=auto` is settled for all contenders."""
+    """The resolved config, with `pretrained=auto` replaced by what it comes to, the same for all contenders."""
     resolved = OmegaConf.to_container(composed.config, resolve=True)
     assert isinstance(resolved, dict)
     return {**resolved, "model": {**resolved["model"], **config.model.component.arguments}}

@@ -1,7 +1,7 @@
 """The lecture's net written for Keras: a Sequential model, compiled, `fit` and `evaluate` on arrays in memory.
 
 The initial weights, the optimizer, the batch size and the number of threads are those of the config. Only `mnist_net`
-as it is by default exists here, and only optimizers that have the same rule in Keras.
+with its defaults is written for Keras, and only optimizers that have the same rule there can be used.
 """
 
 import contextlib
@@ -42,7 +42,7 @@ def opened(config: TrainConfig, plan: Plan) -> Iterator["Keras"]:
 
             tensorflow.config.threading.set_intra_op_parallelism_threads(threads)
             tensorflow.config.threading.set_inter_op_parallelism_threads(threads)
-            tensorflow.zeros(1)  # it finds its devices
+            tensorflow.zeros(1)  # TensorFlow looks for its devices, and writes about it
     keras.utils.set_random_seed(config.seed)
     keras.config.set_dtype_policy(_POLICIES[config.precision])
     yield Keras(config, plan)
@@ -50,7 +50,7 @@ def opened(config: TrainConfig, plan: Plan) -> Iterator["Keras"]:
 
 @contextlib.contextmanager
 def _silent() -> Iterator[None]:
-    """TensorFlow tells about itself when it is loaded, from C++ and whatever it is told."""
+    """Discard stderr: TensorFlow writes to it when it is loaded, from C++, whatever its log level."""
     sys.stderr.flush()
     kept = os.dup(2)
     with open(os.devnull, "w") as nowhere:
@@ -85,9 +85,9 @@ class Keras:
         self._batch_size = config.batch_size
 
     def steps(self, count: int) -> float:
-        """See `Contender`. By the difference of two lengths: what a call of `fit` costs drops out.
+        """See `Contender`. From the difference of a long and a short `fit`, in which the cost of a call cancels out.
 
-        Where other work held up the short call for so long that the difference is none, both are measured again.
+        If other work delayed the short one so much that it took longer, both are measured again.
         """
         seconds = 0.0
         while seconds <= 0:

@@ -1,4 +1,4 @@
-"""A net for Lightning as its users write it. Lightning and torch alone are imported."""
+"""A net for Lightning as its users write it. Only Lightning and torch are imported."""
 
 import lightning
 import torch

@@ -1,8 +1,8 @@
 """The machine's limit for a model: its convolutions and matrix products, each at its best, and the memory traffic.
 
-What no way of training can do without is counted: the floating-point operations of the convolutions and products,
-forward and backward, and the bytes of what they read and write once. Their rates are measured here, with each layer's
-own shapes. All else (activations, pooling, normalisation, the update) is taken to cost nothing: no step is faster.
+Only what every way of training has to do is counted: the floating-point operations of the convolutions and products,
+forward and backward, and the bytes of the input, read and written once. Their rates are measured here, with the shapes
+of each layer. All else (activations, pooling, normalisation, the update) counts as nothing, so no step can be faster.
 """
 
 import contextlib
@@ -35,7 +35,7 @@ _COPY_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer as a batch passes it."""
+    """A convolution or linear layer, and the shapes of a batch before and behind it."""
 
     name: str
     module: nn.Conv2d | nn.Linear
@@ -45,11 +45,11 @@ class Layer:
     trains: bool
 
     def __call__(self, inputs: Tensor) -> Tensor:
-        """What the layer computes, but for its bias."""
+        """What the layer computes, without its bias."""
         if isinstance(self.module, nn.Linear):
             return F.linear(inputs, self.module.weight)
         conv = self.module
-        padding = conv.padding if conv.padding_mode == "zeros" else 0  # the other kinds are in the input already
+        padding = conv.padding if conv.padding_mode == "zeros" else 0  # other kinds are in the input already
         return F.conv2d(inputs, conv.weight, None, conv.stride, padding, conv.dilation, conv.groups)
 
     @property
@@ -63,7 +63,7 @@ class Layer:
 
     @property
     def training_flops(self) -> int:
-        """Forward, and the gradients that are needed: of the input and of the weights, as much each."""
+        """Forward, and as much again for each gradient that is needed: of the input, of the weights."""
         return self.forward_flops * (1 + self.needs_input_gradient + self.trains)
 
 
@@ -92,7 +92,7 @@ def opened(config: TrainConfig, plan: Plan) -> Iterator["Limit"]:
 
 
 class Limit:
-    """A `Contender` that does not train: it answers `limit` alone."""
+    """A `Contender` that does not train: it only answers `limit`."""
 
     name = "limit of this machine"
 
@@ -169,14 +169,14 @@ class Limit:
         return run
 
     def _tensors(self, layer: Layer) -> tuple[Tensor, Tensor]:
-        """Random (input, gradient of the output) in the layout and, behind the first layer, the type that they have."""
+        """Random (input, gradient of the output) in training's memory order; float32, so a cast counts too."""
         made = [torch.randn(shape, device=self._plan.device) for shape in (layer.input_shape, layer.output_shape)]
         if len(layer.input_shape) == 4:
             made = [tensor.contiguous(memory_format=torch.channels_last) for tensor in made]
         return made[0], made[1]
 
     def _best(self, run: Callable[[], object]) -> float:
-        """The least seconds of one call; on a GPU those of its kernels alone, without what starts them, if it tells."""
+        """The least seconds of one call; on a GPU, if it can be profiled, of its kernels without their launches."""
         device, best = self._plan.device, float("inf")
         if device.type == "cuda":
             seconds = self._kernel_seconds(run)
@@ -194,8 +194,8 @@ class Limit:
         return best
 
     def _kernel_seconds(self, run: Callable[[], object]) -> float:
-        """Zero where the GPU may not be watched."""
-        run()  # the algorithms are chosen
+        """Seconds of the kernels of one call; 0 if the GPU may not be profiled."""
+        run()  # so that libraries have chosen their algorithms
 
         def calls() -> None:
             for _ in range(_CALLS_A_LAYER):
@@ -205,7 +205,7 @@ class Limit:
         return min(busy_seconds_of(calls, self._plan.device) for _ in range(2)) / _CALLS_A_LAYER
 
     def _copy_rate(self) -> float:
-        """Bytes read and written a second by a copy that no cache holds."""
+        """Bytes read and written a second by a copy too large for a cache."""
         source = torch.ones(_COPY_BYTES // 4, device=self._plan.device)
         target = torch.empty_like(source)
         return 2 * _COPY_BYTES / self._best(lambda: target.copy_(source))
@@ -214,7 +214,7 @@ class Limit:
 def layers_of(model: nn.Module, images: Tensor) -> list[Layer]:
     """Every convolution and linear layer that the pictures pass, in that order, with the gradients that it needs.
 
-    A model may call a layer or use its weights with torch's function itself.
+    A model may call a layer, or call torch's function with the layer's weights.
     """
     with _Watch(model) as watch:
         model(images)
@@ -222,7 +222,7 @@ def layers_of(model: nn.Module, images: Tensor) -> list[Layer]:
 
 
 class _Watch(TorchFunctionMode):
-    """Notes each convolution and product with the weights of a model's layer."""
+    """Records each call of a convolution or product with the weights of a layer of the model."""
 
     def __init__(self, model: nn.Module) -> None:
         super().__init__()
@@ -243,6 +243,6 @@ class _Watch(TorchFunctionMode):
 
 
 def _input_bytes(shape: tuple[int, int, int], batch: int) -> int:
-    """A batch of pictures is read as bytes and written as float32."""
+    """Bytes moved for the pictures of a batch, which are read as uint8 and written as float32."""
     channels, height, width = shape
     return batch * channels * height * width * (1 + 4)

@@ -15,19 +15,19 @@ Interval = tuple[float, float]
 
 
 def profiler(device: torch.device) -> torch.profiler.profile:
-    """To be started and stopped around updates. Of a GPU its own work alone: watching the CPU's would delay it."""
-    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise it talks of itself on stderr
+    """To be started and stopped around updates. On a GPU it records no work of the CPU, which would slow that down."""
+    os.environ.setdefault("KINETO_LOG_LEVEL", "99")  # otherwise it writes about itself to stderr
     on_gpu = device.type == "cuda"
     return torch.profiler.profile(activities=[ProfilerActivity.CUDA if on_gpu else ProfilerActivity.CPU])
 
 
 def busy_seconds(profile: torch.profiler.profile) -> float:
-    """For how long the GPU did something; it is to be waited for before the profiler is stopped."""
+    """How long the GPU was busy; the GPU must be synchronised before the profiler is stopped."""
     return covered((event.time_range.start, event.time_range.end) for event in _gpu_events(profile)) / 1e6
 
 
 def busy_seconds_of(work: Callable[[], object], device: torch.device) -> float:
-    """For how long the GPU does something of `work`, which is to end only when the GPU has done it."""
+    """How long `work` keeps the GPU busy; it must not return before the GPU is done."""
     with profiler(device) as profile:
         work()
     return busy_seconds(profile)
@@ -54,7 +54,7 @@ def breakdown(profile: torch.profiler.profile, device: torch.device, updates: in
 
 
 def _cpu_times(profile: torch.profiler.profile) -> Iterator[tuple[str, int, float]]:
-    """Name, calls, and microseconds without those of what is called."""
+    """Name, calls, and microseconds without those of the operations that it calls."""
     for row in profile.key_averages():
         yield row.key, row.count, row.self_cpu_time_total
 
@@ -65,7 +65,7 @@ def _gpu_times(profile: torch.profiler.profile) -> Iterator[tuple[str, int, floa
 
 
 def _gpu_events(profile: torch.profiler.profile) -> Iterator[Any]:
-    """Kernels and copies, without the names that a program gives to stretches of them."""
+    """Kernels and copies, without a program's own annotations."""
     for event in profile.events():
         if event.device_type.name == "CUDA" and not event.is_user_annotation:
             yield event

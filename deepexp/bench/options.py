@@ -1,4 +1,4 @@
-"""What a benchmark itself can be told, beside the config keys of what it measures."""
+"""The options of the benchmarks themselves, beside the config keys of what they measure."""
 
 import dataclasses
 from collections.abc import Sequence
@@ -65,14 +65,14 @@ def parse(words: Sequence[str], kind: type[Options]) -> tuple[Options, list[str]
 
 
 def check_own_runs(benchmark: str, overrides: Sequence[str]) -> None:
-    """`InputError` for a word that says where a run lies, or that there is none: such a benchmark makes its own."""
+    """`InputError` for a word that chooses a run directory, or makes no run: this benchmark makes runs of its own."""
     for word in overrides:
         if word.partition("=")[0].lstrip("+~") in ("resume", "output_dir", "dry_run"):
             raise InputError(f"{word}: bench {benchmark} makes runs of its own, in a temporary directory; leave it out")
 
 
 def _misspelt(name: str, names: Sequence[str]) -> str | None:
-    """A line for a key that is nearer to one of ours than to any of the config, which tells about its own."""
+    """The error for a word that is nearer to an option's name than to a config key; None if it is not."""
     keys = [item.name for item in dataclasses.fields(TrainConfig)] + ["experiment", "scale"]
     if name in keys or "." in name or (meant := nearest(name, [*keys, *names])) not in names:
         return None

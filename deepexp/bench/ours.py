@@ -1,4 +1,4 @@
-"""deepexp itself as a contender: the very trainer that `deepexp train` uses, writing all that a run writes.
+"""deepexp itself as a contender: the trainer that `deepexp train` uses, writing all that a run writes.
 
 Its run directory is a temporary one. Only what is drawn on a terminal is left out.
 
@@ -75,7 +75,7 @@ class Ours:
         self._has_to_fill = self._parts.step.recorded and self._parts.frozen_features.epochs > 0
 
     def steps(self, count: int) -> float:
-        """See `Contender`; as many epochs as it takes, without their tests, count as one."""
+        """See `Contender`; over as many epochs as it takes, without their tests."""
         self._fill()
         seconds, left = 0.0, count
         while left:
@@ -94,7 +94,7 @@ class Ours:
     def kernel_share(self, count: int) -> float | None:
         """The share of a step's time in which the GPU is at work; None where there is no GPU, or it does not tell.
 
-        The clock is read without the profiler, which makes steps longer, but not the GPU's part of them.
+        Steps are timed without the profiler, which makes them longer, but not the GPU's part of them.
         """
         if self._plan.device.type != "cuda":
             return None
@@ -109,7 +109,7 @@ class Ours:
         return breakdown(profile, self._plan.device, made, seconds)
 
     def _profiled(self, count: int) -> tuple[torch.profiler.profile, int, float]:
-        """(their profile, how many, their seconds) of at most `count` updates."""
+        """(profile, number, seconds) of at most `count` updates."""
         self._fill()
         profile, made = profiler(self._plan.device), self._at_once(count)
         return profile, made, self._timed(made, profile)
@@ -120,11 +120,11 @@ class Ours:
             self._timed(len(self._plan.updates))
 
     def _at_once(self, count: int) -> int:
-        """How many of so many updates can be timed in one epoch."""
+        """How many of `count` updates can be timed in one epoch."""
         return min(count, max(1, len(self._plan.updates) - _LEAD))
 
     def _timed(self, count: int, profile: torch.profiler.profile | None = None) -> float:
-        """Seconds of `count` updates somewhere in an epoch, which is then left; `profile` sees them and no others."""
+        """Seconds of `count` updates of an epoch, which is then broken off; `profile` records them and no others."""
         self._log.arm(min(_LEAD, len(self._plan.updates) - count), count, profile)
         with contextlib.suppress(_TurnOver):
             self._trainer().fit()
@@ -135,10 +135,10 @@ class Ours:
 
 
 def _widen_heap(device: torch.device) -> None:
-    """Let the process have pages to spare, as many as it has had, for what does not fit while a profiler is at work.
+    """Give the process spare pages, as many as it has had at most, before it is profiled.
 
-    Its small records take a bit of the freed blocks, which are then too short for the next tensor of their size. With
-    new pages from the system instead, an operation that writes 8 MB to a new tensor takes several times as long.
+    A profiler's small records take parts of freed blocks, which are then too short for the next tensor. It would get
+    new pages from the system, and an operation that writes 8 MB to it would take several times as long.
     """
     peak, available = peak_memory_bytes(), available_bytes(device)
     if peak is not None and available is not None:

@@ -44,7 +44,7 @@ class Plain:
         self._train_images, self._train_labels = floats(data.train, data, plan.device)
         self._test_images, self._test_labels = floats(data.test, data, plan.device)
         self._updates = plan.updates
-        self._next = 0  # of the updates of an epoch
+        self._next = 0  # index of the next update in the epoch
         self._model = build.model(config, plan.shape, len(data.classes), plan.device)
         for parameter in self._model.parameters():
             parameter.data = in_nchw(parameter.data)

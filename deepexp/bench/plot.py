@@ -21,9 +21,9 @@ if TYPE_CHECKING:
 ENDINGS = (".png", ".svg")
 _WIDTH = 8.0  # inches
 _BAR_HEIGHT, _MARGIN_HEIGHT, _STACK_HEIGHT = 0.45, 1.1, 2.7
-_THICKNESS = 0.62  # of a bar, of the distance to the next
-_POINTS_SPREAD = 0.5  # of a bar's thickness over which the points of its rounds are spread
-_NARROW = 0.03  # share of a stack under which a part has no room for its number
+_THICKNESS = 0.62  # of a bar, as a share of the distance to the next
+_POINTS_SPREAD = 0.5  # share of a bar's thickness over which the points of its rounds are spread
+_NARROW = 0.03  # share of a stack below which a part has no room for its number
 
 
 @dataclass(frozen=True)
@@ -68,7 +68,7 @@ def check_path(path: str) -> Path:
 
 
 def write(charts: Sequence[Chart | Stack], path: Path) -> None:
-    """Draw the charts below each other into one file. Raises `RunFailed` when the disk refuses."""
+    """Draw the charts below each other into one file. Raises `RunFailed` if it cannot be written."""
     with named_by("plot=FILE", path):
         plotting.save(draw(charts), path.with_suffix(""), [path.suffix.removeprefix(".")])
 
@@ -151,7 +151,7 @@ def _draw_stack(panel: "Axes", stack: Stack) -> None:
 
 
 def _label_seconds(panel: "Axes", longest: float) -> float:
-    """Name the unit of the axis; what seconds are to be multiplied by."""
+    """Label the axis with its unit; returns the factor from seconds to it."""
     in_milliseconds = longest < 1
     panel.set_xlabel("time in milliseconds" if in_milliseconds else "time in seconds")
     return 1e3 if in_milliseconds else 1.0

@@ -1,4 +1,4 @@
-"""A contender seen from outside: the process that it runs in, and questions to it."""
+"""A contender as the benchmark sees it: the process that it runs in, and the questions to it."""
 
 import contextlib
 import json
@@ -32,7 +32,7 @@ class ContenderProcess:
         self._send(config)
 
     def wait_until_ready(self) -> None:
-        """Until `facts` are there; raises what keeps the contender from taking part, if it is an error."""
+        """Wait for `facts`; raises the error of a contender that could not be set up."""
         self.facts = self._receive()
 
     def step_seconds(self, count: int) -> float:
@@ -50,7 +50,7 @@ class ContenderProcess:
         return Breakdown(answer["seconds"], [Operation(**operation) for operation in answer["operations"]])
 
     def epoch(self) -> dict[str, float]:
-        """`seconds` of an epoch with its test, and the `test_error_rate` that it came to."""
+        """`seconds` of an epoch with its test, and the `test_error_rate` after it."""
         return self._ask("epoch")
 
     def peak_memory_bytes(self) -> dict[str, int | None]:
@@ -58,7 +58,7 @@ class ContenderProcess:
         return self._ask("peak_memory")
 
     def limit(self) -> dict[str, Any]:
-        """What the machine's limit is; see `limit.Limit.measure`."""
+        """The machine's limit; see `limit.Limit.measure`."""
         return self._ask("limit")
 
     def end(self) -> None:
@@ -87,7 +87,7 @@ class ContenderProcess:
 
     def _send(self, content: Any) -> None:
         assert self._process.stdin is not None
-        with contextlib.suppress(BrokenPipeError):  # its last answer, or the lack of one, says why
+        with contextlib.suppress(BrokenPipeError):  # it has ended, and `_receive` says why
             print(json.dumps(content), file=self._process.stdin, flush=True)
 
     def _receive(self) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""What a comparison came to, as a table and as JSON."""
+"""The results of a comparison, as a table and as JSON."""
 
 import dataclasses
 import statistics
@@ -46,7 +46,7 @@ class Report:
     limit: dict[str, Any]
     """The machine's limit, see `limit.Limit.measure`."""
     notes: list[str]
-    """Who or what was left out, and why."""
+    """A line for each contender or measurement that was left out: why."""
     kernel_share: float | None = None
     """The part of deepexp's step in which the GPU is at work; None where there is none, or it was not measured."""
     breakdown: Breakdown | None = None
@@ -87,12 +87,12 @@ class Report:
             header, *rows = self._rows(name, figures)
             yield from Table(header, rows, numeric=frozenset(range(1, len(header)))).lines()
         yield ""
-        yield "medians over the rounds; deepexp's ratio to each is that within a round, with its range"
+        yield "medians over the rounds; the ratio is the median of those within a round, with their range"
         yield "limit: the model's convolutions and products alone, each at its best here, and the input's copy"
         if self._others_spin():
-            yield "the others' idle threads spin, as is OpenMP's default, which on a busy machine costs them much"
+            yield "the others' idle threads spin (OpenMP's default), which slows them down on a busy machine"
         if self.limit["clock"] == "wall" and self.setting.device.startswith("cuda"):
-            yield "the GPU could not be watched at its work, so the limit holds the time of what starts it, too"
+            yield "the GPU could not be profiled, so the limit includes the time that launching its kernels takes"
         if self.kernel_share is not None:
             yield f"the GPU is at work during {percent(self.kernel_share)} of deepexp's step"
         yield from self.notes

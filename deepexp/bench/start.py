@@ -1,7 +1,7 @@
 """`bench start`: from the command to the first update of a run, against scripts that do no more than that.
 
-Every start is a process of its own. The pictures of the others lie ready in one NumPy file, in the shape that the
-net takes, and with the mean and deviation known; deepexp reads the data as it always does.
+Every start is a process of its own. The scripts find their pictures in one NumPy file, in the shape that the net takes,
+and are given mean and deviation; deepexp reads the data as it always does.
 """
 
 import importlib.metadata
@@ -54,7 +54,7 @@ class _Command:
     folder: Path
 
     def __call__(self) -> Start:
-        """Start it, wait for it. Raises `InputError` or `RunFailed` with what it said when it went wrong."""
+        """Start it and wait for it. Raises `InputError` or `RunFailed` with its own message if it fails."""
         answer = self.folder / "answer.json"
         answer.unlink(missing_ok=True)
         began = time.perf_counter()
@@ -83,7 +83,7 @@ def run(options: StartOptions, overrides: Sequence[str]) -> StartReport:
         words, composed, config, plan = _prepared(overrides, folder)
         ours = _Command(OURS, [*words, f"output_dir={quote(str(folder / 'runs'))}"], os.environ, folder)
         with progress("measuring starts", (1 + options.rounds) * (1 + len(rivals)), "starts") as shown:
-            first = ours()  # decodes or downloads what has to be; files are in the system's own cache from here on
+            first = ours()  # decodes or downloads data if needed; from here on the system has files in its cache
             shown.advance(1)
             commands = {OURS: ours}
             for rival, task in _tasks(rivals, config, plan, folder, left_out).items():
@@ -104,7 +104,7 @@ def run(options: StartOptions, overrides: Sequence[str]) -> StartReport:
 
 
 def _rivals(against: str) -> tuple[list[str], list[str]]:
-    """(who deepexp is compared with, a line for each that is not installed). Raises `InputError`."""
+    """(the contenders beside deepexp, a line for each that is not installed). Raises `InputError`."""
     rivals, left_out = contest.rivals(against)
     scripts = [name for name in rivals if name in _SCRIPTS]
     if against != "all" and (others := set(rivals) - set(scripts)):
@@ -114,7 +114,7 @@ def _rivals(against: str) -> tuple[list[str], list[str]]:
 
 
 def _prepared(overrides: Sequence[str], folder: Path) -> tuple[list[str], Composed, TrainConfig, check.Plan]:
-    """(the words of the run, and what they come to); decoded pictures are cached in the folder."""
+    """(the run's overrides, the composed config, the typed one, the plan); decoded pictures are cached in `folder`."""
     hydra_keys.check_effect(overrides)
     words = quote_paths(overrides)
     composed = compose("train", words)
@@ -138,7 +138,7 @@ def _has_cache(config: TrainConfig) -> bool:
 def _tasks(
     rivals: Sequence[str], config: TrainConfig, plan: check.Plan, folder: Path, left_out: list[str]
 ) -> dict[str, Path]:
-    """The file that tells each rival what to do; who cannot do it gets none, and a line in `left_out`."""
+    """A file for each rival that says what to do; one that cannot do it has none, but a line in `left_out`."""
     if not rivals:
         return {}
     data = build.dataset(config, plan)
@@ -184,14 +184,14 @@ def _called(component: Component) -> dict[str, Any]:
 
 
 def _for_keras(config: TrainConfig, plan: check.Plan, classes: int) -> dict[str, Any]:
-    """What its script needs to know beside that of the others. Raises `Unsuited`."""
+    """What Keras's script needs to know beyond the others. Raises `Unsuited`."""
     keras_loop.check_device(plan.device)
     net = keras_loop.checked(build.model(config, plan.shape, classes, "meta"))
     return {"hidden": net.fc1.out_features, "optim": keras_loop.optimizer_named(build.optimizer(config, net))}
 
 
 def _in_turns(commands: Mapping[str, _Command], rounds: int, tell: Callable[[], None]) -> dict[str, list[Start]]:
-    """Every start of each, in rounds."""
+    """The starts of each command, made in rounds."""
     starts: dict[str, list[Start]] = {name: [] for name in commands}
 
     def seconds(command: _Command) -> float:

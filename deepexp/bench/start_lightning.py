@@ -1,4 +1,4 @@
-"""The same with Lightning, until its first update: `python -m deepexp.bench.start_lightning BEGAN ANSWER TASK`."""
+"""The net with Lightning, until its first update: `python -m deepexp.bench.start_lightning BEGAN ANSWER TASK`."""
 
 import json
 import logging

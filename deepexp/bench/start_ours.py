@@ -1,6 +1,6 @@
 """`deepexp train …` until its first update is made: `python -m deepexp.bench.start_ours BEGAN ANSWER WORD…`.
 
-It is the command itself; only some imports and calls are timed, from outside and with next to no cost.
+The command itself runs, unchanged; some of its imports and calls are timed, which costs next to nothing.
 """
 
 import importlib.abc
@@ -71,7 +71,7 @@ class _TimedImports(importlib.abc.MetaPathFinder):
 
 
 def _time_calls(command: Any, watch: Stopwatch, answer: Path) -> None:
-    """Let the calls that a run consists of be timed; the last of them is the first update."""
+    """Replace the main calls of a run by timed ones; the last of them is the first update."""
     from deepexp.step import Step
 
     check_config = command.check.typed_and_planned
@@ -81,7 +81,7 @@ def _time_calls(command: Any, watch: Stopwatch, answer: Path) -> None:
         with watch.during(COMPOSING):
             result = check_config(config)
         watch.go_on_with(WRITING)
-        for name, part in {"dataset": DATA, "model": MODEL, "parts": MODEL}.items():  # the check has called some too
+        for name, part in {"dataset": DATA, "model": MODEL, "parts": MODEL}.items():  # not before: the check calls some
             setattr(command.build, name, _timed(getattr(command.build, name), part, watch))
         return result
 

@@ -1,4 +1,4 @@
-"""What a comparison of starts came to, as tables, as JSON and as what is to be drawn."""
+"""The results of a comparison of starts, as tables, as JSON and as charts."""
 
 import dataclasses
 import statistics
@@ -22,7 +22,7 @@ _EXPLAINED = (
 
 @dataclass(frozen=True)
 class Start:
-    """Seconds from the command until the first update begins and until it is made, and of each part of that way."""
+    """Seconds from the command until the first update begins and until it is made, and those of each part."""
 
     began_seconds: float
     done_seconds: float
@@ -40,9 +40,9 @@ class StartReport:
     names: dict[str, str]  # of each contender, with its version
     starts: dict[str, list[Start]]
     first: Start | None
-    """deepexp's very first start, where it leaves a cache of the data for the others."""
+    """deepexp's very first start, if it makes a cache of the data that the others read."""
     notes: list[str]
-    """Who was left out, and why."""
+    """A line for each contender that was left out: why."""
 
     @property
     def began(self) -> compare.Measured:

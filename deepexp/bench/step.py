@@ -11,8 +11,8 @@ from deepexp.text.console import progress
 from deepexp.text.units import duration
 
 _WARM_UP_STEPS = 5
-_STEPS = (3, 200)  # of a turn: fewest, so that the mean says something, and most
-_PATIENCE_SECONDS = 240.0  # what whole epochs may take if nobody asked for them
+_STEPS = (3, 200)  # the fewest in a turn, so that the mean says something, and the most
+_PATIENCE_SECONDS = 240.0  # that whole epochs may take if nobody asked for them
 _EPOCH_ROUNDS = 3
 
 
@@ -28,11 +28,11 @@ def run(options: StepOptions, overrides: Sequence[str]) -> Report:
         count = _epoch_rounds(options, epoch_seconds)
         notes = list(opened.left_out)
         if count:
-            figures["epoch"] = opened.epochs(count, {})  # the errors do not compare: each has made other steps before
+            figures["epoch"] = opened.epochs(count, {})  # test errors are no comparison: steps before differ
         elif options.epoch_rounds is None:
             notes.append(f"an epoch of all takes about {duration(epoch_seconds)}; epoch_rounds=1 measures it")
         limit, memory = opened.limit.limit(), opened.peak_memory()
-        breakdown = opened.trainers[OURS].breakdown(steps) if options.profile else None  # takes memory of its own
+        breakdown = opened.trainers[OURS].breakdown(steps) if options.profile else None  # last, as it takes memory
         return Report("step", opened.setting, figures, {}, memory, limit, notes, share, breakdown)
 
 

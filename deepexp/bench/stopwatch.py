@@ -16,7 +16,7 @@ from typing import NoReturn
 class Stopwatch:
     """Seconds since the command was given, and those of each part of the way.
 
-    Exactly one part is going on at any time, the innermost that was begun, so that the parts add up to the whole.
+    Time counts for exactly one part, the innermost that was begun, so that the parts add up to the whole.
     """
 
     def __init__(self, began: float, part: str = "all") -> None:
@@ -26,7 +26,7 @@ class Stopwatch:
 
     @contextlib.contextmanager
     def during(self, part: str) -> Iterator[None]:
-        """The block belongs to a part."""
+        """Count the time of the block for `part`."""
         self._turn()
         self._going_on.append(part)
         try:
@@ -36,7 +36,7 @@ class Stopwatch:
             self._going_on.pop()
 
     def go_on_with(self, part: str) -> None:
-        """From here on, what belongs to no other part belongs to this one."""
+        """From here on, count time outside of `during` for `part`."""
         self._turn()
         self._going_on[0] = part
 
@@ -62,7 +62,7 @@ def given(part: str = "all") -> tuple[Stopwatch, Path, list[str]]:
 
 
 def report(answer: Path, began: float, watch: Stopwatch) -> NoReturn:
-    """Tell when the first update began, and that it is made now; the process ends at once."""
+    """Write when the first update began, and that it is made now; the process ends at once."""
     done = watch.read()
     content = {"began_seconds": began, "done_seconds": done, "parts_seconds": watch.parts}
     answer.write_text(json.dumps(content), encoding="utf-8")

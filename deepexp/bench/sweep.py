@@ -32,7 +32,7 @@ from deepexp.text.units import counted
 SWEEP = "deepexp train -m"
 SERIAL = "one after the other"
 SPINNING = "idle threads spinning"
-_GNU_SPIN_COUNT = "300000"  # what libgomp takes if nothing is set, as where torch is used by itself
+_GNU_SPIN_COUNT = "300000"  # libgomp's default, as in a script that uses torch
 _TITLE = "measuring a sweep and its runs"
 _DEFAULT_SWEEP = "seed=0,1,2,3"
 
@@ -65,7 +65,7 @@ class Report:
         header = ("", "wall time", "a run", "sweep / this", "rounds")
         yield from Table(header, list(self._rows()), numeric=frozenset(range(1, len(header)))).lines()
         yield ""
-        yield "medians over the rounds; the ratio is that within a round, with its range where there are several"
+        yield "medians over the rounds; the ratio is the median of those within a round, with their range"
 
     def charts(self) -> list[Chart]:
         """The wall time of every way."""
@@ -121,7 +121,7 @@ def _points(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:
 
 
 class _Commands:
-    """Runs `deepexp train …` commands; all that they write goes into one folder and is forgotten."""
+    """Runs `deepexp train …` commands, which all write into one temporary folder."""
 
     def __init__(self, folder: Path, shown: Progress) -> None:
         self._folder = folder

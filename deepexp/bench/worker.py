@@ -38,7 +38,7 @@ CONTENDERS = {
 """Each module has `opened`; some need packages that are not always there."""
 
 SET_UP_AS_A_RUN = ("deepexp", "bare")
-"""The contenders whose processes begin as those of deepexp's runs do; the others are as a script would be."""
+"""The contenders whose processes are set up as deepexp's runs are; the others are as a script would be."""
 
 
 def main() -> None:
@@ -51,7 +51,7 @@ def main() -> None:
     try:
         _serve(importlib.import_module(CONTENDERS[sys.argv[1]]).opened, answers)
     except (KeyboardInterrupt, Interrupted, BrokenPipeError):
-        os._exit(1)  # the one who asks has been told to stop as well, and nothing here is worth keeping
+        os._exit(1)  # the process that asks is interrupted too, and there is nothing to save here
     except Unsuited as error:
         _answer(answers, left_out=str(error))
     except DeepexpError as error:
@@ -84,7 +84,7 @@ def _serve(opened: Opened, answers: TextIO) -> None:
 
 
 def _ours(contender: Contender) -> "Ours":
-    from deepexp.bench.ours import Ours  # the others do without
+    from deepexp.bench.ours import Ours  # here, as the others do not need it
 
     assert isinstance(contender, Ours)
     return contender

@@ -57,7 +57,7 @@ def test_how_busy_a_gpu_is_stands_below_the_table():
     assert report(kernel_share=0.93).as_json()["kernel_share"] == 0.93
     assert not any("GPU" in line for line in report().lines()) and report().as_json()["kernel_share"] is None
     on_gpu = dataclasses.replace(SETTING, device="cuda:0 (H200)")
-    assert any("the GPU could not be watched" in line for line in report(setting=on_gpu).lines())
+    assert any("the GPU could not be profiled" in line for line in report(setting=on_gpu).lines())
     limit = {**report().limit, "clock": "kernels"}
     assert not any("watched" in line for line in report(setting=on_gpu, limit=limit).lines())
 

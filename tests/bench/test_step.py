@@ -34,8 +34,8 @@ def test_json_on_stdout_alone(capfd, tmp_path, monkeypatch):
         (["step", "batch_size=0"], "batch_size: 0 is not allowed"),
         (["step", "hydra.verbose=true"], "hydra.verbose: has no effect"),
         (["step", "-m"], "-m: there is no such flag"),
-        (["step", "dry_run=true"], "dry_run: a benchmark always measures, and goes on with nothing; leave it out"),
-        (["epoch", "resume=somewhere"], "resume: a benchmark always measures"),
+        (["step", "dry_run=true"], "dry_run: a benchmark neither resumes a run nor skips training; leave it out"),
+        (["epoch", "resume=somewhere"], "resume: a benchmark neither resumes"),
     ],
 )
 def test_what_is_wrong_is_one_line_and_status_2(words, expected, capfd):
