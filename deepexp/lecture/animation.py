@@ -1,4 +1,4 @@
-"""An animated GIF of lines that grow over a picture that stands still."""
+"""An animated GIF of lines that grow over a still picture."""
 
 import io
 from collections.abc import Sequence
@@ -32,7 +32,7 @@ class Path:
 
 
 def gif(figure: "Figure", paths: Sequence[Path]) -> bytes:
-    """The figure with its paths growing at one pace each, all of them whole in the last frame."""
+    """The figure with its paths growing, each at a constant pace, all of them whole in the last frame."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure.set_dpi(PIXELS_PER_INCH)
@@ -66,9 +66,9 @@ def _encoded(pictures: Sequence[Image.Image]) -> bytes:
 
 
 def _palette() -> Image.Image:
-    """The house's colours and black in shades up to white, for all frames alike.
+    """The colours of all plots in shades up to white, as one palette for all frames.
 
-    One taken from the frames would drop the colours of thin lines.
+    A palette made from the frames would drop the colours of thin lines.
     """
     shades = np.linspace(0, 1, SHADES)[:, None]
     full = [tuple(int(colour[place : place + 2], 16) for place in (1, 3, 5)) for colour in plotting.COLOURS]

@@ -17,10 +17,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 MEANS, DEVIATIONS = (-10.0, 25.0, 3.0), (2.0, 5.0, 10.0)
-"""Of the slides' data, a column each."""
+"""Those of the slides' data, one for each column."""
 
 GAMMA, BETA = (1.0, 2.0, 3.0), (2.0, 4.0, 8.0)
-"""What the slides' layer is told to make of them."""
+"""The deviations and the means that the slides' layer gives them."""
 
 EPS = 1e-5
 
@@ -74,8 +74,8 @@ def demonstrate(
     return Demonstration(
         title="Batch normalisation: statistics of the batch and running ones",
         text="In training each column is brought to the mean β and the deviation γ by the statistics of the batch, so "
-        "that a sample's output depends on its company. At test the running averages stand in their place, and the "
-        "layer is a fixed scaling of each column.",
+        "that a sample's output depends on the others. At test the running averages take their place, and the layer "
+        "is a fixed scaling of each column.",
         tables=(table(header, rows, counted(samples, "sample")), table(("check", "value"), checks, "In float64")),
         pictures=(
             Picture(
@@ -103,7 +103,7 @@ def normalise(x: Tensor, mean: Tensor, variance: Tensor) -> Tensor:
 
 
 def train(layer: nn.BatchNorm1d, batch_size: int, batches: int, random: torch.Generator) -> History:
-    """Show the layer batch after batch; the history of its second column."""
+    """Pass batch after batch through the layer; returns the history of its second column."""
     # ── After each batch the running mean moves a tenth of the way (`momentum`) to the mean of that batch: an average
     # ── over the last ten or so. It starts at 0, so a test after a few batches uses statistics that are plainly wrong.
     # ── The running variance averages the unbiased one, with 1/(B−1), whereas the batch is normalised with 1/B.
@@ -155,7 +155,7 @@ def _layer(momentum: float) -> nn.BatchNorm1d:
 
 
 def _statistic(buffer: Tensor | None) -> Tensor:
-    assert buffer is not None  # it is one that tracks them
+    assert buffer is not None  # the layer tracks its statistics
     return buffer
 
 

@@ -86,7 +86,7 @@ def demonstrate(
     seed: int = 0,
     device: str = "all",
 ) -> Demonstration:
-    """Time both on `device`, or on each there is (`all`); None stands for what the scale says."""
+    """Time both on `device`, or on each there is (`all`); None: as the scale says."""
     check_sizes(sizes=sizes, inputs=inputs, outputs=outputs, repeats=repeats)
     usual = SIZES[scale]
     shape = (inputs or usual[0], outputs or usual[1])
@@ -157,8 +157,8 @@ def _timing(device: torch.device, direction: str, samples: int, batch: Work, loo
 
 
 def _seconds(work: Work, device: torch.device) -> float:
-    # ── A GPU works behind our back: a call returns when the work is queued, not when it is done. Whoever times it has
-    # ── to wait for the device before each look at the clock.
+    # ── A GPU works asynchronously: a call returns when the work is queued, not when it is done. To time it, one has to
+    # ── wait for the device before each look at the clock.
     runtime.synchronise(device)
     began = time.perf_counter()
     work()

@@ -1,6 +1,6 @@
 """The lecture in the order of its slides: which demonstrations and which presets belong to each chapter.
 
-Standard library only, since the list of names is to be there at once.
+Standard library only, so that the list of names is there at once.
 """
 
 from collections.abc import Iterator
@@ -26,7 +26,7 @@ class Preset:
     against: tuple[Literal["epochs", "steps", "seconds"], ...] = ("epochs",)
     """What its curves are drawn against."""
     baseline: str | None = None
-    """The run that the others are measured by, by what tells it from them: how soon they are as good."""
+    """The label of the runs whose best accuracy the others have to reach; the page shows how soon they do."""
 
 
 @dataclass(frozen=True)
@@ -118,7 +118,7 @@ CHAPTERS = (
         "Neuro-surgery and fine-tuning",
         (
             Demo("surgery", "Monster: AlexNet's first layer in a network of our own, frozen and then not"),
-            Preset("monster_cifar10", "The borrowed layer stands still for half the epochs, never, or throughout."),
+            Preset("monster_cifar10", "The borrowed layer is frozen for half the epochs, never, or throughout."),
         ),
     ),
 )

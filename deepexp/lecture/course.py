@@ -31,7 +31,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Choices:
-    """What `deepexp lecture all` can be told."""
+    """The options of `deepexp lecture all`."""
 
     scale: Literal["quick", "standard", "full"] = "quick"
     training: bool = True
@@ -39,12 +39,12 @@ class Choices:
 
     @property
     def demo_scale(self) -> str:
-        """Demonstrations have no size beyond the slides'."""
+        """The scale of demonstrations, which have no sizes beyond the slides'."""
         return "quick" if self.scale == "quick" else "standard"
 
 
 def make(folder: Path, choices: Choices) -> int:
-    """Make `index.html` in a folder, say how it goes on, and return the exit status: 1 if a part has failed."""
+    """Make `index.html` in a folder, print the progress, and return the exit status: 1 if a part has failed."""
     make_folder(folder)
     page = Page("Going deeper", "The experiments of a lecture on deep learning, in the order of its slides")
     page.paragraph(
@@ -74,13 +74,13 @@ class _Parts:
         self.failed: list[str] = []
 
     def add(self, part: Demo | Preset) -> None:
-        """Do one part and put it on the page; only a signal ends the page."""
+        """Do one part and put it, or its error, on the page; only a signal ends the page."""
         began = time.perf_counter()
         try:
             kept = self._demo(part) if isinstance(part, Demo) else self._preset(part)
         except Interrupted:
             raise
-        except Exception as error:  # whatever is wrong with one part, the others are worth having
+        except Exception as error:  # an error in one part must not stop the others
             log.info("traceback", exc_info=True)
             reason = str(error) if isinstance(error, DeepexpError) else f"{type(error).__name__}: {error}"
             self._page.note(f"Failed: {reason}", kind="warning")
@@ -105,7 +105,7 @@ class _Parts:
         return False
 
     def _preset(self, part: Preset) -> bool:
-        """Whether nothing had to be trained."""
+        """Train a preset and put it on the page; returns whether nothing had to be trained."""
         trained = Training.below(self._folder, part.name, self._choices.scale)
         self._page.heading(_summary(part.name) or part.name, 3, anchor=f"experiment-{part.name}").paragraph(part.shows)
         at_this_scale = _summary(f"{part.name}/{self._choices.scale}")
@@ -117,10 +117,10 @@ class _Parts:
             _say(f"{part.name}: {trained.command}")
             try:
                 training.train(trained, lambda line: _say(f"    {line}"))
-            except RunFailed as error:  # what came to a result is worth showing all the same
+            except RunFailed as error:  # runs with a result are shown all the same
                 failure = error
         if any(trained.folder.glob("*/*/*/summary.json")):
-            # Without all of its runs, the one that is the baseline may be missing.
+            # If some of its runs failed, the baseline may be missing.
             baseline = None if failure else part.baseline
             _show(self._page, part, report.make([trained.folder], baseline=baseline))
         self._page.code(trained.command)

@@ -52,7 +52,7 @@ def descend(curvature: float, lr: float, steps: int) -> np.ndarray:
 
 
 def measured(points: np.ndarray) -> float:
-    """How much nearer the last step came, as a factor; 0 where the minimum was met, infinite beyond float64.
+    """The factor by which the last step changed the distance to the minimum; 0 if it was met, infinite beyond float64.
 
     It is that of the last step between normal float64 numbers: after thousands of steps they may be subnormal.
     """

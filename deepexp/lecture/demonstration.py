@@ -1,4 +1,4 @@
-"""What a demonstration gives back, and how that is printed and written; what it shows is in the file of its name."""
+"""What a demonstration returns, and how that is printed and written; each demonstration is in the file of its name."""
 
 import re
 import shutil
@@ -19,7 +19,7 @@ Scale = Literal["quick", "standard"]
 
 
 def table(header: Sequence[str], rows: Sequence[Sequence[str]], caption: str = "") -> Table:
-    """A table whose columns of figures alone are set to the right."""
+    """A table; columns that hold nothing but figures are aligned to the right."""
     columns = enumerate(zip(*rows, strict=True))
     return Table(header, rows, frozenset(index for index, cells in columns if all(map(_is_figure, cells))), caption)
 
@@ -35,7 +35,7 @@ class Picture:
 
 @dataclass(frozen=True)
 class Demonstration:
-    """What came out of one demonstration."""
+    """The result of a demonstration."""
 
     title: str
     text: str
@@ -43,7 +43,7 @@ class Demonstration:
     tables: tuple[Table, ...]
     pictures: tuple[Picture, ...]
     facts: Mapping[str, float] = field(default_factory=dict)
-    """What the text claims, as numbers that a test can hold."""
+    """What the text claims, as numbers that a test can check."""
     animations: Mapping[str, bytes] = field(default_factory=dict)
     """Content of animated pictures, by the name of the file."""
 
@@ -74,7 +74,7 @@ class Demonstration:
 
 
 def check_sizes(**sizes: int | Sequence[int] | None) -> None:
-    """`ValueError` for the first of the named numbers, or lists of them, that has one below 1; None is let be."""
+    """`ValueError` for the first of the named numbers, or lists of them, that has one below 1; None is allowed."""
     for name, size in sizes.items():
         numbers = [] if size is None else [size] if isinstance(size, int) else size
         if any(number < 1 for number in numbers):
@@ -100,5 +100,5 @@ def figures(value: float, digits: int = 3) -> str:
 
 
 def _is_figure(cell: str) -> bool:
-    """`1.5 ms`, `-3`, `12%` and the dash that stands for nothing, but not `2/n` or a sentence."""
+    """`1.5 ms`, `-3`, `12%` and the dash that stands for no value, but not `2/n` or a sentence."""
     return cell in ("", "–") or re.fullmatch(r"[-−+<≤≈]?[\d.,]+(e[-+]?\d+)?( ?\D{1,5})?", cell) is not None

@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def demonstrate(
     *, scale: Scale = "standard", dropout: float = 0.5, draws: int | None = None, seed: int = 0
 ) -> Demonstration:
-    """Draw masks for one digit at several drop probabilities, `dropout` among them, which is the one that is drawn."""
+    """Draw masks for one digit at several drop probabilities, one of them `dropout`, whose masks are in the picture."""
     check_dropout(dropout)
     check_sizes(draws=draws)
     draws = draws or {"quick": 2000, "standard": 20000}[scale]
@@ -70,7 +70,7 @@ def mask(shape: Sequence[int], p: float, random: torch.Generator) -> Tensor:
     # ── Each value has a Bernoulli variable of its own. Its mean after the multiplication is
     # ──     p · 0 + (1−p) · x/(1−p) = x,
     # ── which is why nothing is left to be done at test time: the next layer sees the same mean in both modes. Without
-    # ── that division it would get (1−p) x in training, and x had to be multiplied by 1−p at test.
+    # ── that division it would get (1−p) x in training, and x would have to be multiplied by 1−p at test.
     kept = torch.rand(*shape, generator=random, dtype=torch.float64) >= p
     return kept / (1 - p)
 
@@ -87,9 +87,9 @@ def measure(x: Tensor, p: float, draws: int, random: torch.Generator) -> dict[st
 
 
 def modes(p: float, seed: int) -> dict[str, float]:
-    """How much two looks at one sample differ, relative to the output, in training and in test mode of a network."""
+    """How much two outputs for one sample differ, relative to the output, in training and in test mode of a network."""
     # ── A module cannot know what it is used for. `model.train()` and `model.eval()` set a flag in every module below,
-    # ── and dropout asks it. Whoever forgets eval() tests a network with holes in it.
+    # ── which dropout reads. Without eval(), a network with holes in it is tested.
     with torch.random.fork_rng(devices=[]), torch.no_grad():
         torch.manual_seed(seed)
         model = MnistNet(shape=(1, 28, 28), classes=10, dropout=p)

@@ -90,10 +90,10 @@ def demonstrate(
 
 
 def _sentences(paths: Sequence[Path], count: int, epochs: int) -> Iterator[str]:
-    """What holds for every choice, and of the rest what these paths bear out."""
+    """What holds for every choice, and of the rest what these paths show."""
     yield (
-        f"All have looked at the data as often ({counted(epochs, 'epoch')}): the smaller the batches, the more updates "
-        "were made of that, and the noisier are their directions."
+        f"All have looked at the data equally often ({counted(epochs, 'epoch')}): the smaller the batches, the more "
+        "updates, and the noisier their directions."
     )
     ends = {path.batch_size: path.losses[-1] for path in paths}
     mini = [loss for size, loss in ends.items() if 1 < size < count]
@@ -128,7 +128,7 @@ def descend(
     seed: int = 0,
     reduction: str = "mean",
 ) -> Path:
-    """Train from zero weights and look at the whole loss some twenty times an epoch, and more often at first."""
+    """Train from zero weights; the loss over all samples is taken some twenty times an epoch, more often at first."""
     w = inputs.new_zeros(CLASSES, inputs.shape[1])
     path = Path(batch_size, [0], [0.0], [_loss(w, inputs, targets).item()], w)
     bounds = batch_bounds(len(inputs), batch_size)

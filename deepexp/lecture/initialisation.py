@@ -27,7 +27,7 @@ ACTIVATIONS: dict[Activation, Callable[[Tensor], Tensor]] = {
 }
 SCHEMES: tuple[Scheme, ...] = ("default", "xavier", "kaiming")
 SUITED: dict[Activation, Scheme] = {"relu": "kaiming", "tanh": "xavier", "linear": "xavier"}
-"""The scheme by whose formula the variance stays as it is."""
+"""The scheme that keeps the variance, by the formulas."""
 
 
 @dataclass(frozen=True)
@@ -109,7 +109,7 @@ def _sentences(activation: Activation, depth: int, width: int, measured: Mapping
     forward, backward = (min(strays, key=lambda scheme: strays[scheme][way]) for way in (0, 1))
     where = ", forward and backward" if forward == backward else f" forward, and {backward} backward"
     yield (
-        "That holds while activations are small; larger ones it makes smaller, "
+        "That holds while activations are small; tanh makes larger ones smaller, "
         f"and {forward} stays nearest to 1 here{where}."
     )
 
@@ -170,13 +170,13 @@ def _gradient(z: Tensor) -> Tensor:
 
 
 def _strays(found: Variances) -> list[float]:
-    """By what factor the last activations, and by what factor the first gradients, are off 1."""
+    """The factors by which the last activations and the first gradients are off 1."""
     left = (found.forward[-1].item(), found.backward[0].item())
     return [max(value, 1 / value) if 0 < value < math.inf else math.inf for value in left]
 
 
 def _log_error(measured: Tensor, predicted: Tensor) -> float:
-    """By what factor the worst layer is off."""
+    """The factor by which the worst layer is off."""
     return math.exp((measured / predicted).log().abs().max().item())
 
 

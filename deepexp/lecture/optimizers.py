@@ -26,7 +26,9 @@ def check_names(names: Sequence[str]) -> None:
     """`InputError` with a line for each name that `conf/optim` does not have."""
     known = catalogue.names("optim")
     wrong = [name for name in names if name not in known]
-    raise_any([f"optim: {name!r} is not allowed{did_you_mean(name, known)}; of {', '.join(known)}" for name in wrong])
+    raise_any(
+        [f"optim: {name!r} is not allowed{did_you_mean(name, known)}; one of {', '.join(known)}" for name in wrong]
+    )
 
 
 def config_of(name: str, overrides: Sequence[str] = ()) -> TrainConfig:

@@ -19,7 +19,7 @@ _LARGEST_SEED = 2**63 - 1
 
 
 def parse(words: Sequence[str], function: Callable[..., Any], extra: Sequence[str] = ()) -> dict[str, Any]:
-    """The keyword arguments that the words set; `extra` are keys that are taken besides, as texts.
+    """The keyword arguments that the words set; `extra`: further keys, whose values are texts.
 
     A value is YAML; a list may also be written with commas alone (`optim=sgd,adam`).
     Raises `InputError` with a line for each word that is no key or whose value is not allowed.
@@ -62,7 +62,7 @@ def _value(text: str, hint: Any) -> Any:
 
 
 def _read(text: str) -> Any:
-    """The value, or the text where it is none, which is then refused as such."""
+    """The value; the text itself if it is not YAML, so that it is refused by its type."""
     try:
         return read_value(text)
     except ValueError:

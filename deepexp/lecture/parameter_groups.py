@@ -23,11 +23,11 @@ def demonstrate(*, lr: float = 0.05, steps: int = 3, seed: int = 0) -> Demonstra
     """Two rules over the lecture's network under momentum: slow convolutions, and biases without momentum."""
     check_sizes(steps=steps)
     if not 1e-12 <= lr <= 1e100:
-        raise ValueError(f"lr: {lr:g} is not allowed; 1e-12 to 1e+100, else float64 cannot tell the steps")
+        raise ValueError(f"lr: {lr:g} is not allowed; 1e-12 to 1e+100, else float64 cannot resolve the steps")
     # ── A rule is a pattern and what is different for the parameters whose names it matches. The first rule that
     # ── matches takes a parameter (`conv1.bias` goes with the convolutions, not with the biases), and what no rule
-    # ── matches forms a group with the optimizer's own options. That it is one optimizer all the same means one
-    # ── schedule, one state to save, and one step() for all of them.
+    # ── matches forms a group with the optimizer's own options. It is still one optimizer: there is one schedule, one
+    # ── state to save, and one step() for all of them.
     config = config_of("momentum", ["model=mnist_net", f"optim.lr={lr!r}", RULES, f"seed={seed}"])
     model = build.model(config, (1, 28, 28), 10, "cpu").double()
     optimizer = build.optimizer(config, model)
@@ -66,7 +66,7 @@ def constant_gradient(model: nn.Module, optimizer: torch.optim.Optimizer, steps:
 
 
 def unmatched(model: nn.Module) -> str:
-    """What a rule for parameters that are not there comes to."""
+    """The error for a rule whose pattern matches no parameter."""
     try:
         parameter_groups(model, [{"pattern": "conv7.*", "lr_mult": 0.1}], base_lr=0.1)
     except ValueError as error:

@@ -40,7 +40,7 @@ def demonstrate(
     moved = train(model, FreezePlan(model, rules, EPOCHS), lr, seed)
     rows = [(part, f"{_parameters(getattr(model, part)):,}", *(figures(m[part]) for m in moved)) for part in PARTS]
     rows.append(("all", f"{_parameters(model):,}", "", ""))
-    if not moved[1]["features"] > 0:  # also where it is no number
+    if not moved[1]["features"] > 0:  # also if it is NaN
         raise ValueError(f"lr: {lr:g} is not allowed; the layers above are spoilt by it, or do not move at all")
     origin = model.pretrained_origin
     why = ", as asked for" if pretrained is False else ": ImageNet's weights are not on this machine"
@@ -97,11 +97,11 @@ def train(model: nn.Module, plan: FreezePlan, lr: float, seed: int) -> list[dict
 
 
 def _choice(asked: bool | str | None) -> pretrained.Choice:
-    """What was asked for, settled; None does not download 240 MB for a picture."""
+    """The choice that was asked for, resolved; None does not download 240 MB for a picture."""
     if asked is not None:
         try:
             return pretrained.resolve(asked)
-        except InputError as error:  # which knows the key of a training run
+        except InputError as error:  # it names the key of a training run
             raise InputError(str(error).replace("model.pretrained", "pretrained")) from error
     return pretrained.cached_file(pretrained.ALEXNET_URL).exists()
 

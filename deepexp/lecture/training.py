@@ -26,7 +26,7 @@ from deepexp.sweep.directory import LEDGER, SWEEP_FILE
 LOG = "output.txt"
 """What the sweep printed, beside its directory."""
 
-_SHOWN_LINES = 4  # of the end of that, where it has failed
+_SHOWN_LINES = 4  # the last ones of it, shown if it fails
 
 
 @dataclass(frozen=True)
@@ -44,7 +44,7 @@ class Training:
 
     @property
     def words(self) -> list[str]:
-        """What `deepexp train` is told to begin it, its place aside."""
+        """The words after `deepexp train` that begin it, without its folder."""
         return ["-m", f"experiment={self.preset}", f"scale={self.scale}"]
 
     @property
@@ -65,9 +65,9 @@ class Training:
 
 
 def train(training: Training, say: Callable[[str], None]) -> None:
-    """Begin the sweep, or go on with it; each line that it prints is said, and kept in a file.
+    """Begin the sweep, or resume it; each line that it prints is passed to `say`, and kept in a file.
 
-    Raises `RunFailed` if it ends with jobs that failed, `Interrupted` if a signal ended it: it can be gone on with.
+    Raises `RunFailed` if it ends with jobs that failed, `Interrupted` if a signal ended it: then it can be resumed.
     """
     make_folder(training.folder)
     begun = training.sweep()
@@ -79,7 +79,7 @@ def train(training: Training, say: Callable[[str], None]) -> None:
         stderr=subprocess.STDOUT,
         text=True,
         errors="replace",
-        start_new_session=True,  # signals of the terminal come to us alone and are handed on
+        start_new_session=True,  # the terminal's signals reach this process only, and are passed on
     )
     assert child.stdout is not None
     lines = []
@@ -108,7 +108,7 @@ def _handing_signals_on(child: subprocess.Popen[str]) -> Iterator[list[int]]:
         yield received
         return
     numbers = [getattr(signal, name) for name in ("SIGINT", "SIGTERM", "SIGHUP") if hasattr(signal, name)]
-    caught = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # as `nohup` has it
+    caught = [number for number in numbers if signal.getsignal(number) != signal.SIG_IGN]  # as under `nohup`
     before = {number: signal.signal(number, hand_on) for number in caught}
     try:
         yield received
@@ -118,7 +118,7 @@ def _handing_signals_on(child: subprocess.Popen[str]) -> Iterator[list[int]]:
 
 
 def _digest(preset: str, scale: str) -> str:
-    """Eight letters that change with the config of the preset, but for `data.root`, and with deepexp's version."""
+    """Eight hex digits that change with the preset's config, except for `data.root`, and with deepexp's version."""
     composed = compose("train", [f"experiment={preset}", f"scale={scale}"])
     config: Any = OmegaConf.to_container(composed.config, resolve=True)
     del config["data"]["root"]

@@ -29,7 +29,7 @@ LATE = 20  # steps at the end of a path, over which its oscillation is measured
 
 @dataclass(frozen=True)
 class Walk:
-    """The way of one optimizer on one surface."""
+    """The path of one optimizer on one surface."""
 
     optimizer: str
     lr: float
@@ -113,7 +113,7 @@ def _facts(surface: Surface, walk: Walk) -> dict[str, float]:
     beyond = (walk.points - goal) * -np.sign(np.array(surface.start) - goal)  # positive past the minimum
     first = np.abs(walk.points[1] - walk.points[0]) if len(walk.points) > 1 else np.zeros(2)
     return {
-        "distance": math.hypot(*(walk.points[-1] - goal)),  # whose squares may be beyond float64
+        "distance": math.hypot(*(walk.points[-1] - goal)),  # squares may be beyond float64
         "x_crossings": crossings(walk.points[:, 0], goal[0]),
         "y_crossings": crossings(walk.points[:, 1], goal[1]),
         "overshoot": max(0.0, float(beyond[:, 0].max())),
@@ -123,7 +123,7 @@ def _facts(surface: Surface, walk: Walk) -> dict[str, float]:
 
 
 def _sentences(facts: Mapping[tuple[str, str], Mapping[str, float]]) -> Iterator[str]:
-    """What is to be seen in the facts, by surface and optimizer, of those that the lecture speaks of."""
+    """What the facts show, by surface and optimizer, of the effects that the lecture is about."""
     yield "All start from the same point, and differ in what they make of the gradients on their way."
     seen = []
     if any(of["overshoot"] > 0 and of["x_crossings"] > 1 for (_, name), of in facts.items() if name == "momentum"):
@@ -168,7 +168,7 @@ def _surfaces(names: Sequence[str]) -> dict[str, Surface]:
     for name in names:
         if name not in SURFACES:
             raise InputError(
-                f"surfaces: {name!r} is not allowed{did_you_mean(name, SURFACES)}; of {', '.join(SURFACES)}"
+                f"surfaces: {name!r} is not allowed{did_you_mean(name, SURFACES)}; one of {', '.join(SURFACES)}"
             )
     return {name: SURFACES[name] for name in names}
 
@@ -214,7 +214,7 @@ def _landscapes(surfaces: Mapping[str, Surface]) -> tuple["Figure", list["Axes"]
         left, right, bottom, top = surface.box
         x, y = np.meshgrid(np.linspace(left, right, 100), np.linspace(bottom, top, 100))
         heights = surface.height(torch.from_numpy(x), torch.from_numpy(y)).numpy()
-        # Levels by quantiles: the walls of these surfaces are many times as high as what is to be seen in the valleys.
+        # Levels by quantiles: the walls of these surfaces are many times as high as what happens in the valleys.
         levels = np.unique(np.quantile(heights, np.linspace(0, 1, 16) ** 1.5))
         panel.contour(x, y, heights, levels=levels, colors=plotting.GREY, linewidths=0.5)
         panel.plot(*surface.start, color="black", marker="o", markersize=7, linestyle="none")

@@ -25,14 +25,14 @@ TIMES = 100.0
 """By how much the loss is multiplied in the second run."""
 
 LARGEST = 1e100
-"""A step that is still drawn; the rules that let weights decay grow without end where lr is too large for that."""
+"""The largest step that is drawn; the steps of rules with weight decay grow without end if lr is too large."""
 
 
 def demonstrate(*, optim: list[str] | None = None, lr: float | None = None, steps: int = 50) -> Demonstration:
     """Let each optimizer of `conf/optim` take some steps; `lr` for all of them, or each its own."""
     check_sizes(steps=steps)
     if lr is not None and lr < 1e-9:
-        raise InputError(f"lr: {lr:g} is not allowed; at least 1e-09, else float64 cannot tell the steps")
+        raise InputError(f"lr: {lr:g} is not allowed; at least 1e-09, else float64 cannot resolve the steps")
     chosen = optim or [name for name in catalogue.names("optim") if name != "lbfgs"]
     check_names(chosen)
     if "lbfgs" in chosen:
@@ -92,7 +92,7 @@ def _facts(name: str, rate: float, lengths: Tensor) -> dict[str, float]:
 
 
 def _sentences(facts: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
-    """What holds of every rule here, and of some only where they are among the chosen."""
+    """What holds for every rule here, and what holds for some, if they are among the chosen."""
     yield "On a plane every step sees the same gradient: what a rule remembers shows in how its steps change."
     if MOMENTUM & facts.keys():
         yield "Momentum's steps grow towards 1/(1−γ) times those of plain descent."
