@@ -35,7 +35,7 @@ _COPY_BYTES = 64 << 20
 
 @dataclass(frozen=True)
 class Layer:
-    """A convolution or linear layer, and the shapes of a batch before and behind it."""
+    """A convolution or linear layer, and the shapes and types of a batch before and behind it."""
 
     name: str
     module: nn.Conv2d | nn.Linear
@@ -43,6 +43,8 @@ class Layer:
     output_shape: tuple[int, ...]
     needs_input_gradient: bool
     trains: bool
+    input_type: torch.dtype = torch.float32
+    output_type: torch.dtype = torch.float32
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """What the layer computes, without its bias."""
@@ -117,8 +119,9 @@ class Limit:
 
     def measure(self) -> dict[str, Any]:
         """Seconds that a step, and an epoch with its test, take at least; the layers with their rates."""
-        layers = layers_of(self._model, self._images(self._batch))
-        tests = layers_of(self._model, self._images(EVALUATION_BATCH))
+        with self._precision.autocast():
+            layers = layers_of(self._model, self._images(self._batch))
+            tests = layers_of(self._model, self._images(EVALUATION_BATCH))
         copied = self._copy_rate()
         training = [self._best(self._training(layer)) for layer in layers]
         testing = [self._best(self._testing(layer)) for layer in tests]
@@ -155,7 +158,7 @@ class Limit:
         def run() -> object:
             with self._precision.autocast(), torch.set_grad_enabled(bool(wanted)):
                 output = layer(inputs)
-            return torch.autograd.grad(output, wanted, gradient.to(output.dtype)) if wanted else output
+            return torch.autograd.grad(output, wanted, gradient) if wanted else output
 
         return run
 
@@ -169,11 +172,12 @@ class Limit:
         return run
 
     def _tensors(self, layer: Layer) -> tuple[Tensor, Tensor]:
-        """Random (input, gradient of the output) in training's memory order; float32, so a cast counts too."""
-        made = [torch.randn(shape, device=self._plan.device) for shape in (layer.input_shape, layer.output_shape)]
-        if len(layer.input_shape) == 4:
-            made = [tensor.contiguous(memory_format=torch.channels_last) for tensor in made]
-        return made[0], made[1]
+        """Random (input, gradient of the output), of the types and in the memory order that training has them in."""
+        device = self._plan.device
+        order = torch.channels_last if len(layer.input_shape) == 4 else torch.contiguous_format
+        inputs = torch.randn(layer.input_shape, device=device).to(layer.input_type, memory_format=order)
+        gradient = torch.randn(layer.output_shape, device=device).to(layer.output_type, memory_format=order)
+        return inputs, gradient
 
     def _best(self, run: Callable[[], object]) -> float:
         """The least seconds of one call; on a GPU, if it can be profiled, of its kernels without their launches."""
@@ -237,8 +241,18 @@ class _Watch(TorchFunctionMode):
         output = func(*args, **(kwargs or {}))
         if func in (F.conv2d, F.linear) and id(args[1]) in self._owners:
             name, module = self._owners[id(args[1])]
-            shapes = tuple(args[0].shape), tuple(output.shape)
-            self.found.append(Layer(name, module, *shapes, args[0].requires_grad, module.weight.requires_grad))
+            self.found.append(
+                Layer(
+                    name,
+                    module,
+                    tuple(args[0].shape),
+                    tuple(output.shape),
+                    needs_input_gradient=args[0].requires_grad,
+                    trains=module.weight.requires_grad,
+                    input_type=args[0].dtype,
+                    output_type=output.dtype,
+                )
+            )
         return output
 
 

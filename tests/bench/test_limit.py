@@ -66,6 +66,18 @@ def test_a_frozen_layer_needs_no_gradient_of_its_weights():
     assert first.training_flops == first.forward_flops and not second.needs_input_gradient
 
 
+def test_layers_behind_the_first_are_timed_on_bfloat16_where_training_has_that():
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        layers = limit.layers_of(MnistNet(shape=(1, 28, 28), classes=10), torch.zeros(2, 1, 28, 28))
+    assert [layer.input_type for layer in layers] == [torch.float32, *[torch.bfloat16] * 3]
+    assert {layer.output_type for layer in layers} == {torch.bfloat16}
+    config, plan = planned("precision=bf16")
+    with limit.opened(config, plan) as opened:
+        inputs, gradient = opened._tensors(layers[1])
+    assert inputs.dtype == gradient.dtype == torch.bfloat16
+    assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (inputs, gradient))
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 def test_it_is_measured(precision, monkeypatch):
     monkeypatch.setattr(limit, "_SECONDS_A_LAYER", 0.01)
