@@ -1,4 +1,4 @@
-"""The bare loop makes deepexp's own updates, and says what it cannot make."""
+"""The bare loop makes deepexp's own updates, and names the options that it does not support."""
 
 import pytest
 import torch
@@ -19,8 +19,8 @@ from .setting import planned
         ["freeze=[{pattern: 'conv1.*', share: 0.5}]"],
     ],
 )
-def test_its_updates_are_those_of_a_run(overrides):
-    """Given the same order: the weights after an epoch, and the test errors, are bit for bit deepexp's."""
+def test_it_makes_the_updates_of_a_run(overrides):
+    """With the same order of samples, the weights after an epoch and the test errors equal deepexp's bit for bit."""
     config, plan = planned("order=sequential", "batch_size=30", "data.subset=100", *overrides)
     with ours.opened(config, plan) as run, pytest.MonkeyPatch.context() as patch:
         result = run.epoch()
@@ -32,7 +32,7 @@ def test_its_updates_are_those_of_a_run(overrides):
                 assert torch.equal(weight, expected[name]), name
 
 
-def test_steps_go_on_over_the_end_of_an_epoch(monkeypatch):
+def test_steps_continue_into_the_next_epoch(monkeypatch):
     config, plan = planned("data.subset=100", "batch_size=30")
     made = []
     step = torch.optim.SGD.step
@@ -54,7 +54,7 @@ def test_steps_go_on_over_the_end_of_an_epoch(monkeypatch):
         ("optim=lbfgs", "line search"),
     ],
 )
-def test_what_it_cannot_do_is_said(override, what):
+def test_options_it_does_not_support_are_named(override, what):
     config, plan = planned(override)
     with pytest.raises(Unsuited, match=what), bare.opened(config, plan):
         pass

@@ -3,7 +3,7 @@ import pytest
 from deepexp.bench import compare
 
 
-def test_contenders_take_turns_and_each_begins_in_its_round():
+def test_contenders_take_turns_at_going_first():
     seen = []
 
     def measure(contender):
@@ -15,7 +15,7 @@ def test_contenders_take_turns_and_each_begins_in_its_round():
     assert figures == {"a": [1.0, 7.0, 9.0], "b": [3.0, 5.0, 11.0]}
 
 
-def test_a_disturbed_round_moves_neither_ratio_nor_medians():
+def test_one_outlying_round_moves_neither_ratio_nor_medians():
     figures = {"a": [1.0, 100.0, 1.2], "b": [2.0, 210.0, 2.0]}
     ratio = compare.ratio(figures, "a", "b")
     assert ratio.median == pytest.approx(0.5)

@@ -1,4 +1,4 @@
-"""Both contenders in this process, against what they are meant to be."""
+"""The plain loop and deepexp as contenders, in this process."""
 
 import subprocess
 import sys
@@ -19,15 +19,15 @@ from .setting import planned
 
 @pytest.fixture
 def updates(monkeypatch):
-    """Counts the updates of SGD, of whoever makes them."""
+    """The times of SGD's updates, whichever contender makes them."""
     made = []
     step = torch.optim.SGD.step
     monkeypatch.setattr(torch.optim.SGD, "step", lambda *a, **k: made.append(time.perf_counter()) or step(*a, **k))
     return made
 
 
-def test_plain_is_the_lectures_loop():
-    """Its weights after a few steps are, bit for bit, those of the same loop written down here."""
+def test_plain_loop_equals_the_lectures_loop():
+    """Weights after a few steps, bit for bit, against the same loop written out here."""
     config, plan = planned("batch_size=30", "optim.lr=0.2")
     data = build.dataset(config, plan)
     images = data.train.pictures(torch.arange(100)).float().sub_(data.mean.item()).div_(data.std.item())
@@ -46,7 +46,7 @@ def test_plain_is_the_lectures_loop():
             assert torch.equal(mine, its), name
 
 
-def test_plain_is_in_nchw_with_one_channel_too():
+def test_plain_loop_is_in_nchw_with_one_channel_too():
     config, plan = planned()
     with plain.opened(config, plan) as loop:
         assert loop._train_images.stride() == (784, 784, 28, 1)
@@ -54,7 +54,7 @@ def test_plain_is_in_nchw_with_one_channel_too():
         assert loop._model.conv2.weight.stride() == (800, 25, 5, 1)
 
 
-def test_plain_counts_its_errors():
+def test_plain_loop_counts_its_test_errors():
     config, plan = planned()
     with plain.opened(config, plan) as loop:
         result = loop.epoch()
@@ -66,8 +66,8 @@ def test_plain_counts_its_errors():
 
 @pytest.mark.parametrize("overrides", [[], ["accumulate=2"], ["optim=adam", "model.dropout=0.5"], ["batch_size=full"]])
 @pytest.mark.parametrize("opened", [plain.opened, ours.opened])
-def test_both_train(opened, overrides):
-    """More steps than an epoch has, and then whole epochs; the model gets better by them."""
+def test_both_contenders_train(opened, overrides):
+    """More steps than an epoch has, then whole epochs; the model improves."""
     config, plan = planned("data.subset=200", *overrides)
     with opened(config, plan) as one:
         began = time.perf_counter()
@@ -78,8 +78,8 @@ def test_both_train(opened, overrides):
 
 
 @pytest.mark.parametrize("opened", [plain.opened, ours.opened])
-def test_the_time_is_that_of_the_steps(opened, updates, monkeypatch):
-    """Every update is given 5 ms; the mean of a step must be that, however many epochs the steps go through."""
+def test_step_time_does_not_depend_on_the_number_of_epochs(opened, updates, monkeypatch):
+    """Every update is made to take 5 ms; the mean step must take at least that over any number of epochs."""
     step = torch.optim.SGD.step
     monkeypatch.setattr(torch.optim.SGD, "step", lambda *a, **k: time.sleep(0.005) or step(*a, **k))
     config, plan = planned("data=synthetic", "data.train_samples=100", "data.test_samples=20")
@@ -90,7 +90,7 @@ def test_the_time_is_that_of_the_steps(opened, updates, monkeypatch):
             assert count <= len(updates) <= count + 2 * (1 + count // 3)
 
 
-def test_ours_keeps_the_beginnings_freeze_throughout():
+def test_layers_frozen_at_first_stay_frozen_in_both_contenders():
     rule = "freeze=[{pattern:'conv1.*',share:0.5}]"
     config, plan = planned(rule)
     with ours.opened(config, plan) as one:
@@ -103,7 +103,7 @@ def test_ours_keeps_the_beginnings_freeze_throughout():
         assert torch.equal(before, other._model.conv1.weight)
 
 
-def test_ours_keeps_what_frozen_layers_give_from_turn_to_turn():
+def test_deepexp_caches_outputs_of_frozen_layers_between_turns():
     words = ["model=monster", "model.pretrained=false", "model.nb_residual_blocks=1", "model.nb_channels=4"]
     config, plan = planned(*words, "freeze=[{pattern: features.*, share: 0.5}]")
     calls = []
@@ -115,13 +115,13 @@ def test_ours_keeps_what_frozen_layers_give_from_turn_to_turn():
         compared = len(calls) - first
         one.epoch()
         one.steps(7)
-    assert first == 5 + 1  # batches of training and of the test
+    assert first == 5 + 1  # batches of training and test data
     assert compared == 2 + 1
     assert len(calls) == first + compared
 
 
-def test_ours_is_recorded_once_for_all_turns(monkeypatch):
-    """Also with kept features, although no turn comes to the end of an epoch."""
+def test_deepexp_records_its_cuda_graph_once_for_all_turns(monkeypatch):
+    """Also with cached features, although no turn reaches the end of an epoch."""
     tape = Tape()
     monkeypatch.setattr(cuda_graph, "can_record", lambda device: True)
     monkeypatch.setattr(cuda_graph, "make_recorder", lambda device: tape)
@@ -138,14 +138,14 @@ def test_ours_is_recorded_once_for_all_turns(monkeypatch):
         assert (tape.recorded[Update], tape.replayed[Update]) == (1, 2 * (2 + 3)), more
 
 
-def test_the_config_cannot_cut_an_epoch_short(updates):
+def test_limits_in_the_config_do_not_shorten_a_measured_epoch(updates):
     config, plan = planned("max_steps=1", "max_minutes=0.0001", "evaluate_every=7")
     with ours.opened(config, plan) as one:
         one.epoch()
     assert len(updates) == 5
 
 
-def test_both_have_the_same_threads():
+def test_both_contenders_use_the_same_number_of_threads():
     config, plan = planned("threads=auto")
     expected = runtime.default_threads()
     for opened in (ours.opened, plain.opened):
@@ -172,18 +172,18 @@ def test_peak_memory_is_in_bytes():
     "intervals, length",
     [([], 0), ([(1, 3), (5, 6)], 3), ([(5, 6), (1, 3), (2, 4), (1, 2)], 4), ([(0, 10), (2, 3), (9, 11)], 11)],
 )
-def test_a_device_is_busy_once_with_what_overlaps(intervals, length):
+def test_overlapping_kernels_count_once_in_busy_time(intervals, length):
     assert operations.covered(intervals) == length
 
 
-def test_a_cpu_has_no_kernels():
+def test_a_cpu_has_no_kernel_share():
     config, plan = planned()
     with ours.opened(config, plan) as one:
         assert one.kernel_share(3) is None
 
 
 @pytest.mark.gpu
-def test_a_gpu_is_busy_for_a_part_of_a_step():
+def test_a_gpu_has_a_kernel_share():
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     config, plan = planned("device=cuda")
@@ -195,7 +195,7 @@ def test_a_gpu_is_busy_for_a_part_of_a_step():
         assert any("gemm" in operation.name or "conv" in operation.name for operation in found.operations)
 
 
-def test_a_step_is_taken_apart_into_its_operations(updates, capfd):
+def test_a_breakdown_counts_the_operations_of_whole_steps(updates, capfd):
     """Only whole updates are counted, however many were asked for: each of mnist_net has two convolutions."""
     config, plan = planned()
     with ours.opened(config, plan) as one:
@@ -238,8 +238,8 @@ print(faults, sum(block.nbytes for block in kept) // resource.getpagesize())
 
 @pytest.mark.slow
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="glibc's heap")
-def test_while_a_step_is_taken_apart_the_heap_has_pages_to_spare():
-    """Otherwise what writes to a large new tensor would seem to take several times as long as it does.
+def test_the_heap_keeps_spare_pages_during_a_breakdown():
+    """Otherwise operations that write to a large new tensor would seem to take several times as long as they do.
 
     In a process of its own, as steps are timed: other tests leave a heap of any shape behind.
     """

@@ -1,4 +1,4 @@
-"""The contenders that need a package which deepexp does not; each is skipped where that is not installed."""
+"""Contenders that need a package which deepexp does not need; skipped where it is not installed."""
 
 import json
 
@@ -16,7 +16,7 @@ from .setting import planned
 QUICK = ["rounds=1", "warm_up=false", "data.subset=60", "batch_size=20", "threads=1", "device=cpu"]
 
 
-def test_an_epoch_against_whoever_is_installed(capfd, tmp_path, monkeypatch):
+def test_bench_epoch_measures_every_installed_contender(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["bench", "epoch", "json=true", *QUICK]) == 0
     out, _ = capfd.readouterr()
@@ -29,7 +29,7 @@ def test_an_epoch_against_whoever_is_installed(capfd, tmp_path, monkeypatch):
     assert not list(tmp_path.iterdir())
 
 
-def test_who_is_named_must_be_there(monkeypatch):
+def test_a_contender_that_is_named_must_be_installed(monkeypatch):
     monkeypatch.setattr(contest, "_is_installed", lambda package: package == "keras")
     assert contest.rivals("all") == (["plain", "bare", "keras"], ["lightning is left out: it is not installed"])
     assert contest.rivals("keras,plain,keras") == (["keras", "plain"], [])
@@ -39,7 +39,7 @@ def test_who_is_named_must_be_there(monkeypatch):
         contest.rivals("kreas")
 
 
-def test_keras_has_the_same_net(monkeypatch):
+def test_keras_has_the_same_network(monkeypatch):
     pytest.importorskip("keras")
     from deepexp.bench import keras_loop
 
@@ -52,7 +52,7 @@ def test_keras_has_the_same_net(monkeypatch):
 
 
 @pytest.mark.parametrize("word", ["model=resnet", "dropout=0.5", "optim=muon", "optim.weight_decay=0.1"])
-def test_what_keras_does_not_have_is_said(word):
+def test_options_that_keras_lacks_are_named(word):
     pytest.importorskip("keras")
     from deepexp.bench import keras_loop
 
@@ -61,7 +61,7 @@ def test_what_keras_does_not_have_is_said(word):
         pass
 
 
-def test_lightning_counts_its_errors():
+def test_lightning_counts_its_test_errors():
     pytest.importorskip("lightning")
     from deepexp.bench import lightning_loop
 

@@ -1,4 +1,4 @@
-"""The limit: what is counted, against counts by hand."""
+"""The limit of the machine: its operations against counts by hand, and how it is timed."""
 
 import dataclasses
 import time
@@ -26,7 +26,7 @@ def counted(module, inputs):
         *({"padding": "valid"}, {"padding": "same"}, {"padding": "same", "dilation": 2}),
     ],
 )
-def test_operations_of_a_convolution(options):
+def test_operations_of_a_convolution_are_counted(options):
     """With all weights and pixels one and no bias, each output is the number of its multiplications."""
     conv = nn.Conv2d(4, 6, 3, bias=False, **options)
     nn.init.ones_(conv.weight)
@@ -34,8 +34,8 @@ def test_operations_of_a_convolution(options):
     assert counted(conv, pixels) == 2 * conv(pixels).sum().item()
 
 
-def test_a_convolution_that_pads_in_its_own_way_is_taken_as_torch_calls_it():
-    """What it is given has the border already, and no zeros come to that."""
+def test_a_circular_padding_adds_no_operations():
+    """torch pads the pixels itself before it calls the convolution, which then adds no zeros."""
     conv = nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular", bias=False)
     nn.init.ones_(conv.weight)
     pixels = torch.ones(2, 4, 9, 7)
@@ -44,11 +44,11 @@ def test_a_convolution_that_pads_in_its_own_way_is_taken_as_torch_calls_it():
     assert layer.forward_flops == 2 * conv(pixels).sum().item()
 
 
-def test_operations_of_a_product():
+def test_operations_of_a_linear_layer_are_counted():
     assert counted(nn.Linear(30, 7), torch.ones(5, 30)) == 2 * 5 * 30 * 7
 
 
-def test_layers_of_the_lectures_net():
+def test_operations_of_the_lectures_net_are_counted():
     """7.1 million operations a sample with the backward pass, of which the first layer needs no input gradient."""
     layers = limit.layers_of(MnistNet(shape=(1, 28, 28), classes=10), torch.zeros(3, 1, 28, 28))
     assert [layer.name for layer in layers] == ["conv1", "conv2", "fc1", "fc2"]
@@ -79,7 +79,7 @@ def test_layers_behind_the_first_are_timed_on_bfloat16_where_training_has_that()
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_it_is_measured(precision, monkeypatch):
+def test_the_limit_is_measured(precision, monkeypatch):
     monkeypatch.setattr(limit, "_SECONDS_A_LAYER", 0.01)
     config, plan = planned(f"precision={precision}")
     with limit.opened(config, plan) as opened:
@@ -90,15 +90,15 @@ def test_it_is_measured(precision, monkeypatch):
     assert 1e8 < found["copy_bytes_per_second"] < 1e13
 
 
-def test_a_first_call_that_takes_longer_than_all_others_is_not_what_is_told(monkeypatch):
-    """Such as one in which torch imports its compiler, for seconds."""
+def test_a_slow_first_call_does_not_count(monkeypatch):
+    """torch may import its compiler in the first call, which takes seconds."""
     monkeypatch.setattr(limit, "_SECONDS_A_LAYER", 0.01)
     naps = iter([0.2])
     with limit.opened(*planned()) as opened:
         assert opened._best(lambda: time.sleep(next(naps, 0.001))) < 0.1
 
 
-def test_a_gpu_that_cannot_be_watched_is_timed_from_outside(monkeypatch):
+def test_a_gpu_without_kernel_times_is_timed_by_the_wall_clock(monkeypatch):
     config, plan = planned()
     with limit.opened(config, plan) as opened:
         assert opened._clock == "wall"
@@ -112,8 +112,8 @@ def test_a_gpu_that_cannot_be_watched_is_timed_from_outside(monkeypatch):
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_it_is_the_time_of_the_kernels(monkeypatch):
-    """Less than with the time of what starts them, some 10 µs for each of the few kernels of a layer."""
+def test_on_a_gpu_the_limit_is_the_time_of_the_kernels(monkeypatch):
+    """Without the launches, which take some 10 µs for each of the few kernels of a layer."""
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     config, plan = planned("device=cuda")

@@ -7,7 +7,7 @@ from deepexp.errors import InputError
 from deepexp.schema import TrainConfig
 
 
-def test_options_are_told_from_overrides():
+def test_options_are_separated_from_overrides():
     words = ["rounds=2", "model=resnet", "seconds=1", "json=true", "epochs=3", "epoch_rounds=0"]
     options, overrides = parse(words, StepOptions)
     assert options == StepOptions(rounds=2, seconds=1.0, epoch_rounds=0, json=True)
@@ -40,19 +40,19 @@ def test_no_option_has_the_name_of_a_config_key(kind):
         ("-m", "-m: there is no such flag"),
     ],
 )
-def test_what_is_wrong_is_named(word, expected):
+def test_a_wrong_option_is_named(word, expected):
     with pytest.raises(InputError) as caught:
         parse([word], StepOptions)
     assert expected in str(caught.value)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_problems_are_told_together():
+def test_all_problems_are_reported_together():
     with pytest.raises(InputError) as caught:
         parse(["rounds=0", "seconds=-1", "-x"], StepOptions)
     assert len(str(caught.value).splitlines()) == 3
 
 
 @pytest.mark.parametrize("word", ["epochs=3", "optmi=adam", "model.width=3", "batch_sise=3", "monster"])
-def test_what_is_nearer_to_the_config_is_left_to_it(word):
+def test_a_word_nearer_to_a_config_key_is_left_to_the_config(word):
     assert parse([word], StepOptions)[1] == [word]

@@ -1,4 +1,4 @@
-"""The pictures of benchmarks: what is drawn are the figures."""
+"""The plots of benchmarks show the figures of their reports."""
 
 import errno
 import statistics
@@ -58,7 +58,7 @@ def test_parts_follow_each_other_and_are_numbered():
     assert key == ["1  python, 500 ms", "2  torch, 3.00 s", "3  data, 10 ms", "4  step, 490 ms"]
 
 
-def test_a_report_of_steps_has_its_limit():
+def test_the_chart_of_steps_has_the_limit():
     figures = {"step": {"deepexp": [0.004, 0.005], "plain": [0.01, 0.02]}, "epoch": {"deepexp": [2.0], "plain": [4.0]}}
     step, epoch = test_report.report(figures=figures).charts()
     assert step.limit == 0.003 and epoch.limit == 1.5
@@ -67,21 +67,21 @@ def test_a_report_of_steps_has_its_limit():
     assert "mnist_net on digits" in step.title and "epoch" in epoch.title
 
 
-def test_a_report_of_a_sweep_has_its_ways():
+def test_the_chart_of_a_sweep_has_all_ways():
     figures = {way: [float(seconds)] for seconds, way in enumerate(test_sweep.WAYS, start=1)}
     (chart,) = sweep.Report(["seed=0,1"], 2, 2, figures).charts()
     assert [(bar.label, *bar.seconds) for bar in chart.bars] == [(way, *figures[way]) for way in test_sweep.WAYS]
     assert chart.limit is None and [bar.ratio and bar.ratio.median for bar in chart.bars] == [None, 0.5, 1 / 3, 0.25]
 
 
-def test_a_report_of_starts_has_the_parts():
+def test_the_charts_of_starts_have_the_parts():
     starts, parts = test_start.report().charts()
     assert [statistics.median(bar.seconds) for bar in starts.bars] == [2.0, 4.0]
     assert parts.parts == test_start.report().parts()
 
 
 @pytest.mark.parametrize("ending", [".png", ".svg"])
-def test_one_file_is_written_and_nothing_else(tmp_path, ending):
+def test_only_the_file_of_the_plot_is_written(tmp_path, ending):
     path = plot.check_path(str(tmp_path / f"start.of.mine{ending}"))
     charts = [Chart("step", [OURS, OTHER], limit=1.5), Stack("parts", {"python": 1.0, "torch": 2.0})]
     plot.write(charts, path)
@@ -102,7 +102,7 @@ def test_one_file_is_written_and_nothing_else(tmp_path, ending):
         ("nowhere/step.png", "there is no folder nowhere for step.png"),
     ],
 )
-def test_what_cannot_be_written_is_refused_before_anything_is_measured(name, expected, capfd, tmp_path, monkeypatch):
+def test_a_wrong_plot_file_is_refused_before_measuring(name, expected, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     for benchmark in ("step", "epoch", "sweep", "start"):
         assert main(["bench", benchmark, f"plot={name}"]) == 2
@@ -112,19 +112,19 @@ def test_what_cannot_be_written_is_refused_before_anything_is_measured(name, exp
     assert not list(tmp_path.iterdir())
 
 
-def test_a_folder_is_no_file(tmp_path):
+def test_a_folder_in_place_of_the_plot_file_is_refused(tmp_path):
     (tmp_path / "folder.png").mkdir()
     with pytest.raises(InputError, match="is a folder"):
         plot.check_path(str(tmp_path / "folder.png"))
 
 
-def test_where_nothing_can_be_written_is_told_before_anything_is_measured(tmp_path, monkeypatch):
+def test_a_read_only_folder_is_refused_before_measuring(tmp_path, monkeypatch):
     monkeypatch.setattr(plot.os, "access", lambda path, mode: False)
     with pytest.raises(InputError, match=r"plot: the folder .* cannot be written to; choose another place for x\.png"):
         plot.check_path(str(tmp_path / "x.png"))
 
 
-def test_a_full_disk_is_told_with_the_option_that_names_the_file(tmp_path, monkeypatch):
+def test_the_message_of_a_full_disk_names_the_plot_option(tmp_path, monkeypatch):
     def full(path, data):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -133,7 +133,7 @@ def test_a_full_disk_is_told_with_the_option_that_names_the_file(tmp_path, monke
         plot.write([Chart("step", [OURS])], tmp_path / "step.png")
 
 
-def test_from_the_command_line(capsys, tmp_path, monkeypatch):
+def test_plot_is_an_option_of_the_command(capsys, tmp_path, monkeypatch):
     class Report:
         def lines(self):
             return ["the table"]

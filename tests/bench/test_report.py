@@ -41,18 +41,18 @@ def test_the_table_has_medians_and_the_ratio():
     assert text.replace("\n", "").isprintable()
 
 
-def test_an_epoch_has_test_errors():
+def test_the_table_of_an_epoch_has_test_errors():
     figures = {"epoch": {"deepexp": [2.0], "plain": [4.0]}}
     shown = report(figures=figures, test_error_rates={"deepexp": 0.05, "plain": 0.06})
     assert row(shown, "deepexp ")[-1] == "5.00%" and row(shown, "plain")[-1] == "6.00%"
     assert row(shown, "limit of")[-3:] == ["1.50", "s", "1.33"]
 
 
-def test_what_was_left_out_is_said():
+def test_contenders_left_out_are_named():
     assert list(report(notes=["keras is left out: it is not installed"]).lines())[-1].startswith("keras is left out")
 
 
-def test_how_busy_a_gpu_is_stands_below_the_table():
+def test_the_share_of_kernels_is_below_the_table():
     assert "the GPU is at work during 93.00% of deepexp's step" in list(report(kernel_share=0.93).lines())
     assert report(kernel_share=0.93).as_json()["kernel_share"] == 0.93
     assert not any("GPU" in line for line in report().lines()) and report().as_json()["kernel_share"] is None
@@ -68,8 +68,8 @@ BREAKDOWN = Breakdown(
 )
 
 
-def test_where_a_step_spends_its_time():
-    """In rows that add up, none of them wider than a terminal."""
+def test_the_breakdown_of_a_step():
+    """Rows add up to the whole step, and fit a terminal."""
     lines = list(report(breakdown=BREAKDOWN).lines())
     table = lines[lines.index("") :][-15:]
     assert table[0].split() == [*"where deepexp's step spends its time calls time share".split()]
@@ -83,7 +83,7 @@ def test_where_a_step_spends_its_time():
     assert report().as_json()["breakdown"] is None
 
 
-def test_that_others_spin_is_said_where_they_do(monkeypatch):
+def test_spinning_threads_of_other_contenders_are_mentioned(monkeypatch):
     for name in ("OMP_WAIT_POLICY", startup.MARK):
         monkeypatch.delenv(name, raising=False)
     assert any("idle threads spin" in line for line in report().lines())

@@ -1,4 +1,4 @@
-"""`deepexp bench start`: processes that end with their first update, on data that are small."""
+"""`deepexp bench start`: processes that end with their first update, on small data."""
 
 import json
 import subprocess
@@ -42,8 +42,8 @@ def row(shown, begin):
 
 
 @pytest.mark.slow
-def test_a_start_and_its_parts(capfd, tmp_path, monkeypatch):
-    """On pictures that are decoded the first time, and come from a cache of the benchmark's own afterwards."""
+def test_bench_start_measures_the_parts_of_a_start(capfd, tmp_path, monkeypatch):
+    """On picture files: decoded at the first start, then read from a cache of the benchmark's own."""
     random = np.random.default_rng(0)
     folder = tmp_path / "data" / "pictures"
     for index, name in enumerate(["a", "b"] * 10):
@@ -71,13 +71,13 @@ def test_a_start_and_its_parts(capfd, tmp_path, monkeypatch):
     assert [path.name for path in folder.parent.iterdir()] == ["pictures"], "a benchmark leaves nothing behind"
 
 
-def test_only_decoded_pictures_have_a_first_time():
+def test_embedded_digits_have_no_cache_to_fill():
     assert not start._has_cache(planned()[0])
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lightning", "keras"])
-def test_against_a_framework(name, capfd):
+def test_bench_start_measures_a_framework(name, capfd):
     pytest.importorskip(name)
     assert main(["bench", "start", "data.subset=60", f"against={name}", *QUICK]) == 0
     found = json.loads(capfd.readouterr().out)
@@ -95,14 +95,14 @@ def test_against_a_framework(name, capfd):
         (["plot=start.pdf"], "plot: start.pdf is not allowed; a file that ends in .png or .svg"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_status_2(words, expected, capfd):
+def test_a_mistake_is_one_line_and_status_2(words, expected, capfd):
     assert main(["bench", "start", *words]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.startswith("deepexp: ") and len(err.splitlines()) == 1
     assert expected in err
 
 
-def test_what_only_the_run_finds_is_told_in_the_same_way(capfd, tmp_path):
+def test_a_mistake_found_by_the_run_has_no_traceback(capfd, tmp_path):
     for path in (tmp_path / split / name / "picture.png" for split in ("train", "test") for name in ("a", "b")):
         path.parent.mkdir(parents=True)
         path.write_bytes(b"no picture")
@@ -126,14 +126,14 @@ def test_the_parts_are_those_of_the_round_of_median_length():
     assert report(starts={"deepexp": rounds}).parts() == {"importing torch": 2.0}
 
 
-def test_the_table_tells_the_first_time_from_the_others():
+def test_the_table_has_a_row_for_the_first_start():
     shown = report(first=Start(7.0, 8.0, {}), notes=["keras is left out: it is not installed"])
     assert row(shown, "deepexp, the first time") == "7.00 s 8.00 s 1".split()
     assert row(shown, "deepexp, data from the cache") == "1.50 s 2.00 s 2".split()
     assert list(shown.lines())[-1].startswith("keras is left out")
 
 
-def test_exactly_one_part_goes_on(monkeypatch):
+def test_the_stopwatch_counts_each_second_in_one_part(monkeypatch):
     clock = iter([1.0, 3.0, 6.0, 10.0, 15.0, 21.0, 28.0])
     monkeypatch.setattr(time, "perf_counter", lambda: next(clock))
     watch = Stopwatch(0.5, "first")
@@ -146,7 +146,7 @@ def test_exactly_one_part_goes_on(monkeypatch):
 
 
 @pytest.mark.parametrize("word", ["model=resnet", "dropout=0.5", "optim=muon", "optim.weight_decay=0.1"])
-def test_what_keras_does_not_have_is_said(word):
+def test_options_that_keras_lacks_are_named(word):
     with pytest.raises(Unsuited, match="only"):
         start._for_keras(*planned(word), 10)
 
@@ -162,17 +162,17 @@ def test_what_keras_does_not_have_is_said(word):
         ),
     ],
 )
-def test_keras_is_told_the_net_and_the_whole_optimizer(words, expected):
+def test_keras_gets_the_network_and_all_arguments_of_the_optimizer(words, expected):
     assert start._for_keras(*planned(*words), 10) == {"hidden": 200, "optim": expected}
 
 
-def test_who_is_not_installed_is_left_out(monkeypatch):
+def test_contenders_that_are_not_installed_are_left_out(monkeypatch):
     monkeypatch.setattr(contest, "_is_installed", lambda package: package == "keras")
     assert start._rivals("all") == (["plain", "keras"], ["lightning is left out: it is not installed"])
 
 
-def test_the_scripts_of_the_others_import_nothing_of_ours_but_the_net():
-    """What they are measured with must not be slowed down by deepexp."""
+def test_scripts_of_other_contenders_import_only_the_network():
+    """deepexp must not slow down what it is compared with."""
     code = """
         import sys
         import deepexp.bench.start_plain

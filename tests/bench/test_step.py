@@ -9,7 +9,7 @@ from deepexp.cli import main
 QUICK = ["rounds=2", "seconds=0.01", "epoch_rounds=1", "data.subset=60", "batch_size=20", "threads=1", "device=cpu"]
 
 
-def test_json_on_stdout_alone(capfd, tmp_path, monkeypatch):
+def test_json_is_all_there_is_on_stdout(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["bench", "step", "json=true", "profile=true", *QUICK]) == 0
     out, err = capfd.readouterr()
@@ -38,15 +38,15 @@ def test_json_on_stdout_alone(capfd, tmp_path, monkeypatch):
         (["epoch", "resume=somewhere"], "resume: a benchmark neither resumes"),
     ],
 )
-def test_what_is_wrong_is_one_line_and_status_2(words, expected, capfd):
+def test_a_mistake_is_one_line_and_status_2(words, expected, capfd):
     assert main(["bench", *words]) == 2
     out, err = capfd.readouterr()
     assert out == "" and err.startswith("deepexp: ") and len(err.splitlines()) == 1
     assert expected in err
 
 
-def test_what_only_the_contenders_find_is_told_in_the_same_way(capfd, tmp_path):
-    """The data are read in their processes."""
+def test_a_mistake_found_by_a_contender_has_no_traceback(capfd, tmp_path):
+    """Contenders read the data in their own processes."""
     folder = tmp_path / "pictures"
     for path in (folder / split / name / "picture.png" for split in ("train", "test") for name in ("a", "b")):
         path.parent.mkdir(parents=True)

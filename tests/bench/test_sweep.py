@@ -1,4 +1,4 @@
-"""`deepexp bench sweep`: whole commands, on a sweep that is small."""
+"""`deepexp bench sweep`: whole commands, on a small sweep."""
 
 import json
 
@@ -12,7 +12,7 @@ WAYS = ["deepexp train -m", "one after the other", "2 at a time", "2 at a time, 
 
 
 @pytest.mark.slow
-def test_all_ways_are_measured_and_nothing_is_left(capfd, tmp_path, monkeypatch):
+def test_all_ways_are_measured_and_no_files_are_left(capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     words = ["data.subset=60", "batch_size=20", "epochs=1", "device=cpu", "seed=0,1", "json=true"]
     assert main(["bench", "sweep", *words]) == 0
@@ -27,7 +27,7 @@ def test_all_ways_are_measured_and_nothing_is_left(capfd, tmp_path, monkeypatch)
     assert not list(tmp_path.iterdir())
 
 
-def test_the_table():
+def test_the_table_has_medians_and_ratios():
     figures = dict(zip(WAYS, [[10.0, 12.0], [40.0, 40.0], [20.0, 30.0], [100.0, 100.0]], strict=True))
     lines = list(Report(["seed=0,1"], 2, 2, figures).lines())
     assert lines[0] == "2 runs: seed=0,1"
@@ -35,7 +35,7 @@ def test_the_table():
     assert row.split()[4:] == ["40.0", "s", "20.0", "s", "0.28", "(0.25–0.30)", "2"]
 
 
-def test_without_a_sweep_it_is_four_seeds():
+def test_without_swept_keys_four_seeds_are_run():
     words, points = sweep._points(["epochs=1"])
     assert words == ["epochs=1", "seed=0,1,2,3"]
     assert points == [["epochs=1", f"seed={seed}"] for seed in range(4)]
@@ -51,7 +51,7 @@ def test_without_a_sweep_it_is_four_seeds():
         (["seed=0,1", "data=image_folder", "data.root=nowhere"], 2, "ended with status 2"),
     ],
 )
-def test_what_is_wrong_is_one_line(words, status, expected, capfd, tmp_path, monkeypatch):
+def test_a_mistake_is_named_without_a_traceback(words, status, expected, capfd, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     assert main(["bench", "sweep", *words]) == status
     err = capfd.readouterr().err.splitlines()
