@@ -55,12 +55,12 @@ def elsewhere(tmp_path, monkeypatch):
         ("", [*(f"{name} " for name in COMMANDS), "--help ", "--version "]),
     ],
 )
-def test_what_a_line_may_end_in(line, words):
+def test_completions_of_a_line(line, words):
     assert complete(line) == words
 
 
 @pytest.mark.parametrize("name", ["eval", "export", "predict", "report", "runs"])
-def test_a_commands_own_options_are_offered(name):
+def test_options_of_each_command_are_offered(name):
     module = importlib.import_module(COMMANDS[name].module)
     assert list(COMMANDS[name].keys) == list(module.Options.__dataclass_fields__)
     assert set(COMMANDS[name].path_keys) <= set(COMMANDS[name].keys)
@@ -72,7 +72,7 @@ def test_all_keys_and_groups_are_offered():
     assert len(words) == len(set(words))
 
 
-def test_options_of_the_users_own(tmp_path):
+def test_options_of_the_users_conf_are_offered(tmp_path):
     (tmp_path / "conf" / "optim").mkdir(parents=True)
     (tmp_path / "conf" / "optim" / "mine.yaml").write_text("# Mine\n_target_: a.B\nlr: 1\nspeed: 2\n")
     assert complete("deepexp train optim=mi") == ["optim=mine "]
@@ -80,13 +80,13 @@ def test_options_of_the_users_own(tmp_path):
 
 
 @pytest.mark.parametrize("argv", [[], ["tcsh"], ["bash", "zsh"]])
-def test_a_shell_that_is_not_known(argv):
+def test_an_unknown_shell_is_refused(argv):
     with pytest.raises(InputError, match="completion: needs one of bash, fish, zsh, not"):
         main(argv)
 
 
 def shell_folder(folder):
-    """A folder with a `deepexp` to complete for, which writes the words that it is called with into called.txt."""
+    """A folder with a script `deepexp`, which writes the words that it is called with into called.txt."""
     (folder / "bin").mkdir()
     script = folder / "bin" / "deepexp"
     script.write_text(
@@ -114,10 +114,11 @@ def shell_folder(folder):
         ("cd some*\ndeepexp train resume=\t", ["train", "resume=a file"]),
     ],
 )
-def test_typed_into_bash(tmp_path, setup, typed, words):
-    """An interactive bash completes the line at each tab; what its command is called with then is what counts.
+def test_bash_completes_what_is_typed(tmp_path, setup, typed, words):
+    """An interactive bash completes the line at each tab; the test looks at the words that its command is called with.
 
-    In a session of its own it has no terminal: two of them that take turns at that of the tests would stop them all.
+    It has a session of its own, and so no terminal: two shells that share the terminal of the tests would stop all of
+    them.
     """
     environment = shell_folder(tmp_path)
     lines = f'{setup}\neval "$(deepexp completion bash)"\n{typed}\nexit\n'
@@ -138,7 +139,7 @@ def test_typed_into_bash(tmp_path, setup, typed, words):
         ("deepexp train data.root=so", ["data.root=some data/"]),
     ],
 )
-def test_asked_by_fish(tmp_path, typed, words):
+def test_fish_gets_the_same_completions(tmp_path, typed, words):
     environment = shell_folder(tmp_path)
     code = f"deepexp completion fish | source; complete -C '{typed}'"
     run = subprocess.run(["fish", "-c", code], env=environment, capture_output=True, text=True, timeout=60)
@@ -146,7 +147,7 @@ def test_asked_by_fish(tmp_path, typed, words):
 
 
 @pytest.mark.skipif(shutil.which("zsh") is None, reason="there is no zsh")
-def test_zsh_understands_its_script(tmp_path):
+def test_zsh_accepts_its_script(tmp_path):
     script = tmp_path / "script"
     script.write_text(SCRIPTS["zsh"])
     assert subprocess.run(["zsh", "-n", str(script)], capture_output=True, timeout=60).returncode == 0

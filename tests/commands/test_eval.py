@@ -1,4 +1,4 @@
-"""`deepexp eval`: what it says of a run's model against what the run itself wrote down, and what it leaves alone."""
+"""`deepexp eval`: its results against those that the run saved, and which files it leaves alone."""
 
 import csv
 import errno
@@ -35,7 +35,7 @@ def trained(tmp_path_factory):
 
 @pytest.fixture
 def directory(trained, tmp_path):
-    """A copy, for those that change it."""
+    """A copy, for tests that change it."""
     return shutil.copytree(trained.directory, tmp_path / "run")
 
 
@@ -48,7 +48,7 @@ def state_of(directory):
     return {path: hashlib.sha256(path.read_bytes()).digest() for path in directory.rglob("*") if path.is_file()}
 
 
-def test_it_finds_what_the_run_found(trained, capsys):
+def test_eval_finds_the_test_results_of_the_run(trained, capsys):
     before = state_of(trained.directory)
     answer = found(capsys, f"run={trained.directory}")
     assert state_of(trained.directory) == before, "nothing of the run is changed"
@@ -59,9 +59,9 @@ def test_it_finds_what_the_run_found(trained, capsys):
     assert low < answer["test_error_rate"] < high
 
 
-def test_it_finds_what_a_plain_loop_finds(trained, capsys):
-    """Pictures normalised by hand, with the mean and deviation of what was trained on; the model from Python."""
-    training, test = Digits().load()  # with what is held out, which changes mean and deviation a little
+def test_eval_finds_the_test_results_of_a_plain_loop(trained, capsys):
+    """Pictures normalised by hand, with the mean and deviation of the training data; the model from Python."""
+    training, test = Digits().load()  # includes validation data, which change mean and deviation a little
     answer = found(capsys, f"run={trained.directory}", "mistakes=1000")
     pixels, images = (
         F.interpolate(split.images, (28, 28), mode="bilinear", antialias=True).double() for split in (training, test)
@@ -90,7 +90,7 @@ def test_the_worst_mistakes_are_wrong_and_the_surest_first(trained, capsys):
     assert sure == sorted(sure, reverse=True) and 0.1 <= sure[-1] <= sure[0] <= 1
 
 
-def test_the_best_checkpoint_is_another_one(directory, capsys):
+def test_checkpoint_best_tests_other_weights(directory, capsys):
     checkpoints = directory / "checkpoints"
     shutil.copy(checkpoints / "previous.pt", checkpoints / "best.pt")
     last, best = found(capsys, f"run={directory}"), found(capsys, f"run={directory}", "checkpoint=best")
@@ -100,7 +100,7 @@ def test_the_best_checkpoint_is_another_one(directory, capsys):
     assert "the run's own test" not in capsys.readouterr().out, "it was of other weights"
 
 
-def test_the_text_has_all_of_it(trained, capsys):
+def test_the_text_has_rates_confusions_and_mistakes(trained, capsys):
     assert main([f"run={trained.directory}", "device=cpu", "mistakes=2"]) == 0
     out = capsys.readouterr().out
     rate = 100 * trained.test_error_rate
@@ -113,7 +113,7 @@ def test_the_text_has_all_of_it(trained, capsys):
     assert len(out.partition("worst mistakes")[2].splitlines()) == 2 + 2
 
 
-def test_what_the_run_found_otherwise_is_said(directory, capsys):
+def test_differences_from_the_runs_own_test_are_counted(directory, capsys):
     with np.load(directory / "predictions.npz") as arrays:
         predicted, target = arrays["predicted"].copy(), arrays["target"]
     predicted[:2] = (predicted[:2] + 1) % 10
@@ -122,7 +122,7 @@ def test_what_the_run_found_otherwise_is_said(directory, capsys):
     assert "the run's own test gave 2 samples another class, on cpu (1 thread)" in capsys.readouterr().out
 
 
-def test_a_run_that_was_stopped_can_be_tested(directory, capsys):
+def test_an_unfinished_run_can_be_tested(directory, capsys):
     (directory / "summary.json").unlink()
     status = json.loads((directory / "status.json").read_text())
     (directory / "status.json").write_text(json.dumps({**status, "status": "killed-by-signal"}))
@@ -148,8 +148,8 @@ def test_pictures_and_answers_are_written_once(trained, tmp_path, capsys):
     assert state_of(folder) == before
 
 
-def test_mistakes_on_picture_files_have_the_files(run, tmp_path, capsys, monkeypatch):
-    """Nothing is written beside them, either: the config could be a stranger's."""
+def test_mistakes_on_picture_files_name_the_files(run, tmp_path, capsys, monkeypatch):
+    """No cache is written beside the pictures: the config could be a stranger's."""
     generator = torch.Generator().manual_seed(0)
     for index in range(40):
         file = tmp_path / "data" / "ab"[index % 2] / f"{index}.png"
@@ -168,7 +168,7 @@ def test_mistakes_on_picture_files_have_the_files(run, tmp_path, capsys, monkeyp
     assert (tmp_path / "to" / "answers.csv").read_text().startswith("sample,true,predicted,probability,file\n0,a,")
 
 
-def test_many_classes_get_a_row_where_the_errors_are():
+def test_a_table_of_many_classes_has_those_with_the_highest_error_rates():
     """Of 40 classes with 10 samples each, class i has i // 4 errors, and one has no samples."""
     cells = np.diag(np.full(41, 10))
     for index in range(40):
@@ -181,7 +181,7 @@ def test_many_classes_get_a_row_where_the_errors_are():
     assert table.rows[0] == ["c36", "10", "9", "90.00%", "c37 (9)"]
 
 
-def test_a_narrow_terminal_has_the_errors(trained, monkeypatch):
+def test_a_narrow_terminal_keeps_the_column_of_errors(trained, monkeypatch):
     target = torch.tensor([0, 1, 1])
     answers = Retest(
         torch.zeros(3, 1, 2, 2), target, torch.eye(2)[[0, 1, 0]], ("a" * 20, "b" * 20), None, 0.5, None, "fp32"
@@ -207,13 +207,13 @@ def test_a_narrow_terminal_has_the_errors(trained, monkeypatch):
         (["run=x", "mistakes=-1"], "mistakes: -1 is not allowed"),
     ],
 )
-def test_what_is_wrong_is_one_line(words, expected):
+def test_a_mistake_is_one_line(words, expected):
     with pytest.raises(InputError) as caught:
         main(words)
     assert expected in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
-def test_a_folder_above_a_run_and_a_device_that_is_not_there(trained):
+def test_a_folder_above_a_run_and_a_missing_device_are_refused(trained):
     with pytest.raises(InputError, match=f"is no run; the first one below it is {trained.directory}"):
         main([f"run={trained.directory.parent}"])
     with pytest.raises(InputError, match="device: 'cuda:7'"):
@@ -223,13 +223,13 @@ def test_a_folder_above_a_run_and_a_device_that_is_not_there(trained):
             main([f"run={trained.directory}", f"to={to}"])
 
 
-def test_without_validation_there_is_no_best(directory):
+def test_checkpoint_best_needs_validation_data(directory):
     (directory / "checkpoints" / "best.pt").unlink()
     with pytest.raises(InputError, match=r"best\.pt: is not there; a run with val_fraction has one"):
         main([f"run={directory}", "checkpoint=best", "device=cpu"])
 
 
-def test_where_memory_is_short_no_answer_counts_twice(trained, capsys, monkeypatch):
+def test_batches_halved_for_lack_of_memory_count_each_sample_once(trained, capsys, monkeypatch):
     expected = found(capsys, f"run={trained.directory}")
     forward = deepexp.models.mnist_net.MnistNet.forward
 
@@ -243,7 +243,7 @@ def test_where_memory_is_short_no_answer_counts_twice(trained, capsys, monkeypat
 
 
 @pytest.mark.gpu
-def test_on_a_gpu_it_finds_what_the_run_found_there(run, capsys):
+def test_on_a_gpu_eval_finds_the_test_results_of_the_run(run, capsys):
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     for precision in ("fp32", "tf32", "fp16"):
@@ -255,7 +255,7 @@ def test_on_a_gpu_it_finds_what_the_run_found_there(run, capsys):
         assert ("(trained in" in capsys.readouterr().out) is (precision != "fp32")
 
 
-def test_a_folder_that_cannot_be_written_is_found_before_the_work(trained, tmp_path, monkeypatch):
+def test_a_folder_that_cannot_be_written_is_refused_before_testing(trained, tmp_path, monkeypatch):
     (tmp_path / "file").write_text("")
     monkeypatch.setattr("deepexp.inference.retest.retest", None)
     for to in (tmp_path / "file", tmp_path / "file" / "folder", tmp_path / ("x" * 300)):
@@ -263,7 +263,7 @@ def test_a_folder_that_cannot_be_written_is_found_before_the_work(trained, tmp_p
             main([f"run={trained.directory}", f"to={to}"])
 
 
-def test_what_was_begun_on_a_full_disk_is_removed(trained, tmp_path, monkeypatch):
+def test_files_begun_on_a_full_disk_are_removed(trained, tmp_path, monkeypatch):
     def full(path, data):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -277,7 +277,7 @@ def test_what_was_begun_on_a_full_disk_is_removed(trained, tmp_path, monkeypatch
     assert list((tmp_path / "there").iterdir()) == [], "it was there before"
 
 
-def test_what_somebody_else_puts_there_meanwhile_is_not_removed(trained, tmp_path, monkeypatch):
+def test_foreign_files_are_not_removed_after_a_full_disk(trained, tmp_path, monkeypatch):
     def full(path, data):
         (tmp_path / "to" / "theirs").write_text("")
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
@@ -288,12 +288,12 @@ def test_what_somebody_else_puts_there_meanwhile_is_not_removed(trained, tmp_pat
     assert [path.name for path in (tmp_path / "to").iterdir()] == ["theirs"]
 
 
-def test_of_two_tests_into_one_folder_at_once_the_later_one_replaces_nothing(trained, tmp_path, monkeypatch, capsys):
+def test_the_later_of_two_evals_into_one_folder_replaces_nothing(trained, tmp_path, monkeypatch, capsys):
     folder, first = tmp_path / "to", tmp_path / "to" / "answers.csv"
 
     def slow(path, text):
         path.write_text(text)
-        first.write_text("of the other")  # which has ended meanwhile
+        first.write_text("of the other")  # another eval has ended meanwhile
 
     monkeypatch.setattr(module, "write_text", slow)
     with pytest.raises(InputError, match="is there and is not empty"):
@@ -302,12 +302,12 @@ def test_of_two_tests_into_one_folder_at_once_the_later_one_replaces_nothing(tra
     assert [path.name for path in folder.iterdir()] == ["answers.csv"] and first.read_text() == "of the other"
 
 
-def test_of_two_tests_that_end_at_once_only_one_writes(trained, tmp_path, monkeypatch, capsys):
+def test_of_two_evals_that_end_at_once_only_one_writes(trained, tmp_path, monkeypatch, capsys):
     first, check = tmp_path / "to" / "answers.csv", module._check_empty
 
     def checked(folder):
         check(folder)
-        if list(folder.iterdir()):  # results are being written: the other's are put there right after the look
+        if list(folder.iterdir()):  # results are being written: another eval puts its own there right after the check
             first.write_text("of the other")
 
     monkeypatch.setattr(module, "_check_empty", checked)
@@ -317,7 +317,7 @@ def test_of_two_tests_that_end_at_once_only_one_writes(trained, tmp_path, monkey
     assert list(first.parent.iterdir()) == [first] and first.read_text() == "of the other"
 
 
-def test_where_a_test_was_killed_as_it_wrote_the_next_one_can_write(trained, tmp_path):
+def test_after_an_eval_killed_while_writing_the_next_can_write(trained, tmp_path):
     script = (
         "import os, signal; from deepexp.commands import eval as module; "
         "module.write_text = lambda *_: os.kill(os.getpid(), signal.SIGKILL); "
@@ -361,7 +361,7 @@ def test_a_run_without_a_checkpoint_says_so(directory):
     ],
     ids=repr,
 )
-def test_a_checkpoint_that_is_not_of_this_run_is_refused_in_words(directory, change):
+def test_a_checkpoint_that_does_not_fit_the_model_is_refused(directory, change):
     path = directory / "checkpoints" / "last.pt"
     content = checkpoint.load(path)
     (name, value), *_ = change.items()
@@ -371,7 +371,7 @@ def test_a_checkpoint_that_is_not_of_this_run_is_refused_in_words(directory, cha
         main([f"run={directory}", "device=cpu"])
 
 
-def test_answers_that_are_no_numbers_are_null(directory, capsys):
+def test_a_loss_that_is_not_finite_is_null_in_json(directory, capsys):
     path = directory / "checkpoints" / "last.pt"
     content = checkpoint.load(path)
     content["ema"] = None
@@ -382,7 +382,7 @@ def test_answers_that_are_no_numbers_are_null(directory, capsys):
     assert answer["test_loss"] is None
 
 
-def test_predictions_that_are_damaged_keep_nothing_from_being_tested(directory, capsys):
+def test_a_run_with_damaged_predictions_can_be_tested(directory, capsys):
     (directory / "predictions.npz").write_bytes(b"PK")
     assert main([f"run={directory}", "device=cpu"]) == 0
     assert "it cannot be compared with the run's own test: " in capsys.readouterr().out

@@ -1,4 +1,4 @@
-"""`deepexp export`: the file gives what the model gives, to whoever loads it, or there is no file."""
+"""`deepexp export`: a file that gives the logits of the model wherever it is loaded, or no file."""
 
 import json
 import os
@@ -50,7 +50,7 @@ def resnet(tmp_path_factory):
 
 @pytest.fixture
 def directory(trained, tmp_path):
-    """A copy, for those that change it."""
+    """A copy, for tests that change it."""
     return shutil.copytree(trained.directory, tmp_path / "run")
 
 
@@ -70,7 +70,7 @@ def onnx_answers(path, pictures):
     return torch.from_numpy(session.run(["logits"], {"pictures": pictures.numpy()})[0])
 
 
-def test_onnx_gives_what_the_run_gives(trained, capsys):
+def test_onnx_gives_the_logits_of_the_run(trained, capsys):
     found = exported(capsys, f"run={trained.directory}")
     expected = retest(trained.directory)
     assert found["file"] == "mnist_net.onnx" and found["bytes"] == os.path.getsize("mnist_net.onnx")
@@ -86,7 +86,7 @@ def test_onnx_gives_what_the_run_gives(trained, capsys):
 
 
 def test_pt2_works_without_deepexp(resnet, tmp_path, capsys):
-    """And with the pictures of another normalisation, in the data's own size."""
+    """Also with another normalisation, and pictures in the size of the data."""
     found = exported(capsys, f"run={resnet.directory}", "format=pt2", f"to={tmp_path / 'net.pt2'}")
     assert found["input_shape"] == [1, 8, 8] and found["batch_norms_folded"] == found["batch_norms"] == 7
     _, test = Digits().load()
@@ -99,15 +99,15 @@ def test_pt2_works_without_deepexp(resnet, tmp_path, capsys):
 
 
 @pytest.mark.parametrize(("fold", "left"), [("true", 0), ("false", 3)])
-def test_batch_normalisation_is_folded_or_left(trained, capsys, fold, left):
+def test_batch_normalisation_is_folded_if_asked_for(trained, capsys, fold, left):
     found = exported(capsys, f"run={trained.directory}", f"fold_bn={fold}")
     kinds = [node.op_type for node in onnx.load("mnist_net.onnx").graph.node]
     assert kinds.count("BatchNormalization") == left
     assert (found["batch_norms"], found["batch_norms_folded"]) == (3, 3 - left)
 
 
-def test_the_best_checkpoint_is_another(trained, capsys):
-    """Its weights were perturbed here, so that it is."""
+def test_checkpoint_best_exports_other_weights(trained, capsys):
+    """The test perturbs its weights, so that they differ."""
     path = trained.directory / "checkpoints" / "best.pt"
     content = checkpoint.load(path)
     for average in content["ema"]["averages"].values():
@@ -122,7 +122,7 @@ def test_the_best_checkpoint_is_another(trained, capsys):
     assert (last - answers).abs().max() > 0.01
 
 
-def test_of_few_pictures_those_are_taken_that_are_spread(trained, capsys, monkeypatch):
+def test_few_pictures_to_compare_are_spread_over_the_test_set(trained, capsys, monkeypatch):
     seen = []
     compare = module._compare
     monkeypatch.setattr(module, "_compare", lambda *given: seen.append(given[3]) or compare(*given))
@@ -131,7 +131,7 @@ def test_of_few_pictures_those_are_taken_that_are_spread(trained, capsys, monkey
     assert torch.equal(seen[0], images[[0, 179, 358]])
 
 
-def test_without_its_data_random_pictures_are_compared_and_that_is_said(directory, capsys):
+def test_without_the_data_random_pictures_are_compared(directory, capsys):
     path = directory / "provenance.json"
     path.write_text(json.dumps({**json.loads(path.read_text()), "data_fingerprint": "another"}))
     assert main([f"run={directory}", "format=pt2"]) == 0
@@ -140,7 +140,7 @@ def test_without_its_data_random_pictures_are_compared_and_that_is_said(director
     assert "as the test pictures are not here: the data that deepexp.data.digits.Digits finds here are not" in said
 
 
-def test_what_is_printed(trained, resnet, capsys):
+def test_what_export_prints(trained, resnet, capsys):
     assert main([f"run={trained.directory}", "format=pt2"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[:6] == [
@@ -158,7 +158,7 @@ def test_what_is_printed(trained, resnet, capsys):
     assert "those of the data" not in capsys.readouterr().out
 
 
-def test_a_file_that_gives_something_else_is_never_written(trained, capsys, monkeypatch):
+def test_a_file_with_other_logits_is_never_written(trained, capsys, monkeypatch):
     def fold_wrongly(graph_module):
         next(graph_module.parameters()).data.mul_(1.1)
         return Folded(3, 3)
@@ -170,7 +170,7 @@ def test_a_file_that_gives_something_else_is_never_written(trained, capsys, monk
 
 
 def test_names_may_be_of_any_bytes(directory, capsys):
-    """As those of folders of pictures, which are the classes, and of runs may be."""
+    """Classes are names of picture folders, which like those of runs need not be UTF-8."""
     path = directory / "checkpoints" / "last.pt"
     content = checkpoint.load(path)
     content["pictures"]["classes"] = [*"012345678", "caf\udce9\n"]
@@ -185,14 +185,14 @@ def test_names_may_be_of_any_bytes(directory, capsys):
     assert json.loads(extra["deepexp.json"])["classes"][9] == "caf\udce9\n"
 
 
-def test_a_model_in_a_folder_names_a_file_in_this_one(directory, capsys):
+def test_a_model_option_in_a_subfolder_names_the_file_without_it(directory, capsys):
     path = directory / ".hydra" / "hydra.yaml"
     path.write_text(path.read_text().replace("model: mnist_net", "model: small/mine"))
     assert exported(capsys, f"run={directory}", "format=pt2")["file"] == "mine.pt2"
 
 
-def test_a_model_that_holds_a_lock_is_built_anew(trained, monkeypatch, capsys):
-    """With its averaged weights."""
+def test_a_model_with_a_lock_is_built_anew_instead_of_copied(trained, monkeypatch, capsys):
+    """A lock cannot be copied; the new model has the averaged weights too."""
     saved = module.load(trained.directory)
     saved.model.lock = threading.Lock()
     monkeypatch.setattr(module, "load", lambda *_: saved)
@@ -208,7 +208,7 @@ def test_missing_packages_are_named(trained, monkeypatch):
         main([f"run={trained.directory}"])
 
 
-def test_a_model_too_large_for_onnx_is_told(trained, monkeypatch):
+def test_a_model_too_large_for_onnx_is_refused(trained, monkeypatch):
     monkeypatch.setattr(module, "_MOST_ONNX_BYTES", 1000)
     with pytest.raises(InputError, match=r"an ONNX file holds 2 GB, and the model has .* kB; format=pt2 does"):
         main([f"run={trained.directory}"])
@@ -241,7 +241,7 @@ def test_an_older_checkpoint_takes_the_normalisation_from_the_data(directory, ca
         (["RUN"], "run=.* exports the model of the run"),
     ],
 )
-def test_mistakes_are_told_before_anything_is_done(directory, words, told, monkeypatch):
+def test_mistakes_are_refused_before_any_work(directory, words, told, monkeypatch):
     monkeypatch.setattr(module, "export", None)
     os.symlink("nowhere", "taken")
     os.symlink("round", "round")
@@ -250,7 +250,7 @@ def test_mistakes_are_told_before_anything_is_done(directory, words, told, monke
     assert sorted(os.listdir()) == ["round", "taken"]
 
 
-def test_the_run_stays_as_it_is(directory):
+def test_export_changes_no_file_of_the_run(directory):
     before = {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()}
     assert main([f"run={directory}", "format=pt2"]) == 0
     assert {path: path.read_bytes() for path in directory.rglob("*") if path.is_file()} == before
@@ -275,8 +275,8 @@ def test_every_kind_of_model_is_exported(run, capsys, words):
 
 
 @pytest.mark.slow
-def test_the_command_itself(trained, capfd):
-    """Whose process has a stand-in for torch's compiler, and says nothing beside its lines."""
+def test_the_command_prints_nothing_but_its_lines(trained, capfd):
+    """Its process has a stand-in for torch's compiler, which must not show."""
     line = [sys.executable, "-m", "deepexp", "export", f"run={trained.directory}"]
     done = subprocess.run(line, capture_output=True, text=True, check=True)
     assert done.stderr == "" and done.stdout.count("\n") == 9
@@ -284,7 +284,7 @@ def test_the_command_itself(trained, capfd):
     assert capfd.readouterr().err.startswith("deepexp: to: mnist_net.onnx is there")
 
 
-def test_a_full_disk_is_told_and_leaves_nothing(trained, monkeypatch):
+def test_a_full_disk_is_reported_and_leaves_no_file(trained, monkeypatch):
     def refuse(path, data):
         raise OSError(28, "No space left on device")
 
@@ -294,10 +294,10 @@ def test_a_full_disk_is_told_and_leaves_nothing(trained, monkeypatch):
     assert os.listdir() == []
 
 
-def test_of_two_exports_to_one_file_at_once_the_later_one_replaces_nothing(trained, monkeypatch, capsys):
+def test_the_later_of_two_exports_to_one_file_replaces_nothing(trained, monkeypatch, capsys):
     def slow(path, content):
         path.write_bytes(content)
-        Path("mnist_net.pt2").write_text("of the other")  # which has ended meanwhile
+        Path("mnist_net.pt2").write_text("of the other")  # another export has ended meanwhile
 
     monkeypatch.setattr("deepexp.commands.export.write_atomically", slow)
     with pytest.raises(InputError, match="is there, and nothing is replaced"):
@@ -306,7 +306,7 @@ def test_of_two_exports_to_one_file_at_once_the_later_one_replaces_nothing(train
     assert os.listdir() == ["mnist_net.pt2"] and Path("mnist_net.pt2").read_text() == "of the other"
 
 
-def test_the_reference_is_the_model_as_a_run_asks_it(trained):
-    """Not the one that was made for the file: their normalisation could be wrong together."""
+def test_the_file_is_compared_with_the_model_of_the_run(trained):
+    """Not with the model made for the file: a wrong normalisation in both would not be noticed."""
     assert not hasattr(module.load(trained.directory).model, "pixel_mean")
     assert isinstance(module.load(trained.directory).model, nn.Module)

@@ -1,4 +1,4 @@
-"""`deepexp export` of models of the user's own: what can be made a file of is, and of the rest it is told why not."""
+"""`deepexp export` of the user's own models: those that can be exported are; for others the message says why not."""
 
 import copy
 import json
@@ -41,7 +41,7 @@ def somewhere(tmp_path, monkeypatch):
 
 @pytest.fixture
 def own(tmp_path, run):
-    """Trains a model of the user's own with this line in its forward, and more layers for it."""
+    """Trains a user's model with this line in its forward, and perhaps another layer `more`."""
 
     def train(line, more="None"):
         conf = tmp_path / "here" / "conf" / "model"
@@ -53,7 +53,7 @@ def own(tmp_path, run):
     return train
 
 
-def test_a_model_of_ones_own_is_exported(own, capsys):
+def test_a_users_model_is_exported(own, capsys):
     result = own("x = x * torch.sigmoid(x)")
     assert exported(capsys, f"run={result.directory}")["file"] == "mine.onnx"
     expected = retest(result.directory)
@@ -61,8 +61,8 @@ def test_a_model_of_ones_own_is_exported(own, capsys):
     torch.testing.assert_close(answers, expected.probabilities, rtol=1e-4, atol=1e-6)
 
 
-def test_what_onnx_folds_itself_is_counted(own, capsys):
-    """Behind a transposed convolution, say."""
+def test_batch_norms_that_onnx_folds_itself_are_counted(own, capsys):
+    """deepexp leaves one behind a transposed convolution to it."""
     result = own("x = self.more(x)", "nn.Sequential(nn.ConvTranspose2d(1, 1, 3, padding=1), nn.BatchNorm2d(1))")
     found = exported(capsys, f"run={result.directory}")
     made = onnx.load("mine.onnx")
@@ -72,7 +72,7 @@ def test_what_onnx_folds_itself_is_counted(own, capsys):
 
 
 @pytest.mark.parametrize(("command", "words"), [("eval", []), ("export", ["format=pt2"]), ("predict", ["picture.png"])])
-def test_what_a_model_prints_is_kept_out_of_the_json(own, capsys, command, words):
+def test_output_printed_by_a_model_is_kept_out_of_the_json(own, capsys, command, words):
     result = own("print('hello'); x = x * 2")
     Image.new("L", (8, 8)).save("picture.png")
     capsys.readouterr()
@@ -81,7 +81,7 @@ def test_what_a_model_prints_is_kept_out_of_the_json(own, capsys, command, words
     assert json.loads(out) and "hello\n" in err
 
 
-def test_a_file_gives_float32_whatever_the_model_gives(own, capsys):
+def test_a_file_gives_float32_also_for_a_float64_model(own, capsys):
     result = own("return self.linear(x.flatten(1)).double()")
     exported(capsys, f"run={result.directory}")
     assert onnx_answers("mine.onnx", torch.zeros(2, 1, 8, 8, dtype=torch.uint8)).dtype == torch.float32
@@ -90,7 +90,7 @@ def test_a_file_gives_float32_whatever_the_model_gives(own, capsys):
 @pytest.mark.parametrize(
     "line", ["x = x if x.sum() > 1e9 else 2 * x", "x = x.view(2 if len(x) == 2 else len(x), 1, 8, 8)"]
 )
-def test_what_no_graph_can_be_made_of_is_told(own, line):
+def test_a_model_with_control_flow_on_values_is_refused(own, line):
     result = own(line)
     with pytest.raises(
         RunFailed,
@@ -100,26 +100,26 @@ def test_what_no_graph_can_be_made_of_is_told(own, line):
     assert sorted(set(os.listdir()) - {"__pycache__"}) == ["conf", "mine.py"]
 
 
-def test_a_model_that_answers_by_chance_is_not_exported(own):
+def test_a_model_with_random_outputs_is_not_exported(own):
     result = own("x = nn.functional.dropout(x, 0.5)")
     with pytest.raises(RunFailed, match="gives something else"):
         main([f"run={result.directory}", "format=pt2"])
 
 
-def test_a_file_that_gives_something_else_for_one_picture_is_never_written(own):
-    """Graphs are made as if there were more, and an axis of one picture would be left out."""
+def test_a_file_with_another_shape_for_one_picture_is_never_written(own):
+    """The graph is made for several pictures, where `squeeze` leaves the batch dimension alone."""
     result = own("x = self.linear(x.flatten(1)).squeeze(); return x.unsqueeze(0) if x.dim() == 1 else x")
     with pytest.raises(RunFailed, match=r"gives \(10,\) in the file and \(1, 10\) in the run for 1 picture"):
         main([f"run={result.directory}", "format=pt2"])
 
 
-def test_a_model_that_fails_for_one_picture_is_told(own):
+def test_a_model_that_fails_for_one_picture_is_refused(own):
     result = own("x = nn.functional.batch_norm(x.flatten(1), None, None, training=True)")
     with pytest.raises(RunFailed, match=r"^mine\.Net fails for 1 picture: mine\.py:.* more than 1 value per channel"):
         main([f"run={result.directory}", "format=pt2"])
 
 
-def test_a_model_that_gives_no_numbers_is_told(own):
+def test_a_model_with_logits_that_are_not_finite_is_refused(own):
     result = own("x = x / (x.amax((1, 2, 3), keepdim=True) - x.amin((1, 2, 3), keepdim=True))")
     path = result.directory / "checkpoints" / "last.pt"
     content = checkpoint.load(path)
@@ -130,7 +130,7 @@ def test_a_model_that_gives_no_numbers_is_told(own):
 
 
 def test_a_model_that_cannot_be_copied_is_built_anew(own, tmp_path, capsys):
-    """As one with torch's old weight normalisation, which keeps what it has computed."""
+    """For example with torch's old weight normalisation, whose computed weight `deepcopy` refuses."""
     result = own("x = self.more(x)", "nn.utils.weight_norm(nn.Linear(8, 8))")
     with pytest.raises(RuntimeError, match="deepcopy"):
         copy.deepcopy(module.load(result.directory).model)
@@ -138,13 +138,13 @@ def test_a_model_that_cannot_be_copied_is_built_anew(own, tmp_path, capsys):
     assert found["other_answers"] == 0 and found["largest_difference"] < 1e-5
 
 
-def test_a_model_with_a_part_in_torchscript_is_told(own):
+def test_a_model_with_a_part_in_torchscript_is_refused(own):
     result = own("x = self.more(x)", "torch.jit.script(nn.Linear(8, 8))")
     with pytest.raises(RunFailed, match=r"^mine\.Net cannot be exported: .*torch\.jit\.script .*, as more is; leave"):
         main([f"run={result.directory}", "format=pt2"])
 
 
-def test_what_onnx_has_not_is_told(own):
+def test_an_operation_that_onnx_lacks_is_named(own):
     result = own("x = torch.special.i1e(x)")
     with pytest.raises(RunFailed, match=r"cannot be written as ONNX: DispatchError: .*i1e.*; format=pt2 may do"):
         main([f"run={result.directory}"])

@@ -61,14 +61,14 @@ def test_a_demonstration_prints_its_table_and_writes_its_pictures(capsys, tmp_pa
         (["all", "scale=huge"], ["'quick' or 'standard' or 'full'"]),
     ],
 )
-def test_mistakes(capsys, words, messages):
+def test_mistakes_are_refused(capsys, words, messages):
     assert cli.main(["lecture", *words]) == 2
     err = capsys.readouterr().err
     assert all(message in err for message in messages), err
     assert "Traceback" not in err
 
 
-def test_a_full_disk_is_told_with_the_option_that_names_the_folder(tmp_path, monkeypatch, capsys):
+def test_the_message_of_a_full_disk_names_the_option_to(tmp_path, monkeypatch, capsys):
     def full(path, data):
         raise OSError(errno.ENOSPC, "No space left on device", str(path))
 
@@ -78,12 +78,12 @@ def test_a_full_disk_is_told_with_the_option_that_names_the_folder(tmp_path, mon
     assert f"cannot write {tmp_path / 'here'}: No space left" in err and err.endswith("with to=DIR\n")
 
 
-def test_numbers_that_memory_has_no_room_for(capsys):
+def test_numbers_too_large_for_memory_are_refused(capsys):
     assert cli.main(["lecture", "batch_vs_loop", "inputs=99999999999999"]) == 1
     assert capsys.readouterr().err == "deepexp: batch_vs_loop: out of memory; give it smaller numbers\n"
 
 
-def test_values():
+def test_types_of_options_are_those_of_the_annotations():
     def demonstrate(
         *, names: list[str] | None = None, lr: dict[str, float] | float | None = None, on: bool = False, text: str = ""
     ) -> None: ...
@@ -100,6 +100,6 @@ def test_values():
         options.parse(["lr=[1]"], demonstrate)
 
 
-def test_the_list_is_there_at_once():
+def test_the_list_is_shown_without_importing_torch():
     code = "import sys; from deepexp.cli import main; main(['lecture']); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], capture_output=True, check=False).returncode == 0

@@ -23,19 +23,21 @@ def test_every_option_of_every_group_with_its_first_comment_line(capsys, tmp_pat
         comments = [text for text in path.read_text(encoding="utf-8").splitlines() if text.startswith("#")]
         summary = next(text for text in comments if "@package" not in text).lstrip("#").strip()
         found = [line for line in lines if line.split()[:1] == [path.stem] or line.split()[:2] == ["*", path.stem]]
-        assert len([line for line in found if line.endswith(summary)]) == 1  # two groups may have an option of a name
+        assert (
+            len([line for line in found if line.endswith(summary)]) == 1
+        )  # two groups may have an option of the same name
     assert lines[-1] == f"deepexp's own: {paths.CONF_DIR}"
     assert [line for line in lines if line and line[0] != " " and ":" not in line] == groups
 
 
-def test_what_is_taken_when_nothing_is_said_is_marked(capsys):
+def test_default_options_are_marked(capsys):
     main(["optim"])
     out = capsys.readouterr().out
     assert [line.split()[1] for line in out.splitlines() if line.startswith("  * ")] == ["sgd"]
     assert "experiment" not in out
 
 
-def test_where_an_option_comes_from(capsys, tmp_path, monkeypatch):
+def test_options_of_the_users_conf_are_marked(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "conf" / "optim" / "mine.yaml", "# Something of my own\nlr: 1\n")
     write(tmp_path / "conf" / "optim" / "adam.yaml", "# Not taken\nlr: 1\n")
@@ -57,7 +59,7 @@ def test_where_an_option_comes_from(capsys, tmp_path, monkeypatch):
     assert not any("sites" in line for line in lines)
 
 
-def test_the_scales_of_a_preset_where_presets_are_asked_for(capsys, tmp_path, monkeypatch):
+def test_listing_presets_shows_their_scales(capsys, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     write(tmp_path / "conf" / "experiment" / "try.yaml", "# @package _global_\n# A try\nepochs: 1\n")
     write(tmp_path / "conf" / "experiment" / "try" / "tiny.yaml", "# @package _global_\n# A tiny one\nepochs: 1\n")
@@ -71,7 +73,7 @@ def test_the_scales_of_a_preset_where_presets_are_asked_for(capsys, tmp_path, mo
     assert "scale=" not in capsys.readouterr().out
 
 
-def test_a_group_that_is_not_there():
+def test_an_unknown_group_is_refused():
     with pytest.raises(
         InputError, match=r"modle: there is no such group \(did you mean 'model'\?\); one of model, data, "
     ):
@@ -79,7 +81,7 @@ def test_a_group_that_is_not_there():
 
 
 def run_on_a_terminal(columns):
-    """What a person sees on a terminal of that many columns."""
+    """What `deepexp list` prints on a terminal of that many columns."""
     master, slave = pty.openpty()
     code = "from deepexp.cli import main; main(['list'])"
     environment = {**os.environ, "COLUMNS": str(columns)}

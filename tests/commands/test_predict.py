@@ -1,4 +1,4 @@
-"""`deepexp predict`: the answers to picture files are those that the model gives to the same pictures of its data."""
+"""`deepexp predict`: picture files get the predictions that the same pictures get as test data."""
 
 import json
 import shutil
@@ -47,7 +47,7 @@ def digits(tmp_path_factory):
 
 @pytest.fixture
 def directory(trained, tmp_path):
-    """A copy, for those that change it."""
+    """A copy, for tests that change it."""
     return shutil.copytree(trained.directory, tmp_path / "run")
 
 
@@ -57,7 +57,7 @@ def answers(capsys, *words):
     return found, torch.tensor([[share["probability"] for share in one["probabilities"]] for one in found])
 
 
-def test_they_are_those_of_the_test_and_need_no_data(trained, digits, capsys, monkeypatch):
+def test_predictions_equal_those_of_the_test_and_need_no_data(trained, digits, capsys, monkeypatch):
     expected = retest(trained.directory).probabilities[:30]
     monkeypatch.setattr(retesting, "data_of", None)
     found, probabilities = answers(capsys, f"run={trained.directory}", str(digits))
@@ -68,8 +68,8 @@ def test_they_are_those_of_the_test_and_need_no_data(trained, digits, capsys, mo
         assert [share["class"] for share in one["probabilities"]] == [str(index) for index in range(10)]
 
 
-def test_colour_pictures_from_folders(run, tmp_path, capsys):
-    """A run on pictures of 3 sizes in class folders, all brought to 24×20."""
+def test_pictures_in_folders_are_resized_as_in_training(run, tmp_path, capsys):
+    """A run on pictures of 3 sizes in class folders, all resized to 24×20."""
     generator = torch.Generator().manual_seed(0)
     for name, size in (("a", (24, 20)), ("b", (30, 40)), ("c", (24, 20))):
         write(tmp_path / "data" / name, torch.randint(0, 256, (12, 3, *size), generator=generator, dtype=torch.uint8))
@@ -85,7 +85,7 @@ def test_colour_pictures_from_folders(run, tmp_path, capsys):
         assert np.array_equal(resized, image.permute(1, 2, 0).numpy())
 
 
-def test_an_older_checkpoint_takes_it_from_the_data(directory, digits, capsys):
+def test_an_older_checkpoint_takes_the_normalisation_from_the_data(directory, digits, capsys):
     _, expected = answers(capsys, f"run={directory}", str(digits))
     path = directory / "checkpoints" / "last.pt"
     content = checkpoint.load(path)
@@ -99,8 +99,8 @@ def test_an_older_checkpoint_takes_it_from_the_data(directory, digits, capsys):
         main([f"run={directory}", str(digits), "device=cpu"])
 
 
-def test_pictures_that_have_to_be_changed_are_changed_aloud(trained, digits, tmp_path, capsys, caplog):
-    """A digit, photographed: in colour, large, and dark on bright paper."""
+def test_changes_to_pictures_are_reported(trained, digits, tmp_path, capsys, caplog):
+    """A digit as in a photograph: in colour, large, and dark on bright paper."""
     with Image.open(digits / "000.png") as picture:
         large = ImageOps.invert(picture).resize((80, 80), Image.Resampling.NEAREST).convert("RGB")
     large.save(tmp_path / "photo.png")
@@ -116,8 +116,8 @@ def test_pictures_that_have_to_be_changed_are_changed_aloud(trained, digits, tmp
     assert (turned - expected).abs().max() < 0.02 < (as_it_is - expected).abs().max()
 
 
-def test_each_picture_is_looked_at(trained, digits, tmp_path, caplog):
-    """One is bright among dark ones, one is transparent but for its lines."""
+def test_bright_and_transparent_pictures_are_found_among_others(trained, digits, tmp_path, caplog):
+    """One is bright, and one transparent but for its lines, among dark ones."""
     folder = shutil.copytree(digits, tmp_path / "some")
     with Image.open(digits / "000.png") as picture:
         ImageOps.invert(picture).save(folder / "bright.png")
@@ -137,7 +137,7 @@ def test_many_files_are_decoded_batch_by_batch(trained, digits, capsys, monkeypa
     torch.testing.assert_close(probabilities, expected)
 
 
-def test_classes_of_one_name_keep_their_probabilities(directory, digits, capsys):
+def test_classes_of_the_same_name_keep_their_probabilities(directory, digits, capsys):
     path = directory / "checkpoints" / "last.pt"
     content = checkpoint.load(path)
     content["pictures"]["classes"] = ["x"] * 10
@@ -147,7 +147,7 @@ def test_classes_of_one_name_keep_their_probabilities(directory, digits, capsys)
     assert found[0]["probability"] == probabilities.max().item()
 
 
-def test_pictures_of_two_channels_are_tested_but_are_in_no_file(run, digits, capsys):
+def test_a_model_of_two_channels_takes_no_picture_files(run, digits, capsys):
     result = run(
         ["data=synthetic", "data.channels=2", "data.train_samples=40", "data.test_samples=20", "batch_size=20"]
     )
@@ -175,17 +175,17 @@ def _last(order, share):
     return [str(int(order[2])), f"({share})"]
 
 
-def test_more_classes_than_there_are_can_be_asked_for(trained, digits, capsys):
+def test_top_may_be_larger_than_the_number_of_classes(trained, digits, capsys):
     assert main([f"run={trained.directory}", str(digits / "000.png"), "top=50", "device=cpu"]) == 0
     assert capsys.readouterr().out.count("%") == 10
 
 
-def test_a_run_in_the_place_of_a_picture(trained):
+def test_a_run_given_as_a_picture_is_refused(trained):
     with pytest.raises(InputError, match=f"is a run and no picture; run={trained.directory} asks its model"):
         main([str(trained.directory)])
 
 
-def test_the_best_checkpoint(directory, digits, capsys):
+def test_checkpoint_best_predicts_with_other_weights(directory, digits, capsys):
     checkpoints = directory / "checkpoints"
     shutil.copy(checkpoints / "previous.pt", checkpoints / "best.pt")
     _, last = answers(capsys, f"run={directory}", str(digits))
@@ -193,7 +193,7 @@ def test_the_best_checkpoint(directory, digits, capsys):
     assert not torch.equal(best, last)
 
 
-def test_a_damaged_best_checkpoint_leaves_the_last(directory, digits):
+def test_a_damaged_best_checkpoint_is_refused_and_last_is_advised(directory, digits):
     (directory / "checkpoints" / "best.pt").write_bytes(b"rubbish")
     with pytest.raises(InputError, match=r"best\.pt: is cut short.*; checkpoint=last is allowed$"):
         main([f"run={directory}", str(digits), "checkpoint=best"])
@@ -208,7 +208,7 @@ def test_a_config_that_is_cut_short_is_named(directory, digits):
     assert f"{config} is damaged: schedule: is missing" in str(caught.value).splitlines()
 
 
-def test_what_is_no_picture_is_named_and_nothing_is_printed(trained, digits, tmp_path, capsys):
+def test_broken_pictures_are_named_and_nothing_is_predicted(trained, digits, tmp_path, capsys):
     folder = shutil.copytree(digits, tmp_path / "some")
     (folder / "000.png").write_bytes(b"no picture")
     (folder / "001.png").write_bytes((folder / "001.png").read_bytes()[:60])
@@ -233,7 +233,7 @@ def test_what_is_no_picture_is_named_and_nothing_is_printed(trained, digits, tmp
         (["empty/a.png"], "run: of which run? Give its directory: deepexp predict run="),
     ],
 )
-def test_what_is_wrong_is_one_line(words, expected, tmp_path, monkeypatch):
+def test_a_mistake_is_one_line(words, expected, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "empty").mkdir()
     if words[-1:] == ["empty/a.png"]:
@@ -243,7 +243,7 @@ def test_what_is_wrong_is_one_line(words, expected, tmp_path, monkeypatch):
     assert expected in str(caught.value) and len(str(caught.value).splitlines()) == 1
 
 
-def test_a_file_whose_name_has_an_equals_sign(digits, tmp_path, monkeypatch):
+def test_a_picture_may_have_an_equals_sign_in_its_name(digits, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     shutil.copy(digits / "000.png", tmp_path / "lr=0.1.png")
     assert module._files(["lr=0.1.png"]) == ["lr=0.1.png"]

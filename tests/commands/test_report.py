@@ -19,7 +19,7 @@ def sweep(tmp_path):
     return synthetic.make_sweep(tmp_path / "sweep", grid, lambda job: job["optim.lr"] * (1 + job["seed"] / 20))
 
 
-def test_tables_sentences_and_files(sweep, capsys):
+def test_report_prints_tables_and_writes_its_files(sweep, capsys):
     assert main([str(sweep)]) == 0
     shown = capsys.readouterr().out
     assert "10.50 ± 0.50%" in shown
@@ -29,12 +29,12 @@ def test_tables_sentences_and_files(sweep, capsys):
         path.name for path in (sweep / "report").iterdir()
     }
     before = sorted(path.name for path in (sweep / "report").iterdir())
-    main([str(sweep)])  # again: in place of the first, which is no run
+    main([str(sweep)])  # again: it replaces the first report, which is not taken for a run
     assert sorted(path.name for path in (sweep / "report").iterdir()) == before
     assert not list(sweep.glob(".report-*"))
 
 
-def test_a_run_in_the_working_directory_is_no_option(sweep, capsys, monkeypatch, tmp_path):
+def test_a_run_directory_is_not_taken_for_an_option(sweep, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(sweep)
     assert main(["optim.lr=0.1,seed=0", "optim.lr=0.2,seed=0", "diff=true", f"to={tmp_path / 'r'}"]) == 0
     assert "optim.lr  0.1" in capsys.readouterr().out
@@ -50,13 +50,13 @@ def test_a_run_in_the_working_directory_is_no_option(sweep, capsys, monkeypatch,
         (["x", "diff=maybe"], "diff: 'maybe' is not allowed; true or false"),
     ],
 )
-def test_what_is_not_understood(words, message, tmp_path, monkeypatch):
+def test_a_mistake_is_refused(words, message, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError, match=message):
         main(words)
 
 
-def test_a_foreign_file_stays_and_nothing_is_drawn_before_that_is_said(sweep, tmp_path, monkeypatch):
+def test_a_foreign_file_is_kept_and_refused_before_drawing(sweep, tmp_path, monkeypatch):
     monkeypatch.setattr("deepexp.report.document.write", lambda *_, **__: pytest.fail("has drawn"))
     target = tmp_path / "mine"
     target.mkdir()
@@ -67,7 +67,7 @@ def test_a_foreign_file_stays_and_nothing_is_drawn_before_that_is_said(sweep, tm
     assert (target / "table.csv").read_text() == "mine"
 
 
-def test_an_empty_name_of_a_folder_is_not_the_working_directory(sweep, tmp_path, monkeypatch):
+def test_an_empty_folder_name_is_refused(sweep, tmp_path, monkeypatch):
     (tmp_path / "here").mkdir()
     monkeypatch.chdir(tmp_path / "here")
     with pytest.raises(InputError, match="to: is empty; give the folder"):
@@ -75,7 +75,7 @@ def test_an_empty_name_of_a_folder_is_not_the_working_directory(sweep, tmp_path,
     assert os.listdir() == []
 
 
-def test_a_full_disk_leaves_the_name_free_and_the_message_has_the_option(sweep, monkeypatch):
+def test_a_full_disk_leaves_no_folder_and_the_message_names_to(sweep, monkeypatch):
     def full(descriptor):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 

@@ -61,7 +61,7 @@ def listed(capsys, *words):
         (["status=done", "sort=optim.lr"], "bca"),
     ],
 )
-def test_choosing_and_ordering(outputs, capsys, words, names):
+def test_filters_and_sorting(outputs, capsys, words, names):
     assert listed(capsys, *words) == list(names)
 
 
@@ -80,7 +80,7 @@ def test_choosing_and_ordering(outputs, capsys, words, names):
         (["nowhere/x"], "nowhere/x: there is nothing of that name"),
     ],
 )
-def test_what_is_not_understood(outputs, words, message):
+def test_a_mistake_is_refused(outputs, words, message):
     with pytest.raises(InputError, match=message):
         main(words)
 
@@ -97,12 +97,12 @@ def test_what_is_not_understood(outputs, words, message):
         (["optim.lr=0.2"], ""),
     ],
 )
-def test_a_word_that_no_run_has_is_told_if_one_is_much_like_it(outputs, capsys, words, told):
+def test_a_value_that_no_run_has_gets_the_nearest_as_a_suggestion(outputs, capsys, words, told):
     assert main(words) == 0
     assert capsys.readouterr().err == told
 
 
-def test_the_table_and_no_runs_at_all(outputs, capsys, tmp_path, monkeypatch):
+def test_the_table_of_runs_and_that_of_none(outputs, capsys, tmp_path, monkeypatch):
     main([])
     shown = capsys.readouterr().out
     assert "FAILED" in shown and "cut off" in shown and "5 runs" in shown
@@ -134,8 +134,8 @@ ALL = ["best.pt", "last.pt", "previous.pt"]
 
 
 @pytest.mark.parametrize(("name", "told", "runs"), [("b", "outputs/b", 4), ("outputs", "outputs", 0)])
-def test_a_folder_that_is_closed_is_told_and_not_passed_over(outputs, capsys, monkeypatch, name, told, runs):
-    """Its runs would be missing from every list and comparison without a word."""
+def test_an_unreadable_folder_is_named(outputs, capsys, monkeypatch, name, told, runs):
+    """Otherwise its runs would be missing from every list and comparison without notice."""
     scandir = os.scandir
 
     def closed(path):
@@ -151,7 +151,7 @@ def test_a_folder_that_is_closed_is_told_and_not_passed_over(outputs, capsys, mo
     assert read([outputs]).damaged == [f"{outputs.parent / told}: cannot be read (Permission denied)"]
 
 
-def test_nothing_is_removed_before_it_is_confirmed(outputs, capsys):
+def test_prune_removes_nothing_without_confirm(outputs, capsys):
     with_checkpoints(outputs / "a", days=40)
     assert main(["prune=true"]) == 0
     shown = capsys.readouterr().out
@@ -160,7 +160,7 @@ def test_nothing_is_removed_before_it_is_confirmed(outputs, capsys):
     assert left(outputs / "a") == ALL
 
 
-def test_old_runs_lose_all_and_others_the_one_before_the_last(outputs, capsys):
+def test_prune_removes_all_of_old_runs_and_previous_of_others(outputs, capsys):
     with_checkpoints(outputs / "a", days=40)
     with_checkpoints(outputs / "b", days=20)
     with_checkpoints(outputs / "c", days=20, names=["previous.pt"])  # the only one it has
@@ -175,13 +175,13 @@ def test_old_runs_lose_all_and_others_the_one_before_the_last(outputs, capsys):
     )
     assert "removed from 2 of 2 runs: 4.0 kB" in capsys.readouterr().out
     assert set(kept) <= {path.name for path in (outputs / "a").iterdir()}
-    main(["prune=true", "confirm=true", "older_than=2w", "optim.lr=0.1"])  # chooses others
+    main(["prune=true", "confirm=true", "older_than=2w", "optim.lr=0.1"])  # matches other runs
     assert left(outputs / "b") == ["best.pt", "last.pt"]
     main(["prune=true", "confirm=true", "older_than=2w"])
     assert left(outputs / "b") == []
 
 
-def test_the_one_before_stays_where_the_last_is_damaged(outputs):
+def test_prune_keeps_previous_where_last_is_damaged(outputs):
     with_checkpoints(outputs / "a", days=1)
     last = outputs / "a" / "checkpoints" / "last.pt"
     last.write_bytes(last.read_bytes()[:-100])
@@ -189,7 +189,7 @@ def test_the_one_before_stays_where_the_last_is_damaged(outputs):
     assert left(outputs / "a") == ALL
 
 
-def test_files_of_ones_own_are_kept(outputs):
+def test_prune_keeps_files_of_other_names(outputs):
     with_checkpoints(outputs / "a", days=400, names=["last.pt", "epoch_7.pt"])
     main(["prune=true", "confirm=true"])
     assert left(outputs / "a") == ["epoch_7.pt"]
@@ -208,22 +208,22 @@ def test_options_without_an_effect_are_refused(outputs, words, expected):
         main(words)
 
 
-def test_other_than_needs_the_key(outputs, capsys):
-    """With prune=true it decides what is offered for removal."""
+def test_an_unequal_filter_needs_runs_with_the_key(outputs, capsys):
+    """With prune=true, the filter decides which checkpoints are removed."""
     assert listed(capsys, "test_error_rate!=0.1") == ["a", "c"], "d and e have no result"
     assert listed(capsys, "dropout!=0.5") == ["a", "b", "c", "d", "e"], "they have that key, and null is not 0.5"
     assert listed(capsys, "experiment!=dropout") == ["a", "b", "c", "d", "e"]
     assert listed(capsys, "optim.lr=2026-13-45") == [], "PyYAML raises another error for such a date"
 
 
-def test_runs_that_are_not_done_keep_all(outputs):
+def test_prune_keeps_all_of_unfinished_runs(outputs):
     for name in "de":
         with_checkpoints(outputs / name, days=400)
     main(["prune=true", "confirm=true"])
     assert left(outputs / "d") == left(outputs / "e") == ALL
 
 
-def test_a_run_that_is_begun_again_after_the_plan_keeps_all(outputs):
+def test_prune_keeps_all_of_a_run_resumed_after_the_plan(outputs):
     with_checkpoints(outputs / "a", days=400)
     (planned,) = [one for one in prune.plan(read([outputs]).runs, 0, datetime.datetime.now().astimezone()) if one.files]
     run = RunDirectory(outputs / "a")
@@ -233,7 +233,7 @@ def test_a_run_that_is_begun_again_after_the_plan_keeps_all(outputs):
     assert left(outputs / "a") == ALL and not run.is_alive()
 
 
-def test_a_file_that_has_another_name_elsewhere_frees_nothing(outputs, tmp_path):
+def test_a_file_with_another_hard_link_frees_nothing(outputs, tmp_path):
     with_checkpoints(outputs / "a", days=400)
     planned = [prune.plan(read([outputs / "a"]).runs, 0, datetime.datetime.now().astimezone())]
     os.link(outputs / "a" / "checkpoints" / "best.pt", tmp_path / "kept.pt")
@@ -242,10 +242,10 @@ def test_a_file_that_has_another_name_elsewhere_frees_nothing(outputs, tmp_path)
     assert before - after == (tmp_path / "kept.pt").stat().st_size > 0
 
 
-def test_a_run_that_somebody_is_at_work_in_keeps_all(outputs):
+def test_prune_keeps_all_of_a_locked_run(outputs):
     with_checkpoints(outputs / "a", days=400)
     run = RunDirectory(outputs / "a")
-    run.lock()  # as one that is gone on with does before its status says so
+    run.lock()  # as a resumed run does before its status says so
     try:
         with pytest.raises(RunFailed, match="still alive"):
             main(["prune=true", "confirm=true"])
@@ -254,7 +254,7 @@ def test_a_run_that_somebody_is_at_work_in_keeps_all(outputs):
     assert left(outputs / "a") == ALL
 
 
-def test_links_are_not_followed_and_nothing_else_is_touched(outputs, tmp_path):
+def test_prune_follows_no_links_and_keeps_other_files(outputs, tmp_path):
     (tmp_path / "elsewhere").mkdir()
     (tmp_path / "elsewhere" / "last.pt").write_bytes(b"mine")
     with_checkpoints(outputs / "a", days=400)
@@ -268,7 +268,7 @@ def test_links_are_not_followed_and_nothing_else_is_touched(outputs, tmp_path):
     assert (tmp_path / "elsewhere" / "last.pt").read_bytes() == b"mine"
 
 
-def test_a_pruned_run_says_why_it_cannot_be_gone_on_with(run, tmp_path, monkeypatch):
+def test_resuming_a_pruned_run_says_that_checkpoints_were_removed(run, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     directory = run(["epochs=1", "max_steps=3"]).directory
     main(["prune=true", "confirm=true", "older_than=0d", str(tmp_path / "outputs")])
@@ -280,6 +280,6 @@ def test_a_pruned_run_says_why_it_cannot_be_gone_on_with(run, tmp_path, monkeypa
 
 
 @pytest.mark.parametrize("words", [[], ["prune=true"]])
-def test_nobody_waits_for_torch(outputs, words):
+def test_runs_does_not_import_torch(outputs, words):
     code = f"import sys; from deepexp.cli import main; main(['runs', *{words!r}]); sys.exit('torch' in sys.modules)"
     assert subprocess.run([sys.executable, "-c", code], cwd=outputs.parent).returncode == 0
