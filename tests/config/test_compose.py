@@ -1,4 +1,4 @@
-"""Composing a config, and one line for everything that is wrong with the overrides."""
+"""Composing a config, and one line for each mistake in the overrides."""
 
 import shlex
 import sys
@@ -59,7 +59,7 @@ def test_a_preset_and_overrides_of_it():
     assert compose("train", ["experiment=resnet20_cifar10", "data=digits"]).choices["data"] == "digits"
 
 
-def test_the_same_again_and_again():
+def test_composing_twice_gives_equal_separate_configs():
     first, second = (compose("train", ["optim=adam"]) for _ in range(2))
     assert first.config == second.config
     assert first.config is not second.config
@@ -73,7 +73,7 @@ def test_composing_what_was_composed_gives_the_same():
     assert again.overrides == composed.overrides
 
 
-def test_inside_another_hydra_program(tmp_path):
+def test_composing_leaves_another_hydra_program_alone(tmp_path):
     write(tmp_path / "theirs" / "config.yaml", "theirs: 1\n")
     with initialize_config_dir(str(tmp_path / "theirs"), version_base="1.2"):
         outer = GlobalHydra.instance().hydra
@@ -189,7 +189,7 @@ def test_everything_is_reported_together_in_the_order_given_with_a_line_each():
         ("epochs=1,2", "epochs: 1,2 is several values; deepexp train -m runs them all, or write [a,b] for a list"),
     ],
 )
-def test_one_mistake_alone(override, line):
+def test_a_mistake_gets_one_line(override, line):
     (found,) = complaints(override)
     assert found.startswith(line)
 
@@ -203,14 +203,14 @@ def test_a_misspelt_section_comes_before_the_same_word_elsewhere():
     ]
 
 
-def test_the_advice_on_quoting_holds():
+def test_the_advice_on_quoting_can_be_followed():
     (found,) = complaints("name.x=a=b")
     assert "quote it twice" in found
     (advice,) = shlex.split(found.partition("quote it twice: ")[2])
     assert complaints(advice) == ["name.x: there is no such key; name is null and has no keys to set"]
 
 
-def test_values_of_the_right_form_are_no_business_of_this_module():
+def test_types_of_values_are_not_checked_here():
     assert compose("train", ["batch_size=abc"]).config.batch_size == "abc"
 
 
@@ -236,19 +236,19 @@ def test_values_of_the_right_form_are_no_business_of_this_module():
         ("# @package a b\na: 1\n", "conf/optim/bad.yaml: Too many components"),
     ],
 )  # fmt: skip
-def test_broken_yaml_of_the_users_is_named_with_its_line(tmp_path, text, line):
+def test_broken_yaml_of_the_user_is_named_with_its_line(tmp_path, text, line):
     write(tmp_path / "conf" / "optim" / "bad.yaml", text)
     assert complaints("optim=bad")[0].replace("\\", "/").startswith(line)
 
 
-def test_of_two_files_the_one_that_was_read_last_is_named(tmp_path):
+def test_a_broken_value_is_blamed_on_the_file_read_last(tmp_path):
     write(tmp_path / "conf" / "optim" / "base.yaml", "# x\na: ${zzz}\n")
     write(tmp_path / "conf" / "optim" / "mine.yaml", "# x\ndefaults: [base, _self_]\n\na: ${yyy}\n")
     (line,) = complaints("optim=mine")
     assert line.replace("\\", "/").startswith("conf/optim/mine.yaml:4: optim.a: ${yyy} cannot be resolved")
 
 
-def test_yaml_that_is_not_utf8(tmp_path):
+def test_yaml_that_is_not_utf8_is_named(tmp_path):
     write(tmp_path / "conf" / "optim" / "bad.yaml", "")
     (tmp_path / "conf" / "optim" / "bad.yaml").write_bytes(b"# \xff\na: 1\n")
     (line,) = complaints("optim=bad")
@@ -268,12 +268,12 @@ def test_yaml_that_is_not_utf8(tmp_path):
         ("# @package _global_\n# x\nhydra:\n  run: {dir: here}\n", ":4: hydra.run: has no effect; output_dir and name"),
     ],
 )  # fmt: skip
-def test_a_broken_preset(tmp_path, text, line):
+def test_a_broken_preset_is_named_with_its_line(tmp_path, text, line):
     write(tmp_path / "conf" / "experiment" / "bad.yaml", text)
     assert complaints("experiment=bad")[0].replace("\\", "/").startswith(f"conf/experiment/bad.yaml{line}")
 
 
-def test_hydras_keys_without_effect_are_found_in_what_a_preset_builds_on_and_nowhere_else(tmp_path):
+def test_hydra_keys_without_effect_are_found_in_the_defaults_of_a_preset(tmp_path):
     folder = tmp_path / "conf" / "experiment"
     write(folder / "base.yaml", "# @package _global_\n# x\nhydra: {verbose: true}\n")
     write(folder / "base" / "alone.yaml", "# @package _global_\n# x\nepochs: 3\n")
@@ -285,7 +285,7 @@ def test_hydras_keys_without_effect_are_found_in_what_a_preset_builds_on_and_now
     assert compose("train", ["experiment=base", "scale=alone"]).config.epochs == 3
 
 
-def test_a_broken_file_that_was_not_chosen_is_left_alone(tmp_path):
+def test_a_broken_file_that_was_not_chosen_does_no_harm(tmp_path):
     write(tmp_path / "conf" / "optim" / "bad.yaml", "a: [")
     assert compose("train", ["optim=adam"]).choices["optim"] == "adam"
     assert complaints("lr=1") == ["lr: there is no such key (did you mean 'optim.lr'?)"]
@@ -301,7 +301,7 @@ class TestSweep:
             ["optim=adam", "epochs=3", "seed=1"],
         ]
 
-    def test_choice_and_glob(self):
+    def test_choice_and_glob_are_expanded(self):
         assert expand_sweep("train", ["epochs=choice(1,[2,3])"]) == [["epochs=1"], ["epochs=[2,3]"]]
         assert expand_sweep("train", ["optim=glob(adam*)"]) == [["optim=adam"], ["optim=adamax"], ["optim=adamw"]]
 
@@ -317,18 +317,18 @@ class TestSweep:
         jobs = expand_sweep("train", ["data.root=choice('a b','x=1,y',c)"])
         assert [compose("train", job).config.data.root for job in jobs] == ["a b", "x=1,y", "c"]
 
-    def test_words_that_are_no_paths_are_swept(self):
+    def test_values_of_a_path_key_that_are_no_paths_are_swept(self):
         jobs = expand_sweep("train", ["model=monster", "model.pretrained=true,false,auto"])
         assert [compose("train", job).config.model.pretrained for job in jobs] == [True, False, "auto"]
 
     def test_nothing_swept_is_one_job(self):
         assert expand_sweep("train", []) == [[]]
 
-    def test_what_has_no_grid(self):
+    def test_an_interval_has_no_grid(self):
         with pytest.raises(InputError, match=r"optim.lr=interval\(0,1\): has no grid; use choice\(…\) or range\(…\)"):
             expand_sweep("train", ["optim.lr=interval(0,1)"])
 
-    def test_all_jobs_are_judged_together(self):
+    def test_mistakes_of_all_jobs_are_reported_together(self):
         jobs = expand_sweep("train", ["optim=adam,sgd,adma", "optim.betas=[0.9,0.9]", "zzz=1,2"])
         with pytest.raises(InputError) as caught:
             check_jobs("train", jobs)
@@ -339,7 +339,7 @@ class TestSweep:
             "optim: 'adma' is not allowed",
         ]
 
-    def test_jobs_that_can_be_composed(self):
+    def test_correct_jobs_pass_the_check(self):
         check_jobs("train", expand_sweep("train", ["optim=sgd,adam", "optim.lr=0.1,0.2"]))
 
 

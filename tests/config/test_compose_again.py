@@ -1,4 +1,4 @@
-"""What options come to is kept while nothing changes that it comes from; each config is as if it were the first."""
+"""Merged options are cached until a file changes; each config is as if it were the first to be composed."""
 
 import copy
 import os
@@ -69,7 +69,7 @@ JOBS = (
 )
 
 
-def test_each_is_as_hydra_composes_it_alone(tmp_path):
+def test_each_config_equals_the_one_that_hydra_composes_alone(tmp_path):
     write(tmp_path / "conf" / "model" / "mine.yaml", "_target_: torch.nn.Flatten\nclasses: ???\nwidth: 3\n")
     write(tmp_path / "conf" / "mine" / "one.yaml", "width: 1\n")
     write(tmp_path / "conf" / "experiment" / "odd.yaml", "# @package _global_\nmine: {width: 2}\n")
@@ -105,23 +105,23 @@ def complaint(compose_job, job):
     return str(caught.value)
 
 
-def test_each_is_told_what_is_wrong_as_if_alone(tmp_path, monkeypatch):
+def test_mistakes_are_reported_as_for_a_config_composed_alone(tmp_path, monkeypatch):
     write(tmp_path / "conf" / "model" / "mine.yaml", "_target_: torch.nn.Flatten\nclasses: ???\n")
     write(tmp_path / "conf" / "model" / "broken.yaml", "_target_: [\n")
 
-    def at_one_go(job):
+    def as_a_whole(job):
         monkeypatch.setattr(composer, "_found", {})
         with module._hydra() as loader:
             return composer.Composer("train", loader).compose_whole(module._prepared(job))
 
-    expected = [complaint(at_one_go, job) for job in WRONG]
+    expected = [complaint(as_a_whole, job) for job in WRONG]
     monkeypatch.setattr(composer, "_found", {})
     with composing("train") as compose_job:
         assert [complaint(compose_job, job) for job in WRONG * 2] == expected * 2
     assert [complaint(lambda job: compose("train", job), job) for job in WRONG] == expected
 
 
-def test_what_the_same_options_come_to_is_read_once(read):
+def test_the_same_options_are_read_once(read):
     with composing("train") as compose_job:
         for optimizer in ("sgd", "adam"):
             for seed in range(5):
@@ -144,7 +144,7 @@ def test_a_file_that_has_changed_is_read_again(tmp_path, read):
     assert "'mine' is not allowed" in complaint(lambda job: compose("train", job), ["optim=mine"])
 
 
-def test_another_folder_has_a_conf_of_its_own(tmp_path, monkeypatch):
+def test_the_conf_of_another_folder_is_read(tmp_path, monkeypatch):
     for lr in (0.5, 0.7):
         write(tmp_path / f"{lr}" / "conf" / "optim" / "mine.yaml", f"_target_: torch.optim.SGD\nlr: {lr}\n")
     for lr in (0.5, 0.7, 0.5):
@@ -152,7 +152,7 @@ def test_another_folder_has_a_conf_of_its_own(tmp_path, monkeypatch):
         assert compose("train", ["optim=mine"]).config.optim.lr == lr
 
 
-def test_what_a_program_has_stored_is_found(monkeypatch):
+def test_configs_in_hydras_config_store_are_found(monkeypatch):
     repo = ConfigStore.instance().repo
     monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(repo))
     for target in ("torch.nn.Flatten", "torch.nn.Linear"):
@@ -168,20 +168,20 @@ def test_what_a_program_has_stored_is_found(monkeypatch):
         "\n  -\n    override /optim: ${oc.env:MINE}\n",
     ],
 )
-def test_defaults_that_ask_the_environment_are_asked_each_time(tmp_path, monkeypatch, defaults):
+def test_defaults_with_environment_variables_are_read_each_time(tmp_path, monkeypatch, defaults):
     write(tmp_path / "conf" / "experiment" / "mine.yaml", f"# @package _global_\ndefaults:{defaults}")
     for optimizer in ("adam", "adagrad"):
         monkeypatch.setenv("MINE", optimizer)
         assert compose("train", ["experiment=mine"]).choices["optim"] == optimizer
 
 
-def test_an_option_that_asks_the_environment_is_asked_for_each_time(monkeypatch):
+def test_an_option_named_by_an_environment_variable_is_read_each_time(monkeypatch):
     for data in ("mnist", "digits"):
         monkeypatch.setenv("MINE", data)
         assert compose("train", ["data=${oc.env:MINE}"]).choices["data"] == data
 
 
-def test_a_file_that_looks_as_old_and_as_long_as_before_is_read_again(tmp_path):
+def test_a_changed_file_of_the_same_time_and_size_is_read_again(tmp_path):
     mine = tmp_path / "conf" / "optim" / "mine.yaml"
     for lr in (0.5, 0.7):
         write(mine, f"_target_: torch.optim.SGD\nlr: {lr}\n")
@@ -190,7 +190,7 @@ def test_a_file_that_looks_as_old_and_as_long_as_before_is_read_again(tmp_path):
         time.sleep(0.02)
 
 
-def test_a_file_that_cannot_be_read_is_left_to_who_chooses_it(tmp_path, monkeypatch):
+def test_an_unreadable_file_that_was_not_chosen_does_no_harm(tmp_path, monkeypatch):
     write(tmp_path / "conf" / "optim" / "mine.yaml", "_target_: torch.optim.SGD\n")
     read_bytes = Path.read_bytes
 
@@ -203,13 +203,13 @@ def test_a_file_that_cannot_be_read_is_left_to_who_chooses_it(tmp_path, monkeypa
     assert compose("train", ["seed=3"]).config.seed == 3
 
 
-def test_values_that_ask_the_environment_are_asked_each_time(monkeypatch):
+def test_values_with_environment_variables_are_resolved_each_time(monkeypatch):
     for root in ("here", "there"):
         monkeypatch.setenv("DEEPEXP_DATA", root)
         assert compose("train", []).config.data.root == root
 
 
-def test_what_is_done_to_a_config_is_done_to_it_alone():
+def test_changing_a_config_changes_no_later_one():
     one = compose("train", ["optim=adam"])
     one.config.optim.lr, one.choices["optim"] = 7.0, "changed"
     with pytest.raises(Exception, match="read-only"):
@@ -218,21 +218,21 @@ def test_what_is_done_to_a_config_is_done_to_it_alone():
     assert other.config.optim.lr == 0.001 and other.choices["optim"] == "adam"
 
 
-def test_settings_of_hydra_can_be_given_after_others():
+def test_hydra_keys_can_be_set_after_an_earlier_composition():
     compose("train", ["seed=1"])
     assert compose("train", ["seed=1", "hydra.launcher.jobs=3"]).hydra.launcher.jobs == 3
     check_jobs("train", [["seed=1", "hydra.launcher.jobs=3"]])
 
 
-def test_a_folder_that_leads_back_into_itself_is_looked_through_once(tmp_path):
+def test_links_in_a_circle_end(tmp_path):
     write(tmp_path / "conf" / "optim" / "mine.yaml", "_target_: torch.optim.SGD\nlr: 0.5\n")
     for name in ("a", "b", "c"):
         (tmp_path / "conf" / "optim" / name).symlink_to(tmp_path / "conf", target_is_directory=True)
     assert compose("train", ["optim=mine"]).config.optim.lr == 0.5
 
 
-def test_a_large_folder_is_not_looked_through_to_its_end(tmp_path, monkeypatch):
-    """As one of data, to which a link leads; what is composed is the same, and composed anew."""
+def test_the_search_of_a_large_folder_is_given_up(tmp_path, monkeypatch):
+    """For example of data, linked from conf; configs are then composed without the cache, and are the same."""
     monkeypatch.setattr(conf_files, "_MOST_ENTRIES", 500)
     for number in range(60):
         (tmp_path / "data" / str(number)).mkdir(parents=True)
@@ -247,7 +247,7 @@ def test_a_large_folder_is_not_looked_through_to_its_end(tmp_path, monkeypatch):
     assert 2 <= len(below) < 120 and composer._found == {}
 
 
-def test_a_process_that_composes_for_days_does_not_grow(monkeypatch):
+def test_the_memory_of_words_is_bounded(monkeypatch):
     monkeypatch.setattr(composer, "_MOST_WORDS", 20)
     for seed in range(100):
         compose("train", [f"seed={seed}"])

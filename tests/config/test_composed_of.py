@@ -1,4 +1,4 @@
-"""Runs whose `.hydra` folder has lost what stands beside the config: known by that, and as good as before."""
+"""Runs that have lost `hydra.yaml` or `overrides.yaml`: their options are inferred from the config."""
 
 import json
 
@@ -25,7 +25,9 @@ def remove(directory, *names):
 
 @pytest.mark.parametrize("spoil", [damage, remove])
 @pytest.mark.parametrize("names", [["overrides"], ["hydra"], ["hydra", "overrides"]], ids="+".join)
-def test_the_run_is_as_good_as_before(directory, capsys, caplog, monkeypatch, tmp_path, spoil, names):
+def test_a_run_without_its_hydra_files_can_be_read_tested_exported_and_resumed(
+    directory, capsys, caplog, monkeypatch, tmp_path, spoil, names
+):
     monkeypatch.chdir(tmp_path)
     (before,) = runs.read([directory]).runs
     spoil(directory, *names)
@@ -46,7 +48,7 @@ def test_the_run_is_as_good_as_before(directory, capsys, caplog, monkeypatch, tm
 
 @pytest.mark.parametrize("option", ["sgd", "momentum", "nesterov", "adam", "muon"])
 @pytest.mark.parametrize("is_changed", [False, True])
-def test_an_option_is_known_by_its_values_or_else_by_the_words(directory, option, is_changed):
+def test_an_option_is_inferred_from_its_values_or_the_overrides(directory, option, is_changed):
     remove(directory, "hydra")
     words = [f"optim={option}", "optim.lr=0.5", "optim.weight_decay=0.5"] if is_changed else [f"optim={option}"]
     composed = compose.compose("train", words)
@@ -58,7 +60,7 @@ def test_an_option_is_known_by_its_values_or_else_by_the_words(directory, option
     assert choices_of(directory, config)["optim"] == option
 
 
-def test_a_target_of_ones_own_is_its_own_name(directory):
+def test_a_users_target_is_shown_by_its_class_name(directory):
     remove(directory, "hydra", "overrides")
     assert choices_of(directory, {"model": {"_target_": "mine.Net"}})["model"] == "Net"
     assert choices_of(directory, {"model": None})["model"] is None

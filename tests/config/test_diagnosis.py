@@ -1,4 +1,4 @@
-"""Words that cannot be read: what is said about them can be followed."""
+"""Overrides that cannot be read: messages name the cause, and their advice works."""
 
 import shlex
 
@@ -9,7 +9,7 @@ from deepexp.config import diagnosis
 
 
 def complaint(word: str) -> str:
-    found = diagnosis.parse(word, loader=None)  # type: ignore[arg-type]  # it is for globs alone
+    found = diagnosis.parse(word, loader=None)  # type: ignore[arg-type]  # only globs need a loader
     assert isinstance(found, str), f"{word} can be read"
     return found
 
@@ -17,9 +17,9 @@ def complaint(word: str) -> str:
 @pytest.mark.parametrize(
     "text", ["a=b", 'a"b', "it's", "costs $5 = nothing", "`a`", "a!b=c", "a\\b=c", "x:1=2", "a:)", "foo)bar"]
 )
-def test_a_text_that_is_quoted_as_we_say_is_read_as_it_stands(text: str) -> None:
+def test_a_text_quoted_as_advised_is_read_literally(text: str) -> None:
     hint = complaint(f"model.x={text}").partition("quote it twice: ")[2]
-    (word,) = shlex.split(hint)  # what a shell makes of it
+    (word,) = shlex.split(hint)  # as a shell reads it
     (override,) = OverridesParser.create().parse_overrides([word])
     assert override.key_or_group == "model.x" and override.value() == text
 

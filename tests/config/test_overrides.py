@@ -29,7 +29,7 @@ def test_hydra_reads_back_what_was_quoted(text):
      "a,b", "{a}", "[1]", "a:b", "日本", "a;b&c", "-x", "$HOME", "%", "'", "a\\'b", "*"],
 )  # fmt: skip
 @pytest.mark.parametrize("key", sorted(PATH_KEYS - {"model.pretrained"}))
-def test_any_path_is_taken_as_it_stands(key, path):
+def test_any_path_is_taken_literally(key, path):
     (quoted,) = quote_paths([f"{key}={path}"])
     override = read_by_hydra(quoted)
     assert (override.key_or_group, override.value()) == (key, path)
@@ -57,7 +57,7 @@ def test_any_path_is_taken_as_it_stands(key, path):
         "resume",
     ],
 )
-def test_what_is_left_as_it_is(override):
+def test_overrides_that_are_not_rewritten(override):
     assert quote_paths([override]) == [override]
 
 
@@ -78,11 +78,11 @@ def test_null_is_no_path():
         ("resume='a'b'", r"resume='\'a\'b\''"),  # begins and ends with a quote and yet is not quoted
     ],
 )
-def test_prefixes_and_halves(given, quoted):
+def test_prefixes_and_unbalanced_quotes_are_handled(given, quoted):
     assert quote_paths([given]) == [quoted]
 
 
-def test_an_interpolation_stays_one():
+def test_an_interpolation_in_a_path_is_kept():
     from omegaconf import OmegaConf
 
     override = read_by_hydra(quote_paths(["output_dir=${oc.env:DEEPEXP_TEST_HOME,/tmp}/a b"])[0])
@@ -98,7 +98,7 @@ def test_an_interpolation_stays_one():
         ("word", ("", "word", None)),
     ],
 )
-def test_split(override, parts):
+def test_an_override_is_split_into_prefix_key_and_value(override, parts):
     assert split(override) == parts
 
 
@@ -128,7 +128,7 @@ def test_flags_stand_anywhere(argv, overrides, flags):
         (["-x"], "-x: there is no such flag"),
     ],
 )
-def test_flags_that_are_wrong(argv, message):
+def test_wrong_flags_are_refused(argv, message):
     with pytest.raises(InputError) as caught:
         split_flags(argv, FLAGS)
     assert str(caught.value).startswith(message)

@@ -1,4 +1,4 @@
-"""Presets and their scales: what `scale=…` comes to, what is refused, and that every one of them is possible."""
+"""Presets and their scales: what `scale=…` selects, what is refused, and that all of them pass the check."""
 
 import re
 import sys
@@ -24,7 +24,7 @@ SWEEPS = [name for name in NAMES if name not in ("lecture_mnist", "resnet20_cifa
 
 @pytest.fixture
 def own(tmp_path, monkeypatch):
-    """A user's folder with a preset of one size, and one that has a smaller one."""
+    """A user's folder with one preset without scales, and one with a smaller scale."""
     write(tmp_path / "conf" / "experiment" / "single.yaml", "# @package _global_\n# One size\nepochs: 3\n")
     write(tmp_path / "conf" / "experiment" / "sized.yaml", "# @package _global_\n# Two sizes\nepochs: 4\n")
     tiny = "# @package _global_\n# Tiny\ndefaults: [/experiment/sized]\nepochs: 1\n"
@@ -68,7 +68,7 @@ def test_a_scale_that_is_not_there_is_refused(own, words, line):
     assert str(caught.value).startswith(line)
 
 
-def test_it_is_refused_together_with_everything_else():
+def test_a_wrong_scale_is_reported_with_other_mistakes():
     with pytest.raises(InputError) as caught:
         compose("train", ["experiment=momentun", "scale=quick", "optmi=adam"])
     assert [line.split(" (")[0].split(";")[0] for line in str(caught.value).splitlines()] == [
@@ -88,7 +88,7 @@ def test_a_preset_of_the_users_own_can_have_scales(own):
 
 @pytest.mark.parametrize("scale", ["quick", "standard", "full"])
 @pytest.mark.parametrize("name", NAMES)
-def test_every_preset_is_possible_at_every_scale(name, scale):
+def test_every_preset_passes_the_check_at_every_scale(name, scale):
     """Its last point passes the check that a run makes before it begins; quick ones need no download."""
     words = [f"experiment={name}", f"scale={scale}"]
     hydra = OmegaConf.to_container(compose("train", words).hydra.sweeper)
@@ -101,7 +101,7 @@ def test_every_preset_is_possible_at_every_scale(name, scale):
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_the_data_can_be_others(name):
+def test_the_data_of_a_preset_can_be_replaced(name):
     composed = compose("train", [f"experiment={name}", "data=image_folder", "data.root=somewhere"])
     assert composed.choices["data"] == "image_folder"
     assert composed.config.data.root == "somewhere"
@@ -109,7 +109,7 @@ def test_the_data_can_be_others(name):
 
 @pytest.mark.parametrize("name", SWEEPS)
 @pytest.mark.parametrize("more", [[], ["dry_run=true"]], ids=["run", "shown"])  # the command that is named takes none
-def test_a_sweep_is_not_run_as_one_meaningless_run(name, more):
+def test_a_preset_that_sweeps_is_refused_as_a_single_run(name, more):
     with pytest.raises(InputError) as caught:
         deepexp.train([f"experiment={name}", "scale=quick", *more], quiet=True)
     (line,) = str(caught.value).splitlines()
@@ -117,13 +117,13 @@ def test_a_sweep_is_not_run_as_one_meaningless_run(name, more):
     assert f"deepexp train -m experiment={name} scale=quick;" in line
 
 
-def test_one_of_its_points_can_be_asked_for(run):
+def test_a_single_point_of_a_preset_can_be_run(run):
     result = run(["experiment=minibatch_size", "scale=quick", "batch_size=50", "epochs=1"])
     assert result.metrics[-1]["step"] == 29  # 1,438 samples in batches of 50
 
 
 @pytest.mark.parametrize("path", sorted((paths.CONF_DIR / "experiment").glob("*.yaml")), ids=lambda path: path.stem)
-def test_its_header_has_command_time_and_result(path):
+def test_the_header_of_a_preset_has_command_time_and_result(path):
     text = path.read_text(encoding="utf-8")
     header = text[: text.index("\ndefaults:")]
     flag = "-m " if path.stem in SWEEPS else ""
@@ -142,7 +142,7 @@ def quick(name, tmp_path, *words):
 
 
 @pytest.mark.slow
-def test_smaller_batches_are_ahead_after_as_many_epochs(tmp_path):
+def test_smaller_batches_have_lower_loss_after_equal_epochs(tmp_path):
     runs = quick("minibatch_size", tmp_path, "epochs=2", "batch_size=10,100,full")
     losses = [runs[(size,)].metrics[-1]["train_loss"] for size in ("10", "100", "full")]
     assert losses == sorted(losses)
@@ -150,7 +150,7 @@ def test_smaller_batches_are_ahead_after_as_many_epochs(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_larger_rate_with_batch_norm_is_there_sooner_than_the_baseline(tmp_path):
+def test_batch_norm_with_a_larger_rate_needs_fewer_updates(tmp_path):
     """Ioffe and Szegedy 2015, figure 3: five times the rate reaches the baseline's best in fewer updates."""
     runs = quick("batch_norm_lr", tmp_path, "epochs=4")
     baseline, faster = runs["false", "0.1", "relu"].metrics, runs["true", "0.5", "relu"].metrics
@@ -160,7 +160,7 @@ def test_a_larger_rate_with_batch_norm_is_there_sooner_than_the_baseline(tmp_pat
 
 
 @pytest.mark.slow
-def test_depth_hurts_the_plain_network_and_not_the_residual_one(tmp_path):
+def test_depth_hurts_the_plain_network_but_not_the_residual_one(tmp_path):
     runs = quick("plain_vs_residual", tmp_path)
     error = {key: found.metrics[-1]["train_error_rate"] for key, found in runs.items()}
     plain, residual = (error[kind, "26"] - error[kind, "8"] for kind in ("none", "pad"))
@@ -169,7 +169,7 @@ def test_depth_hurts_the_plain_network_and_not_the_residual_one(tmp_path):
 
 
 @pytest.mark.slow
-def test_too_much_momentum_is_worse_again(tmp_path):
+def test_too_much_momentum_raises_the_loss(tmp_path):
     runs = quick("momentum", tmp_path)
     losses = [runs[(momentum,)].metrics[-1]["train_loss"] for momentum in ("0.9", "0.5", "0.0")]
     assert losses == sorted(losses)
