@@ -27,14 +27,14 @@ Run = Callable[..., Result]
 
 
 def pytest_collection_finish() -> None:
-    """What has been imported and collected stays, and is not looked through for garbage again and again."""
+    """Exempt imported modules and collected tests from garbage collection: they stay until the end."""
     gc.collect()
     gc.freeze()
 
 
 @pytest.fixture(autouse=True)
 def forgotten_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None]:
-    """What a test has imported from its own folder is not there for the next one."""
+    """Forget the modules that a test has imported from its own folder."""
     before = set(sys.modules)
     yield
     folders = str(tmp_path_factory.getbasetemp())
@@ -65,13 +65,13 @@ def trained(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFac
 
 @pytest.fixture
 def directory(trained: Path, tmp_path: Path) -> Path:
-    """A copy of it, for a test that changes it."""
+    """A copy of `trained`, for a test that changes it."""
     return shutil.copytree(trained, tmp_path / "outputs" / "mnist_net" / "run")
 
 
 @pytest.fixture
 def hangups() -> Iterator[None]:
-    """Closed terminals are heard of, here and in processes that are started, though the tests may run under `nohup`."""
+    """SIGHUP has its default effect, here and in child processes, even where the tests run under `nohup`."""
     before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
     yield
     signal.signal(signal.SIGHUP, before)

@@ -1,4 +1,4 @@
-"""Kills the process at one write point of its checkpoints; the places are found by wrapping what writes to the disk."""
+"""Kills the process at one write point of its checkpoints, by wrapping the functions that write to the disk."""
 
 import builtins
 import io

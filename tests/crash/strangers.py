@@ -1,4 +1,4 @@
-"""What a stranger may have put into a directory, and what such a directory may not change."""
+"""Helpers for tests on directories from strangers: a pickle that runs code, and the content of folders."""
 
 from pathlib import Path
 from typing import Any

@@ -35,8 +35,8 @@ FILES = ["config.yaml", "overrides.yaml", "hydra.yaml", "status.json", "provenan
 
 @pytest.mark.parametrize("later", [False, True], ids=["first write", "once there is a checkpoint"])
 @pytest.mark.parametrize("name", FILES)
-def test_a_disk_that_fills_up_at_any_file(disk, monkeypatch, capsys, name, later):
-    """It is full from the moment on that this file is to be written."""
+def test_a_disk_that_fills_up_at_any_file_fails_the_run_and_loses_nothing(disk, monkeypatch, capsys, name, later):
+    """The disk is full from the first write to this file, or the first after a checkpoint."""
     is_full = []
 
     def fill_if_due(path: Path) -> None:
@@ -59,7 +59,7 @@ def test_a_disk_that_fills_up_at_any_file(disk, monkeypatch, capsys, name, later
     monkeypatch.setattr(storage.AppendFile, "write", appended)
     status = cli.main(["train", *RUN, f"output_dir={disk}"])
     monkeypatch.undo()
-    if not is_full:  # written once only, before there is a checkpoint
+    if not is_full:  # this file is never written after a checkpoint
         assert status == 0 and later
         return
     streams = capsys.readouterr()
@@ -102,7 +102,7 @@ def test_two_processes_that_start_in_the_same_instant_get_two_directories(tmp_pa
     assert len(set(paths)) == 100 == len(list((tmp_path / "net").iterdir()))
 
 
-def test_a_run_that_is_still_alive_is_not_gone_on_with(tmp_path, capsys):
+def test_a_run_that_is_still_alive_is_not_resumed(tmp_path, capsys):
     assert cli.main(["train", *RUN, "max_steps=1", f"output_dir={tmp_path}"]) == 0
     (path,) = tmp_path.glob("*/*")
     run = RunDirectory.open(path)

@@ -1,4 +1,4 @@
-"""Runs that are killed at any time and gone on with come to the same end, bit for bit, as if they had not been.
+"""Runs that are killed at any time and resumed end with the same files, bit for bit, as runs that were not killed.
 
 The real command is killed with SIGKILL at seeded random times, and at each write point of a checkpoint. A few by
 default; DEEPEXP_KILLS=60 sets how many at random times, and has all combinations and write points tried.
@@ -124,7 +124,9 @@ CHOSEN = COMBINATIONS if KILLS else dict(list(COMBINATIONS.items())[1::4])
 
 
 @pytest.mark.parametrize("options", CHOSEN.values(), ids=CHOSEN.keys())
-def test_kills_at_random_times(commands: Commands, tmp_path: Path, tally: list[int], options: list[str]) -> None:
+def test_runs_killed_at_random_times_resume_exactly(
+    commands: Commands, tmp_path: Path, tally: list[int], options: list[str]
+) -> None:
     chosen = random.Random(" ".join(options))
     whole, seconds = run_to_the_end(commands, tmp_path / "whole", options)
     kills, number = 0, 0
@@ -138,7 +140,7 @@ def test_kills_at_random_times(commands: Commands, tmp_path: Path, tally: list[i
 
 
 def kill_until_done(commands: Commands, folder: Path, options: list[str], most: int, pause: Callable[[], float]) -> int:
-    """Kill a run again and again until it was quicker, or `most` times; how often it was killed."""
+    """Kill a run until it ends before the kill, or `most` times; returns how often it was killed."""
     words = ["train", *COMMON, EVERY_SAVE, *options, f"output_dir={folder}"]
     for kills in range(most):
         begun = [path for path in folder.glob("*/*") if (path / "status.json").exists()]
@@ -152,7 +154,7 @@ def kill_until_done(commands: Commands, folder: Path, options: list[str], most: 
 
 
 @pytest.mark.parametrize(("point", "name"), WRITE_POINTS if KILLS else WRITE_POINTS[::3], ids=lambda value: value)
-def test_kills_at_each_write_point(
+def test_runs_killed_at_each_write_point_resume_exactly(
     commands: Commands, tmp_path: Path, tally: list[int], reference: Path, point: str, name: str
 ) -> None:
     folder = tmp_path / "killed"
@@ -181,7 +183,7 @@ def run_to_the_end(commands: Commands, folder: Path, options: list[str]) -> tupl
 
 
 def finish(commands: Commands, folder: Path, options: list[str]) -> Path:
-    """Go on with the run in a folder, or begin one where none had got so far as to be one."""
+    """Resume the run in a folder, or begin one if none has a directory yet."""
     found = [path for path in folder.glob("*/*") if (path / "status.json").exists()]
     if not found:
         return run_to_the_end(commands, folder.with_name(f"{folder.name} again"), [*options, EVERY_SAVE])[0]
@@ -191,7 +193,7 @@ def finish(commands: Commands, folder: Path, options: list[str]) -> Path:
 
 
 def compare(run: Path, whole: Path) -> None:
-    """Everything but the clock's figures must be equal bit for bit, and no other file be left."""
+    """Everything but times must be equal bit for bit, and no other file be left."""
     assert_same_run(run, whole)
     assert {path.name for path in (run / "checkpoints").iterdir()} == {
         path.name for path in (whole / "checkpoints").iterdir()

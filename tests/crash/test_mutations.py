@@ -1,7 +1,7 @@
-"""Five hundred damaged run directories, data files and configs: each gets an answer, none does harm.
+"""Damaged run directories, data files and configs: each gets a message, none does harm.
 
-Hypothesis draws the damage, always the same, and shrinks what it finds to the least damage that does harm.
-DEEPEXP_MUTATIONS sets how many (500 is the full number; by default fewer).
+Hypothesis draws the damage, the same each time, and shrinks a failure to the least damage that does harm.
+DEEPEXP_MUTATIONS sets how many (the full number is 500; the default is lower).
 """
 
 import contextlib
@@ -83,7 +83,7 @@ SHARE = int(os.environ.get("DEEPEXP_MUTATIONS", 35)) / sum(COUNTS.values())
 
 
 @pytest.mark.parametrize("kind", COUNTS)
-def test_damage_is_answered_and_does_no_harm(world, tmp_path, capsys, kind):
+def test_damaged_files_get_a_message_and_do_no_harm(world, tmp_path, capsys, kind):
     tried = []
 
     @settings(
@@ -109,7 +109,7 @@ def test_damage_is_answered_and_does_no_harm(world, tmp_path, capsys, kind):
 
 
 def judge(here: Path, kind: str, damage: str, capsys: pytest.CaptureFixture[str]) -> None:
-    """Run the command of this kind, and hold that it answers as it should."""
+    """Run the command of this kind, and check status, message and files."""
     words, _ = CASES[kind]
     before, began = snapshot(here), time.monotonic()
     status = cli.main(words)
@@ -127,7 +127,7 @@ def judge(here: Path, kind: str, damage: str, capsys: pytest.CaptureFixture[str]
 
 
 def snapshot(folder: Path) -> dict[str, bytes | None]:
-    """Content of every file below a folder, None for folders and what cannot be followed; modules' caches left out."""
+    """Content of every file below a folder; None for folders and dangling links. Bytecode caches are left out."""
     return {
         str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None
         for path in folder.rglob("*")
@@ -215,19 +215,19 @@ TEXT = [replace_value, replace_value, swap_lines, drop_line, double_line]
 
 
 NOT_NEEDED = {"shape", "classes", "pictures", "scaler", "ema"}
-"""Of what a checkpoint keeps, what a run with provenance, in fp32 and without averages, goes on without."""
+"""Keys of a checkpoint that a run with provenance, in fp32 and without averages, does not need to resume."""
 POSSIBLE = [("identity", None), ("piece_size", 7), ("grad_norm", torch.zeros(1)), ("logs", {})]
-"""What could be so in the checkpoint of another run."""
+"""Values that would be right in the checkpoint of another run."""
 
 
-def test_a_checkpoint_with_something_else_in_it_is_refused(world, tmp_path, capsys):
-    """Its digest fits, and its content does not."""
+def test_a_checkpoint_with_a_wrong_value_is_refused(world, tmp_path, capsys):
+    """Its digest is right, so that only the check of its content can refuse it."""
     whole = checkpoint.load(world / "run" / "checkpoints" / "last.pt")
     del whole["format"]
     run = tmp_path / "run"
     for key, value in itertools.product(whole, (None, 7, {}, torch.zeros(1))):
         shutil.rmtree(run, ignore_errors=True)
-        shutil.copytree(world / "run", run)  # one that has gone on once is done, and its checkpoint not looked at
+        shutil.copytree(world / "run", run)  # a fresh copy: a run that was resumed is done, and ignores its checkpoint
         checkpoint.save(run / "checkpoints" / "last.pt", {**whole, key: value})
         status = cli.main(["train", f"resume={run}", "max_steps=null"])
         said = capsys.readouterr().err

@@ -1,8 +1,9 @@
-"""What a loss of power leaves behind, which a kill cannot show: whatever was not synced may be gone.
+"""What a loss of power leaves behind. Unlike a kill, it may lose whatever was not synced.
 
-A run is recorded: after each call that changes a name or syncs, which names and contents are bound to be on the disk,
-and which may be. Each name and content that was not synced may be old or new, independently of all others, which is
-the strictest reading of POSIX. What `checkpoint.save` returned for must be there, in every state that may be left.
+A run is recorded: after each call that changes a name or syncs, the tests note which names and contents are certainly
+on the disk, and which only possibly. Each name and content that was not synced may be old or new, independently of all
+others, which is the strictest reading of POSIX. A checkpoint whose `checkpoint.save` has returned must be there in
+every possible state.
 """
 
 import itertools
@@ -24,11 +25,11 @@ GARBAGE = b"\0" * 1000
 
 
 class Disk:
-    """The folders and files below `root`, as they are bound to be after a loss of power, and as they may be."""
+    """The possible states of the folders and files below `root` after a loss of power."""
 
     def __init__(self, root: Path) -> None:
         self.root = root
-        self.possible: dict[Path, set[int | None]] = {}  # of each name: the inodes that it may lead to; None: absent
+        self.possible: dict[Path, set[int | None]] = {}  # name → the inodes that it may lead to; None: absent
         self.durable: dict[int, bytes] = {}  # inode → synced content
         self._held: dict[int, int] = {}  # an open descriptor for each inode, so that no number is used twice
 
@@ -45,7 +46,7 @@ class Disk:
             self.durable[present[synced]] = synced.read_bytes()
 
     def contents(self, path: Path) -> Iterator[bytes | None]:
-        """What may be found under a name: None for nothing."""
+        """The contents that a file of this name may have; None: there is no file."""
         for inode in self.possible.get(path, {None}):
             yield None if inode is None else self.durable.get(inode, GARBAGE)
 
@@ -63,11 +64,11 @@ class Disk:
 
 
 class PowerLoss(AssertionError):
-    """A state in which something is lost that was said to be saved."""
+    """A possible state in which something is lost that was reported as saved."""
 
 
 class Watch:
-    """Records a run, and judges at each point what would be left of it."""
+    """Records a run, and checks after each call what a loss of power would leave of it."""
 
     def __init__(self, root: Path, scratch: Path) -> None:
         self.disk = Disk(root)
@@ -132,7 +133,10 @@ class Watch:
 
 
 def watch_calls(patch: pytest.MonkeyPatch, look: Callable[..., None], *, without: str | None = None) -> None:
-    """Call `look` after each call that changes a name, and `look(path)` after each fsync; one kind is left out."""
+    """Call `look` after each call that changes a name, and `look(path)` after each fsync.
+
+    `without`: a kind of fsync that is not made.
+    """
     fsync = os.fsync
 
     def synced(descriptor: int) -> None:
@@ -155,7 +159,7 @@ def watch_calls(patch: pytest.MonkeyPatch, look: Callable[..., None], *, without
 
 
 def kind_of(path: Path) -> str:
-    """Which fsync it is, for leaving it out."""
+    """The kind of an fsync of this path, as `without` names it."""
     if path.is_dir():
         return {"checkpoints": "the folder of checkpoints", ".hydra": "the folder of the config"}.get(
             path.name, "the folder of a run" if (path / "checkpoints").exists() else "the folders above a run"
@@ -206,7 +210,7 @@ def test_each_fsync_is_needed(tmp_path, monkeypatch, without):
 
 @pytest.fixture
 def disk(tmp_path):
-    """With files that hold their own names, all on the disk for good."""
+    """A disk with files that hold their own names, all synced."""
     root = tmp_path / "checkpoints"
     root.mkdir()
     disk = Disk(root)
@@ -219,12 +223,12 @@ def disk(tmp_path):
 
 
 def left(disk, *names):
-    """All that may be found under some names."""
+    """All combinations of contents that files of these names may have."""
     return set(itertools.product(*(disk.contents(disk.root / name) for name in names)))
 
 
 @pytest.mark.parametrize("earlier", [b"best_earlier.pt", None])
-def test_no_best_is_lost_when_the_one_before_it_is_put_back(disk, monkeypatch, earlier):
+def test_putting_back_the_earlier_best_never_loses_the_later_one(disk, monkeypatch, earlier):
     if earlier is None:
         (disk.root / "best_earlier.pt").unlink()
         disk.note(disk.root)
@@ -239,7 +243,7 @@ def test_no_best_is_lost_when_the_one_before_it_is_put_back(disk, monkeypatch, e
     assert left(disk, "best.pt", "best.step7.pt", "best_earlier.pt") == {(earlier, b"best.pt", None)}
 
 
-def test_what_is_set_aside_stays_aside(disk, monkeypatch):
+def test_a_file_set_aside_stays_set_aside(disk, monkeypatch):
     with monkeypatch.context() as patch:
         watch_calls(patch, disk.note)
         checkpoint.set_aside(disk.root / checkpoint.LAST)

@@ -1,4 +1,4 @@
-"""A sweep directory from a stranger runs none of its code, and makes nothing be written outside it."""
+"""A sweep directory from a stranger can neither run code nor have anything written outside it."""
 
 import json
 import os
@@ -63,7 +63,7 @@ NAMES = list(attacks(Path()))
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_a_word_that_leads_to_code_or_elsewhere_is_refused(sweep, bomb, mark, capsys, name):
+def test_a_saved_override_that_names_code_or_outside_paths_is_refused(sweep, bomb, mark, capsys, name):
     word = attacks(bomb)[name]
     tamper(sweep, overrides=[*saved_words(sweep), word])
     before = everything_below(sweep)
@@ -74,7 +74,7 @@ def test_a_word_that_leads_to_code_or_elsewhere_is_refused(sweep, bomb, mark, ca
     assert everything_below(sweep) == before
 
 
-def test_without_the_guard_a_bomb_goes_off(sweep, bomb, mark, monkeypatch):
+def test_without_the_guard_the_pickle_runs_code(sweep, bomb, mark, monkeypatch):
     words = ["++schedule._target_=torch.load", f"++schedule.f='{bomb}'", "++schedule.weights_only=false"]
     tamper(sweep, overrides=[*saved_words(sweep), *words, "~schedule.warmup"])
     monkeypatch.setattr(command, "check_sweep", lambda *_: None)
@@ -82,8 +82,8 @@ def test_without_the_guard_a_bomb_goes_off(sweep, bomb, mark, monkeypatch):
     assert mark.exists()
 
 
-def test_a_word_that_is_said_again_is_taken(sweep, tmp_path):
-    """Whoever says it means it: then the saved one of that key does not count."""
+def test_a_saved_override_that_the_user_repeats_is_allowed(sweep, tmp_path):
+    """What the user gives on the command line is trusted, and replaces the saved value."""
     word = f"data.root={tmp_path / 'new'}"
     tamper(sweep, overrides=[*saved_words(sweep), word])
     with pytest.raises(InputError, match=r"is in sweep\.json"):
@@ -91,7 +91,7 @@ def test_a_word_that_is_said_again_is_taken(sweep, tmp_path):
     check_sweep(sweep, [word])
 
 
-def test_one_s_own_sweep_is_gone_on_with(sweep, capsys):
+def test_an_unchanged_sweep_is_resumed(sweep, capsys):
     assert cli.main(["train", f"resume={sweep}"]) == 0, capsys.readouterr().err
 
 
@@ -103,7 +103,7 @@ def test_choices_of_another_type_are_refused(sweep, capsys, choice):
 
 
 @pytest.mark.parametrize("run", ["../other", "..", "/tmp", 7])
-def test_a_run_elsewhere_is_not_gone_on_with(sweep, tmp_path, capsys, run):
+def test_a_run_outside_the_sweep_is_not_resumed(sweep, tmp_path, capsys, run):
     (first, *_) = [path for path in sweep.iterdir() if (path / "status.json").exists()]
     shutil.copytree(first, tmp_path / "other")
     before = everything_below(tmp_path / "other")
@@ -130,7 +130,7 @@ def test_nothing_is_written_through_a_link(sweep, tmp_path, capsys, name):
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
 @pytest.mark.parametrize("name", ["ledger.jsonl", "seed=0/status.json"])
-def test_a_pipe_is_not_waited_for(sweep, capsys, name):
+def test_a_named_pipe_does_not_block(sweep, capsys, name):
     (sweep / name).unlink()
     os.mkfifo(sweep / name)
     assert cli.main(["train", f"resume={sweep}"]) == 2

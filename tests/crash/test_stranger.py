@@ -1,4 +1,4 @@
-"""A run directory from a stranger runs none of its code, and makes nothing be written outside it."""
+"""A run directory from a stranger can neither run code nor have anything written outside it."""
 
 import hashlib
 import io
@@ -94,7 +94,7 @@ NAMES = ["torch.load", "torch.hub.load", "extract_archive", "nested", "interpola
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_attack_through_a_target_does_not_run(run, tmp_path, bomb, mark, capsys, name):
+def test_a_saved_target_that_runs_code_is_refused(run, tmp_path, bomb, mark, capsys, name):
     tamper(run, **attacks(tmp_path, bomb, mark)[name])
     assert resumed(run) == 2
     assert "saved config" in capsys.readouterr().err
@@ -102,7 +102,7 @@ def test_an_attack_through_a_target_does_not_run(run, tmp_path, bomb, mark, caps
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_without_the_guard_it_does(run, tmp_path, bomb, mark, capsys, monkeypatch, name):
+def test_without_the_guard_such_a_target_runs_code(run, tmp_path, bomb, mark, capsys, monkeypatch, name):
     tamper(run, **attacks(tmp_path, bomb, mark)[name])
     monkeypatch.setattr(trust, "check_targets", lambda node: None)
     resumed(run)
@@ -110,7 +110,7 @@ def test_without_the_guard_it_does(run, tmp_path, bomb, mark, capsys, monkeypatc
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_an_attack_on_who_loads_the_model_does_not_run(run, tmp_path, bomb, mark, name):
+def test_loading_a_model_refuses_a_saved_target_that_runs_code(run, tmp_path, bomb, mark, name):
     tamper(run, **attacks(tmp_path, bomb, mark)[name])
     with pytest.raises(Exception, match="saved config"):
         saved_model(run)
@@ -118,11 +118,11 @@ def test_an_attack_on_who_loads_the_model_does_not_run(run, tmp_path, bomb, mark
 
 
 def sealed(content: bytes) -> bytes:
-    """With a digest that fits, as anyone can make it."""
+    """The content with its right digest, which anyone can compute."""
     return content + b"\ndeepexp-sha256:" + hashlib.sha256(content).hexdigest().encode() + b"\n"
 
 
-def test_a_bomb_in_the_checkpoints_does_not_go_off(run, bomb, mark, capsys):
+def test_pickled_code_in_a_checkpoint_is_not_run(run, bomb, mark, capsys):
     for name in ("last.pt", "previous.pt"):
         (run / "checkpoints" / name).write_bytes(sealed(bomb.read_bytes()))
     assert resumed(run) == 2
@@ -130,7 +130,7 @@ def test_a_bomb_in_the_checkpoints_does_not_go_off(run, bomb, mark, capsys):
     assert not mark.exists()
 
 
-def test_without_weights_only_it_does(run, bomb, mark, monkeypatch):
+def test_without_weights_only_pickled_code_in_a_checkpoint_runs(run, bomb, mark, monkeypatch):
     (run / "checkpoints" / "last.pt").write_bytes(sealed(bomb.read_bytes()))
     load = torch.load
     monkeypatch.setattr(torch, "load", lambda *a, **k: load(*a, **{**k, "weights_only": False}))
@@ -139,15 +139,15 @@ def test_without_weights_only_it_does(run, bomb, mark, monkeypatch):
 
 
 def cut_off_early(run: Path) -> None:
-    """Before its first checkpoint: then it begins anew."""
+    """Make the run look as if it was cut off before its first checkpoint, so that it begins anew."""
     (run / "summary.json").unlink()
     for checkpoint_file in (run / "checkpoints").iterdir():
         checkpoint_file.unlink()
 
 
 @pytest.fixture
-def lured(run, bomb):
-    """A run that was cut off before its first checkpoint, so that its first layer is loaded: from a bomb."""
+def run_with_pickled_weights(run, bomb):
+    """A run cut off before its first checkpoint, so that it loads its first layer: from a pickle that runs code."""
     cut_off_early(run)
     monster = {"_target_": "deepexp.models.monster.Monster", "input": {"channels": 3, "height": 32, "width": 32}}
     sizes = {"nb_residual_blocks": 1, "nb_channels": 8, "dropout": None, "batch_norm": None}
@@ -155,24 +155,24 @@ def lured(run, bomb):
     return run
 
 
-def test_a_bomb_that_pretrained_leads_to_does_not_go_off(lured, bomb, mark, capsys):
-    assert resumed(lured) == 2
+def test_pickled_code_in_pretrained_weights_is_not_run(run_with_pickled_weights, bomb, mark, capsys):
+    assert resumed(run_with_pickled_weights) == 2
     streams = capsys.readouterr()
     assert str(bomb) in streams.err + streams.out
     assert "Traceback" not in streams.err
     assert not mark.exists()
 
 
-def test_without_weights_only_there_it_does(lured, mark, monkeypatch):
+def test_without_weights_only_pickled_code_in_pretrained_weights_runs(run_with_pickled_weights, mark, monkeypatch):
     load = torch.load
     monkeypatch.setattr(pretrained.torch, "load", lambda *a, **k: load(*a, **{**k, "weights_only": False}))
-    resumed(lured)
+    resumed(run_with_pickled_weights)
     assert mark.exists()
 
 
 @pytest.fixture
 def elsewhere(run, tmp_path, monkeypatch):
-    """A folder of pictures; the run is of them, and the user's own cache and data folders are others."""
+    """A folder of pictures for the run; the user's own cache and data folders are others."""
     folder = tmp_path / "elsewhere"
     for split in ("train", "test"):
         for name in ("cat", "dog"):
@@ -196,7 +196,7 @@ def folder_of_pictures(elsewhere: Path, cache: Path | None) -> dict[str, Any]:
 
 
 @pytest.mark.parametrize("where", ["precious", "new", None])
-def test_pictures_are_decoded_to_no_place_that_only_the_run_names(run, elsewhere, tmp_path, capsys, where):
+def test_pictures_are_not_decoded_into_a_folder_from_the_saved_config(run, elsewhere, tmp_path, capsys, where):
     tamper(run, data=folder_of_pictures(elsewhere, where and elsewhere / where), batch_size=4)
     before = everything_below(elsewhere)
     assert resumed(run) == 0, capsys.readouterr().err
@@ -204,15 +204,15 @@ def test_pictures_are_decoded_to_no_place_that_only_the_run_names(run, elsewhere
     assert list((tmp_path / "cache" / "deepexp").glob("*/*/train.npy"))
 
 
-def test_without_the_guard_they_are(run, elsewhere, monkeypatch):
+def test_without_the_guard_pictures_are_decoded_into_the_saved_folder(run, elsewhere, monkeypatch):
     tamper(run, data=folder_of_pictures(elsewhere, elsewhere / "precious"), batch_size=4)
     monkeypatch.setattr(ImageFolder, "keep_out_of", lambda self, places: None)
     assert resumed(run) == 0
     assert list((elsewhere / "precious").glob("*/*/train.npy"))
 
 
-def test_a_cache_that_a_run_names_is_read(run, elsewhere, tmp_path, monkeypatch, capsys):
-    """As when one goes on with one's own."""
+def test_a_cache_named_in_the_saved_config_is_read(run, elsewhere, tmp_path, monkeypatch, capsys):
+    """Resuming one's own run must find its cache."""
     source = ImageFolder(
         root=elsewhere / "pictures",
         size=None,
@@ -227,7 +227,7 @@ def test_a_cache_that_a_run_names_is_read(run, elsewhere, tmp_path, monkeypatch,
     assert resumed(run) == 0, capsys.readouterr().err
 
 
-def test_where_the_user_points_they_are_decoded(run, elsewhere, capsys):
+def test_pictures_are_decoded_beside_a_root_that_the_user_gives(run, elsewhere, capsys):
     tamper(run, data=folder_of_pictures(elsewhere, elsewhere / "precious"), batch_size=4)
     root = elsewhere / "pictures"
     assert cli.main(["train", f"resume={run}", f"data.root={root}"]) == 0, capsys.readouterr().err
@@ -236,7 +236,7 @@ def test_where_the_user_points_they_are_decoded(run, elsewhere, capsys):
 
 
 @pytest.mark.parametrize(("name", "target"), [("mnist", "mnist.mnist"), ("cifar10", "cifar.cifar10")])
-def test_nothing_is_downloaded_to_a_place_that_only_the_run_names(run, elsewhere, capsys, monkeypatch, name, target):
+def test_nothing_is_downloaded_into_a_folder_from_the_saved_config(run, elsewhere, capsys, monkeypatch, name, target):
     monkeypatch.setattr(download, "_download", lambda path, *_: path.write_bytes(b"loaded"))
     common = {"mode": "auto", "workers": 0, "resize": None, "normalise": "channel", "subset": None, "replicate": 1}
     place = {"root": str(elsewhere / "precious"), "download": True}
@@ -246,10 +246,10 @@ def test_nothing_is_downloaded_to_a_place_that_only_the_run_names(run, elsewhere
     assert "say data.root=DIR" in capsys.readouterr().err
     assert everything_below(elsewhere) == before
     cli.main(["train", f"resume={run}", f"data.root={elsewhere / 'precious'}"])
-    assert everything_below(elsewhere) != before  # there is a guard that this could pass without
+    assert everything_below(elsewhere) != before  # without the guard, something would be written
 
 
-def test_pickled_arrays_in_a_cache_of_pictures_do_not_go_off(tmp_path, mark):
+def test_pickled_code_in_a_cache_of_pictures_is_not_run(tmp_path, mark):
     import numpy as np
 
     from deepexp.data.source import Split
@@ -285,7 +285,7 @@ def test_nothing_is_written_through_a_linked_folder(run, tmp_path, capsys, name)
 
 @pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="no pipes with a name here")
 @pytest.mark.parametrize("name", ["checkpoints/last.pt", "metrics.jsonl", ".hydra/hydra.yaml"])
-def test_a_pipe_is_not_waited_for(run, capsys, name):
+def test_a_named_pipe_does_not_block(run, capsys, name):
     (run / name).unlink()
     os.mkfifo(run / name)
     assert resumed(run) == 2
@@ -293,7 +293,7 @@ def test_a_pipe_is_not_waited_for(run, capsys, name):
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "run.log", "provenance.json", "events.*", "checkpoints/previous.pt"])
-def test_a_folder_in_the_place_of_a_file_is_told_before_anything_is_written(run, capsys, name):
+def test_a_folder_in_place_of_a_file_is_refused_before_writing(run, capsys, name):
     for path in [*run.glob(name)] or [run / name]:
         path.unlink(missing_ok=True)
         path.mkdir()
@@ -303,7 +303,7 @@ def test_a_folder_in_the_place_of_a_file_is_told_before_anything_is_written(run,
     assert sorted((path, path.stat().st_mtime_ns) for path in run.rglob("*") if path.name != ".lock") == before
 
 
-def test_an_old_summary_stays_in_the_run(run, tmp_path, capsys):
+def test_a_summary_cannot_be_moved_out_of_the_run(run, tmp_path, capsys):
     (run / "summary.epoch").mkdir()
     (run / "summary.json").write_text('{"format": 1, "epochs": "/../../moved"}')
     assert resumed(run) == 2
