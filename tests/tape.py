@@ -1,7 +1,7 @@
-"""A recorder for the CPU that behaves as a CUDA graph does, so that what is recorded can be tested without a GPU.
+"""A recorder for the CPU that behaves as a CUDA graph does, so that recordings can be tested without a GPU.
 
-Every operation below autograd is written down with its tensors and numbers. A replay does the same operations on the
-same tensors: a number that the CPU had put in stays what it was, and whatever does not lie in a tensor is not seen.
+Every operation below autograd is recorded with its tensors and numbers. A replay does the same operations on the same
+tensors: numbers that came from the CPU keep their recorded values, and Python code is not run again.
 """
 
 from collections import Counter
@@ -44,7 +44,7 @@ class _Tape(TorchDispatchMode):
             self._before.append((whole, whole.clone()))
 
     def undo(self) -> None:
-        """Recording does nothing yet."""
+        """Put back what recording changed: a CUDA graph records operations without doing them."""
         for whole, before in self._before:
             whole.copy_(before)
 
@@ -58,7 +58,7 @@ class _Tape(TorchDispatchMode):
 
 
 class Tape:
-    """A `Recorder`; `recorded` and `replayed` count by the type of the result."""
+    """A `Recorder`; `recorded` and `replayed` count recordings and replays by the type of their result."""
 
     def __init__(self) -> None:
         self.works = True
@@ -87,14 +87,14 @@ class Tape:
 
 
 class Refusing(Tape):
-    """Records nothing, so that every update is made as usual."""
+    """Cannot record, so that every update and evaluation is made as usual."""
 
     def record(self, work, size):
         raise RuntimeError("no")
 
 
 class Short(Tape):
-    """Has no room for work of some sizes: a tuple for an update's batches, a number for an evaluation's batch."""
+    """Lacks memory for work of these sizes: a tuple for the batches of an update, a number for one of an evaluation."""
 
     def __init__(self, *sizes):
         super().__init__()

@@ -1,6 +1,6 @@
-"""Recorded updates equal the ones that are made one call after the other, bit for bit.
+"""Recorded updates and evaluations equal those made one call after the other, bit for bit.
 
-Without a GPU they are recorded on a tape (`tape.py`) that behaves as a CUDA graph does; what only CUDA can show is at
+Without a GPU they are recorded on a tape (`tape.py`) that behaves as a CUDA graph does; tests that need CUDA are at
 the end.
 """
 
@@ -27,7 +27,7 @@ from ..test_exact_resume import stop_after
 
 SMALL = ["data.subset=230", "data.resize=22", "batch_size=50", "epochs=3", "cuda_graph=true"]
 SMALL_MONSTER = ["model=monster", "model.pretrained=false", "model.nb_residual_blocks=1", "model.nb_channels=8"]
-UPDATES, WARM_UP = 4, 3  # of an epoch, of the size that is recorded: a last one has 30 samples
+UPDATES, WARM_UP = 4, 3  # in an epoch, of full size, which are recorded; the last batch has 30 samples
 
 
 def choice(result) -> str:
@@ -46,7 +46,7 @@ CASES = {
     "augmented": ["augment=crop_flip_cutout"],
     "mixed": ["augment=mixup"],
     "smoothed, summed": ["label_smoothing=0.1", "loss_reduction=sum", "optim.lr=0.001"],
-    "bf16": [*SMALL_MONSTER, "freeze=[]", "precision=bf16"],  # few maps, since not every CPU has bf16
+    "bf16": [*SMALL_MONSTER, "freeze=[]", "precision=bf16"],  # few maps, as bf16 is slow on most CPUs
     "resnet": ["model=resnet", "model.depth=8", "model.width=4"],
 }
 
@@ -58,10 +58,10 @@ def batches_of_110(monkeypatch):
 
 
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES.keys())
-def test_a_run_is_the_same_bit_for_bit(run, graph, batches_of_110, words):
+def test_a_recorded_run_equals_an_unrecorded_one_bit_for_bit(run, graph, batches_of_110, words):
     """Losses, errors, gradient norms, weights, optimizer, averages, random numbers, predictions, evaluations.
 
-    Of these, all batches of full size but those of the first pass over a split are replayed.
+    Evaluations are replayed for batches of full size, from the second pass over a split on.
     """
     tape = graph(Tape())
     recorded = run([*SMALL, *words], folder="recorded")
@@ -77,12 +77,14 @@ FROZEN = [*SMALL_MONSTER, "epochs=5"]
 
 @pytest.mark.parametrize("keep", ["cache_frozen=true", "cache_frozen=false"])
 @pytest.mark.parametrize("optim", ["sgd", "momentum", "adam"])
-def test_a_thawing_layer_makes_a_new_recording(run, graph, keep, optim):
-    """Of frozen features from the second epoch on, of pictures once the layer moves; its momentum begins then."""
+def test_updates_are_recorded_again_when_a_layer_thaws(run, graph, keep, optim):
+    """First from cached features (from the second epoch on), then from pictures once the layer moves."""
     words = [*SMALL, *FROZEN, "freeze=[{pattern: features.*, epochs: 3}]", keep, f"optim={optim}", "optim.lr=0.01"]
     tape = graph(Tape())
     recorded = run(words, folder="recorded")
-    phases = [2, 2] if keep == "cache_frozen=true" else [3, 2]  # epochs of each; the one that fills is made as usual
+    phases = (
+        [2, 2] if keep == "cache_frozen=true" else [3, 2]
+    )  # epochs of each; the one that fills the cache is not recorded
     assert tape.recorded[Update] == 2
     assert tape.replayed[Update] == sum(epochs * UPDATES - WARM_UP for epochs in phases)
     graph(Refusing())
@@ -97,8 +99,8 @@ def test_a_thawing_layer_makes_a_new_recording(run, graph, keep, optim):
     ],
     ids=lambda words: " ".join(words[-2:]),
 )
-def test_evaluations_are_the_same_bit_for_bit(run, graph, batches_of_110, words):
-    """Where not every epoch has one, and where the net thaws."""
+def test_recorded_evaluations_equal_unrecorded_ones_bit_for_bit(run, graph, batches_of_110, words):
+    """Where some epochs have no evaluation, and where a layer thaws."""
     tape = graph(Tape())
     recorded = run([*SMALL, *words, "epochs=5"], folder="recorded")
     assert tape.recorded[Scores] and tape.replayed[Scores] >= 3 * tape.recorded[Scores]
@@ -107,7 +109,7 @@ def test_evaluations_are_the_same_bit_for_bit(run, graph, batches_of_110, words)
 
 
 @pytest.mark.parametrize("words", [[], ["optim=momentum", "schedule=cosine", "ema=0.9"], ["optim=rmsprop"]])
-def test_a_run_that_was_stopped_comes_to_the_same_end(run, graph, monkeypatch, words):
+def test_a_stopped_recorded_run_resumes_exactly(run, graph, monkeypatch, words):
     graph(Tape())
     words = [*SMALL, *words, "checkpoint.every_minutes=10", "log_every=2"]
     whole = run(words, folder="whole")
@@ -133,8 +135,8 @@ def test_a_run_that_was_stopped_comes_to_the_same_end(run, graph, monkeypatch, w
     ],
     ids=" ".join,
 )
-def test_losses_are_those_without_a_recording_but_for_rounding(run, graph, words):
-    """Over 15 updates, relative 1e-4: torch's fused steps, and learning rates in float32."""
+def test_losses_equal_those_of_cuda_graph_false_but_for_rounding(run, graph, words):
+    """Over 15 updates, relative 1e-4: recorded steps are torch's fused ones, with learning rates in float32."""
     tape = graph(Tape())
     words = [*SMALL, *words, "schedule=linear"]
     recorded, usual = run(words, folder="recorded"), run([*words, "cuda_graph=false"], folder="usual")
@@ -153,7 +155,7 @@ def test_losses_are_those_without_a_recording_but_for_rounding(run, graph, words
         (["on_oom=halve"], "on_oom=halve may change the batches"),
     ],
 )
-def test_what_cannot_be_recorded_is_made_as_usual_and_said(run, graph, words, reason):
+def test_options_that_prevent_recording_are_logged(run, graph, words, reason):
     tape = graph(Tape())
     result = run([*SMALL, *words], folder="asked")
     assert not tape.recorded and reason in choice(result)
@@ -172,9 +174,7 @@ def test_what_cannot_be_recorded_is_made_as_usual_and_said(run, graph, words, re
         (["augment=crop_flip", "augment._target_=strangers_net.Augment"], "no, augment is strangers_net.Augment"),
     ],
 )
-def test_by_default_what_is_known_to_do_the_same_each_time_is_recorded(
-    run, graph, monkeypatch, tmp_path, words, chosen
-):
+def test_auto_records_only_deepexps_own_models_and_augmentations(run, graph, monkeypatch, tmp_path, words, chosen):
     (tmp_path / "strangers_net.py").write_text(
         "from deepexp.data.augment import CropFlip as Augment\nfrom deepexp.models.mnist_net import MnistNet as Net\n"
     )
@@ -186,13 +186,13 @@ def test_by_default_what_is_known_to_do_the_same_each_time_is_recorded(
     assert (result.directory / "run.log").read_text().count(told) == chosen.startswith("no")
 
 
-def test_by_default_nothing_is_recorded_on_a_device_without_graphs(run):
+def test_auto_records_nothing_on_a_device_without_graphs(run):
     result = run(["data.subset=50", "batch_size=25", "epochs=1"])
     assert choice(result) == "no, the device is cpu"
     assert "cuda_graph" not in (result.directory / "run.log").read_text()
 
 
-def test_a_model_that_the_cpu_has_to_look_into_is_told_once(run, graph, monkeypatch):
+def test_a_model_that_reads_values_on_the_cpu_is_not_recorded(run, graph, monkeypatch):
     forward = MnistNet.forward
 
     def looks(self, images):
@@ -209,7 +209,7 @@ def test_a_model_that_the_cpu_has_to_look_into_is_told_once(run, graph, monkeypa
     assert_same_run(result.directory, run(SMALL, folder="usual").directory)
 
 
-def test_what_the_recording_holds_is_written_down(run, graph):
+def test_provenance_says_what_is_recorded(run, graph):
     graph(Tape())
     assert choice(run([*SMALL, "epochs=1"])) == "yes"
     assert choice(run([*SMALL, "epochs=1", "optim=rmsprop"])).startswith("yes, but for the optimizer's step")
@@ -220,15 +220,15 @@ def test_a_device_without_graphs_is_refused(run):
         run(["cuda_graph=true"])
 
 
-def test_updates_of_the_whole_set_are_recorded_after_three_epochs(run, graph):
-    """Each epoch has one."""
+def test_full_batch_updates_are_recorded_after_three_epochs(run, graph):
+    """Three updates warm up, and each epoch has one."""
     tape = graph(Tape())
     run([*SMALL, "batch_size=full", "epochs=5"])
     assert (tape.recorded[Update], tape.replayed[Update]) == (1, 2)
 
 
-def test_a_tape_holds_what_a_graph_would():
-    """The numbers of the CPU as they were; the tensors of the device as they are."""
+def test_the_tape_keeps_cpu_numbers_as_a_cuda_graph_does():
+    """A replay uses numbers of the CPU as recorded, and tensors with their present values."""
     total, step, scale = torch.zeros(()), torch.ones(()), 2.0
     replay, update = Tape().record(lambda: Update(total.add_(step * scale), total + 1), size=1)
     assert total == 0
@@ -266,7 +266,7 @@ CUDA_CASES = {
 
 @pytest.mark.gpu
 @pytest.mark.parametrize("words", CUDA_CASES.values(), ids=CUDA_CASES.keys())
-def test_a_run_on_cuda_is_the_same_bit_for_bit(run, cuda, monkeypatch, words):
+def test_a_recorded_run_on_cuda_equals_an_unrecorded_one_bit_for_bit(run, cuda, monkeypatch, words):
     words = [*SMALL, "device=cuda", "deterministic=true", *words]
     recorded = run(words, folder="recorded")
     assert choice(recorded).startswith("yes")
@@ -295,7 +295,7 @@ def test_a_failed_recording_leaves_cuda_usable(run, cuda, monkeypatch, words):
 
 
 @pytest.mark.gpu
-def test_a_recording_that_would_take_too_much_memory_is_not_made(run, cuda, monkeypatch):
+def test_nothing_is_recorded_where_memory_is_too_short(run, cuda, monkeypatch):
     monkeypatch.setattr(recorder, "_MOST_MEMORY", 0.0)
     result = run([*SMALL, "device=cuda"])
     log = (result.directory / "run.log").read_text()

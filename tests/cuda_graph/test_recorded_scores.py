@@ -1,4 +1,4 @@
-"""Recorded evaluations by themselves; whole runs with them are in `test_cuda_graph.py`."""
+"""Recorded evaluations alone; `test_cuda_graph.py` has whole runs."""
 
 import pytest
 import torch
@@ -61,8 +61,8 @@ def assert_as_usual(scores, model, loader, precision=torch.float32, bounds=ODD_F
 
 
 @pytest.mark.parametrize("precision", [torch.float32, torch.bfloat16])
-def test_the_weights_are_those_of_each_pass(scores, tape, model, precision):
-    """In bfloat16 too, of which autocast keeps copies while it lasts."""
+def test_each_replay_uses_the_present_weights(scores, tape, model, precision):
+    """In bfloat16 too, although autocast caches copies of the weights."""
     loader = Memory()
     for passes in range(4):
         assert_as_usual(scores, model, loader, precision)
@@ -72,14 +72,14 @@ def test_the_weights_are_those_of_each_pass(scores, tape, model, precision):
     assert tape.recorded[Scores] == 1
 
 
-def test_splits_have_recordings_of_their_own(scores, tape, model):
+def test_each_split_has_its_own_recording(scores, tape, model):
     loaders = [Memory(), Memory()]
     for loader in loaders * 3:
         assert_as_usual(scores, model, loader)
     assert (tape.recorded[Scores], tape.replayed[Scores]) == (2, 2 * 2 * 3)
 
 
-def test_other_memory_another_model_or_other_sizes_begin_anew(scores, tape, model):
+def test_other_memory_models_or_batch_sizes_are_recorded_again(scores, tape, model):
     loader, moved, other = Memory(), Memory(), nn.Sequential(nn.Linear(5, CLASSES))
     for _ in range(2):
         assert_as_usual(scores, model, loader)
@@ -93,14 +93,14 @@ def test_other_memory_another_model_or_other_sizes_begin_anew(scores, tape, mode
     assert (tape.recorded[Scores], tape.replayed[Scores]) == (4, 3 * 3 + 2)
 
 
-def test_what_is_not_in_memory_is_scored_as_usual(scores, tape, model):
+def test_data_that_are_not_in_memory_are_not_recorded(scores, tape, model):
     loader = Memory(is_resident=False)
     for _ in range(3):
         assert_as_usual(scores, model, loader)
     assert not tape.recorded
 
 
-def test_what_cannot_be_recorded_is_said_once(scores, tape, caplog):
+def test_a_model_that_cannot_be_recorded_is_logged_once(scores, tape, caplog):
     class Looks(nn.Module):
         def forward(self, x):
             return x[:, :CLASSES] * x.sum().item()

@@ -1,4 +1,4 @@
-"""A recording keeps the memory that it works with: where there is no room for it, the rest goes on."""
+"""A recording keeps its working memory; where that does not fit, the run goes on without it."""
 
 import contextlib
 from types import SimpleNamespace
@@ -19,8 +19,8 @@ from .test_cuda_graph import SMALL, UPDATES, WARM_UP
 @pytest.mark.parametrize(
     "needed, left, fits", [(30, 91, True), (30, 89, False), (0, 0, True)], ids=["enough", "too little", "nothing"]
 )
-def test_what_was_needed_last_has_to_fit_three_times(monkeypatch, needed, left, fits):
-    """Beside what lasts, as pictures and kept features do: here 40 GB."""
+def test_a_recording_needs_three_times_the_memory_of_the_last_pass(monkeypatch, needed, left, fits):
+    """Beyond what stays allocated, such as pictures and cached features: here 40 GB."""
     memory = {"allocated": 40e9, "peak": 0.0}
     for name, stand_in in {
         "Stream": lambda device: None,
@@ -30,12 +30,12 @@ def test_what_was_needed_last_has_to_fit_three_times(monkeypatch, needed, left, 
         "max_memory_allocated": lambda device: memory["peak"],
         "memory_allocated": lambda device: memory["allocated"],
         "memory_reserved": lambda device: memory["allocated"] + 2e9,
-        "mem_get_info": lambda device: (left * 1e9 - 2e9, 200e9),  # others have some
+        "mem_get_info": lambda device: (left * 1e9 - 2e9, 200e9),  # other processes have some
     }.items():
         monkeypatch.setattr(torch.cuda, name, stand_in)
     cuda = CudaRecorder(torch.device("cuda"))
     monkeypatch.setattr(cuda, "_stream", SimpleNamespace(wait_stream=lambda stream: None))
-    for gigabytes in (95, needed):  # the first time libraries try what is best
+    for gigabytes in (95, needed):  # in the first pass libraries try out algorithms
         cuda.warm_up(lambda gigabytes=gigabytes: memory.update(peak=40e9 + gigabytes * 1e9), size=(50,))
     cuda.warm_up(lambda: memory.update(peak=41e9), size=(30,))
     with contextlib.nullcontext() if fits else pytest.raises(NoRoom, match=rf"{needed}\.0 GB are .* {left}\.0 GB left"):
@@ -43,7 +43,7 @@ def test_what_was_needed_last_has_to_fit_three_times(monkeypatch, needed, left, 
 
 
 @pytest.mark.parametrize("short, kept", [((50,), Scores), (359, Update)], ids=["updates", "evaluation"])
-def test_where_there_is_no_room_the_rest_is_recorded(run, graph, short, kept):
+def test_the_rest_is_recorded_where_one_part_lacks_memory(run, graph, short, kept):
     """The digits' test set of 359 is one batch."""
     tape = graph(Short(short))
     result = run(SMALL, folder="short")
@@ -53,7 +53,7 @@ def test_where_there_is_no_room_the_rest_is_recorded(run, graph, short, kept):
     assert_same_run(result.directory, run(SMALL, folder="usual").directory)
 
 
-def test_after_a_thaw_there_may_be_room(run, graph, monkeypatch):
+def test_recording_is_tried_again_after_a_thaw(run, graph, monkeypatch):
     tape = graph(Short((50,)))
     thaw = RecordedUpdates._begin_phase
 
@@ -67,8 +67,8 @@ def test_after_a_thaw_there_may_be_room(run, graph, monkeypatch):
     assert tape.recorded[Update] == 1 and tape.replayed[Update] == 2 * UPDATES - WARM_UP
 
 
-def test_a_recording_is_forgotten_once_another_failed(run, graph, monkeypatch):
-    """Its memory may be what the rest is short of."""
+def test_a_failed_recording_frees_the_earlier_one(run, graph, monkeypatch):
+    """Other work may need its memory."""
     held = []
     of_epoch = RecordedUpdates.of_epoch
 
