@@ -16,7 +16,7 @@ from .samples import idx_arrays, idx_bytes
 
 @pytest.fixture
 def idx_root(tmp_path: Path) -> tuple[Path, dict[str, np.ndarray]]:
-    """A data root with a small set in the place of MNIST, and what is in it."""
+    """A data root with a small set in place of MNIST's files, and its arrays by file name."""
     arrays = idx_arrays()
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
@@ -37,7 +37,7 @@ def real_root() -> Path:
 
 @dataclass
 class Served:
-    """Files by name, the requests that came, and how many bytes of a file are sent before the line breaks."""
+    """Files by name, the requests received, and how many bytes are sent before the connection breaks."""
 
     url: str
     files: dict[str, bytes] = field(default_factory=dict)

@@ -12,7 +12,7 @@ from deepexp.data.source import DataInfo, Split
 
 @dataclass
 class FixedSource:
-    """A source of pictures that a test made."""
+    """A data source that gives the splits that a test made."""
 
     train: Split
     test: Split

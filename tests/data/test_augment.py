@@ -1,4 +1,4 @@
-"""Each augmentation against a loop over single pictures in NumPy."""
+"""Augmentations against NumPy loops over single pictures, and the distributions of their random draws."""
 
 from typing import Any
 
@@ -61,7 +61,7 @@ def test_none_changes_nothing(shape: tuple[int, int, int]) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("padding", [0, 2, 4])
-def test_crop_flip(shape: tuple[int, int, int], padding: int) -> None:
+def test_crop_flip_equals_numpy(shape: tuple[int, int, int], padding: int) -> None:
     augment = CropFlip(padding, 0.5)
     draws = augment.draw(7, shape, generator())
     result, mix = augment.apply(pictures(shape), draws)
@@ -71,7 +71,7 @@ def test_crop_flip(shape: tuple[int, int, int], padding: int) -> None:
 
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("size", [1, 2, 3, 20])
-def test_cutout(shape: tuple[int, int, int], size: int) -> None:
+def test_cutout_equals_numpy(shape: tuple[int, int, int], size: int) -> None:
     augment = Cutout(size)
     draws = augment.draw(7, shape, generator())
     result, mix = augment.apply(pictures(shape), draws)
@@ -89,7 +89,7 @@ def test_crop_flip_cutout_is_one_after_the_other(shape: tuple[int, int, int]) ->
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_mixup(shape: tuple[int, int, int]) -> None:
+def test_mixup_equals_numpy(shape: tuple[int, int, int]) -> None:
     draws = Mixup(0.4).draw(7, shape, generator())
     result, mix = Mixup(0.4).apply(pictures(shape), draws)
     assert mix is not None and mix.share.dtype == torch.float32 and mix.partner.dtype == torch.int64
@@ -101,7 +101,7 @@ def test_mixup(shape: tuple[int, int, int]) -> None:
 
 
 @pytest.mark.parametrize("shape", SHAPES)
-def test_cutmix(shape: tuple[int, int, int]) -> None:
+def test_cutmix_equals_numpy(shape: tuple[int, int, int]) -> None:
     draws = CutMix(1.0).draw(7, shape, generator())
     result, mix = CutMix(1.0).apply(pictures(shape), draws)
     assert mix is not None
@@ -181,7 +181,7 @@ def test_shares_of_mixup_have_the_moments_of_a_beta_distribution(alpha: float) -
     assert share.isfinite().all() and share.min() >= 0 and share.max() <= 1
 
 
-def test_cutmix_takes_as_much_as_the_paper_where_nothing_is_clipped() -> None:
+def test_cutmix_without_clipping_has_the_papers_share() -> None:
     # With alpha = 1 the area is uniform; boxes inside a large picture keep theirs.
     draws = CutMix(1.0).draw(20_000, (1, 1000, 1000), generator())
     inside = (
@@ -206,11 +206,11 @@ def test_partners_are_a_uniform_permutation(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", ALL)
-def test_a_batch_of_one(name: str) -> None:
+def test_a_batch_of_one_is_mixed_with_itself(name: str) -> None:
     images = pictures((3, 8, 8), batch=1)
     result, mix = ALL[name].apply(images, ALL[name].draw(1, (3, 8, 8), generator()))
     assert result.shape == (1, 3, 8, 8)
-    if mix is not None:  # nobody else to be mixed with
+    if mix is not None:  # there is no other sample to mix with
         assert mix.partner.tolist() == [0] and torch.allclose(result, images, atol=1e-6)
 
 

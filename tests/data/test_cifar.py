@@ -77,7 +77,7 @@ def test_made_up_pickle_is_read_by_the_ordinary_unpickler() -> None:
     assert loaded[b"labels"] == BATCHES["data_batch_1"][1]
 
 
-def test_files_as_torchvision_leaves_them_become_splits(tmp_path: Path) -> None:
+def test_unpacked_files_become_splits(tmp_path: Path) -> None:
     write(tmp_path)
     train, test = cifar.CifarSource(published("", b""), tmp_path, download=False).load()
     expected = np.concatenate([BATCHES["data_batch_1"][0], BATCHES["data_batch_2"][0]]).reshape(-1, 3, 32, 32)
@@ -97,7 +97,7 @@ def test_archive_is_downloaded_and_unpacked(server: Served, tmp_path: Path) -> N
     assert {path.name for path in (tmp_path / "cifar-10-batches-py").iterdir()} == set(FILES)
 
 
-def test_archive_that_is_there_is_used_without_a_network(tmp_path: Path) -> None:
+def test_an_existing_archive_is_used_without_a_network(tmp_path: Path) -> None:
     (tmp_path / "set.tar.gz").write_bytes(archive(FILES))
     train, _ = cifar.CifarSource(published("", b""), tmp_path, download=False).load()
     assert len(train) == 12
@@ -121,7 +121,12 @@ def test_archive_cannot_write_elsewhere(tmp_path: Path) -> None:
         (archive({"test_batch": b"x"}), "set.tar.gz: damaged"),
         (archive(FILES | {"test_batch": b"x"}), "test_batch in it is not the published file"),
     ],
-    ids=["cut off", "none", "files missing", "another file"],  # the bytes of an archive hold the time
+    ids=[
+        "cut off",
+        "none",
+        "files missing",
+        "another file",
+    ],  # the parametrized bytes contain the time, and make no stable ids
 )
 def test_damaged_archive_is_named(tmp_path: Path, content: bytes, message: str) -> None:
     (tmp_path / "set.tar.gz").write_bytes(content)
@@ -151,8 +156,8 @@ class Bomb:
         return Path.touch, (self.path,)  # type: ignore[return-value]
 
 
-def test_pickle_bomb_does_not_go_off(tmp_path: Path) -> None:
-    # Even one whose MD5 is right: the unpickler itself refuses it.
+def test_pickled_code_is_not_run(tmp_path: Path) -> None:
+    # Its MD5 is right, so that only the unpickler can refuse it.
     bomb = pickle.dumps({"data": Bomb(tmp_path / "went off")}, protocol=2)
     files = FILES | {"data_batch_1": bomb}
     write(tmp_path, files)
@@ -160,10 +165,10 @@ def test_pickle_bomb_does_not_go_off(tmp_path: Path) -> None:
         cifar.CifarSource(published("", b"", files), tmp_path, download=False).load()
     assert not (tmp_path / "went off").exists()
     pickle.loads(bomb)
-    assert (tmp_path / "went off").exists()  # it would have
+    assert (tmp_path / "went off").exists()  # an ordinary unpickler runs the code
 
 
-def test_facts_are_those_of_torchvision() -> None:
+def test_urls_checksums_and_classes_are_those_of_torchvision() -> None:
     datasets = pytest.importorskip("torchvision.datasets")
     for ours, theirs in ((cifar.CIFAR10, datasets.CIFAR10), (cifar.CIFAR100, datasets.CIFAR100)):
         assert (ours.url, ours.archive_md5, ours.folder) == (theirs.url, theirs.tgz_md5, theirs.base_folder)

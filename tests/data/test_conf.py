@@ -1,4 +1,4 @@
-"""The YAML of each data set and augmentation lists what its target takes, and works as it stands."""
+"""The YAML of each data set and augmentation lists all arguments of its target, and works unchanged."""
 
 import importlib
 import inspect
@@ -19,7 +19,7 @@ def target_and_arguments(file: Path) -> tuple[Any, dict[str, Any]]:
     return getattr(importlib.import_module(module), name), arguments
 
 
-def test_all_are_there() -> None:
+def test_every_data_set_and_augmentation_has_a_yaml() -> None:
     names = {f"{file.parent.name}/{file.stem}" for file in FILES}
     sets = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "synthetic")
     augmentations = ("none", "crop_flip", "cutout", "mixup", "cutmix", "crop_flip_cutout")

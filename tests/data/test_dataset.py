@@ -69,7 +69,7 @@ def test_constant_channel_gets_std_1() -> None:
     assert dataset.mean[1] == 7 and dataset.std[1] == 1 and dataset.std[0] != 1
 
 
-def test_mean_is_of_the_training_samples_used() -> None:
+def test_mean_is_that_of_the_training_samples_used() -> None:
     source = random_source()
     dataset = made(source, subset=10, val_fraction=0.2, replicate=3)
     pictures = dataset.train.pictures(torch.arange(10)).double()
@@ -103,7 +103,7 @@ def test_validation_is_stratified_disjoint_and_does_not_depend_on_the_subset() -
 
 
 def test_subset_and_validation_are_drawn_independently() -> None:
-    """Of pictures enough for both: with one seed they would be the same places among what each is drawn from."""
+    """Drawn with the same seed, both would take the same positions among their candidates."""
     source = random_source(train=1000)
     places = {row: place for place, row in enumerate(rows(source.train))}
     held_out = made(source, val_fraction=0.1).val
@@ -129,7 +129,9 @@ def test_replicate_repeats_without_copying() -> None:
     st.integers(1, 3),
     st.sampled_from([0.0, 0.1, 0.35, 0.5]),
 )
-def test_training_samples_foretells_assemble(samples: int, subset: int | None, replicate: int, val: float) -> None:
+def test_training_samples_predicts_the_size_of_the_assembled_set(
+    samples: int, subset: int | None, replicate: int, val: float
+) -> None:
     source = random_source(train=2 * samples, classes=2)
     arguments = {"subset": subset, "replicate": replicate, "val_fraction": val}
     try:
@@ -142,7 +144,7 @@ def test_training_samples_foretells_assemble(samples: int, subset: int | None, r
         assert len(made(source, **arguments).train) == expected
 
 
-def test_more_than_there_is_is_refused() -> None:
+def test_a_subset_larger_than_the_data_is_refused() -> None:
     info = DataInfo(SHAPE, ("a", "b"), 50, 20)
     with pytest.raises(
         InputError, match=r"^data\.subset: 41 is more than the 40 training samples; at most 40, or null"
@@ -218,6 +220,6 @@ def announcing(**changes: object) -> FixedSource:
         ),
     ],
 )
-def test_sources_that_give_something_else_are_refused(source: FixedSource, message: str) -> None:
+def test_sources_with_wrong_data_are_refused(source: FixedSource, message: str) -> None:
     with pytest.raises(InputError, match=message):
         made(source)

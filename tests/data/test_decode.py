@@ -28,7 +28,7 @@ def test_lossless_pictures_come_back_exactly(tmp_path: Path) -> None:
         assert decode.channels_and_size(path) == (3, 6, 4)
 
 
-def test_grey_pictures(tmp_path: Path) -> None:
+def test_grey_pictures_are_decoded(tmp_path: Path) -> None:
     values = np.random.RandomState(0).randint(0, 256, (6, 4)).astype(np.uint8)
     path = save(tmp_path / "x.png", values)
     assert decode.channels_and_size(path) == (1, 6, 4)
@@ -37,7 +37,7 @@ def test_grey_pictures(tmp_path: Path) -> None:
     assert decode.decode(path, 1, 6, 4)[1] is False
 
 
-def test_colour_becomes_luminance_and_that_is_told(tmp_path: Path) -> None:
+def test_colour_becomes_luminance_and_is_reported(tmp_path: Path) -> None:
     grey, lost = decode.decode(save(tmp_path / "x.png", RED), 1, 6, 4)
     assert lost
     assert abs(int(grey[0, 0, 0]) - (0.299 * 200 + 0.587 * 30 + 0.114 * 10)) <= 1  # ITU-R 601
@@ -157,7 +157,7 @@ def test_huge_pictures_are_refused_before_they_fill_the_memory(tmp_path: Path) -
         decode.channels_and_size(str(tmp_path / "x.png"))
 
 
-def test_many_at_once_name_the_broken_ones(tmp_path: Path) -> None:
+def test_decoding_many_names_all_broken_pictures(tmp_path: Path) -> None:
     good = save(tmp_path / "good.png", RED)
     (tmp_path / "bad.png").write_bytes(b"")
     pixels, broken, lost_colour = decode.decode_many([good, str(tmp_path / "bad.png"), good], (3, 6, 4))
@@ -165,5 +165,5 @@ def test_many_at_once_name_the_broken_ones(tmp_path: Path) -> None:
     assert [path for path, _ in broken] == [str(tmp_path / "bad.png")] and lost_colour == 0
 
 
-def test_names_that_are_not_unicode_can_be_shown() -> None:
+def test_names_that_are_not_unicode_can_be_printed() -> None:
     assert decode.show("a\udcffb") == "a�b"

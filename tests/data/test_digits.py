@@ -7,7 +7,7 @@ import torch
 from deepexp.data.digits import Digits
 
 
-def test_it_is_what_scikit_learn_gives() -> None:
+def test_digits_are_those_of_scikit_learn() -> None:
     datasets = pytest.importorskip("sklearn.datasets")
     reference = datasets.load_digits()
     train, test = Digits().load()
@@ -47,7 +47,7 @@ def test_scikit_learn_is_not_imported(monkeypatch: pytest.MonkeyPatch) -> None:
     assert len(Digits().load()[0]) == 1438
 
 
-def test_a_scikit_learn_that_keeps_the_file_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_digits_come_from_scikit_learns_loader_if_the_file_is_elsewhere(monkeypatch: pytest.MonkeyPatch) -> None:
     pytest.importorskip("sklearn.datasets")
     expected = Digits().load()
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)

@@ -19,7 +19,7 @@ def names(folder: Path) -> set[str]:
     return {path.name for path in folder.iterdir() if not path.name.endswith(".lock")}
 
 
-def test_file_arrives_whole_under_its_name(server: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_file_is_downloaded_whole(server: Served, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     server.files["set.bin"] = CONTENT
     download.fetch(tmp_path / "new" / "set.bin", [server.url + "set.bin"], MD5, "Set")
     assert (tmp_path / "new" / "set.bin").read_bytes() == CONTENT
@@ -27,7 +27,7 @@ def test_file_arrives_whole_under_its_name(server: Served, tmp_path: Path, capsy
     assert "Set: set.bin" in capsys.readouterr().err  # progress
 
 
-def test_file_that_is_there_is_not_asked_for(server: Served, tmp_path: Path) -> None:
+def test_an_existing_file_is_not_downloaded_again(server: Served, tmp_path: Path) -> None:
     (tmp_path / "set.bin").write_bytes(b"mine")
     download.fetch(tmp_path / "set.bin", [server.url + "set.bin"], MD5, "Set")
     assert (tmp_path / "set.bin").read_bytes() == b"mine" and not server.requests
@@ -41,15 +41,15 @@ def test_second_mirror_is_tried(server: Served, tmp_path: Path) -> None:
     assert (tmp_path / "set.bin").read_bytes() == CONTENT
 
 
-def test_wrong_content_is_refused_and_leaves_nothing(server: Served, tmp_path: Path) -> None:
+def test_wrong_content_is_refused_and_leaves_no_file(server: Served, tmp_path: Path) -> None:
     server.files["set.bin"] = CONTENT[:-1] + b"x"
     with pytest.raises(InputError, match=f"set.bin is missing.*not the published file .MD5 .* instead of {MD5}"):
         download.fetch(tmp_path / "set.bin", [server.url + "set.bin"], MD5, "Set")
     assert names(tmp_path) == set()
 
 
-def test_a_folder_made_for_nothing_is_gone_again(server: Served, tmp_path: Path) -> None:
-    """It may be a typing error. What was there, or came there meanwhile, stays."""
+def test_a_folder_made_for_a_failed_download_is_removed(server: Served, tmp_path: Path) -> None:
+    """Its name may be a typing error. Folders that were there before stay."""
     (tmp_path / "mine").mkdir()
     for folder in (tmp_path / "typo" / "MNIST" / "raw", tmp_path / "mine"):
         with pytest.raises(InputError, match="is missing"):
@@ -57,7 +57,9 @@ def test_a_folder_made_for_nothing_is_gone_again(server: Served, tmp_path: Path)
     assert [path.name for path in tmp_path.iterdir()] == ["mine"] and not list((tmp_path / "mine").iterdir())
 
 
-def test_what_another_put_there_meanwhile_stays(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_folder_with_files_of_others_is_kept_after_a_failed_download(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     folder = tmp_path / "new" / "raw"
 
     def fails(path: Path, *_: object) -> None:
@@ -70,7 +72,7 @@ def test_what_another_put_there_meanwhile_stays(tmp_path: Path, monkeypatch: pyt
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["other.bin"]
 
 
-def test_line_that_breaks_leaves_nothing(server: Served, tmp_path: Path) -> None:
+def test_a_broken_connection_leaves_no_file(server: Served, tmp_path: Path) -> None:
     server.files["set.bin"] = CONTENT
     server.break_after = len(CONTENT) // 2
     with pytest.raises(InputError, match=r"set\.bin is missing, and downloading it failed"):
@@ -78,7 +80,7 @@ def test_line_that_breaks_leaves_nothing(server: Served, tmp_path: Path) -> None
     assert names(tmp_path) == set()
 
 
-def test_without_a_server_the_message_says_what_where_and_what_else(tmp_path: Path) -> None:
+def test_the_message_without_a_server_names_file_place_and_remedy(tmp_path: Path) -> None:
     with socket.socket() as unused:
         unused.bind(("127.0.0.1", 0))
         url = f"http://127.0.0.1:{unused.getsockname()[1]}/set.bin"
@@ -91,7 +93,7 @@ def test_without_a_server_the_message_says_what_where_and_what_else(tmp_path: Pa
     assert "\n" not in str(caught.value)
 
 
-def test_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_server_that_does_not_answer_times_out(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(download, "_TIMEOUT_SECONDS", 0.2)
     with socket.create_server(("127.0.0.1", 0)) as silent:
         url = f"http://127.0.0.1:{silent.getsockname()[1]}/set.bin"
@@ -100,7 +102,7 @@ def test_server_that_does_not_answer_is_given_up(tmp_path: Path, monkeypatch: py
     assert download._TIMEOUT_SECONDS < 10
 
 
-def test_many_at_once_download_once(server: Served, tmp_path: Path) -> None:
+def test_threads_that_ask_at_once_download_once(server: Served, tmp_path: Path) -> None:
     server.files["set.bin"] = CONTENT
     arguments = (tmp_path / "set.bin", [server.url + "set.bin"], MD5, "Set")
     threads = [threading.Thread(target=download.fetch, args=arguments) for _ in range(8)]

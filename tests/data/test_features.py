@@ -1,4 +1,4 @@
-"""A loader of features, around functions that do and do not give the same bits for every batch size."""
+"""The loader that caches features, with functions whose bits do and do not depend on the batch size."""
 
 import logging
 import subprocess
@@ -19,7 +19,7 @@ BOUNDS = [(0, 5), (5, 10), (10, 15), (15, 20), (20, 23)]
 
 
 class Calls:
-    """Twelve features of a picture as maps of 2×2, channels last; knows in which batches it was asked for them."""
+    """Twelve features of a picture as maps of 2×2, channels last; records the sizes of its batches."""
 
     def __init__(self) -> None:
         self.sizes: list[int] = []
@@ -28,7 +28,9 @@ class Calls:
 
     def __call__(self, images: Tensor) -> Tensor:
         self.sizes.append(len(images))
-        flat = (images.double().flatten(1) @ self.weight).float()  # the same in single precision in any order
+        flat = (
+            images.double().flatten(1) @ self.weight
+        ).float()  # rounded to single precision, the same for any order of summation
         return flat.view(-1, 2, 2, 3).permute(0, 3, 1, 2)
 
 
@@ -48,7 +50,7 @@ def order(seed: int) -> Tensor:
 
 
 def assert_right(features: FeatureLoader, seed: int, function=None, bounds=BOUNDS) -> None:
-    """An epoch of features and labels is, to the bit and the stride, what is computed from the pictures."""
+    """An epoch of features and labels equals what is computed from the pictures, bit for bit and in its strides."""
     wanted = list(pictures().batches(order(seed), bounds))
     given = list(features.batches(order(seed), bounds))
     assert len(given) == len(wanted)
@@ -58,7 +60,7 @@ def assert_right(features: FeatureLoader, seed: int, function=None, bounds=BOUND
         assert torch.equal(labels, its_labels)
 
 
-def test_features_are_computed_once_compared_once_and_then_kept():
+def test_features_are_computed_once_compared_once_and_then_cached():
     features, calls = loader(), Calls()
     features.switch(calls)
     assert_right(features, 0)
@@ -72,7 +74,7 @@ def test_features_are_computed_once_compared_once_and_then_kept():
     assert calls.sizes == []
 
 
-def test_batches_of_another_size_are_compared_before_they_are_taken():
+def test_batches_of_another_size_are_compared_before_the_cache_is_used():
     features, calls = loader(), Calls()
     features.switch(calls)
     for seed in (0, 1):
@@ -85,7 +87,7 @@ def test_batches_of_another_size_are_compared_before_they_are_taken():
     assert calls.sizes == [10, 10]
 
 
-def test_batches_with_a_sample_that_is_not_known_are_computed_whole():
+def test_batches_with_a_sample_that_is_not_cached_are_computed_whole():
     features, calls = loader(), Calls()
     features.switch(calls)
     assert_right(features, 0, bounds=BOUNDS[:4])  # the last three are left out
@@ -97,27 +99,27 @@ def test_batches_with_a_sample_that_is_not_known_are_computed_whole():
     assert len(calls.sizes) == mixed + min(2, 4 - mixed)
 
 
-def test_a_size_that_filled_memory_is_compared_before_anything_is_taken():
-    """Else its rows could get into batches of the other size, of which only some are looked at."""
+def test_the_batch_size_that_filled_the_cache_is_compared_too():
+    """Otherwise wrong rows of that size could get into batches of the other, which are compared only once."""
     features, calls = loader(), Calls()
     features.switch(calls)
     assert_right(features, 0, bounds=BOUNDS[1:])  # as after a run was resumed within an epoch
     missing = order(0)[:5]
-    second = torch.cat([order(0)[5:], missing])  # the batch of three has samples that are not known
+    second = torch.cat([order(0)[5:], missing])  # the batch of three has samples that are not cached
     del calls.sizes[:]
     list(features.batches(second, BOUNDS))
     assert calls.sizes == [5, 5, 5, 5, 3]
 
 
 class Inexact(Calls):
-    """As some kernels: other last bits in batches of three."""
+    """Gives other last bits in batches of three, as some kernels do."""
 
     def __call__(self, images: Tensor) -> Tensor:
         features = super().__call__(images)
         return features * (1 + 2**-22) if len(images) == 3 else features
 
 
-def test_what_is_not_the_same_bit_for_bit_is_not_kept(caplog):
+def test_features_that_depend_on_the_batch_size_are_not_cached(caplog):
     features, calls = loader(), Inexact()
     features.switch(calls)
     with caplog.at_level(logging.WARNING):
@@ -131,7 +133,7 @@ def test_what_is_not_the_same_bit_for_bit_is_not_kept(caplog):
     assert calls.sizes == [5, 5, 5, 5, 3]
 
 
-def test_another_memory_order_is_not_the_same():
+def test_features_in_another_memory_order_are_not_cached():
     class Turned(Calls):
         def __call__(self, images: Tensor) -> Tensor:
             features = super().__call__(images)
@@ -146,7 +148,7 @@ def test_another_memory_order_is_not_the_same():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
 @pytest.mark.parametrize("shape", [(12,), (3, 2, 2), (1, 12, 1), (2, 6)])
-def test_any_shape_and_type(dtype, shape):
+def test_features_of_any_shape_and_type_are_cached(dtype, shape):
     class Other(Calls):
         def __call__(self, images: Tensor) -> Tensor:
             return super().__call__(images).flatten(1).view(-1, *shape).to(dtype)
@@ -158,7 +160,7 @@ def test_any_shape_and_type(dtype, shape):
     assert len(calls.sizes) == 8
 
 
-def test_switched_off_it_yields_pictures():
+def test_a_loader_that_is_switched_off_yields_pictures():
     features = loader()
     for _ in range(2):
         for (mine, labels), (images, its_labels) in zip(
@@ -170,7 +172,7 @@ def test_switched_off_it_yields_pictures():
         features.switch(None)
 
 
-def test_filled_in_inference_mode_it_can_be_used_elsewhere():
+def test_a_cache_filled_in_inference_mode_can_be_used_in_training():
     features = loader()
     features.switch(Calls())
     with torch.inference_mode():
@@ -183,7 +185,7 @@ def test_filled_in_inference_mode_it_can_be_used_elsewhere():
 
 
 @pytest.mark.parametrize("end", [lambda features: features.switch(None), lambda features: features.close()])
-def test_what_was_kept_is_freed(end):
+def test_the_cache_is_freed(end):
     features = loader()
     features.switch(Calls())
     list(features.batches(order(0), BOUNDS))
@@ -194,8 +196,8 @@ def test_what_was_kept_is_freed(end):
 
 
 @pytest.mark.skipif(not sys.platform.startswith("linux"), reason="reads /proc")
-def test_the_system_has_the_memory_back():
-    """Also where the allocator is told to keep what is freed, as it is in a run."""
+def test_freed_memory_goes_back_to_the_system():
+    """Although a run has the allocator keep freed memory."""
     script = """
 import torch
 from deepexp import runtime
@@ -215,9 +217,9 @@ print(filled - before, resident() - before)
     assert filled > 95 and freed < 20
 
 
-def test_features_are_gathered_once_all_of_them_are_kept() -> None:
+def test_features_are_gathered_once_all_are_cached() -> None:
     features = loader()
-    assert features.gatherer(order(0), BOUNDS) is not None  # of pictures
+    assert features.gatherer(order(0), BOUNDS) is not None  # it gathers pictures
     features.switch(Calls())
     assert features.gatherer(order(0), BOUNDS) is None
     list(features.batches(order(0), BOUNDS[:-1]))

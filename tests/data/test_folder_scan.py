@@ -19,7 +19,7 @@ def touch(root: Path, *names: str) -> None:
         (root / name).write_bytes(b"")
 
 
-def test_train_and_test_folders(picture_root: Path) -> None:
+def test_train_and_test_folders_become_splits(picture_root: Path) -> None:
     found = listing(picture_root)
     assert found.classes == ("ant", "bee")
     assert [Path(file.path).relative_to(picture_root).as_posix() for file in found.test] == [
@@ -44,7 +44,7 @@ def test_a_class_may_be_called_train(tmp_path: Path) -> None:
     assert listing(tmp_path).classes == ("plane", "train")
 
 
-def test_nested_folders_hidden_and_other_files(tmp_path: Path) -> None:
+def test_nested_pictures_count_and_hidden_or_other_files_do_not(tmp_path: Path) -> None:
     touch(
         tmp_path,
         "a/x/1.JPG",
@@ -67,7 +67,7 @@ def test_any_name_works(tmp_path: Path, name: str) -> None:
     assert listing(tmp_path / name).classes == (name,)
 
 
-def test_names_that_are_not_unicode(tmp_path: Path) -> None:
+def test_names_that_are_not_unicode_work(tmp_path: Path) -> None:
     try:
         touch(tmp_path, *(f"a\udcff/{index}.png" for index in range(5)))
     except OSError:
@@ -108,24 +108,24 @@ def test_digest_does_not_depend_on_where_the_data_lie(picture_root: Path) -> Non
     assert listing(moved).digest(moved) == before
 
 
-def test_missing_root(tmp_path: Path) -> None:
+def test_a_missing_root_is_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"data\.root: there is no folder .*absent; needed is a folder"):
         listing(tmp_path / "absent")
 
 
-def test_root_that_is_a_file(tmp_path: Path) -> None:
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "file")
     with pytest.raises(InputError, match=r"data\.root: .*file is a file"):
         listing(tmp_path / "file")
 
 
-def test_root_without_classes(tmp_path: Path) -> None:
+def test_a_root_without_classes_is_refused(tmp_path: Path) -> None:
     touch(tmp_path, "1.png")
     with pytest.raises(InputError, match="holds no class folders"):
         listing(tmp_path)
 
 
-def test_train_without_test(picture_root: Path) -> None:
+def test_train_without_test_is_refused(picture_root: Path) -> None:
     (picture_root / "test").rename(picture_root.parent / "elsewhere")
     with pytest.raises(InputError, match="has train/ but no test/ with class folders; needed is"):
         listing(picture_root)
@@ -135,7 +135,7 @@ def test_train_without_test(picture_root: Path) -> None:
 
 
 @pytest.mark.parametrize("names", [("Train", "Test"), ("Testing", "Training"), ("valid", "TEST", "Train")])
-def test_splits_of_other_names_are_not_taken_for_classes(picture_root: Path, names: tuple[str, ...]) -> None:
+def test_misnamed_split_folders_are_not_taken_for_classes(picture_root: Path, names: tuple[str, ...]) -> None:
     for name in names:
         shutil.copytree(picture_root / "train", picture_root / "other" / name)
     with pytest.raises(InputError, match=r"holds .*, which are no classes; .*train/ and test/ .*, in lower case"):
@@ -154,14 +154,14 @@ def test_test_class_without_training_is_named(picture_root: Path) -> None:
         listing(picture_root)
 
 
-def test_empty_test_folder(picture_root: Path) -> None:
+def test_an_empty_test_folder_is_refused(picture_root: Path) -> None:
     for path in (picture_root / "test").glob("*/*"):
         path.unlink()
     with pytest.raises(InputError, match="test: holds no pictures"):
         listing(picture_root)
 
 
-def test_class_of_one_picture_is_never_test_only(tmp_path: Path) -> None:
+def test_the_only_picture_of_a_class_is_for_training(tmp_path: Path) -> None:
     touch(tmp_path, "a/1.png", "b/1.png", "b/2.png", "b/3.png")
     found = listing(tmp_path)
     assert {file.label for file in found.train} == {0, 1} and len(found.test) == 1

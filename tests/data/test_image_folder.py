@@ -62,13 +62,13 @@ def test_second_start_decodes_nothing(
     assert second.file == cache / "train.npy"
 
 
-def test_cache_lies_beside_the_data_not_in_them(picture_root: Path) -> None:
+def test_the_cache_is_beside_the_data_root(picture_root: Path) -> None:
     before = {path.name for path in picture_root.iterdir()}
     source(picture_root).load()
     assert {path.name for path in picture_root.iterdir()} == before
 
 
-def test_cache_goes_where_it_is_told(picture_root: Path, tmp_path: Path) -> None:
+def test_data_cache_sets_the_folder_of_the_cache(picture_root: Path, tmp_path: Path) -> None:
     source(picture_root, cache=str(tmp_path / "c ü")).load()
     assert len(caches(tmp_path / "c ü")) == 1 and not (picture_root.parent / ".deepexp-cache").exists()
 
@@ -82,7 +82,7 @@ def test_a_file_in_the_place_of_the_cache_is_refused_in_one_line(
     assert not caplog.records, "that a cache there cannot be used goes without saying"
 
 
-def test_user_cache_is_used_where_the_data_cannot_be_written_beside(
+def test_the_users_cache_is_used_where_none_can_be_beside_the_data(
     picture_root: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (picture_root.parent / ".deepexp-cache").write_text("")  # no folder can be made there
@@ -94,7 +94,7 @@ def test_user_cache_is_used_where_the_data_cannot_be_written_beside(
         source(picture_root, size=4).load()
 
 
-def test_changed_file_is_decoded_again_and_the_old_cache_goes(
+def test_a_changed_file_is_decoded_again_and_the_old_cache_removed(
     picture_root: Path, save_picture: Callable[..., None]
 ) -> None:
     source(picture_root).load()
@@ -106,14 +106,14 @@ def test_changed_file_is_decoded_again_and_the_old_cache_goes(
     assert len(caches(picture_root.parent / ".deepexp-cache")) == 1
 
 
-def test_caches_of_several_sizes_live_together(picture_root: Path) -> None:
+def test_caches_of_several_sizes_are_kept(picture_root: Path) -> None:
     for size in (None, 4, [3, 5]):
         train, _ = source(picture_root, size=size).load()
     assert train.shape == (3, 3, 5)
     assert len(caches(picture_root.parent / ".deepexp-cache")) == 3
 
 
-def test_caches_of_several_splits_live_together(
+def test_caches_of_several_splits_are_kept(
     picture_root: Path, save_picture: Callable[..., None], caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.INFO)
@@ -129,7 +129,7 @@ def test_caches_of_several_splits_live_together(
     assert len(before) == len(after) == 3 and len(set(before) & set(after)) == 2
 
 
-def test_cache_of_a_deepexp_that_named_no_split_goes(picture_root: Path) -> None:
+def test_a_cache_of_an_older_version_is_removed(picture_root: Path) -> None:
     source(picture_root / "train").load()
     (cache,) = caches(picture_root / ".deepexp-cache")
     cache.rename(cache.with_name("0123456789abcdef"))
@@ -137,7 +137,7 @@ def test_cache_of_a_deepexp_that_named_no_split_goes(picture_root: Path) -> None
     assert caches(picture_root / ".deepexp-cache") == [cache]
 
 
-def test_cache_that_goes_before_it_is_opened_is_made_again(picture_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_cache_removed_before_it_is_opened_is_made_again(picture_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     expected = source(picture_root).load()[1].images.clone()
     (cache,) = caches(picture_root.parent / ".deepexp-cache")
     digest = hashlib.file_digest
@@ -174,7 +174,7 @@ def test_manifest_of_another_kind_is_no_cache(picture_root: Path) -> None:
     assert "sha256" in json.loads((cache / "manifest.json").read_text())
 
 
-def test_left_overs_of_a_killed_process_go(picture_root: Path) -> None:
+def test_leftovers_of_a_killed_process_are_removed(picture_root: Path) -> None:
     source(picture_root).load()
     (cache,) = caches(picture_root.parent / ".deepexp-cache")
     (cache.parent / "building-x").mkdir()
@@ -184,7 +184,7 @@ def test_left_overs_of_a_killed_process_go(picture_root: Path) -> None:
     assert {path.name for path in cache.parent.iterdir()} == {"lock", cache.name}
 
 
-def test_broken_pictures_are_all_named_and_leave_no_cache(picture_root: Path) -> None:
+def test_all_broken_pictures_are_named_and_no_cache_is_left(picture_root: Path) -> None:
     for index in range(2):
         (picture_root / "train" / "bee" / f"{index}.png").write_bytes(b"no picture")
     with pytest.raises(InputError) as caught:
@@ -228,7 +228,9 @@ def test_grey_first_picture_makes_all_grey_with_a_warning(
     assert not caplog.records
 
 
-def test_a_folder_of_validation_pictures_is_told_of(picture_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_an_unused_folder_of_validation_pictures_is_mentioned(
+    picture_root: Path, caplog: pytest.LogCaptureFixture
+) -> None:
     shutil.copytree(picture_root / "test", picture_root / "val")
     train, test = source(picture_root).load()
     assert "val/ is not read; val_fraction takes validation pictures from train/" in caplog.text
@@ -238,7 +240,7 @@ def test_a_folder_of_validation_pictures_is_told_of(picture_root: Path, caplog: 
     assert not caplog.records and [len(train), len(test)] == [len(split) for split in without]
 
 
-def test_class_without_test_pictures_is_told(picture_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_class_without_test_pictures_is_mentioned(picture_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     for path in (picture_root / "test" / "bee").iterdir():
         path.unlink()
     source(picture_root).load()
@@ -262,7 +264,7 @@ def _load_some(task: tuple[Path, int]) -> int:
     return sum(len(source(root, split_seed=(first + step) % 3).load()[0]) for step in range(8))
 
 
-def test_processes_with_other_splits_leave_each_other_their_caches(
+def test_processes_with_other_splits_keep_each_others_caches(
     picture_root: Path, capfd: pytest.CaptureFixture[str]
 ) -> None:
     context = multiprocessing.get_context("fork" if hasattr(os, "fork") else "spawn")
@@ -272,7 +274,7 @@ def test_processes_with_other_splits_leave_each_other_their_caches(
     assert capfd.readouterr().err.count("decoding train pictures: 10 pictures\n") == 3
 
 
-def test_process_that_is_killed_is_told(picture_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_killed_decoding_process_is_reported(picture_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(picture_cache.decode, "decode_many", _die)
     with pytest.raises(RunFailed, match="a process that decoded pictures was killed"):
         source(picture_root).load()
@@ -283,9 +285,9 @@ def _die(*args: object) -> None:
     os._exit(9)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="elsewhere they are not told of it")
-def test_decoding_processes_end_with_one_that_is_killed() -> None:
-    """They would wait for it for ever, each with its memory."""
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux tells them of its end")
+def test_decoding_processes_end_when_their_parent_is_killed() -> None:
+    """Otherwise they would wait for ever, and keep their memory."""
     reading, writing = os.pipe()
     killed = os.fork()
     if not killed:
@@ -300,13 +302,13 @@ def test_decoding_processes_end_with_one_that_is_killed() -> None:
     assert ended
 
 
-def test_full_disk_is_told_before_the_work(picture_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_full_disk_is_reported_before_decoding(picture_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(picture_cache.shutil, "disk_usage", lambda path: type("Usage", (), {"free": 100}))
     with pytest.raises(InputError, match=r"decoded pictures need .* kB and 100 B are free; set data\.cache"):
         source(picture_root).load()
 
 
-def test_disk_that_fills_up_is_told(picture_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_disk_that_fills_up_is_reported(picture_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     def full(*args: object) -> None:
         raise OSError(28, "No space left on device")
 
@@ -341,7 +343,7 @@ def test_impossible_arguments_are_refused(tmp_path: Path, change: dict[str, Any]
 
 
 @pytest.mark.slow
-def test_real_photographs(real_root: Path, tmp_path: Path) -> None:
+def test_real_photographs_have_the_known_mean_and_deviation(real_root: Path, tmp_path: Path) -> None:
     root = real_root / "cifar10-jpeg"
     if not root.exists():
         pytest.skip(f"there are no photographs in {root}")

@@ -1,4 +1,4 @@
-"""Both loaders are held against a plain loop, and so against each other."""
+"""Both loaders against a plain loop, and so against each other."""
 
 import os
 import pickle
@@ -35,7 +35,7 @@ def dataset(channels: int = 3, **options: object) -> Dataset:
 
 
 def plain_loop(data: Dataset, split: Split, order: Tensor, bounds: list[tuple[int, int]]) -> Batches:
-    """What a batch is, in NCHW and by definition."""
+    """Batches in NCHW by their definition."""
     pictures = split.pictures(torch.arange(len(split))).contiguous()
     batches = []
     for start, stop in bounds:
@@ -66,7 +66,7 @@ def make(kind: str, data: Dataset, split: Split | None = None) -> Loader:
 def test_batches_are_those_of_a_plain_loop_bit_for_bit(kind: str, channels: int) -> None:
     data = dataset(channels)
     loader = make(kind, data)
-    for epoch in range(2):  # workers live on from one to the next
+    for epoch in range(2):  # workers live on from one epoch to the next
         order = epoch_order(50, "shuffled", 0, epoch)
         bounds = batch_bounds(50, 8, False, False)
         batches = list(loader.batches(order, bounds))
@@ -77,7 +77,7 @@ def test_batches_are_those_of_a_plain_loop_bit_for_bit(kind: str, channels: int)
     loader.close()
 
 
-def test_subset_replicated_and_validation_samples(kind: str) -> None:
+def test_batches_of_subset_replicated_and_validation_samples(kind: str) -> None:
     data = dataset(subset=11, replicate=3, val_fraction=0.2)
     assert data.val is not None
     for split in (data.train, data.val, data.test):
@@ -104,7 +104,7 @@ def test_same_order_again_gives_the_same(kind: str) -> None:
     loader.close()
 
 
-def test_going_on_in_the_middle_of_an_epoch(kind: str) -> None:
+def test_an_epoch_can_be_continued_in_its_middle(kind: str) -> None:
     data = dataset()
     order, bounds = epoch_order(50, "shuffled", 0, 0), batch_bounds(50, 8, False, False)
     whole = plain_loop(data, data.train, order, bounds)
@@ -113,7 +113,7 @@ def test_going_on_in_the_middle_of_an_epoch(kind: str) -> None:
     loader.close()
 
 
-def test_epoch_that_is_broken_off_leaves_nothing_behind(kind: str) -> None:
+def test_an_abandoned_epoch_does_not_change_the_next(kind: str) -> None:
     data = dataset()
     loader = make(kind, data)
     bounds = batch_bounds(50, 3, False, False)
@@ -135,7 +135,7 @@ def test_global_generator_is_left_alone(kind: str) -> None:
     loader.close()
 
 
-def test_batches_in_inference_mode(kind: str) -> None:
+def test_batches_can_be_loaded_in_inference_mode(kind: str) -> None:
     data = dataset()
     loader = make(kind, data)
     order, bounds = torch.arange(50), batch_bounds(50, 20, False, False)
@@ -155,7 +155,7 @@ def test_closed_loader_can_be_used_again(kind: str) -> None:
     loader.close()
 
 
-def test_pictures_in_a_file(kind: str, tmp_path: Path) -> None:
+def test_batches_of_memory_mapped_pictures(kind: str, tmp_path: Path) -> None:
     data = dataset()
     np.save(tmp_path / "x.npy", data.train.images.permute(0, 2, 3, 1).numpy())
     mapped = Split.mapped(tmp_path / "x.npy", data.train.labels)
@@ -173,7 +173,7 @@ def test_resident_batches_share_no_memory_with_the_data() -> None:
     assert torch.equal(data.train.images, before)
 
 
-def test_worker_that_is_killed_is_told() -> None:
+def test_a_killed_worker_is_reported() -> None:
     data = dataset()
     loader = StreamedLoader(data.train, data.mean, data.std, CPU, workers=1)
     batches = loader.batches(torch.arange(50), [(i, i + 1) for i in range(50)])
@@ -186,7 +186,7 @@ def test_worker_that_is_killed_is_told() -> None:
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGUSR1"), reason="needs POSIX signals")
-def test_workers_leave_ctrl_c_to_the_run() -> None:
+def test_workers_ignore_signals_meant_for_the_run() -> None:
     data = dataset()
     loader = StreamedLoader(data.train, data.mean, data.std, CPU, workers=1)
     order, bounds = torch.arange(50), [(i, i + 1) for i in range(50)]
@@ -202,7 +202,7 @@ def test_workers_leave_ctrl_c_to_the_run() -> None:
     loader.close()
 
 
-def test_workers_end_when_told_although_a_run_only_notes_it() -> None:
+def test_terminated_workers_end_although_the_run_only_notes_sigterm() -> None:
     before = signal.signal(signal.SIGTERM, lambda number, frame: None)
     try:
         loader = StreamedLoader(dataset().train, torch.zeros(3), torch.ones(3), CPU, workers=1)
@@ -217,8 +217,8 @@ def test_workers_end_when_told_although_a_run_only_notes_it() -> None:
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="elsewhere they notice it after some seconds")
-def test_workers_die_at_once_with_a_process_that_is_killed(tmp_path) -> None:
-    """They share its open files, and would hold the lock of its run."""
+def test_workers_end_at_once_when_their_parent_is_killed(tmp_path) -> None:
+    """They share its open files, and would keep its run locked."""
     code = """
 import os, signal, torch
 from deepexp.data.streamed import StreamedLoader
@@ -255,7 +255,7 @@ next(loader.batches(torch.arange(50), [(i, i + 1) for i in range(50)]))
 """
 
 
-def test_program_with_live_workers_ends() -> None:
+def test_a_program_with_live_workers_ends_normally() -> None:
     result = subprocess.run([sys.executable, "-c", ENDS], capture_output=True, text=True, timeout=60)
     assert result.returncode == 0 and not result.stderr
 
@@ -277,7 +277,7 @@ def mapped_source(folder: Path) -> FixedSource:
     return FixedSource(*splits, ("a", "b"))
 
 
-def test_choice_of_mode(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_auto_mode_is_resident_where_the_pictures_fit(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     available = 0
     monkeypatch.setattr(loader_module, "available_bytes", lambda device: available)
     data = assemble(mapped_source(tmp_path), shape=(3, 10, 10), val_fraction=0.25, replicate=5)

@@ -15,12 +15,12 @@ def test_available_memory_is_plausible() -> None:
 
 
 def test_linux_counts_in_kibibytes(tmp_path: Path) -> None:
-    """Which it calls kB."""
+    """/proc/meminfo calls them kB."""
     (tmp_path / "meminfo").write_text("MemTotal:       9000 kB\nMemFree:  10 kB\nMemAvailable:    3000 kB\n")
     assert memory._of_system(tmp_path / "meminfo") == 3000 * 1024
 
 
-def test_all_memory_of_the_smallest_gpu_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_capacity_is_the_whole_memory_of_the_smallest_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 3)
     monkeypatch.setattr(torch.cuda, "get_device_properties", lambda gpu: SimpleNamespace(total_memory=100 - gpu))
     assert memory.capacity_bytes(torch.device("cuda")) == 98
@@ -34,7 +34,7 @@ def group(folder: Path, limit: str, used: int, cached: int) -> None:
     (folder / "memory.stat").write_text(f"anon 5\ninactive_file {cached}\n")
 
 
-def test_limits_of_control_groups_count(tmp_path: Path) -> None:
+def test_limits_of_control_groups_are_respected(tmp_path: Path) -> None:
     root = tmp_path / "sys"
     (tmp_path / "own").write_text("0::/job/step\n")
     group(root / "job" / "step", "max", 700, 0)
@@ -45,14 +45,14 @@ def test_limits_of_control_groups_count(tmp_path: Path) -> None:
     assert memory._of_control_group(tmp_path / "own", root) == 0
 
 
-def test_systems_without_control_groups(tmp_path: Path) -> None:
+def test_systems_without_control_groups_have_no_limit(tmp_path: Path) -> None:
     assert memory._of_control_group(tmp_path / "absent", tmp_path) is None
     (tmp_path / "own").write_text("12:memory:/x\n0::/gone\n")
     assert memory._of_control_group(tmp_path / "own", tmp_path) is None
 
 
 @pytest.mark.gpu
-def test_cuda_memory() -> None:
+def test_cuda_memory_is_reported() -> None:
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     free = memory.available_bytes(torch.device("cuda"))

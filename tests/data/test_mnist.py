@@ -44,13 +44,15 @@ def test_packed_files_give_the_same(idx_root: Root) -> None:
         assert torch.equal(one.images, other.images) and torch.equal(one.labels, other.labels)
 
 
-def test_files_that_are_not_the_published_ones_are_announced(idx_root: Root, caplog: pytest.LogCaptureFixture) -> None:
+def test_files_with_other_contents_than_published_are_reported(
+    idx_root: Root, caplog: pytest.LogCaptureFixture
+) -> None:
     with caplog.at_level(logging.WARNING):
         source(idx_root[0]).load()
     assert f"{IMAGES} is not the published file (30 samples)" in caplog.text
 
 
-def test_info_without_files_is_what_is_published(tmp_path: Path) -> None:
+def test_info_without_files_is_that_of_the_published_data(tmp_path: Path) -> None:
     for make in (mnist.mnist, mnist.fashion_mnist):
         info = make(root=tmp_path / "absent").info()
         assert (info.train_samples, info.test_samples, info.shape) == (60_000, 10_000, (1, 28, 28))
@@ -123,7 +125,7 @@ def test_flipped_bit_in_a_published_file_is_noticed(idx_root: Root, monkeypatch:
         source(idx_root[0]).load()
 
 
-def test_root_that_is_a_file(tmp_path: Path) -> None:
+def test_a_root_that_is_a_file_is_refused(tmp_path: Path) -> None:
     (tmp_path / "root").write_text("")
     for call in (source(tmp_path / "root").info, source(tmp_path / "root").load):
         with pytest.raises(InputError, match=r"data\.root: .* is a file"):
@@ -153,7 +155,7 @@ def test_missing_files_are_downloaded(server: Served, tmp_path: Path, caplog: py
     assert np.array_equal(train.images.squeeze(1).numpy(), arrays[IMAGES])
     assert sorted(server.requests) == sorted(server.files)
     made.load()
-    assert len(server.requests) == 4  # found the second time
+    assert len(server.requests) == 4  # the second time the files are there
     assert not caplog.records  # the published files need no warning
 
 
@@ -165,7 +167,7 @@ def test_checksums_are_those_of_torchvision() -> None:
         assert set(theirs.mirrors) <= set(ours.mirrors)
 
 
-def test_real_mnist(real_root: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_real_mnist_equals_torchvisions(real_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     datasets = pytest.importorskip("torchvision.datasets")
     splits = mnist.mnist(root=real_root).load()
     assert not caplog.records
@@ -180,7 +182,7 @@ def test_real_mnist(real_root: Path, caplog: pytest.LogCaptureFixture) -> None:
     assert abs(pixels.mean() - 0.1307) < 5e-5 and abs(pixels.std() - 0.3081) < 5e-5
 
 
-def test_truncated_real_mnist(real_root: Path, tmp_path: Path) -> None:
+def test_truncated_real_mnist_is_refused(real_root: Path, tmp_path: Path) -> None:
     folder = tmp_path / "MNIST" / "raw"
     folder.mkdir(parents=True)
     for path in (real_root / "MNIST" / "raw").iterdir():

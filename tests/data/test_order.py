@@ -39,7 +39,7 @@ def test_positions_in_a_shuffled_epoch_are_uniform() -> None:
     assert abs(positions.mean() - (n - 1) / 2) < 4 * deviation
 
 
-def test_with_replacement_leaves_out_one_in_e() -> None:
+def test_drawing_with_replacement_misses_a_share_of_one_over_e() -> None:
     n = 100_000
     order = epoch_order(n, "with_replacement", seed=0, epoch=0)
     assert len(order) == n and order.min() >= 0 and order.max() < n
@@ -75,5 +75,7 @@ def test_bounds_cover_every_position_once(samples: int, batch_size: int, batch_n
         (3, True, False, []),
     ],
 )
-def test_last_batch(samples: int, drop_last: bool, batch_norm: bool, expected: list[tuple[int, int]]) -> None:
+def test_the_last_batch_is_joined_dropped_or_kept(
+    samples: int, drop_last: bool, batch_norm: bool, expected: list[tuple[int, int]]
+) -> None:
     assert batch_bounds(samples, 4, drop_last, batch_norm) == expected

@@ -33,7 +33,7 @@ def test_one_channel_is_repeated() -> None:
     assert fitted.images.permute(0, 2, 3, 1).is_contiguous()
 
 
-def test_nothing_to_do_copies_nothing() -> None:
+def test_pictures_of_the_right_shape_are_not_copied() -> None:
     split = random_split(4, (3, 6, 5), 2)
     assert fit(split, (3, 6, 5)) is split
 
@@ -51,14 +51,14 @@ def test_only_the_samples_that_are_needed_are_resized() -> None:
     assert part.labels.tolist() == [1, 0]
 
 
-def test_chunks_make_no_difference(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_resizing_in_chunks_gives_the_same(monkeypatch: pytest.MonkeyPatch) -> None:
     split = random_split(10, (3, 8, 8), 2)
     whole = fit(split, (3, 12, 5))
     monkeypatch.setattr(resize, "_CHUNK_BYTES", 400)
     assert torch.equal(fit(split, (3, 12, 5)).images, whole.images)
 
 
-def test_too_much_for_the_memory_is_refused(tmp_path: Path) -> None:
+def test_resized_pictures_larger_than_memory_are_refused(tmp_path: Path) -> None:
     np.save(tmp_path / "x.npy", np.zeros((2, 2, 2, 1), np.uint8))
     split = Split.mapped(tmp_path / "x.npy", torch.zeros(2, dtype=torch.int64))
     with pytest.raises(

@@ -29,7 +29,7 @@ def test_fewer_samples_than_classes_come_from_different_classes() -> None:
     assert len(labels[stratified_choice(labels, 4, seed=0)].unique()) == 4
 
 
-def test_leave_keeps_a_sample_of_each_class() -> None:
+def test_leave_keeps_samples_of_each_class() -> None:
     labels = torch.tensor([0] * 10 + [1] * 10 + [2] * 2 + [3])
     chosen = stratified_choice(labels, 19, seed=0, leave=1)
     left = torch.ones(len(labels), dtype=torch.bool)

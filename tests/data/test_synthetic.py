@@ -34,7 +34,7 @@ def test_bytes_are_the_same_on_every_machine() -> None:
     assert digest.hexdigest()[:16] == "d6d4b14459398c3f"
 
 
-def test_seed_decides() -> None:
+def test_the_seed_decides_the_pictures() -> None:
     first, again, other = (Synthetic(**ARGUMENTS | {"seed": seed}).load()[0].images for seed in (0, 0, 1))
     assert torch.equal(first, again) and not torch.equal(first, other)
 

@@ -22,7 +22,7 @@ def raise_no_space(*args, **kwargs):
     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
-def test_write_atomically_replaces_and_leaves_nothing_beside_it(tmp_path):
+def test_write_atomically_replaces_and_leaves_no_temporary_file(tmp_path):
     path = tmp_path / "status.json"
     write_atomically(path, b"old")
     write_atomically(path, b"new")
@@ -31,7 +31,7 @@ def test_write_atomically_replaces_and_leaves_nothing_beside_it(tmp_path):
 
 
 def test_write_atomically_syncs_the_content_before_the_name(tmp_path, monkeypatch):
-    """In any other order, a loss of power could leave an empty file under the good name."""
+    """In any other order, a loss of power could leave an empty file under the final name."""
     done = []
     fsync, replace = os.fsync, Path.replace
 
@@ -51,7 +51,7 @@ def test_write_atomically_syncs_the_content_before_the_name(tmp_path, monkeypatc
 
 
 @pytest.mark.parametrize("has_links", [True, False])
-def test_what_is_there_is_not_replaced_by_a_new_file(tmp_path, monkeypatch, has_links):
+def test_put_new_never_replaces_an_existing_file(tmp_path, monkeypatch, has_links):
     source, target = tmp_path / "made", tmp_path / "to"
     source.write_text("new")
     if not has_links:
@@ -69,7 +69,7 @@ def test_what_is_there_is_not_replaced_by_a_new_file(tmp_path, monkeypatch, has_
     (True, errno.EINVAL, False), (True, errno.ENOTSUP, False), (True, errno.EIO, True), (True, errno.ENOSPC, True),
     (False, errno.EINVAL, True), (False, errno.ENOTSUP, True),
 ])  # fmt: skip
-def test_a_file_system_may_be_unable_to_sync_directories_only(tmp_path, monkeypatch, of_directory, number, fails):
+def test_only_directories_may_refuse_to_be_synced(tmp_path, monkeypatch, of_directory, number, fails):
     fsync = os.fsync
 
     def refuse(descriptor):
@@ -87,8 +87,8 @@ def test_a_file_system_may_be_unable_to_sync_directories_only(tmp_path, monkeypa
         assert path.read_bytes() == b"{}"
 
 
-def test_ctrl_c_in_the_middle_leaves_nothing_half_written(tmp_path, monkeypatch):
-    """A hidden file would be left in the folder of `eval to=DIR`, which is then refused as one that is not empty."""
+def test_ctrl_c_while_writing_leaves_no_temporary_file(tmp_path, monkeypatch):
+    """A leftover would make `eval to=DIR` refuse the folder next time, as it is not empty."""
 
     def interrupt(descriptor):
         raise KeyboardInterrupt
@@ -122,7 +122,7 @@ def test_a_full_disk_leaves_the_old_file_alone(tmp_path, monkeypatch, call):
         (errno.EIO, False, RunFailed),
     ],
 )
-def test_errors_are_told_apart(tmp_path, number, chosen_by_user, expected):
+def test_only_errors_of_a_place_that_the_user_chose_are_input_errors(tmp_path, number, chosen_by_user, expected):
     with (
         pytest.raises(expected, match=re.escape(os.strerror(number))) as caught,
         storage_errors(tmp_path / "a b", chosen_by_user=chosen_by_user),
@@ -138,17 +138,17 @@ def test_errors_are_told_apart(tmp_path, number, chosen_by_user, expected):
     (errno.EACCES, "; make it writable, or work in a copy elsewhere"),
     (errno.EBUSY, ""),
 ])  # fmt: skip
-def test_no_other_place_is_advised_where_there_can_be_none(tmp_path, number, told):
+def test_without_an_option_no_other_place_is_advised(tmp_path, number, told):
     with pytest.raises(RunFailed, match=rf" MB free there\){told}$"), storage_errors(tmp_path, option=None):
         raise OSError(number, os.strerror(number))
 
 
-def test_a_folder_removed_meanwhile_is_named(tmp_path):
+def test_a_folder_removed_during_the_run_is_named(tmp_path):
     with pytest.raises(RunFailed, match=r"status\.json: its folder was removed during the run"):
         write_atomically(tmp_path / "gone" / "status.json", b"")
 
 
-def test_append_file_goes_on_and_can_be_cut_back(tmp_path):
+def test_append_file_continues_and_can_be_cut_back(tmp_path):
     file = AppendFile(tmp_path / "log")
     file.write(b"one\n")
     offset = file.offset()
@@ -164,7 +164,7 @@ def test_append_file_goes_on_and_can_be_cut_back(tmp_path):
 
 
 def test_the_name_of_an_append_file_is_durable_once_it_is_made(tmp_path, monkeypatch):
-    """Syncing the file does not do it: a ledger could be gone with all that it says."""
+    """Only syncing the folder makes it so: otherwise a loss of power could remove a whole ledger."""
     synced = []
     monkeypatch.setattr(os, "fsync", lambda descriptor: synced.append(stat.S_ISDIR(os.fstat(descriptor).st_mode)))
     for expected in ([True], []):
@@ -183,7 +183,7 @@ def test_cutting_back_never_lengthens_a_file(tmp_path):
     file.close()
 
 
-def test_a_record_torn_by_a_full_disk_is_taken_back(tmp_path, monkeypatch):
+def test_a_record_torn_by_a_full_disk_is_cut_off(tmp_path, monkeypatch):
     file = AppendFile(tmp_path / "log")
     file.write(b"whole\n")
     write = os.write
@@ -203,14 +203,14 @@ def test_a_record_torn_by_a_full_disk_is_taken_back(tmp_path, monkeypatch):
 
 
 @pytest.mark.skipif(not Path("/dev/full").exists(), reason="a device that only Linux has")
-def test_a_really_full_disk():
+def test_a_really_full_device_is_reported():
     file = AppendFile(Path("/dev/full"))
     with pytest.raises(RunFailed, match="/dev/full: No space left on device"):
         file.write(b"x")
     file.close()
 
 
-def test_no_other_place_is_advised_for_what_is_gone_on_with(tmp_path):
+def test_no_other_place_is_advised_for_a_resumed_run(tmp_path):
     with pytest.raises(RunFailed, match=r"; make room there$"), place_that_stays(), storage_errors(tmp_path):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
     with pytest.raises(RunFailed, match=r"with to=DIR$"), place_that_stays(), storage_errors(tmp_path, option="to=DIR"):

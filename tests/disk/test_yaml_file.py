@@ -1,4 +1,4 @@
-"""Reading YAML that a run has left behind."""
+"""Reading the YAML files of a run."""
 
 import os
 
@@ -11,7 +11,7 @@ from deepexp.disk.yaml_file import SAFE_LOADER, read_mapping, text_of
 UNDECODABLE = os.fsdecode(b"data/\xff") if os.name != "nt" else "data/\udcff"
 
 
-def test_a_path_that_is_no_utf_8_is_read_as_it_was_written(tmp_path):
+def test_a_path_that_is_not_utf_8_is_read_as_it_was_written(tmp_path):
     path = tmp_path / "config.yaml"
     content = {"data": {"root": UNDECODABLE}, "seed": 0}
     path.write_text(OmegaConf.to_yaml(OmegaConf.create(content)), encoding="utf-8")
@@ -20,7 +20,7 @@ def test_a_path_that_is_no_utf_8_is_read_as_it_was_written(tmp_path):
 
 @pytest.mark.parametrize("sign", ["\x85", "\u2028", "\u2029", "\n", "\r", "\ufeff"])
 def test_a_config_is_read_as_it_was_written(tmp_path, sign):
-    """Whatever line breaks YAML knows are in it."""
+    """With any of the characters that YAML may take for a line break, or for a byte order mark."""
     path = tmp_path / "config.yaml"
     content = {f"z{sign}": [f"{sign}a{sign}{sign}b {sign} c", 1e-3, "1e-3", None], "a": {"é": "ü"}, "empty": {}}
     path.write_text(text_of(OmegaConf.create(content)), encoding="utf-8")
@@ -28,6 +28,6 @@ def test_a_config_is_read_as_it_was_written(tmp_path, sign):
 
 
 @pytest.mark.skipif(SAFE_LOADER is yaml.SafeLoader, reason="there is no other parser")
-def test_the_parser_in_c_refuses_such_a_path():
+def test_libyaml_refuses_a_path_that_is_not_utf_8():
     with pytest.raises(yaml.YAMLError, match="invalid Unicode"):
         yaml.load(yaml.safe_dump(UNDECODABLE), SAFE_LOADER)
