@@ -1,4 +1,4 @@
-"""What holds for every model: it is built, gives logits and takes a step, whatever it is fed and flagged with."""
+"""What holds for every model: it is built, gives logits and takes a step, for every input shape and flag."""
 
 from functools import partial
 
@@ -34,7 +34,7 @@ REFUSED = {("mnist_net", "1x8x8"), ("torchvision", "1x8x8"), ("torchvision", "1x
 @pytest.mark.parametrize("flags", FLAGS)
 @pytest.mark.parametrize("shape", SHAPES)
 @pytest.mark.parametrize("name", MODELS)
-def test_it_is_built_and_takes_a_step(name: str, shape: str, flags: dict):
+def test_every_model_is_built_and_takes_a_step(name: str, shape: str, flags: dict):
     arguments = {"shape": SHAPES[shape], "classes": 10, **flags}
     if (name, shape) in REFUSED or (name == "torchvision" and flags["batch_norm"] is not None):
         with pytest.raises(ValueError, match=r"^(shape|batch_norm): "):
@@ -61,7 +61,7 @@ def test_it_is_built_and_takes_a_step(name: str, shape: str, flags: dict):
 
 @pytest.mark.parametrize("scheme", ["default", "xavier", "kaiming"])
 @pytest.mark.parametrize("name", MODELS)
-def test_its_weights_begin_by_the_seed(name: str, scheme: str):
+def test_initial_weights_are_decided_by_the_seed(name: str, scheme: str):
     def build() -> nn.Module:
         torch.manual_seed(3)
         model = MODELS[name](shape=(3, 32, 32), classes=10)
@@ -75,7 +75,7 @@ def test_its_weights_begin_by_the_seed(name: str, scheme: str):
 
 
 @pytest.mark.parametrize("name", MODELS)
-def test_a_picture_is_judged_alone_at_test(name: str):
+def test_logits_at_test_do_not_depend_on_the_batch(name: str):
     torch.manual_seed(0)
     model = MODELS[name](shape=(3, 32, 32), classes=10, dropout=0.3).eval()
     x = torch.randn(4, 3, 32, 32)

@@ -1,4 +1,4 @@
-"""Folded batch normalisation: the same function, with fewer operators, where nothing else looks at what is between."""
+"""Folded batch normalisation gives the same function; it is left where another operator uses its input."""
 
 import pytest
 import torch
@@ -12,7 +12,7 @@ from deepexp.models.resnet import ResNet
 
 
 def trained(model):
-    """With statistics, scales and shifts as training leaves them, in float64 and test mode."""
+    """The model with random statistics, scales and shifts, as after training, in float64 and test mode."""
     torch.manual_seed(0)
     for module in model.modules():
         if isinstance(module, nn.modules.batchnorm._BatchNorm):
@@ -26,7 +26,7 @@ def trained(model):
 
 
 def folded(model, *shape):
-    """(the graph of a model, folded; how many; its largest difference from the model, relative to what that gives)."""
+    """(folded graph of a model, its count, largest difference from the model relative to the largest output)."""
     inputs = torch.randn(3, *shape, dtype=torch.float64)
     with torch.no_grad():
         graph = torch.export.export(model, (inputs,)).module(check_guards=False)
@@ -48,12 +48,12 @@ def folded(model, *shape):
         ([nn.Linear(5, 4, bias=False), nn.BatchNorm1d(4), nn.ReLU(), nn.Linear(4, 2)], (5,)),
     ],
 )
-def test_a_layer_takes_the_work_of_the_normalisation_behind_it(layers, shape):
+def test_a_batch_norm_is_folded_into_the_layer_before(layers, shape):
     graph, count, difference = folded(trained(nn.Sequential(*layers)), *shape)
     assert count == Folded(1, 1) and batch_norms(graph) == []
     assert difference < 1e-12
     assert {name.rpartition("_")[2] for name, _ in graph.named_parameters() if "folded" in name} == {"weight", "bias"}
-    assert list(graph.buffers()) == []  # what was folded is gone
+    assert list(graph.buffers()) == []  # the folded statistics are gone
 
 
 @pytest.mark.parametrize(
@@ -65,7 +65,7 @@ def test_a_layer_takes_the_work_of_the_normalisation_behind_it(layers, shape):
         (Monster(shape=(3, 32, 32), classes=10, nb_residual_blocks=3), (3, 32, 32), 6),
     ],
 )
-def test_all_of_our_models_are_folded_whole(model, shape, count):
+def test_all_batch_norms_of_the_models_are_folded(model, shape, count):
     _, found, difference = folded(trained(model), *shape)
     assert found == Folded(count, count)
     assert difference < 1e-10
@@ -82,7 +82,7 @@ class UsedTwice(nn.Module):
 
 
 class FromAnInput(nn.Module):
-    """A convolution whose weights are no constants."""
+    """A convolution whose weights are not constant."""
 
     def __init__(self):
         super().__init__()
@@ -93,7 +93,7 @@ class FromAnInput(nn.Module):
 
 
 class WithComputedScale(nn.Module):
-    """A normalisation whose scale is no constant."""
+    """A normalisation whose scale is not constant."""
 
     def __init__(self):
         super().__init__()
@@ -116,7 +116,7 @@ class OfOnePicture(nn.Module):
 
 
 class WithAVector(nn.Module):
-    """A linear layer of one output, whose dimension is left out."""
+    """A linear layer of one output, without a dimension for it."""
 
     def __init__(self):
         super().__init__()
@@ -141,7 +141,7 @@ class WithAVector(nn.Module):
         (nn.Sequential(nn.ConvTranspose2d(3, 8, 3), nn.BatchNorm2d(8)), (3, 6, 6)),
     ],
 )
-def test_what_would_change_the_function_is_left_alone(model, shape):
+def test_a_batch_norm_that_cannot_be_folded_is_left(model, shape):
     graph, count, difference = folded(trained(model), *shape)
     assert count == Folded(0, 1) and len(batch_norms(graph)) == 1
     assert difference < 1e-12
@@ -160,6 +160,6 @@ class OneConvolution(nn.Module):
         return x
 
 
-def test_a_layer_that_is_used_twice_becomes_two():
+def test_a_layer_used_before_two_batch_norms_becomes_two_layers():
     _, count, difference = folded(trained(OneConvolution()), 3, 6, 6)
     assert count == Folded(2, 2) and difference < 1e-12

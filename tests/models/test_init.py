@@ -9,7 +9,7 @@ from deepexp.models.init import initialise
 
 
 class Net(nn.Module):
-    """Fans of 3·25 in, 40·25 out; 300 in, 200 out."""
+    """Fans: 3·25 in and 40·25 out (conv); 300 in and 200 out (fc)."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -82,7 +82,7 @@ def test_an_unknown_scheme_is_refused():
         initialise(net(), "orthogonal")
 
 
-def test_a_weight_that_is_computed_is_drawn_as_well():
+def test_a_parametrized_weight_is_drawn_as_well():
     model = net()
     weight_norm(model.fc)
     initialise(model, "kaiming")

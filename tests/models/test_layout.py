@@ -17,7 +17,7 @@ from deepexp.models.layout import channels_last
 torch.set_num_threads(1)
 for channels in (1, 3, 4, 6, 12):
     model = channels_last(nn.Sequential(nn.Conv2d(channels, 9, 1, stride=2), nn.ReLU(), nn.Conv2d(9, 4, 3)))
-    for _ in range(12):  # not always at once
+    for _ in range(12):  # a crash may need several tries
         pictures = torch.randn(50, channels, 31, 32).to(memory_format=torch.channels_last)
         exact = copy.deepcopy(model).double()
         for each, given in ((model, pictures), (exact, pictures.double())):
@@ -28,7 +28,7 @@ print("right")
 """
 
 
-def test_a_narrow_strided_projection_has_its_gradient_and_the_process_survives() -> None:
+def test_narrow_strided_projections_have_right_gradients_and_do_not_crash() -> None:
     done = subprocess.run([sys.executable, "-c", CRASHES], capture_output=True, text=True, timeout=300, check=False)
     assert done.stdout == "right\n", f"status {done.returncode}: {done.stderr}"
 
@@ -40,7 +40,7 @@ def test_a_narrow_strided_projection_has_its_gradient_and_the_process_survives()
         (nn.Conv2d(16, 8, 1, stride=2), False), (nn.Conv2d(3, 8, 1), False), (nn.Conv2d(3, 8, 3, stride=2), False),
     ],
 )  # fmt: skip
-def test_all_other_convolutions_have_their_weights_in_channels_last(layer: nn.Conv2d, keeps_its_order: bool) -> None:
+def test_only_narrow_strided_projections_keep_contiguous_weights(layer: nn.Conv2d, keeps_its_order: bool) -> None:
     model = copy.deepcopy(channels_last(channels_last(nn.Sequential(nn.BatchNorm2d(layer.in_channels), layer))))
     seen: list[bool] = []
     model[1].register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].is_contiguous()))
@@ -49,14 +49,14 @@ def test_all_other_convolutions_have_their_weights_in_channels_last(layer: nn.Co
     assert len(model[1]._forward_pre_hooks) == keeps_its_order + 1
 
 
-def test_a_tensor_of_five_dimensions_stays_as_it_is() -> None:
+def test_weights_of_five_dimensions_keep_their_memory_order() -> None:
     layer = nn.Conv3d(2, 3, 2)
     order = layer.weight.stride()
     assert channels_last(layer).weight.stride() == order
 
 
-def test_a_spectral_norm_makes_no_step_when_its_layer_is_laid_out():
-    """`deepexp eval` lays out a trained model, whose answers would be others."""
+def test_changing_the_memory_order_makes_no_step_of_spectral_norm():
+    """`deepexp eval` changes the memory order of a trained model, whose logits must stay the same."""
     layer = nn.utils.parametrizations.spectral_norm(nn.Conv2d(4, 8, 1, stride=2))
     before = {name: value.clone() for name, value in layer.state_dict().items()}
     channels_last(layer)

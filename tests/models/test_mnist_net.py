@@ -43,24 +43,24 @@ def gradients_of_both(x: Tensor) -> dict[str, tuple[Tensor, Tensor]]:
     return pairs
 
 
-SUMMED_LATER = {"conv1.bias", "conv2.bias"}  # behind the pooling: the same numbers, added in another order
+SUMMED_LATER = {"conv1.bias", "conv2.bias"}  # their gradients are computed behind the pooling: summed in another order
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("batch", [20, 100])
-def test_it_is_the_lectures_net_to_the_last_bit(layout, batch):
+def test_outputs_and_gradients_equal_the_lectures_net_bit_for_bit(layout, batch):
     pairs = gradients_of_both(torch.randn(batch, 1, 28, 28).contiguous(memory_format=layout))
     for name, (mine, reference) in pairs.items():
         assert torch.equal(mine, reference) or (name in SUMMED_LATER and batch == 100)
         torch.testing.assert_close(mine, reference, rtol=1e-5, atol=1e-6)
 
 
-def test_biases_have_their_gradient_from_behind_the_pooling():
+def test_gradients_of_convolution_biases_equal_the_lectures_net():
     for name, (mine, reference) in gradients_of_both(torch.randn(100, 1, 28, 28, dtype=torch.float64)).items():
         torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-14, msg=name)
 
 
-def test_a_frozen_convolution_keeps_the_gradients_of_the_others():
+def test_a_frozen_convolution_leaves_other_gradients_unchanged():
     net = mnist_net()
     net.conv1.requires_grad_(False)
     net.conv2.bias.requires_grad_(False)
@@ -72,7 +72,7 @@ def test_a_frozen_convolution_keeps_the_gradients_of_the_others():
     }
 
 
-def test_it_has_the_lectures_parameters():
+def test_the_number_of_parameters_is_the_lectures():
     convolutions = (25 * 1 + 1) * 32 + (25 * 32 + 1) * 64
     linear = (256 + 1) * 200 + (200 + 1) * 10
 
@@ -85,12 +85,12 @@ def test_batch_norm_does_not_change_the_initial_weights():
     assert all(torch.equal(value, normalised[name]) for name, value in plain.items())
 
 
-def test_batch_norm_stands_where_it_can_be_folded():
+def test_batch_norm_can_be_folded_into_the_layer_before():
     net = mnist_net(batch_norm=True).double()
     for layer in (net.bn1, net.bn2, net.bn3):
         nn.init.normal_(layer.weight)  # a negative scale does not commute with max-pooling or ReLU
     x = torch.randn(8, 1, 28, 28, dtype=torch.float64)
-    net(x)  # gives the running statistics values of their own
+    net(x)  # updates the running statistics
     net.eval()
     expected = net(x)
 
@@ -104,7 +104,7 @@ def test_batch_norm_stands_where_it_can_be_folded():
 def test_dropout_acts_before_both_linear_layers():
     net = mnist_net(dropout=0.5)
     for parameter in net.parameters():
-        nn.init.constant_(parameter, 0.01)  # so that no feature is zero by itself
+        nn.init.constant_(parameter, 0.01)  # so that only dropout makes features zero
     zeros = {}
     for layer in (net.fc1, net.fc2):
         layer.register_forward_pre_hook(lambda layer, x: zeros.update({layer: (x[0] == 0).double().mean().item()}))
@@ -135,7 +135,7 @@ def test_the_activation_can_be_chosen(name, activation):
     assert all(torch.equal(a, b) for a, b in zip(net.parameters(), mnist_net().parameters(), strict=True))
 
 
-def test_an_activation_that_is_not_there():
+def test_an_unknown_activation_is_refused():
     with pytest.raises(ValueError, match=r"^activation: 'swish' is not one of relu, leaky_relu, gelu, tanh, sigmoid"):
         mnist_net(activation="swish")
 

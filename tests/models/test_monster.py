@@ -32,7 +32,7 @@ def weights(alexnet: nn.Module, tmp_path: Path) -> str:
     return str(tmp_path / "alexnet.pt")
 
 
-def test_it_has_the_parameters_of_its_description():
+def test_the_number_of_parameters_is_that_of_the_lecture():
     stem = (3 * 11 * 11 + 1) * 64
     converter = (64 * 3 * 3 + 1) * 64
     block = 2 * (64 * 3 * 3 * 64 + 2 * 64)  # convolutions without bias, scale and shift of their normalisation
@@ -94,12 +94,12 @@ def test_a_random_first_layer_loads_nothing():
     assert torch.equal(model.features[0].weight, before)
 
 
-def test_auto_has_to_be_settled_before_loading():
+def test_pretrained_auto_must_be_resolved_before_loading():
     with pytest.raises(ValueError, match=r"^pretrained: auto must be settled"):
         monster(pretrained="auto").load_pretrained()
 
 
-def test_weights_that_are_not_there_are_named_when_loaded_not_when_built(tmp_path: Path):
+def test_missing_weights_are_reported_on_loading_not_on_building(tmp_path: Path):
     model = monster(pretrained=str(tmp_path / "missing.pt"))
 
     with pytest.raises(InputError, match=r"missing\.pt"):
@@ -116,13 +116,13 @@ def test_weights_that_are_not_there_are_named_when_loaded_not_when_built(tmp_pat
         ({"dropout": 1.0}, r"^dropout: 1.0 must be"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments: dict, message: str):
+def test_impossible_arguments_are_refused(arguments: dict, message: str):
     with pytest.raises(ValueError, match=message):
         monster(**arguments)
 
 
 def test_running_statistics_follow_within_a_few_steps():
-    """After a sudden change of what a layer gives, ten steps leave less than 3 % of the old statistics (0.1: 35 %)."""
+    """After ten steps less than 3 % of the old statistics is left (with torch's momentum of 0.1: 35 %)."""
     model = monster()
     norms = [m for m in model.modules() if isinstance(m, nn.BatchNorm2d)]
     assert len(norms) == 4 and all(isinstance(block, ResidualBlock) for block in model.blocks)
@@ -166,7 +166,7 @@ def train(model: nn.Module, optimizer: torch.optim.Optimizer, digits: Digits, ep
     return (predicted != test_y).double().mean().item()
 
 
-def test_a_small_one_learns_real_digits(digits: Digits):
+def test_a_small_monster_learns_real_digits(digits: Digits):
     model = monster(nb_residual_blocks=4, nb_channels=32)
 
     error_rate = train(model, torch.optim.Adam(model.parameters(), lr=1e-3), digits, epochs=8)
@@ -175,7 +175,7 @@ def test_a_small_one_learns_real_digits(digits: Digits):
 
 
 @pytest.mark.slow
-def test_the_whole_one_learns_real_digits(digits: Digits):
+def test_the_whole_monster_learns_real_digits(digits: Digits):
     torch.manual_seed(0)
     model = Monster(shape=(3, 22, 22), classes=10)
 

@@ -32,7 +32,7 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def published(tmp_path: Path) -> Path:
-    """A file with AlexNet's first layer, with the beginning of its digest in its name."""
+    """A file with AlexNet's first layer; its name has the first digits of its SHA-256."""
     folder = tmp_path / "published"
     folder.mkdir()
     torch.save(first_layer(), folder / "new")
@@ -58,7 +58,7 @@ def server(folder: Path) -> Iterator[str]:
 
 
 def nowhere(name: str = "alexnet-owt-0123abcd.pth") -> str:
-    """A URL of which the port is closed."""
+    """A URL with a closed port."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         return f"http://127.0.0.1:{probe.getsockname()[1]}/{name}"
@@ -91,7 +91,7 @@ def test_a_damaged_file_in_the_cache_is_named(published: Path, cache: Path):
         pretrained.weights_file(f"http://127.0.0.1/{published.name}")
 
 
-def test_a_file_is_judged_anew_once_it_has_changed(published: Path, cache: Path):
+def test_a_changed_file_is_checked_again(published: Path, cache: Path):
     cache.mkdir(parents=True)
     kept = cache / published.name
     kept.write_bytes(published.read_bytes())
@@ -116,12 +116,12 @@ def test_without_a_network_the_error_says_what_is_missing_and_where(cache: Path)
     assert "model.pretrained=false" in message
 
 
-def test_what_the_server_does_not_have_is_an_error(published: Path):
+def test_a_file_missing_on_the_server_is_an_error(published: Path):
     with server(published.parent) as address, pytest.raises(InputError, match="404"):
         pretrained.weights_file(f"{address}/alexnet-owt-0123abcd.pth")
 
 
-def test_a_server_that_never_answers_is_left_after_the_timeout(monkeypatch: pytest.MonkeyPatch):
+def test_a_server_that_never_answers_times_out(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pretrained, "_TIMEOUT_SECONDS", 0.2)
     before = socket.getdefaulttimeout()
     with socket.create_server(("127.0.0.1", 0)) as silent:
@@ -145,7 +145,7 @@ def test_the_published_weights_are_those_of_torchvision():
     assert pretrained._digest_in(pretrained.cached_file(pretrained.ALEXNET_URL).name) == "7be5be79"
 
 
-def test_auto_takes_the_weights_that_can_be_had(published: Path, monkeypatch: pytest.MonkeyPatch):
+def test_auto_takes_weights_that_are_available(published: Path, monkeypatch: pytest.MonkeyPatch):
     with server(published.parent) as address:
         monkeypatch.setattr(pretrained, "ALEXNET_URL", f"{address}/{published.name}")
         assert pretrained.resolve("auto") is True
@@ -168,14 +168,14 @@ def test_auto_falls_back_with_a_warning(monkeypatch: pytest.MonkeyPatch, caplog:
     assert "alexnet-owt-0123abcd.pth" in record.getMessage()
 
 
-def test_true_insists_on_the_weights(monkeypatch: pytest.MonkeyPatch):
+def test_true_fails_without_the_weights(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pretrained, "ALEXNET_URL", nowhere())
 
     with pytest.raises(InputError, match="downloading it from"):
         pretrained.resolve(True)
 
 
-def test_false_asks_for_nothing(monkeypatch: pytest.MonkeyPatch):
+def test_false_looks_for_no_weights(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(pretrained, "weights_file", lambda url: pytest.fail("looked for weights"))
 
     assert pretrained.resolve(False) is False
@@ -187,7 +187,7 @@ def test_a_path_becomes_absolute(published: Path, monkeypatch: pytest.MonkeyPatc
     assert pretrained.resolve(published.name) == str(published)
 
 
-def test_the_layer_comes_from_a_run_too(tmp_path: Path):
+def test_the_layer_can_come_from_a_run(tmp_path: Path):
     checkpoint = tmp_path / "run" / "checkpoints" / "last.pt"
     checkpoint.parent.mkdir(parents=True)
     torch.save({"format": 1, "model": first_layer(), "epoch": 3}, checkpoint)
@@ -199,7 +199,7 @@ def test_the_layer_comes_from_a_run_too(tmp_path: Path):
         assert torch.equal(layer["weight"], first_layer()["features.0.weight"])
 
 
-def test_the_layer_of_a_run_is_the_averaged_one_that_it_was_tested_with(tmp_path: Path):
+def test_the_layer_of_a_run_with_averaged_weights_is_the_averaged_one(tmp_path: Path):
     averages = {name: value / 2 for name, value in first_layer().items()}
     content = {"format": 1, "model": first_layer(), "ema": {"updates": 1, "averages": averages}}
     torch.save(content, tmp_path / "last.pt")
@@ -209,7 +209,7 @@ def test_the_layer_of_a_run_is_the_averaged_one_that_it_was_tested_with(tmp_path
     assert torch.equal(layer["weight"], averages["features.0.weight"])
 
 
-def test_the_layer_comes_from_a_run_of_torchvisions_alexnet(tmp_path: Path):
+def test_the_layer_can_come_from_a_run_of_torchvisions_alexnet(tmp_path: Path):
     torch.save({"model": {f"network.{name}": value for name, value in first_layer().items()}}, tmp_path / "last.pt")
 
     layer = pretrained.alexnet_first_layer(str(tmp_path / "last.pt"))

@@ -42,7 +42,7 @@ def test_imagenet_nets_have_torchvisions_parameters(depth: int):
     assert counts["pad"] == counts["none"] == parameters(theirs) - projections
 
 
-def test_the_imagenet_net_computes_what_torchvisions_does():
+def test_the_imagenet_net_gives_the_logits_of_torchvisions():
     torch.manual_seed(0)
     ours, theirs = imagenet(depth=18, shortcut="conv").double(), torchvision.models.resnet18().double()
     theirs.load_state_dict({_torchvisions_name(name): value for name, value in ours.state_dict().items()})
@@ -81,14 +81,14 @@ def test_blocks_that_start_as_the_identity_leave_a_linear_classifier_of_the_stem
     torch.testing.assert_close(net(x), net.fc(F.pad(grid, (0, 48))))
 
 
-def test_without_batch_norm_the_convolutions_have_the_biases():
+def test_without_batch_norm_the_convolutions_have_biases():
     net = ResNet(shape=(3, 32, 32), classes=10, depth=8, shortcut="conv", batch_norm=False)
 
     assert not any(isinstance(m, nn.BatchNorm2d) for m in net.modules())
     assert all(m.bias is not None for m in net.modules() if isinstance(m, nn.Conv2d))
 
 
-def test_plain_and_residual_differ_by_the_sum_alone():
+def test_plain_and_residual_nets_differ_only_in_the_sum():
     torch.manual_seed(0)
     residual = ResNet(shape=(3, 32, 32), classes=10, depth=8)
     plain = ResNet(shape=(3, 32, 32), classes=10, depth=8, shortcut="none")
@@ -116,6 +116,6 @@ def test_plain_and_residual_differ_by_the_sum_alone():
         ({"zero_init_residual": True, "shortcut": "none"}, r"^zero_init_residual: .*set it to false"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments: dict, message: str):
+def test_impossible_arguments_are_refused(arguments: dict, message: str):
     with pytest.raises(ValueError, match=message):
         ResNet(shape=(3, 32, 32), classes=10, **arguments)

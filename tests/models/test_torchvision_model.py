@@ -36,7 +36,7 @@ def published(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> dict[str, torc
 
 
 @pytest.mark.parametrize("name", [SMALL, "resnet18"])
-def test_it_is_torchvisions_network_with_its_own_initial_weights(name: str):
+def test_the_network_has_torchvisions_initial_weights(name: str):
     ours = build(name)
     torch.manual_seed(0)
     theirs = models.get_model(name, num_classes=10)
@@ -57,7 +57,7 @@ def test_auxiliary_heads_are_left_out(name: str):
 
 
 @pytest.mark.parametrize("name", ["googlenet", "regnet_x_400mf", "swin_t", "vit_b_32"])
-def test_it_is_built_on_the_meta_device(name: str):
+def test_networks_are_built_on_the_meta_device(name: str):
     with torch.device("meta"):
         model = TorchvisionModel(shape=(3, 224, 224), classes=7, name=name)
 
@@ -66,8 +66,8 @@ def test_it_is_built_on_the_meta_device(name: str):
 
 
 @pytest.fixture
-def no_first_values(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nothing is drawn, which on the meta device would be for nothing and takes half of the time."""
+def no_initial_values(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Skip drawing initial values: the meta device ignores them, and they take half of the time."""
 
     def keep(tensor: torch.Tensor, *_: object, **options: object) -> torch.Tensor:
         return tensor
@@ -79,8 +79,8 @@ def no_first_values(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", models.list_models(module=models))
-def test_every_classifier_is_built(no_first_values: None, name: str):
-    """Which calls the published network on two pictures; the last layer is for as many classes as there are."""
+def test_every_classifier_is_built(no_initial_values: None, name: str):
+    """Building calls the published network on two pictures; the last layer gets the right number of classes."""
     with torch.device("meta"):
         model = TorchvisionModel(shape=(3, 224, 224), classes=7, name=name)
 
@@ -94,7 +94,7 @@ def test_every_published_file_has_its_digest_in_its_name():
         assert len(weights._digest_in(url.rsplit("/", 1)[-1])) >= 8
 
 
-def test_dropout_goes_where_the_network_has_it():
+def test_dropout_sets_the_dropout_of_the_network():
     given = [m.p for m in build(dropout=0.25).modules() if isinstance(m, nn.Dropout)]
     default = [m.p for m in build().modules() if isinstance(m, nn.Dropout)]
 
@@ -123,7 +123,7 @@ def test_dropout_goes_where_the_network_has_it():
         ({"classes": 0}, r"^classes: 0 must be"),
     ],
 )
-def test_what_cannot_be_is_refused(arguments: dict, message: str):
+def test_impossible_arguments_are_refused(arguments: dict, message: str):
     with pytest.raises(ValueError, match=message):
         build(**arguments)
 
@@ -143,7 +143,7 @@ def test_published_weights_go_everywhere_but_into_another_last_layer(published: 
     assert "network.classifier.1" not in model.pretrained_modules
 
 
-def test_with_a_thousand_classes_the_last_layer_comes_too(published: dict[str, torch.Tensor]):
+def test_with_a_thousand_classes_the_last_layer_is_pretrained_too(published: dict[str, torch.Tensor]):
     model = build(pretrained=True, classes=1000)
     model.load_pretrained()
 
@@ -160,7 +160,7 @@ def test_init_draws_the_last_layer_alone_where_the_others_are_pretrained():
     assert changed == {"network.head.weight"}  # its bias is zero before and after
 
 
-def test_without_pretrained_every_layer_is_its_own():
+def test_without_pretrained_no_layer_counts_as_pretrained():
     model = build()
     model.load_pretrained()
 
@@ -168,9 +168,7 @@ def test_without_pretrained_every_layer_is_its_own():
     assert model.pretrained_modules == ()
 
 
-def test_weights_that_are_not_the_networks_are_named(
-    published: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch
-):
+def test_weights_of_another_network_are_named(published: dict[str, torch.Tensor], monkeypatch: pytest.MonkeyPatch):
     model = build("mnasnet0_5", pretrained=True)
     other = models.get_model_weights(SMALL).DEFAULT.url
     monkeypatch.setattr(models.get_model_weights("mnasnet0_5").DEFAULT.value, "url", other)
@@ -179,7 +177,7 @@ def test_weights_that_are_not_the_networks_are_named(
         model.load_pretrained()
 
 
-def test_weights_that_cannot_be_had_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+def test_unavailable_weights_are_named(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(torch.hub, "get_dir", lambda: str(tmp_path))
     monkeypatch.setattr(models.get_model_weights(SMALL).DEFAULT.value, "url", "http://127.0.0.1:9/net-0123abcd.pth")
 

@@ -1,4 +1,4 @@
-"""Weights that a model begins with fit it, or are refused by name."""
+"""Weights for `init_from`: those that fit a model are taken, others refused by name."""
 
 import logging
 import re
@@ -20,14 +20,14 @@ def net(classes: int, width: int = 7) -> nn.Module:
 
 @pytest.fixture
 def file(tmp_path: Path) -> Path:
-    """The state dict of a net for 4 classes, which has seen a batch."""
+    """The state dict of a net for 4 classes, whose running statistics have seen a batch."""
     other = net(4)
     other(torch.randn(9, 5) * 3 + 1)
     torch.save(other.state_dict(), tmp_path / "weights.pt")
     return tmp_path / "weights.pt"
 
 
-def test_all_of_it_is_taken_where_the_classes_are_the_same(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_all_weights_are_taken_for_the_same_number_of_classes(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = net(4)
     begin_with(model, file, 4)
     there = torch.load(file, weights_only=True)
@@ -37,15 +37,15 @@ def test_all_of_it_is_taken_where_the_classes_are_the_same(file: Path, caplog: p
 
 
 @pytest.mark.parametrize("wrapper", [nn.DataParallel, torch.compile])
-def test_what_was_saved_with_a_wrapper_around_it_fits(tmp_path: Path, wrapper: Callable[..., nn.Module]) -> None:
+def test_weights_saved_inside_a_wrapper_fit(tmp_path: Path, wrapper: Callable[..., nn.Module]) -> None:
     inner, model = net(4), net(4)
     torch.save({"model": wrapper(inner).state_dict(), "epoch": 3}, tmp_path / "weights.pt")
     begin_with(model, tmp_path / "weights.pt", 4)
     assert all(torch.equal(tensor, inner.state_dict()[name]) for name, tensor in model.state_dict().items())
-    begin_with(wrapper(net(4)), tmp_path / "weights.pt", 4)  # whose own names they are
+    begin_with(wrapper(net(4)), tmp_path / "weights.pt", 4)  # where the prefix of the wrapper is right
 
 
-def test_a_last_layer_for_other_classes_is_left_as_it_was_drawn(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_a_last_layer_for_other_classes_keeps_its_initial_weights(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = net(6)
     drawn = {name: tensor.clone() for name, tensor in model.state_dict().items()}
     with caplog.at_level(logging.WARNING):
@@ -70,7 +70,7 @@ def test_a_last_layer_for_other_classes_is_left_as_it_was_drawn(file: Path, capl
         (net(4)[:1], 7, "has also 1.weight, 1.bias, 1.running_mean and 4 more, which this model has not"),
     ],
 )
-def test_what_does_not_fit_is_refused_by_name(file: Path, model: nn.Module, classes: int, reason: str) -> None:
+def test_weights_that_do_not_fit_are_refused_by_name(file: Path, model: nn.Module, classes: int, reason: str) -> None:
     with pytest.raises(InputError, match=re.escape(reason)):
         fitting(model.to("meta"), file, classes)
 
@@ -99,7 +99,7 @@ class Own(nn.Module):
 
 
 @pytest.mark.parametrize("is_averaged", [True, False])
-def test_what_else_a_module_saves_is_taken_as_torch_would(tmp_path: Path, is_averaged: bool) -> None:
+def test_extra_state_and_buffers_of_a_module_are_taken(tmp_path: Path, is_averaged: bool) -> None:
     other, place = Own(), tmp_path / "last.pt"
     other.steps = 7
     averages = {"averages": {"weight": torch.full((5,), 3.0)}} if is_averaged else None
@@ -112,14 +112,14 @@ def test_what_else_a_module_saves_is_taken_as_torch_would(tmp_path: Path, is_ave
     assert torch.equal(model.get_buffer("mask"), other.get_buffer("mask"))
 
 
-def test_a_buffer_that_was_finite_stays_so(tmp_path: Path) -> None:
+def test_a_finite_buffer_takes_only_finite_values(tmp_path: Path) -> None:
     other, place = net(4), tmp_path / "weights.pt"
     torch.save({**other.state_dict(), "1.running_var": torch.full((7,), torch.inf)}, place)
     with pytest.raises(InputError, match=r"1\.running_var in .* holds values that are not finite"):
         begin_with(net(4), place, 4)
 
 
-def test_tensors_of_other_kinds_are_refused(tmp_path: Path) -> None:
+def test_entries_that_are_not_dense_tensors_are_refused(tmp_path: Path) -> None:
     place = tmp_path / "weights.pt"
     for odd, reason in (
         (torch.zeros(4, 5).to_sparse(), "is a sparse, quantized or meta tensor; a dense one is needed"),
@@ -134,7 +134,7 @@ def test_tensors_of_other_kinds_are_refused(tmp_path: Path) -> None:
         fitting(nn.Linear(5, 4), place, 4)
 
 
-def test_nothing_to_take_numbers_that_are_none_and_files_that_are_none_are_refused(tmp_path: Path) -> None:
+def test_weights_without_use_not_finite_or_unreadable_are_refused(tmp_path: Path) -> None:
     place = tmp_path / "weights.pt"
     torch.save(nn.Linear(5, 4).state_dict(), place)
     with pytest.raises(InputError, match="all of its tensors are for another number of classes"):

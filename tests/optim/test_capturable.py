@@ -1,4 +1,4 @@
-"""Optimizers that the device can step by itself: how they are made, and that their rule stays the loop's."""
+"""Optimizers whose step can be captured in a CUDA graph: their arguments, and that the update rule stays the same."""
 
 from functools import partial
 
@@ -9,7 +9,7 @@ from deepexp.optim.capturable import REPLAYED, begin_momentum, capturable_argume
 
 
 @pytest.mark.parametrize("cls", REPLAYED, ids=lambda cls: cls.__name__)
-def test_torch_takes_the_arguments(cls):
+def test_torch_accepts_the_arguments_for_capturing(cls):
     arguments = capturable_arguments(partial(cls, lr=0.1))
     made = cls([torch.ones(2, requires_grad=True)], lr=torch.tensor(0.1), **arguments)
     assert is_capturable(made)
@@ -19,14 +19,14 @@ def test_torch_takes_the_arguments(cls):
 @pytest.mark.parametrize(
     "optimizer",
     [partial(torch.optim.Adagrad), partial(torch.optim.LBFGS), partial(torch.optim.Adam, fused=False)],
-    ids=["no way", "closure", "told how"],
+    ids=["not supported", "closure", "set by the user"],
 )
-def test_others_stay_as_they_are(optimizer):
+def test_other_optimizers_get_no_arguments(optimizer):
     assert capturable_arguments(optimizer) == {}
     assert not is_capturable(optimizer([torch.ones(2, requires_grad=True)]))
 
 
-def test_a_dampened_momentum_stays_the_loops():
+def test_momentum_with_dampening_is_not_capturable():
     weight = torch.ones(2, requires_grad=True)
     made = torch.optim.SGD([weight], lr=0.1, momentum=0.9, dampening=0.5, fused=True)
     assert not is_capturable(made)
@@ -36,8 +36,8 @@ def test_a_dampened_momentum_stays_the_loops():
 
 
 @pytest.mark.parametrize("nesterov", [False, True])
-def test_momentum_of_weights_that_thaw_is_that_of_the_loop(nesterov):
-    """torch's fused SGD refuses gradients of which only some have a momentum."""
+def test_momentum_of_thawing_weights_equals_the_loop(nesterov):
+    """torch's fused SGD refuses parameters of which only some have a momentum."""
     results = []
     for fused in (False, True):
         weights = [torch.ones(3, requires_grad=True) for _ in range(2)]
@@ -53,7 +53,7 @@ def test_momentum_of_weights_that_thaw_is_that_of_the_loop(nesterov):
     assert (results[0][1] != 1).all()
 
 
-def test_no_momentum_is_made_where_there_is_none():
+def test_begin_momentum_adds_none_to_optimizers_without_it():
     weight = torch.ones(3, requires_grad=True)
     weight.grad = torch.ones(3)
     for made in (torch.optim.SGD([weight], lr=0.1, fused=True), torch.optim.Adam([weight], lr=0.1)):

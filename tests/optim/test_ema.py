@@ -73,7 +73,7 @@ def test_weights_come_back_when_an_exception_passes() -> None:
     assert same(snapshot(model), before)
 
 
-def test_state_survives_saving_and_goes_on_exactly() -> None:
+def test_saved_averages_continue_exactly() -> None:
     model = network()
     ema = Ema(model, 0.999)
     for _ in range(3):
@@ -103,7 +103,7 @@ def test_an_impossible_decay_is_an_error(decay: float) -> None:
 
 
 @pytest.mark.parametrize("recorded", [False, True])
-def test_complex_weights_are_averaged_and_what_was_never_finite_is_copied(recorded: bool) -> None:
+def test_complex_weights_are_averaged_and_infinite_buffers_copied(recorded: bool) -> None:
     model = nn.Module()
     model.weight = nn.Parameter(torch.zeros(2, dtype=torch.complex64))
     model.register_buffer("mask", torch.tensor([0.0, -torch.inf]))

@@ -87,7 +87,7 @@ def test_frozen_layers_stand_still_to_the_bit_and_move_afterwards(name: str) -> 
         ({"epochs": 9}, 4, 4),
     ],
 )
-def test_for_how_long(rule: dict[str, float], epochs: int, expected: int) -> None:
+def test_duration_of_freezing_by_epochs_and_share(rule: dict[str, float], epochs: int, expected: int) -> None:
     model = network()
     plan = FreezePlan(model, [{"pattern": "stem.0.weight", **rule}], epochs)
     frozen = 0
@@ -97,9 +97,9 @@ def test_for_how_long(rule: dict[str, float], epochs: int, expected: int) -> Non
     assert frozen == expected
 
 
-def test_first_match_wins_and_the_others_are_never_touched() -> None:
+def test_the_first_matching_rule_wins_and_other_parameters_are_left_alone() -> None:
     model = network()
-    model.get_parameter("head.4.bias").requires_grad_(False)  # by someone else
+    model.get_parameter("head.4.bias").requires_grad_(False)  # frozen by the user, not by a rule
     plan = FreezePlan(model, [{"pattern": "stem.0.*", "epochs": 1}, {"pattern": "stem.*", "epochs": 3}], 4)
     frozen = []
     for epoch in range(4):
@@ -110,7 +110,7 @@ def test_first_match_wins_and_the_others_are_never_touched() -> None:
     assert frozen == [{"stem.0.weight"} | norm, norm, norm, set()]
 
 
-def test_all_of_several_parameters_stand_still_as_long_as_the_one_that_moves_first() -> None:
+def test_frozen_epochs_of_several_parameters_is_the_least() -> None:
     model = network()
     plan = FreezePlan(model, [{"pattern": "stem.0.*", "epochs": 1}, {"pattern": "stem.*", "epochs": 3}], 4)
     norm, whole = model.get_submodule("stem.1"), model.get_submodule("stem")
@@ -120,7 +120,7 @@ def test_all_of_several_parameters_stand_still_as_long_as_the_one_that_moves_fir
     assert plan.frozen_epochs([]) == 0
 
 
-def test_statistics_move_on_unless_all_parameters_of_their_layer_are_frozen() -> None:
+def test_batch_norm_statistics_stop_only_with_all_parameters_of_the_layer() -> None:
     model = network()
     plan = FreezePlan(model, [{"pattern": "*.1.weight", "epochs": 1}, {"pattern": "stem.1.bias", "epochs": 1}], 2)
     plan.apply(0)

@@ -17,7 +17,7 @@ FASTER = [
 
 
 @pytest.mark.parametrize("optimizer", FASTER)
-def test_weights_are_those_of_the_loop_but_for_rounding(optimizer):
+def test_fused_updates_equal_the_loop_but_for_rounding(optimizer):
     """A hundred updates with the same gradients."""
     torch.manual_seed(0)
     nets = [MnistNet(shape=(1, 28, 28), classes=10).to(memory_format=torch.channels_last) for _ in range(2)]
@@ -46,16 +46,16 @@ def test_weights_are_those_of_the_loop_but_for_rounding(optimizer):
         partial(torch.optim.Adam, lr=0.1, foreach=True),
     ],
 )
-def test_others_stay_as_they_are(optimizer):
+def test_other_optimizers_are_not_fused(optimizer):
     assert fused_arguments(optimizer, CPU) == {}
 
 
 @pytest.mark.parametrize("device", ["cuda", "meta", "mps"])
-def test_other_devices_stay_as_they_are(device):
+def test_other_devices_are_not_fused(device):
     assert fused_arguments(FASTER[0], torch.device(device)) == {}
 
 
-def test_a_run_that_began_with_the_loop_goes_on_with_it():
+def test_a_state_saved_by_the_loop_is_continued_by_the_loop():
     weights = [torch.ones(3, requires_grad=True)]
     began = torch.optim.Adam(weights)
     fused = torch.optim.Adam(weights, fused=True)
@@ -64,8 +64,8 @@ def test_a_run_that_began_with_the_loop_goes_on_with_it():
 
 
 @pytest.mark.parametrize("optimizer", FASTER)
-def test_weights_that_thaw_are_taken_up(optimizer):
-    """Some get their first gradient after others, as in the loop."""
+def test_fused_updates_of_thawing_weights_equal_the_loop(optimizer):
+    """Some weights get their first gradient later than others."""
     results = []
     for arguments in ({}, fused_arguments(optimizer, CPU)):
         weights = [torch.ones(3, requires_grad=True) for _ in range(2)]

@@ -30,7 +30,7 @@ def test_without_rules_there_is_one_group_of_everything() -> None:
     assert group["lr"] == group["initial_lr"] == 0.1
 
 
-def test_first_match_wins_and_what_is_left_comes_first() -> None:
+def test_the_first_matching_rule_wins_and_the_rest_is_the_first_group() -> None:
     rules = [
         {"pattern": "*.bias", "weight_decay": 0.0},
         {"pattern": "features.*", "lr_mult": 0.1, "momentum": 0.5},
@@ -51,17 +51,17 @@ def test_rules_for_everything_leave_no_empty_group() -> None:
     assert [len(names) for names in names_of(groups)] == [6, 2]
 
 
-def test_a_multiplier_of_zero_is_one() -> None:
+def test_a_learning_rate_multiplier_of_zero_is_kept() -> None:
     (rest, still) = parameter_groups(network(), [{"pattern": "head.*", "lr_mult": 0}], 0.1)
     assert (rest["lr"], still["lr"], still["initial_lr"]) == (0.1, 0, 0)
 
 
-def test_frozen_parameters_are_in_their_group_for_later() -> None:
+def test_frozen_parameters_are_in_their_groups() -> None:
     model = network().requires_grad_(False)
     assert len(parameter_groups(model, [], 0.1)[0]["params"]) == 8
 
 
-def test_each_group_moves_by_its_own_values() -> None:
+def test_each_group_moves_by_its_own_options() -> None:
     model = network()
     rules = [{"pattern": "*.bias", "weight_decay": 0.0}, {"pattern": "features.*", "lr_mult": 0.5, "momentum": 0.0}]
     optimizer = SGD(parameter_groups(model, rules, 0.1), weight_decay=0.5)
@@ -86,7 +86,7 @@ def test_each_group_moves_by_its_own_values() -> None:
         torch.testing.assert_close(after[name].detach(), expected(before[name], *options))
 
 
-def test_checkpoints_say_which_parameter_is_in_which_group() -> None:
+def test_saved_groups_have_the_names_of_their_parameters() -> None:
     optimizer = SGD(parameter_groups(network(), [{"pattern": "head.*"}], 0.1))
     assert optimizer.state_dict()["param_groups"][1]["param_names"] == ["head.weight", "head.bias"]
 
@@ -103,7 +103,7 @@ def test_checkpoints_say_which_parameter_is_in_which_group() -> None:
         (["a.*", "head.*", "b.*"], r"(?s)groups\[0\].pattern: 'a.\*'.*\n.*groups\[2\].pattern: 'b.\*'"),
     ],
 )
-def test_a_pattern_that_takes_nothing_is_an_error(patterns: list[str], message: str) -> None:
+def test_a_pattern_that_matches_nothing_is_an_error(patterns: list[str], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         parameter_groups(network(), [{"pattern": pattern} for pattern in patterns], 0.1)
 
@@ -127,12 +127,12 @@ def test_a_pattern_that_takes_nothing_is_an_error(patterns: list[str], message: 
         ({"pattern": "*", "momentum": "much"}, r"optim.groups\[1\]: momentum='much' is not allowed"),
     ],
 )
-def test_a_rule_that_the_optimizer_cannot_follow_is_an_error(rule: dict[str, Any], message: str) -> None:
+def test_a_rule_with_wrong_options_is_an_error(rule: dict[str, Any], message: str) -> None:
     with pytest.raises(ValueError, match=message):
         check_group_options(SGD, [{"pattern": "*.bias", "weight_decay": 0.0}, rule])
 
 
-def test_all_wrong_options_are_told_together() -> None:
+def test_all_wrong_options_are_reported_together() -> None:
     rules = [{"pattern": "*", "a": 1, "b": 2}, {"pattern": "*", "c": 3}]
     with pytest.raises(ValueError) as caught:
         check_group_options(SGD, rules)

@@ -12,7 +12,7 @@ from .update_rules import inverse_hessian
 
 
 def rosenbrock(p: Tensor) -> Tensor:
-    """(1 − x)² + 100 (y − x²)², least at (1, 1)."""
+    """(1 − x)² + 100 (y − x²)², with its minimum at (1, 1)."""
     return (1 - p[0]) ** 2 + 100 * (p[1] - p[0] ** 2) ** 2
 
 
@@ -36,7 +36,7 @@ def start() -> nn.Parameter:
 
 
 @pytest.mark.parametrize("keep_history", [True, False])
-def test_it_finds_the_end_of_rosenbrocks_valley(keep_history: bool) -> None:
+def test_lbfgs_finds_the_minimum_of_rosenbrock(keep_history: bool) -> None:
     point = start()
     optimizer = LBFGS([point], tolerance_change=1e-20, line_search_fn="strong_wolfe", keep_history=keep_history)
     for _ in range(5):
@@ -77,7 +77,7 @@ def test_the_first_step_is_no_longer_than_one_in_the_l1_norm() -> None:
         np.testing.assert_allclose(point.detach(), start().detach().numpy() + step, rtol=1e-12)
 
 
-def test_without_history_each_step_begins_anew() -> None:
+def test_without_history_each_step_equals_that_of_a_new_optimizer() -> None:
     first, second = start(), start()
     kept = LBFGS([first], lr=0.1, max_iter=3, keep_history=False)
     kept.step(closure_of(kept, lambda: rosenbrock(first)))
@@ -103,7 +103,7 @@ def test_channels_last_weights_take_the_same_steps() -> None:
 
 
 @pytest.mark.parametrize("keep_history", [True, False])
-def test_state_survives_saving_and_goes_on_exactly(keep_history: bool) -> None:
+def test_saved_state_continues_exactly(keep_history: bool) -> None:
     point = start()
     optimizer = LBFGS([point], max_iter=4, line_search_fn="strong_wolfe", keep_history=keep_history)
     for _ in range(2):

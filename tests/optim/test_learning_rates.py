@@ -1,4 +1,4 @@
-"""Learning rates as numbers and as tensors are the same rates."""
+"""Learning rates as numbers and as tensors give the same updates and states."""
 
 import pytest
 import torch
@@ -18,7 +18,7 @@ def rates(of: torch.optim.Optimizer) -> list[float]:
 
 
 @pytest.mark.parametrize("device", [None, CPU])
-def test_each_group_has_its_own_times_the_factor(device):
+def test_set_scales_the_learning_rate_of_each_group(device):
     made = optimizer(fused=device is not None)
     learning_rates = LearningRates(made, device)
     assert learning_rates.first == 0.5
@@ -28,7 +28,7 @@ def test_each_group_has_its_own_times_the_factor(device):
         assert learning_rates.first == 0.5 * factor
 
 
-def test_a_tensor_stays_where_it_is():
+def test_rates_in_tensors_are_changed_in_place():
     made = optimizer(fused=True)
     learning_rates = LearningRates(made, CPU)
     learning_rates.set(1.0)
@@ -40,7 +40,7 @@ def test_a_tensor_stays_where_it_is():
 
 @pytest.mark.parametrize("saved_on", [None, CPU])
 @pytest.mark.parametrize("loaded_on", [None, CPU])
-def test_a_state_goes_from_one_kind_to_the_other(saved_on, loaded_on):
+def test_a_state_saved_with_tensors_loads_as_numbers_and_vice_versa(saved_on, loaded_on):
     saved = LearningRates(optimizer(), saved_on)
     saved.set(0.5)
     state = saved.optimizer_state()
@@ -51,13 +51,13 @@ def test_a_state_goes_from_one_kind_to_the_other(saved_on, loaded_on):
     loaded.set(2.0)
     loaded.load_optimizer_state(state)
     assert loaded.first == 0.25
-    loaded.set(0.5)  # the same as saved, and not what its tensors held before
+    loaded.set(0.5)  # scales the loaded rates, not those of before
     assert rates(other) == [0.25, 0.125]
 
 
 @pytest.mark.parametrize("kind", [torch.optim.NAdam, torch.optim.Adam, torch.optim.RMSprop])
-def test_a_state_that_was_recorded_on_a_gpu_goes_on_without_one(kind):
-    """torch refuses `capturable` on a CPU, and takes it over from a state that says so."""
+def test_a_capturable_state_from_a_gpu_continues_on_a_cpu(kind):
+    """torch refuses `capturable` on a CPU, but would load it from the state."""
     moved = []
     for ways in ({}, {"capturable": True, "foreach": True}):
         weight = torch.tensor([1.0, -2.0], requires_grad=True)
@@ -75,7 +75,7 @@ def test_a_state_that_was_recorded_on_a_gpu_goes_on_without_one(kind):
 @pytest.mark.parametrize(
     "change", [lambda groups: groups[:1], lambda groups: [*groups, groups[0]]], ids=["few", "many"]
 )
-def test_a_state_of_other_groups_is_torchs_to_refuse(change):
+def test_a_state_of_other_groups_is_refused_by_torch(change):
     rates = LearningRates(optimizer(), None)
     state = rates.optimizer_state()
     with pytest.raises(ValueError, match="different number of parameter groups"):
@@ -83,7 +83,7 @@ def test_a_state_of_other_groups_is_torchs_to_refuse(change):
 
 
 class Remembers(torch.optim.Optimizer):
-    """What torch's own optimizers do not keep: other types than the parameter's."""
+    """An optimizer whose state has other types than its parameters, unlike torch's own."""
 
     def __init__(self, params):
         super().__init__(params, {"lr": 0.1})
@@ -99,8 +99,8 @@ class Remembers(torch.optim.Optimizer):
                 }
 
 
-def test_what_is_remembered_keeps_its_type():
-    """`Optimizer.load_state_dict` makes all of it the parameter's own type."""
+def test_optimizer_state_keeps_its_types():
+    """`Optimizer.load_state_dict` would convert all of it to the type of the parameter."""
     groups = [{"params": [torch.ones(2, requires_grad=True)], "lr": 0.1, "initial_lr": 0.1} for _ in range(2)]
     saved, loaded = Remembers(groups), Remembers([{**group} for group in groups])
     saved.step()

@@ -43,7 +43,7 @@ def same(a: nn.Module, b: nn.Module) -> bool:
     return all(torch.equal(x, y) for x, y in zip(a.parameters(), b.parameters(), strict=True))
 
 
-def test_it_is_torchs_muon_on_flattened_weights_and_adamw_on_the_rest() -> None:
+def test_muon_is_torchs_on_flattened_weights_and_adamw_on_the_rest() -> None:
     model = network()
     rules = [{"pattern": "2.*", "lr_mult": 0.5, "weight_decay": 0.3}]
     optimizer = muon(model, rules, weight_decay=0.1, adamw_lr_mult=0.2)
@@ -85,7 +85,7 @@ def test_channels_last_weights_move_in_place_and_by_the_same_update() -> None:
 
 
 @pytest.mark.parametrize("memory_format", FORMATS)
-def test_state_survives_saving_and_goes_on_exactly(memory_format: torch.memory_format) -> None:
+def test_saved_state_continues_exactly(memory_format: torch.memory_format) -> None:
     model = network().to(memory_format=memory_format)
     rules = [{"pattern": "*.bias", "weight_decay": 0.0}, {"pattern": "0.*", "lr_mult": 0.1}]
     optimizer = muon(model, rules)
@@ -105,7 +105,7 @@ def test_state_survives_saving_and_goes_on_exactly(memory_format: torch.memory_f
     assert str(optimizer.state_dict()) == str(resumed.state_dict())
 
 
-def test_state_of_one_memory_format_serves_weights_of_another() -> None:
+def test_state_of_one_memory_format_loads_for_weights_of_another() -> None:
     model = network()
     optimizer = muon(model)
     advance(model, optimizer, range(3))
@@ -119,7 +119,7 @@ def test_state_of_one_memory_format_serves_weights_of_another() -> None:
         torch.testing.assert_close(q - start, p - start, rtol=0, atol=0.02 * (p - start).abs().max().item())
 
 
-def test_a_deep_copy_goes_on_by_itself() -> None:
+def test_a_deep_copy_is_independent() -> None:
     model = network().to(memory_format=torch.channels_last)
     optimizer = muon(model)
     advance(model, optimizer, range(2))
@@ -142,7 +142,7 @@ def test_parameters_without_gradient_are_left_alone() -> None:
     assert str(before) == str(optimizer.state_dict()["state"])
 
 
-def test_nothing_is_kept_for_parameters_that_never_moved() -> None:
+def test_parameters_that_never_moved_have_no_state() -> None:
     model = network()
     model[0].requires_grad_(False)
     optimizer = muon(model)

@@ -61,7 +61,7 @@ def rates(schedule: Schedule, total_steps: int = TOTAL) -> list[float]:
     ],
     ids=lambda value: "" if inspect.isfunction(value) else repr(value),
 )
-def test_same_as_in_torch(schedule: Schedule, reference: Callable[[torch.optim.Optimizer], Any]) -> None:
+def test_schedules_equal_torchs(schedule: Schedule, reference: Callable[[torch.optim.Optimizer], Any]) -> None:
     # The last of torch's schedulers cannot step past its end, so it is asked for one update less.
     assert rates(schedule)[:-1] == pytest.approx(torch_rates(reference, TOTAL - 1), abs=1e-12)
 
@@ -71,8 +71,8 @@ def test_one_cycle_ends_at_its_last_update() -> None:
 
 
 @pytest.mark.parametrize("warmup", [0.3, 0.99, 1, 0])
-def test_the_only_update_of_one_cycle_is_at_the_top(warmup: int | float) -> None:
-    """In torch it would be at the end, 4e-6 of the learning rate, at which nothing is learnt."""
+def test_one_cycle_of_a_single_update_has_the_whole_rate(warmup: int | float) -> None:
+    """torch would give it the final rate, 4e-6 of the learning rate, at which nothing is learnt."""
     assert rates(OneCycle(warmup=warmup), 1) == [1.0]
 
 
@@ -100,18 +100,18 @@ def test_the_first_update_of_the_shortest_run_has_the_whole_rate() -> None:
 
 
 @pytest.mark.parametrize("schedule", [Cosine(final=0.2), Linear(final=0.2), OneCycle()], ids=str)
-def test_beyond_its_end_a_schedule_stays_where_it_is(schedule: Schedule) -> None:
+def test_beyond_its_end_a_schedule_is_constant(schedule: Schedule) -> None:
     assert schedule(TOTAL + 7, TOTAL) == schedule(TOTAL, TOTAL) >= 0
 
 
-def test_no_warmup_starts_at_the_top() -> None:
+def test_without_warmup_the_first_rate_is_the_base_rate() -> None:
     for schedule in (Constant(), Step(), Cosine(), Linear(), OneCycle(warmup=0), OneCycle(warmup=1)):
         assert schedule(0, TOTAL) == 1.0
 
 
 @pytest.mark.parametrize("schedule", [make(warmup=0.5) for make in ALL], ids=str)
 @pytest.mark.parametrize("total_steps", [1, 2, 3, 1000])
-def test_every_multiplier_is_between_nothing_and_the_base_rate(schedule: Schedule, total_steps: int) -> None:
+def test_every_multiplier_is_above_0_and_at_most_1(schedule: Schedule, total_steps: int) -> None:
     schedule.check(total_steps)
     assert all(0 < value <= 1 for value in rates(schedule, total_steps))
 
@@ -123,7 +123,7 @@ def test_every_schedule_reaches_the_base_rate(schedule: Schedule, total_steps: i
 
 
 @pytest.mark.parametrize("schedule", [Constant(), Constant(warmup=5), Step([10, 20], warmup=5)], ids=str)
-def test_what_does_not_depend_on_the_horizon(schedule: Schedule) -> None:
+def test_schedules_that_do_not_depend_on_the_horizon(schedule: Schedule) -> None:
     assert not schedule.depends_on_horizon()
     assert rates(schedule, 30) == rates(schedule, 60)[:30]
 
@@ -133,7 +133,7 @@ def test_what_does_not_depend_on_the_horizon(schedule: Schedule) -> None:
     [Constant(warmup=0.5), Step([0.5]), Step([5], warmup=0.5), Cosine(), Linear(), OneCycle(warmup=5)],
     ids=str,
 )
-def test_what_depends_on_the_horizon(schedule: Schedule) -> None:
+def test_schedules_that_depend_on_the_horizon(schedule: Schedule) -> None:
     assert schedule.depends_on_horizon()
     assert rates(schedule, 30) != rates(schedule, 60)[:30]
 

@@ -1,4 +1,4 @@
-"""Every optimizer of conf/optim, as configured there, against its formula, and on real data."""
+"""Every optimizer of conf/optim, as configured there, against its formula and on real data."""
 
 import inspect
 from functools import partial
@@ -75,7 +75,7 @@ VARIANTS = {
 RULES = {"momentum": "sgd", "nesterov": "sgd"}
 
 
-def test_all_twelve_are_there() -> None:
+def test_all_twelve_optimizers_are_tested() -> None:
     assert {*NAMES} == {*VARIANTS, "lbfgs", "muon"}
 
 
@@ -85,12 +85,12 @@ OUR_DEFAULTS = {
     "nesterov": {"lr": 0.02, "momentum": 0.9, "nesterov": True},
     "rmsprop": {"lr": 0.001},
     "lbfgs": {"max_iter": 10, "history_size": 10, "line_search_fn": "strong_wolfe"},
-    "muon": {"adjust_lr_fn": "original"},  # which is what torch takes null for
+    "muon": {"adjust_lr_fn": "original"},  # torch takes null for the same
 }
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_defaults_are_torchs_but_for_a_few(name: str) -> None:
+def test_defaults_are_torchs_with_few_exceptions(name: str) -> None:
     optimizer = configured(name)
     documented = {key: each.default for key, each in inspect.signature(optimizer.func).parameters.items()}
     ours = {
@@ -160,7 +160,7 @@ def test_first_steps_of_muon_follow_the_formula(
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_each_learns_to_read_digits_with_its_defaults(name: str) -> None:
+def test_each_optimizer_learns_digits_with_its_defaults(name: str) -> None:
     digits = load_digits()
     torch.manual_seed(0)
     order = torch.randperm(len(digits.target))

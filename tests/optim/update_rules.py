@@ -138,7 +138,7 @@ def nadam(
 
 
 def lbfgs(lr: float, history_size: int) -> Update:
-    """One iteration without line search, with the inverse Hessian as a matrix (Nocedal and Wright, equation 7.19)."""
+    """L-BFGS without line search, with the inverse Hessian as a matrix (Nocedal and Wright, equation 7.19)."""
     pairs: list[tuple[Array, Array]] = []
     last: tuple[Array, Array] | None = None
 
