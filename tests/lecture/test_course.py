@@ -1,4 +1,4 @@
-"""The page: its parts in order, what fails on it, and what is not trained twice."""
+"""The page of the course: its parts in order, parts that fail, and presets that are trained once."""
 
 import re
 
@@ -27,7 +27,7 @@ hydra: {sweeper: {params: {batch_size: "20,50"}}}
 
 @pytest.fixture
 def tiny(tmp_path, monkeypatch):
-    """A preset of the user's in ./conf, and chapters of it alone."""
+    """A user's preset in ./conf, and a course that has only this preset."""
     folder = tmp_path / "conf" / "experiment"
     (folder / "tiny").mkdir(parents=True)
     (folder / "tiny.yaml").write_text(PRESET, encoding="utf-8")
@@ -39,7 +39,7 @@ def tiny(tmp_path, monkeypatch):
     return folder / "tiny.yaml"
 
 
-def test_every_part_is_there():
+def test_the_course_has_every_demonstration_and_preset():
     from deepexp.lecture.options import parse
 
     for demo in chapters.demos():

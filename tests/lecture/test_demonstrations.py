@@ -1,4 +1,4 @@
-"""The facts that the demonstrations claim, against formulas and torch."""
+"""The figures of the demonstrations against formulas and torch, and their sentences against the figures."""
 
 import math
 from itertools import pairwise
@@ -35,11 +35,11 @@ from deepexp.lecture.demonstration import figures
         (12345, "12,345"),
     ],
 )
-def test_a_number_just_below_a_power_of_ten_is_shown_like_that_power(value, shown):
+def test_a_number_just_below_a_power_of_ten_is_rounded_to_it(value, shown):
     assert figures(value) == shown
 
 
-def test_batch_and_loop_are_what_autograd_computes():
+def test_batch_and_loop_equal_autograd():
     random = torch.Generator().manual_seed(0)
     x, w, dy = (torch.randn(size, generator=random, dtype=torch.float64) for size in ((5, 7), (3, 7), (5, 3)))
     x.requires_grad_()
@@ -60,14 +60,14 @@ def test_batch_and_loop_agree_and_are_timed():
     assert [row[2] for row in made.tables[0].rows] == ["1", "1", "16", "16"]
 
 
-def test_batch_and_loop_are_drawn_by_size_and_told_in_the_order_asked_for():
+def test_batch_and_loop_are_plotted_by_size_and_listed_as_given():
     made = batch_vs_loop.demonstrate(sizes=[4, 1, 2], inputs=1, outputs=2, repeats=1, device="cpu")
     assert [row[2] for row in made.tables[0].rows[::2]] == ["4", "1", "2"]
     assert all(list(line.get_xdata()) == [1, 2, 4] for line in made.pictures[0].figure.axes[0].lines)
     assert made.tables[0].caption == "A layer of 1 input and 2 outputs, medians of 1 repeat"
 
 
-def test_the_legend_of_the_ratios_hides_none_of_them():
+def test_the_legend_of_the_ratios_covers_no_point():
     ratios = {"forward": [2.2, 2.3, 8.3, 3.2], "backward": [1.9, 15.3, 12.4, 6.4]}
     timings = [
         batch_vs_loop.Timing(torch.device(device), samples, direction, 1e-4, 1e-4 * ratio, 0.0)
@@ -88,7 +88,7 @@ def test_the_gradient_is_that_of_autograd():
     torch.testing.assert_close(gradient_descent.gradient(w.detach(), inputs, targets), w.grad)
 
 
-def test_gradient_descent():
+def test_figures_of_gradient_descent():
     facts = gradient_descent.demonstrate(scale="quick", batch_sizes=[10, 100, 0]).facts
     assert facts["loss_10"] < facts["loss_100"] < facts["loss_1438"]
     assert facts["sum_against_mean"] < 1e-13
@@ -110,12 +110,12 @@ NO_WORSE, FURTHER_DOWN, JUMPS = "a larger batch is no worse", "are further down 
         ({"batch_sizes": [10], "epochs": 1}, set()),
     ],
 )
-def test_gradient_descent_says_what_its_figures_bear_out(choice, said):
+def test_sentences_on_gradient_descent_are_true_of_its_figures(choice, said):
     made = gradient_descent.demonstrate(scale="quick", **choice)
     assert {sentence for sentence in (NO_WORSE, FURTHER_DOWN, JUMPS) if sentence in made.text} == said, made.text
 
 
-def test_gradient_descent_has_a_row_for_each_size_of_batch_that_there_can_be():
+def test_batch_sizes_of_gradient_descent_are_1_to_the_whole_set():
     (sizes, _) = gradient_descent.demonstrate(scale="quick", batch_sizes=[1438, 0], epochs=1).tables
     assert [row[0] for row in sizes.rows] == ["1,438"]
     for wrong in (1439, -1):
@@ -124,7 +124,7 @@ def test_gradient_descent_has_a_row_for_each_size_of_batch_that_there_can_be():
 
 
 @pytest.mark.filterwarnings("error")
-def test_gradient_descent_that_diverges_is_drawn_as_far_as_there_are_numbers(tmp_path):
+def test_gradient_descent_that_diverges_can_be_plotted(tmp_path):
     made = gradient_descent.demonstrate(scale="quick", batch_sizes=[100], lr=1e300, epochs=1)
     made.write(tmp_path)
     assert [panel.get_ylim()[1] for panel in made.pictures[0].figure.axes] == [1e100, 1e100]
@@ -144,28 +144,28 @@ def test_variances_are_those_of_the_papers():
     assert initialisation.variance("default", 300, 500) == pytest.approx(measured, rel=0.02)
 
 
-def test_a_step_out_of_all_numbers_has_an_infinite_factor():
+def test_a_step_that_overflows_has_an_infinite_factor():
     assert curvature.demonstrate(lr=1e308, curvatures=[2]).facts["factor_2"] == math.inf
 
 
-def test_what_strays_from_the_formula_is_not_said_to_follow_it():
+def test_variances_far_from_the_formula_are_called_so():
     assert "stray far from the formula" in initialisation.demonstrate(scale="quick", depth=500, width=10).text
     assert "stray" not in initialisation.demonstrate(scale="quick").text
 
 
-def test_the_sentence_on_tanh_is_what_its_table_shows():
-    """Twelve layers of tanh leave 0.05 of what Xavier's weights had, which the formula would keep."""
+def test_the_sentence_on_tanh_agrees_with_its_table():
+    """After twelve layers of tanh, Xavier's variance is 0.05 of the first, where its formula predicts 1."""
     text = " ".join(initialisation.demonstrate(scale="quick", activation="tanh").text.split())
     assert "with tanh for xavier by the formulas" in text and "kaiming stays nearest to 1 here" in text
 
 
-def test_the_sentence_on_deep_tanh_tells_the_ways_apart():
-    """Of a hundred layers, Kaiming's activations stay at 0.5, and its gradients grow to 26,000."""
+def test_the_sentence_on_deep_tanh_separates_forward_and_backward():
+    """Over a hundred layers, Kaiming's activations stay at 0.5, but its gradients grow to 26,000."""
     text = initialisation.demonstrate(activation="tanh", depth=100, width=64).text
     assert "kaiming stays nearest to 1 here forward, and xavier backward." in text
 
 
-def test_one_weight_alone_has_no_variance():
+def test_a_width_of_one_is_refused():
     with pytest.raises(ValueError, match="width: 1 is not allowed; at least 2"):
         initialisation.demonstrate(width=1)
 
@@ -181,7 +181,7 @@ def test_dropout_keeps_the_mean_in_training_and_does_nothing_at_test():
         dropout_mask.demonstrate(dropout=1.0)
 
 
-def test_batch_normalisation_by_its_formulas():
+def test_batch_normalisation_follows_its_formulas():
     facts = batch_norm_statistics.demonstrate().facts
     assert max(facts["formula_error"], facts["test_error"], facts["fold_error"]) < 1e-12
     assert facts["company_training"] > 0.1
@@ -191,7 +191,7 @@ def test_batch_normalisation_by_its_formulas():
         assert facts[f"std_{k}"] == pytest.approx(gamma, rel=1e-5)
 
 
-def test_the_running_mean_is_the_average_that_fades():
+def test_the_running_mean_is_an_exponential_moving_average():
     layer = batch_norm_statistics._layer(0.1)
     history = batch_norm_statistics.train(layer, 20, 30, torch.Generator().manual_seed(1))
     expected = 0.0
@@ -200,7 +200,7 @@ def test_the_running_mean_is_the_average_that_fades():
         assert running.item() == pytest.approx(expected, rel=1e-12)
 
 
-def test_the_strided_identity_is_indexing():
+def test_the_strided_identity_equals_indexing():
     facts = strided_identity.demonstrate().facts
     assert facts["grid_error"] == facts["zero_channels"] == facts["pad_parameters"] == 0
     assert facts["projection_error"] < 1e-12
@@ -227,7 +227,7 @@ def test_one_loading_process_is_one_worker():
     assert "streamed, 1 worker" in {row[0] for row in made.tables[0].rows}
 
 
-def test_loaders_are_compared_with_another_one_once_each(monkeypatch):
+def test_equal_loaders_are_measured_once(monkeypatch):
     opened = []
     usual = loaders.StreamedLoader
     monkeypatch.setattr(loaders, "StreamedLoader", lambda *a, **k: opened.append(usual(*a, **k)) or opened[-1])
@@ -238,7 +238,7 @@ def test_loaders_are_compared_with_another_one_once_each(monkeypatch):
 
 
 @pytest.mark.parametrize("fastest", [9.9e5, 1.41e6, 1.74e7])
-def test_the_speeds_along_the_axis_do_not_run_into_each_other(fastest):
+def test_labels_of_the_speed_axis_do_not_overlap(fastest):
     figure = loaders._draw({"resident": fastest, "streamed, same process": 2e5})
     figure.draw_without_rendering()
     boxes = [label.get_window_extent() for label in figure.axes[0].get_xticklabels()]
@@ -254,7 +254,7 @@ def test_the_limit_of_momentum_is_written_above_the_curves():
     assert panel.texts[0].get_window_extent().y0 > panel.transData.transform((1, 10))[1] + half_a_mark
 
 
-def test_groups_move_by_their_own_rules():
+def test_each_parameter_group_moves_by_its_own_rule():
     made = parameter_groups.demonstrate(lr=0.1, steps=3)
     with_momentum = 0.1 * (1 + 1.9 + 2.71)
     assert made.facts["fc1.weight"] == pytest.approx(with_momentum, rel=1e-5)
@@ -264,7 +264,7 @@ def test_groups_move_by_their_own_rules():
 
 
 @pytest.mark.parametrize("lr", [1e-12, 1e100])
-def test_groups_move_as_told_at_any_rate_that_is_taken(lr):
+def test_parameter_groups_keep_their_ratios_at_extreme_rates(lr):
     facts = parameter_groups.demonstrate(lr=lr, steps=3).facts
     assert facts["fc1.weight"] / facts["conv1.bias"] == pytest.approx(10, rel=0.01)
     assert facts["fc2.bias"] / lr == pytest.approx(3, rel=0.01)
@@ -272,7 +272,7 @@ def test_groups_move_as_told_at_any_rate_that_is_taken(lr):
         parameter_groups.demonstrate(lr=lr**2)
 
 
-def test_the_borrowed_layer_stands_still_and_then_moves():
+def test_the_pretrained_layer_is_frozen_and_then_moves():
     made = surgery.demonstrate(scale="quick", pretrained=False)
     assert "random here, as asked for" in made.text and "not on this machine" not in made.text
     facts = made.facts

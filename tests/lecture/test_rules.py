@@ -16,7 +16,7 @@ STEPS = 4
 
 
 @pytest.mark.parametrize("name", VARIANTS)
-def test_first_steps(name):
+def test_first_steps_follow_the_formula(name):
     options = configured(name).keywords
     lr, lengths = step_lengths(name, G, STEPS)
     assert lr == options["lr"]
@@ -33,13 +33,13 @@ def test_adamw_is_adam_that_also_shrinks_the_weights():
     assert adamw.item() == pytest.approx(lr * 0.01 * 1.0 + adam.item(), rel=1e-12)
 
 
-def test_momentum_tends_to_one_over_one_minus_gamma():
+def test_steps_of_momentum_tend_to_lr_over_one_minus_gamma():
     lr, lengths = step_lengths("momentum", [2.0], 300, lr=0.05)
     assert lengths[-1, 0].item() == pytest.approx(lr / (1 - 0.9) * 2.0, rel=1e-10)
     assert lengths[0, 0].item() == pytest.approx(lr * 2.0)
 
 
-def test_who_notices_that_the_loss_was_multiplied():
+def test_only_plain_and_momentum_steps_scale_with_the_loss():
     facts = update_rules.demonstrate(steps=3).facts
     notice = {name for name in catalogue.names("optim") if name != "lbfgs" and facts[f"{name}/scaling"] > 50}
     assert notice == {"sgd", "momentum", "nesterov"}
@@ -48,7 +48,7 @@ def test_who_notices_that_the_loss_was_multiplied():
 
 
 @pytest.mark.parametrize("steps", [1, 10])
-def test_the_picture_of_few_steps_has_its_label_inside(steps):
+def test_the_label_is_inside_a_plot_of_few_steps(steps):
     picture = update_rules.demonstrate(optim=["sgd", "momentum"], steps=steps).pictures[0].figure
     (panel,) = picture.axes
     picture.draw_without_rendering()
@@ -60,14 +60,14 @@ def test_the_picture_of_few_steps_has_its_label_inside(steps):
     ("optim", "momentum", "blind"),
     [(["sgd"], False, False), (["sgd", "adam"], False, True), (["nesterov"], True, False), (None, True, True)],
 )
-def test_only_rules_that_are_there_are_spoken_of(optim, momentum, blind):
+def test_the_text_is_only_about_the_chosen_rules(optim, momentum, blind):
     made = update_rules.demonstrate(optim=optim, steps=2)
     (panel,) = made.pictures[0].figure.axes
     assert ("1/(1−γ)" in made.text) == bool(panel.texts) == momentum
     assert ("do not notice" in made.text) == blind
 
 
-def test_steps_that_are_too_short_to_be_told_are_refused():
+def test_rates_too_small_to_measure_steps_are_refused():
     with pytest.raises(InputError, match="lr: 1e-10 is not allowed; at least 1e-09"):
         update_rules.demonstrate(lr=1e-10)
     facts = update_rules.demonstrate(optim=["sgd", "adam"], lr=1e-9, steps=1).facts
@@ -75,6 +75,6 @@ def test_steps_that_are_too_short_to_be_told_are_refused():
     assert facts["adam/first_1"] == pytest.approx(1e-9, rel=1e-3)
 
 
-def test_lbfgs_has_no_step_on_a_plane():
+def test_lbfgs_is_refused_under_a_constant_gradient():
     with pytest.raises(InputError, match="leave it out"):
         update_rules.demonstrate(optim=["sgd", "lbfgs"])

@@ -18,17 +18,17 @@ def facts():
 
 
 @pytest.mark.parametrize("name", SURFACES)
-def test_the_minimum_is_where_the_surface_says(name):
+def test_the_minimum_of_each_surface_is_where_it_says(name):
     surface = SURFACES[name]
     point = torch.tensor(surface.minimum, dtype=torch.float64, requires_grad=True)
     height = surface.height(*point)
     height.backward()
-    assert point.grad.abs().max() < 1e-4  # the barrier reaches the minimum beside it with its foot
+    assert point.grad.abs().max() < 1e-4  # not 0: the foot of the barrier reaches the minimum beside it
     around = point.detach() + 0.05 * torch.randn(100, 2, dtype=torch.float64)
     assert (surface.height(*around.t()) > height.item() - 1e-6).all()
 
 
-def test_first_steps_by_hand():
+def test_first_steps_equal_those_computed_by_hand():
     start = np.array([-4.0, 0.5])
     gradient = np.array([0.4 * -4.0, 39.6 * 0.5])
     found = walk(SURFACES["valley"], "momentum", 0.05, 2).points
@@ -85,24 +85,24 @@ def test_the_text_says_what_the_paths_show(choice, said):
     assert {words for words in (BACK, THROUGH, CALMS, EQUAL) if words in text} == said, text
 
 
-def test_what_goes_to_infinity_is_told():
+def test_a_diverged_path_is_called_diverged():
     shown = trajectories.demonstrate(optim=["sgd"], surfaces=["rosenbrock"], lr=0.05)
     assert shown.tables[0].rows[0][4] == "diverged"
 
 
 @pytest.mark.filterwarnings("error")
-def test_a_path_out_of_the_picture_has_no_end_in_it():
+def test_a_diverged_path_has_no_end_marker():
     shown = trajectories.demonstrate(optim=["sgd", "adam"], surfaces=["valley"], lr={"sgd": 1.0})
     assert [row[4] == "diverged" for row in shown.tables[0].rows] == [True, False]
     squares = [line for line in shown.pictures[0].figure.axes[0].lines if line.get_markersize() == 7]
     assert [line.get_marker() for line in squares] == ["o", "s"]  # the start, and where Adam ends
 
 
-def test_crossings():
+def test_crossings_are_counted():
     assert crossings(np.array([1.0, 0.0, -1.0, -2.0, 3.0]), 0.0) == 2
 
 
-def test_an_animation_grows_to_the_whole_path():
+def test_an_animation_ends_with_the_whole_path():
     made = trajectories.demonstrate(optim=["sgd", "adam"], surfaces=["valley"], steps=10, animate=True)
     with Image.open(io.BytesIO(made.animations["trajectories.gif"])) as film:
         frames = []
@@ -110,7 +110,7 @@ def test_an_animation_grows_to_the_whole_path():
             film.seek(frame)
             frames.append(np.asarray(film.convert("RGB")).astype(int))
     coloured = [int(((frame.max(2) - frame.min(2)) > 60).sum()) for frame in frames]
-    assert len(frames) >= 10  # frames that are the same may be joined
+    assert len(frames) >= 10  # equal frames may be merged
     assert coloured[-1] > 2 * coloured[0]
 
 
@@ -123,12 +123,12 @@ def test_an_animation_grows_to_the_whole_path():
         ({"lr": {"adam": -0.1}}, "at least 0"),
     ],
 )
-def test_what_is_refused(given, message):
+def test_mistakes_are_refused(given, message):
     with pytest.raises(InputError, match=message):
         trajectories.demonstrate(**given)
 
 
-def test_a_step_on_a_parabola_multiplies_by_one_minus_the_product():
+def test_a_step_on_a_parabola_multiplies_by_one_minus_lr_times_curvature():
     facts = curvature.demonstrate(lr=0.1, curvatures=[1, 5, 25]).facts
     assert facts == pytest.approx({"factor_1": 0.9, "factor_5": 0.5, "factor_25": 1.5})
 
@@ -141,13 +141,13 @@ def test_a_step_on_a_parabola_multiplies_by_one_minus_the_product():
         (1.0, "At η = 1 one rule jumps between two points or diverges, "),
     ],
 )
-def test_what_a_step_does_is_told_of_the_curvatures_that_are_there(lr, begins):
+def test_the_text_on_steps_is_only_about_the_given_curvatures(lr, begins):
     assert curvature.demonstrate(lr=lr).text.startswith(begins)
 
 
 @pytest.mark.parametrize("steps", [10, 10_000])
-def test_the_factor_of_a_step_is_measured_where_numbers_are_held_in_full(steps):
-    """0.9, 1.1 and 0 for ηλ of 0.1, 2.1 and 1; after thousands of steps there are denormal and infinite ones."""
+def test_the_factor_of_a_step_is_measured_between_normal_numbers(steps):
+    """0.9, 1.1 and 0 for ηλ of 0.1, 2.1 and 1; after thousands of steps numbers are subnormal or infinite."""
     for curvature_, factor in [(1, 0.9), (21, 1.1), (10, 0.0)]:
         points = curvature.descend(curvature_, 0.1, steps)
         assert curvature.measured(points) == pytest.approx(factor, rel=1e-9)
@@ -155,6 +155,6 @@ def test_the_factor_of_a_step_is_measured_where_numbers_are_held_in_full(steps):
 
 @pytest.mark.parametrize("name", ["curvature", "update_rules", "parameter_groups"])
 @pytest.mark.parametrize("lr", ["0", "-0.1"])
-def test_a_rate_is_above_zero(capsys, name, lr):
+def test_a_learning_rate_of_zero_or_less_is_refused(capsys, name, lr):
     assert main(["lecture", name, f"lr={lr}"]) == 2
     assert capsys.readouterr().err == f"deepexp: lr: {lr} is not allowed; a number above 0\n"
