@@ -1,4 +1,4 @@
-"""A page is one file, whole, escaped, and asks for nothing outside itself."""
+"""A page is one complete, escaped file that loads nothing from elsewhere."""
 
 import re
 from html.parser import HTMLParser
@@ -60,7 +60,7 @@ def test_all_text_is_escaped(drawn):
     assert elements.all("img")[0][0]["alt"] == evil
 
 
-def test_nothing_is_loaded_from_anywhere(drawn):
+def test_a_page_loads_nothing_from_elsewhere(drawn):
     html = Page("t").figure(drawn, "c", "a").figure(plotting.as_png(drawn), "c", "a").table(["x"], [["1"]]).html()
     elements = Elements(html)
     for _, attributes, _ in elements.found:
@@ -70,7 +70,7 @@ def test_nothing_is_loaded_from_anywhere(drawn):
     assert "@import" not in html
 
 
-def test_contents_are_listed_from_four_headings_on():
+def test_a_page_of_four_headings_has_a_table_of_contents():
     whole = Page("t")
     for text in ("One", "Two", "Two"):
         whole.heading(text)
@@ -84,7 +84,7 @@ def test_contents_are_listed_from_four_headings_on():
     assert [text for _, text in links] == ["One", "Two", "Two", "Three & four"]
 
 
-def test_a_table_has_its_cells_where_they_belong():
+def test_a_table_has_header_cells_classes_and_sort_keys():
     html = (
         Page("t")
         .table(["model", "error"], [["a", "1 %"], [Cell("b", mark="muted"), Cell("–", key=9)]], numeric=[1])
@@ -99,7 +99,7 @@ def test_a_table_has_its_cells_where_they_belong():
     assert not elements.all("script")
 
 
-def test_a_table_that_can_be_sorted_brings_buttons_and_one_script():
+def test_sortable_tables_add_buttons_and_one_script():
     html = Page("t").table(["a"], [["1"]], sortable=True).table(["a"], [["1"]], sortable=True).html()
     elements = Elements(html)
     assert len(elements.all("button")) == 2
@@ -124,23 +124,23 @@ def test_a_figure_that_would_be_a_large_svg_is_embedded_as_png(monkeypatch, draw
     assert image["style"].startswith("width: 288px")  # 3 inches
 
 
-def test_pictures_that_follow_each_other_share_a_box(drawn):
+def test_consecutive_figures_share_a_box(drawn):
     whole = Page("t").figure(drawn, "c", "a").figure(drawn, "c", "a").paragraph("x").figure(drawn, "c", "a")
     elements = Elements(whole.html())
     assert len([1 for attributes, _ in elements.all("div") if attributes.get("class") == "figures"]) == 2
 
 
-def test_paragraphs_are_parted_at_empty_lines():
+def test_empty_lines_separate_paragraphs():
     assert [text for _, text in Elements(Page("t").paragraph("a\nb\n\nc").html()).all("p")] == ["a\nb", "c"]
 
 
-def test_it_is_written_as_utf8(tmp_path):
+def test_a_page_is_written_as_utf8(tmp_path):
     Page("größer – 1 × 2").write(tmp_path / "page.html")
     content = (tmp_path / "page.html").read_bytes().decode()
     assert re.search('<meta charset="utf-8">', content)
     assert "größer – 1 × 2" in content
 
 
-def test_a_file_name_that_is_no_utf_8_is_shown_by_its_number(tmp_path):
+def test_a_file_name_that_is_not_utf_8_can_be_written(tmp_path):
     Page("runs").paragraph("outputs/\udcff").write(tmp_path / "page.html")
     assert "outputs/\\udcff" in (tmp_path / "page.html").read_bytes().decode()

@@ -33,7 +33,7 @@ def luminance(colour):
     return 0.2126 * red + 0.7152 * green + 0.0722 * blue
 
 
-def test_axes_come_as_rows_and_columns():
+def test_axes_are_an_array_of_rows_and_columns():
     assert plotting.figure()[1].shape == (1, 1)
     assert plotting.figure(rows=2, columns=3)[1].shape == (2, 3)
 
@@ -47,7 +47,7 @@ def test_a_figure_leaves_matplotlib_as_it_was():
     assert dict(matplotlib.rcParams) == before
 
 
-def test_importing_it_loads_no_matplotlib_and_drawing_no_pyplot():
+def test_importing_loads_no_matplotlib_and_drawing_no_pyplot():
     program = (
         "import sys; from deepexp.pages import plotting; assert 'matplotlib' not in sys.modules; "
         "plotting.as_png(plotting.figure()[0]); assert 'matplotlib.pyplot' not in sys.modules"
@@ -55,19 +55,19 @@ def test_importing_it_loads_no_matplotlib_and_drawing_no_pyplot():
     subprocess.run([sys.executable, "-c", program], check=True, timeout=60)
 
 
-def test_every_colour_can_be_seen_on_white():
+def test_every_colour_has_contrast_on_white():
     assert len(set(plotting.COLOURS)) == len(plotting.COLOURS)
     assert plotting.COLOURS[-1] == "#000000"
     assert min(1.05 / (luminance(colour) + 0.05) for colour in plotting.COLOURS) > 2
 
 
-def test_series_are_told_apart_without_colour():
+def test_series_differ_without_colour():
     styles = [plotting.series_style(index) for index in range(35)]
     assert len({(str(style["linestyle"]), style["marker"]) for style in styles}) == 35
     assert len({(str(style["linestyle"]), style["color"]) for style in styles}) == 35
 
 
-def test_saved_files_are_the_same_bytes_each_time_and_carry_no_date(drawn, tmp_path):
+def test_saved_files_are_reproducible_and_have_no_date(drawn, tmp_path):
     paths = plotting.save(drawn, tmp_path / "optim.lr=0.1")
     assert [path.name for path in paths] == ["optim.lr=0.1.png", "optim.lr=0.1.svg"]
     first = [path.read_bytes() for path in paths]
@@ -78,7 +78,7 @@ def test_saved_files_are_the_same_bytes_each_time_and_carry_no_date(drawn, tmp_p
 
 
 @pytest.mark.parametrize("setting", ["figure.autolayout", "figure.constrained_layout.use"])
-def test_it_is_laid_out_once_whatever_matplotlib_is_set_to(setting, tmp_path, monkeypatch):
+def test_a_figure_is_laid_out_once_under_any_matplotlib_setting(setting, tmp_path, monkeypatch):
     laid_out = []
     execute = ConstrainedLayoutEngine.execute
     monkeypatch.setattr(
@@ -92,7 +92,7 @@ def test_it_is_laid_out_once_whatever_matplotlib_is_set_to(setting, tmp_path, mo
         assert figure.get_layout_engine() is None and len(laid_out) == 1
 
 
-def test_an_embedded_svg_is_whole_and_keeps_its_letters(drawn):
+def test_an_embedded_svg_is_complete_and_keeps_its_text(drawn):
     svg = plotting.as_svg(drawn)
     root = ElementTree.fromstring(svg)
     assert root.tag == "{http://www.w3.org/2000/svg}svg"
@@ -108,7 +108,7 @@ def referred_to(svg):
     return set(re.findall(r'(?:href="#|url\(#)([\w.-]+)', svg))
 
 
-def test_what_an_embedded_svg_refers_to_is_in_it_and_in_no_other(drawn):
+def test_identifiers_of_embedded_svgs_are_unique(drawn):
     other, axes = plotting.figure()
     axes[0, 0].plot([0, 1], [5, 6], **plotting.series_style(0))
     one, two = plotting.as_svg(drawn), plotting.as_svg(other)
@@ -118,16 +118,16 @@ def test_what_an_embedded_svg_refers_to_is_in_it_and_in_no_other(drawn):
     assert not identifiers(one) & identifiers(two)
 
 
-def test_colours_are_no_identifiers(drawn):
+def test_making_identifiers_unique_leaves_colours_alone(drawn):
     svg = plotting.as_svg(drawn).lower()
     assert all(plotting.COLOURS[index].lower() in svg for index in range(3))
 
 
-def test_an_embedded_svg_sets_no_style_outside_itself(drawn):
+def test_an_embedded_svg_has_no_style_element(drawn):
     assert "<style" not in plotting.as_svg(drawn)
 
 
-def test_a_png_says_how_large_it_is_meant_to_be(drawn):
+def test_a_png_has_its_resolution(drawn):
     from io import BytesIO
 
     from PIL import Image

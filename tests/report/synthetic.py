@@ -64,11 +64,11 @@ def make_run(
     provenance: Mapping[str, object] | None = None,
     summary: Mapping[str, object] | None = None,
 ) -> Path:
-    """One run directory, its parents included.
+    """Make one run directory and its parents.
 
     `overrides`: key or group → value, as on a command line. `rates`: test error rates of the epochs, else a curve that
-    falls to `error_rate`; the wrong predictions are those of the lowest sample numbers that fit the final rate and
-    `alone_wrong`, which are wrong in any case. `provenance`, `summary`: what is to differ from the usual there.
+    falls to `error_rate`. As many samples are wrong as the final rate says: first those of `alone_wrong`, then those of
+    the lowest numbers. `provenance`, `summary`: values that replace the usual ones.
     """
     overrides = dict(overrides or {})
     config, choices = _composed(overrides)
@@ -91,7 +91,7 @@ def make_run(
 
 
 def data_in(root: str, fingerprint: str, **values: object) -> dict[str, Mapping[str, object]]:
-    """What `make_run` takes for a run on data of this fingerprint in that place, with further overrides."""
+    """Arguments of `make_run` for data with this fingerprint in this folder, with further overrides."""
     return {"overrides": {"data.root": root, **values}, "provenance": {"data_fingerprint": fingerprint}}
 
 
@@ -101,9 +101,9 @@ def make_sweep(
     error_rate: Callable[[dict[str, object]], float],
     **settings: object,
 ) -> Path:
-    """A sweep over `grid` (key → values, `seed` among them if wanted); `error_rate` of a job's values.
+    """Make a sweep over `grid` (key → values); `error_rate` gives the rate of a job from its values.
 
-    A job whose rate is not a number has failed. `settings` go to `make_run`.
+    A job whose rate is NaN has failed. `settings` go to `make_run`.
     """
     jobs = [dict(zip(grid, values, strict=True)) for values in product(*grid.values())]
     names = [",".join(f"{key}={value}" for key, value in job.items()) for job in jobs]
@@ -139,7 +139,7 @@ def _composed(overrides: Mapping[str, object]) -> tuple[dict, dict]:
 
 
 def _falling(last: float, epochs: int) -> list[float]:
-    """Error rates that begin at 0.9 and come close to `last`, which is the last of them."""
+    """Error rates that fall from 0.9 to `last`."""
     return [last + (0.9 - last) * 0.3**epoch for epoch in range(1, epochs)] + [last]
 
 

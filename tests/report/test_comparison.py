@@ -1,4 +1,4 @@
-"""Which groups of runs are compared, by which test, and what is said of it, over runs whose results are known."""
+"""Which groups of runs are compared, by which test, and the sentences on it, for runs with known results."""
 
 import importlib.util
 from pathlib import Path
@@ -17,14 +17,14 @@ data_in, make_run, make_sweep = synthetic.data_in, synthetic.make_run, synthetic
 
 
 def test_other_pictures_of_the_same_classes_are_not_compared(tmp_path):
-    """Splits that are drawn by class have the same true classes in the same order."""
+    """Equal true classes do not suffice: splits drawn by class have them in the same order."""
     for name, seed, fingerprint in [("a", 0, "s0"), ("b", 1, "s1")]:
         make_run(tmp_path / name, {"data.split_seed": seed}, provenance={"data_fingerprint": fingerprint})
     comparisons = make([tmp_path / "a", tmp_path / "b"]).comparisons
     assert not comparisons.made and "data.split_seed differs" in comparisons.not_made[0]
 
 
-def test_data_that_were_changed_are_not_compared(tmp_path):
+def test_runs_on_changed_data_are_not_compared(tmp_path):
     make_run(tmp_path / "a", **data_in("/a", "aa", **{"optim.lr": 0.1}))
     make_run(tmp_path / "b", **data_in("/a", "bb", **{"optim.lr": 0.01}))
     make_run(tmp_path / "c", **data_in("/a", "cc", **{"optim.lr": 0.1, "data.subset": 100}))
@@ -33,7 +33,7 @@ def test_data_that_were_changed_are_not_compared(tmp_path):
     assert make([tmp_path / "a", tmp_path / "c"]).comparisons.made, "another subset has another fingerprint"
 
 
-def test_groups_over_seeds_and_their_sentences(tmp_path):
+def test_groups_with_common_seeds_are_compared_by_a_paired_t_test(tmp_path):
     rates = {0.1: [0.05, 0.06, 0.055, 0.05], 0.01: [0.2, 0.22, 0.21, 0.2]}
     make_sweep(
         tmp_path / "s", {"optim.lr": [0.01, 0.1], "seed": [0, 1, 2, 3]}, lambda job: rates[job["optim.lr"]][job["seed"]]
@@ -55,14 +55,14 @@ def test_groups_over_seeds_and_their_sentences(tmp_path):
 @pytest.mark.parametrize(
     ("p", "words"), [(0.0498, "p = 0.0498"), (0.04999, "p = 0.04999"), (0.0501, "p = 0.050"), (0.0494, "p = 0.049")]
 )
-def test_a_p_value_below_the_limit_reads_as_one(p, words):
-    # 25 and 42 samples that one alone gets wrong: 0.0498.
+def test_a_p_value_is_printed_on_its_side_of_the_limit(p, words):
+    # 25 and 42 samples that only one of the two gets wrong: p = 0.0498.
     comparison = Comparison(MCNEMAR, ("a", "b"), (0.1, 0.2), None, (25, 42), 1000, 1, p, p)
     assert comparison.p_in_words == words
     assert ("No difference" not in comparison.sentence(1)) == (p < 0.05)
 
 
-def test_a_mean_over_some_of_the_seeds_says_so_wherever_it_stands(tmp_path):
+def test_means_over_some_of_the_seeds_say_so(tmp_path):
     nan = float("nan")
     rates = {0.1: [0.05, 0.06, nan, nan], 0.01: [0.1, 0.105, 0.11, 0.12]}
     make_sweep(
@@ -75,7 +75,7 @@ def test_a_mean_over_some_of_the_seeds_says_so_wherever_it_stands(tmp_path):
     assert "optim.lr=0.1 with 5.50 ± 0.71% (2 of 4 seeds)" in report.best
 
 
-def test_that_the_same_came_out_with_each_seed_is_no_interval(tmp_path):
+def test_equal_results_for_each_seed_have_no_interval(tmp_path):
     make_sweep(
         tmp_path / "s", {"clip_grad_norm": [9, 99], "seed": [0, 1, 2]}, lambda job: [0.1, 0.12, 0.11][job["seed"]]
     )
@@ -83,7 +83,7 @@ def test_that_the_same_came_out_with_each_seed_is_no_interval(tmp_path):
     assert sentence.endswith("11.00% against 11.00%, the same with each of 3 seeds, p = 1.000")
 
 
-def test_groups_of_several_seeds_without_two_in_common_are_compared_over_all_of_them(tmp_path):
+def test_groups_without_two_common_seeds_are_compared_by_welchs_t_test(tmp_path):
     for seed, lr, rate in [(0, 0.1, 0.05), (1, 0.1, 0.06), (1, 0.01, 0.2), (2, 0.01, 0.22), (3, 0.01, 0.24)]:
         make_run(tmp_path / f"run-{lr}-{seed}", {"optim.lr": lr, "seed": seed}, error_rate=rate)
     sentence, limit = make([tmp_path]).comparisons.sentences()
@@ -94,7 +94,7 @@ def test_groups_of_several_seeds_without_two_in_common_are_compared_over_all_of_
     assert "nothing follows about other test samples" in limit
 
 
-def test_groups_without_two_common_seeds_must_have_been_tested_on_the_same_samples_all_of_them(tmp_path):
+def test_welchs_t_test_needs_the_same_test_samples_for_all_runs(tmp_path):
     for seed, lr in [(0, 0.1), (1, 0.1), (2, 0.01), (3, 0.01)]:
         samples = 100 if seed == 3 else 200
         make_run(tmp_path / f"run-{seed}", {"optim.lr": lr, "seed": seed}, error_rate=lr, samples=samples)
@@ -102,7 +102,7 @@ def test_groups_without_two_common_seeds_must_have_been_tested_on_the_same_sampl
     assert comparisons.made == [] and "not tested on the same samples" in comparisons.not_made[0]
 
 
-def test_of_several_runs_against_one_it_is_said_which_was_compared(tmp_path):
+def test_the_sentence_names_the_run_compared_with_a_single_one(tmp_path):
     for seed, lr in [(0, 0.1), (2, 0.01), (3, 0.01)]:
         make_run(tmp_path / f"run-{seed}", {"optim.lr": lr, "seed": seed}, error_rate=lr)
     sentence = make([tmp_path]).comparisons.sentences()[0]
@@ -110,19 +110,19 @@ def test_of_several_runs_against_one_it_is_said_which_was_compared(tmp_path):
     assert "exact McNemar test (no two seeds have a result in both), p < 0.001" in sentence
 
 
-def test_one_run_each_speaks_of_the_two_nets_alone(tmp_path):
+def test_single_runs_are_compared_by_mcnemars_test(tmp_path):
     make_run(tmp_path / "a", {"optim.lr": 0.1}, error_rate=0.05)
     make_run(tmp_path / "b", {"optim.lr": 0.01}, error_rate=0.1, alone_wrong=[199])
     report = make([tmp_path / "a", tmp_path / "b"])
     first, second = report.comparisons.sentences()
     assert first.startswith("The run of optim.lr=0.1 makes fewer test errors than that of optim.lr=0.01")
-    # 10 and 20 errors of 200; the 20 are sample 199 and the first 19, of which the other misses the first 10.
+    # One run has the first 10 of 200 samples wrong, the other the first 19 and sample 199.
     assert "alone wrong on 0 and 10 of the same 200 test samples" in first
     assert "p = 0.002" in first  # 2 / 2¹⁰
     assert "nothing follows about other runs" in second
 
 
-def test_the_better_of_two_nets_comes_first_with_its_own_figures(tmp_path):
+def test_the_better_run_comes_first_with_its_own_figures(tmp_path):
     make_run(tmp_path / "a", {"optim.lr": 0.01}, error_rate=0.1, alone_wrong=[199])
     make_run(tmp_path / "b", {"optim.lr": 0.1}, error_rate=0.05)
     sentence, _ = make([tmp_path]).comparisons.sentences()
@@ -132,13 +132,13 @@ def test_the_better_of_two_nets_comes_first_with_its_own_figures(tmp_path):
     assert "alone wrong on 0 and 10 of the same 200 test samples" in sentence
 
 
-def test_no_difference_is_said_so(tmp_path):
+def test_no_difference_is_reported(tmp_path):
     make_run(tmp_path / "a", {"optim.lr": 0.1}, error_rate=0.1)
     make_run(tmp_path / "b", {"optim.lr": 0.01}, error_rate=0.105)
     assert make([tmp_path]).comparisons.sentences()[0].startswith("No difference shown between the run of ")
 
 
-def test_different_test_samples_are_not_compared(tmp_path):
+def test_runs_on_different_test_samples_are_not_compared(tmp_path):
     make_run(tmp_path / "a", {"optim.lr": 0.1})
     make_run(tmp_path / "b", {"optim.lr": 0.01}, samples=100)
     make_run(tmp_path / "c", {"data": "mnist"})
@@ -148,7 +148,7 @@ def test_different_test_samples_are_not_compared(tmp_path):
     assert any("not tested on the same samples" in line for line in report.comparisons.not_made)
 
 
-def test_nothing_is_chosen_by_validation_errors_on_different_data(tmp_path):
+def test_no_best_is_chosen_by_validation_errors_on_different_data(tmp_path):
     for place, data in enumerate(["mnist", "digits"]):
         for lr in (1, 2, 3):
             words = {"data": data, "optim.lr": lr}
@@ -160,7 +160,7 @@ def test_nothing_is_chosen_by_validation_errors_on_different_data(tmp_path):
     assert report.comparisons.note.startswith("Each group is compared with data=mnist, optim.lr=1, the first of the")
 
 
-def test_seeds_of_the_only_setting_that_came_to_a_result_are_not_compared(tmp_path):
+def test_seeds_of_the_only_setting_with_a_result_are_not_compared(tmp_path):
     make_sweep(
         tmp_path / "s", {"optim.lr": [1, 2], "seed": [0, 1]}, lambda job: 0.1 if job["optim.lr"] == 1 else float("nan")
     )
@@ -181,7 +181,7 @@ def test_many_groups_are_compared_with_one(tmp_path):
         make([tmp_path], baseline="optim.lr=7")
 
 
-def test_of_groups_that_a_baseline_may_mean_those_are_named(tmp_path):
+def test_an_ambiguous_baseline_is_refused_with_its_matches(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [1, 2], "epochs": [3, 4]}, lambda job: job["optim.lr"] / 20)
     with pytest.raises(
         InputError, match=r"fits 2 groups; give the whole label: optim.lr=1, epochs=3; optim.lr=1, ep"
@@ -190,8 +190,8 @@ def test_of_groups_that_a_baseline_may_mean_those_are_named(tmp_path):
     assert "optim.lr=2" not in str(e.value)
 
 
-def test_a_baseline_is_named_as_tables_show_it(tmp_path):
-    """A line separator in a folder's name is shown as a sign that can be copied."""
+def test_a_baseline_can_be_given_as_tables_show_it(tmp_path):
+    """Tables show a line separator in a folder's name as �, which can be copied."""
     for name, place in [("a", "/odd\u2028name"), ("b", "/plain")]:
         make_run(tmp_path / name, **data_in(place, name))
     told = "data.root=/odd�name"
@@ -205,7 +205,7 @@ def test_a_baseline_is_named_as_tables_show_it(tmp_path):
 
 @pytest.mark.parametrize(("key", "baseline"), [("epochs", "optim=adam, epochs=1"), ("seed", "optim=adam")])
 def test_with_a_baseline_without_a_result_nothing_is_compared(tmp_path, key, baseline):
-    """Not even the two runs of the one group that has results."""
+    """Not even two runs of a group with results."""
     grid = {"optim": ["sgd", "adam"], key: [1, 2]}
     make_sweep(tmp_path / "s", grid, lambda job: float("nan") if job["optim"] == "adam" else job[key] / 10)
     report = make([tmp_path], baseline=baseline)

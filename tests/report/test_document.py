@@ -1,4 +1,4 @@
-"""`report.html`: every section from real directories, one file, whole, and quick over many runs."""
+"""`report.html`: every section, made from run directories, and quick over many runs."""
 
 import json
 import re
@@ -51,7 +51,7 @@ def test_the_page_of_a_sweep_has_every_section(sweep, tmp_path):
     assert "no checkpoint" in html  # the synthetic runs have none, and the page says so
 
 
-def test_a_choice_on_test_figures_is_said_and_one_on_validation_too(tmp_path):
+def test_the_page_says_by_which_error_runs_were_chosen(tmp_path):
     for seed in (0, 1):
         make_run(tmp_path / "a" / str(seed), {"seed": seed}, error_rate=0.1 + seed / 10)
         make_run(tmp_path / "b" / str(seed), {"seed": seed}, error_rate=0.1 + seed / 10, val_error_rate=0.3 - seed / 10)
@@ -64,7 +64,7 @@ def test_a_choice_on_test_figures_is_said_and_one_on_validation_too(tmp_path):
     assert "test figures" not in why
 
 
-def test_a_single_run_and_one_without_a_result_have_a_page(tmp_path):
+def test_runs_with_and_without_a_result_have_a_page(tmp_path):
     for status in ("done", "running"):
         make_run(tmp_path / status, status=status)
         out = tmp_path / f"{status}-report"
@@ -84,7 +84,7 @@ def test_the_page_of_two_runs_says_what_differs(tmp_path):
     assert "other" in html
 
 
-def test_each_list_of_notes_holds_what_its_own_note_counts(tmp_path):
+def test_each_note_has_a_list_of_the_runs_it_counts(tmp_path):
     path = make_sweep(tmp_path / "s", {"optim.lr": [0.1, 9], "seed": [0, 1]},
                       lambda job: NAN if job["optim.lr"] == 9 else 0.1)  # fmt: skip
     ledger = path / "ledger.jsonl"
@@ -112,7 +112,7 @@ def test_foreign_texts_are_escaped(tmp_path):
 
 
 @pytest.mark.parametrize("settings", [3, 12])
-def test_a_matrix_stands_where_settings_are_compared_with_each_other(tmp_path, settings):
+def test_a_matrix_is_shown_if_all_settings_are_compared(tmp_path, settings):
     rates = [0.1 * (k + 1) for k in range(settings)]
     make_sweep(tmp_path / "s", {"optim.lr": rates, "seed": range(4)}, lambda job: 0.2 + job["seed"] / 1000)
     report = make([tmp_path])

@@ -1,4 +1,4 @@
-"""What varies, the tables, the comparisons and the sentences, over runs whose results are known."""
+"""What varies between runs, and the tables and notes of a report, for runs with known results."""
 
 import csv
 import importlib.util
@@ -25,7 +25,7 @@ spec.loader.exec_module(synthetic)
 data_in, make_run, make_sweep = synthetic.data_in, synthetic.make_run, synthetic.make_sweep
 
 
-def test_what_follows_from_a_choice_is_not_said_to_vary(tmp_path):
+def test_keys_that_follow_from_an_option_do_not_vary(tmp_path):
     make_sweep(tmp_path / "s", {"optim": ["sgd", "adam"], "seed": [0, 1]}, lambda job: 0.1)
     runs = read([tmp_path]).runs
     assert variation.varying(runs) == ["optim"]
@@ -33,7 +33,7 @@ def test_what_follows_from_a_choice_is_not_said_to_vary(tmp_path):
 
 
 def test_other_data_in_another_folder_is_another_setting(tmp_path):
-    """Else their errors would be averaged as if they were seeds of one."""
+    """Otherwise their errors would be averaged as if they were seeds of one setting."""
     make_run(tmp_path / "a", **data_in("/a", "aa", seed=0), error_rate=0.05)
     make_run(tmp_path / "b", **data_in("/b", "bb", seed=1), error_rate=0.5)
     report = make([tmp_path])
@@ -42,16 +42,16 @@ def test_other_data_in_another_folder_is_another_setting(tmp_path):
     assert not report.comparisons.made and "not known to be the same" in report.comparisons.not_made[0]
 
 
-def test_the_same_data_in_another_folder_is_not(tmp_path):
-    """With `data.subset` a fingerprint depends on the seed; one seed in both folders tells that they hold the same."""
+def test_the_same_data_in_another_folder_is_the_same_setting(tmp_path):
+    """With `data.subset` fingerprints depend on the seed; equal ones for a seed show that the folders hold the same."""
     for name, root, seed, fingerprint in [("a", "/a", 0, "s0"), ("b", "/a", 1, "s1"), ("c", "/b", 1, "s1")]:
         make_run(tmp_path / name, **data_in(root, fingerprint, seed=seed))
     make_run(tmp_path / "d", {"data.root": "/c", "seed": 3}, status="failed", provenance={"data_fingerprint": None})
     assert variation.varying(read([tmp_path]).runs) == []
 
 
-def test_settings_that_have_much_apart_are_named_by_what_is_rare(tmp_path):
-    """Each of seven runs changes another key: with all of them in every name, no sentence could be read."""
+def test_settings_that_differ_in_many_keys_are_named_by_rare_values(tmp_path):
+    """Each of seven runs changes another key: names with all of these keys would be too long to read."""
     rare = {"optim.lr": 0.5, "batch_size": 7, "ema": 0.9, "accumulate": 3, "label_smoothing": 0.2, "clip_grad_norm": 2}
     make_run(tmp_path / "first", {"optim.lr": 0.01})
     for key, value in rare.items():
@@ -71,7 +71,7 @@ def test_settings_that_have_much_apart_are_named_by_what_is_rare(tmp_path):
     assert len(report.comparisons.made) == 7
     (line,) = report.comparisons.not_made
     assert line.startswith("Not compared with the usual settings: data=cifar10; optim.lr=0.5, data=cifar10: ")
-    whole = make([tmp_path], baseline="batch_size=100, ema=0.9")  # what is usual may be said too
+    whole = make([tmp_path], baseline="batch_size=100, ema=0.9")  # usual values may be given too
     assert whole.steps_to is not None and whole.steps_to.baseline == "ema=0.9"
 
 
@@ -91,8 +91,8 @@ def test_a_seed_that_was_run_twice_counts_once(tmp_path):
     assert reached["optim.lr=0.01"] == 1, "80.5% is above the mean of 90 and 70%, whichever of them was read last"
 
 
-def test_runs_with_the_same_seed_and_figures_reach_their_own_best(tmp_path):
-    """The mean of three times 98.6% is a little more than 98.6%, as floating-point numbers go."""
+def test_rounding_of_a_mean_does_not_hide_that_a_best_is_reached(tmp_path):
+    """In floating point, the mean of three times 98.6% is a little more than 98.6%."""
     for name in "abc":
         make_run(tmp_path / name, {"optim.lr": 0.1}, rates=[0.3, 0.014], samples=1000)
     make_run(tmp_path / "d", {"optim.lr": 0.01}, rates=[0.3, 0.015], samples=1000)
@@ -100,34 +100,34 @@ def test_runs_with_the_same_seed_and_figures_reach_their_own_best(tmp_path):
     assert [row.reached for row in report.steps_to.rows] == [3, 0]
 
 
-def test_what_was_set_beside_a_choice_varies(tmp_path):
+def test_keys_set_besides_an_option_vary(tmp_path):
     make_sweep(
         tmp_path / "s", {"batch_size": [10, 100], "optim": ["sgd", "adam"], "optim.lr": [0.1, 0.01]}, lambda job: 0.1
     )
     assert variation.varying(read([tmp_path]).runs) == ["batch_size", "optim", "optim.lr"]
 
 
-def test_where_a_run_is_done_does_not_vary(tmp_path):
+def test_device_threads_and_folders_do_not_vary(tmp_path):
     make_run(tmp_path / "a", {"device": "cpu", "threads": 1, "name": "x", "data.root": "/a"})
     make_run(tmp_path / "b", {"device": "cuda", "threads": 2, "name": "y", "data.root": "/b"})
     assert variation.varying(read([tmp_path]).runs) == []
 
 
-def test_a_whole_number_and_the_same_with_a_point_do_not_vary(tmp_path):
+def test_equal_integers_and_floats_do_not_vary(tmp_path):
     for name, rate in (("a", 1), ("b", 1.0)):
         make_run(tmp_path / name, {"optim.lr": rate})
     runs = read([tmp_path]).runs
     assert len(runs) == 2 and variation.varying(runs) == []
 
 
-def test_a_key_that_repeats_another_is_left_out(tmp_path):
+def test_a_key_that_repeats_another_does_not_vary(tmp_path):
     for value in (0.1, 0.5):
         make_run(tmp_path / str(value), {"dropout": value, "model.dropout": value})
     assert variation.varying(read([tmp_path]).runs) == ["dropout"]
 
 
 @pytest.mark.parametrize("figure", ["test", "validation"])
-def test_whatever_is_as_good_as_the_best_is_named_beside_it(tmp_path, figure):
+def test_settings_as_good_as_the_best_are_named_with_it(tmp_path, figure):
     def best_with(lr, rate):
         validation = rate if figure == "validation" else None
         make_run(tmp_path / str(lr), {"optim.lr": lr}, rates=[0.9, rate], val_error_rate=validation)
@@ -139,7 +139,7 @@ def test_whatever_is_as_good_as_the_best_is_named_beside_it(tmp_path, figure):
     assert f"Lowest {figure} error: optim.lr=1 with 5.00%" in best and "as low" not in best
 
 
-def test_the_order_is_that_of_validation_or_of_the_grid(tmp_path):
+def test_rows_are_ordered_by_validation_error_or_by_the_grid(tmp_path):
     for name, test, val in (("a", 0.1, 0.3), ("b", 0.3, 0.1), ("c", 0.2, 0.2)):
         make_run(tmp_path / name, {"optim.lr": test}, error_rate=test, val_error_rate=val)
     runs = read([tmp_path]).runs
@@ -185,8 +185,8 @@ def test_steps_until_the_baselines_best(tmp_path):
     assert figures == [(42, 3, 0.8), (28, 2, 0.9), (None, None, 0.2)]
 
 
-def test_no_steps_are_told_of_runs_that_have_lost_measurements(tmp_path):
-    """They may have been as good before."""
+def test_runs_that_lost_measurements_have_no_steps_to_the_best(tmp_path):
+    """They may have reached it before, in the measurements that are lost."""
     make_run(tmp_path / "a", {"batch_norm": False}, rates=[0.5, 0.3, 0.2])
     lost = {"resumed": [{"lost": ["metrics.jsonl"]}]}
     later = make_run(tmp_path / "b", {"batch_norm": True}, rates=[0.2, 0.2, 0.2], provenance=lost) / "metrics.jsonl"
@@ -198,7 +198,7 @@ def test_no_steps_are_told_of_runs_that_have_lost_measurements(tmp_path):
     assert make([tmp_path / "c"]).damaged == []
 
 
-def test_steps_are_counted_of_results_on_the_baselines_data_alone(tmp_path):
+def test_steps_are_counted_only_for_results_on_the_baselines_data(tmp_path):
     make_sweep(
         tmp_path / "s",
         {"optim.lr": [0.1, 0.2, 9], "seed": [0, 1]},
@@ -219,7 +219,7 @@ def test_steps_are_counted_of_results_on_the_baselines_data_alone(tmp_path):
     assert make([tmp_path / "s"], baseline="optim.lr=9").steps_to is None
 
 
-def test_what_differs_between_two_runs(tmp_path):
+def test_diff_shows_what_differs_between_two_runs(tmp_path):
     git = {"git": {"commit": "abc", "diff": "+a = 1\n"}, "versions": synthetic.VERSIONS | {"torch": "2.0"}}
     make_run(tmp_path / "a", {"optim.lr": 0.1})
     make_run(tmp_path / "b", {"optim.lr": 0.2}, provenance=git, error_rate=0.2)
@@ -251,8 +251,8 @@ def test_the_csv_has_every_figure_in_full(tmp_path):
     assert interval == pytest.approx(proportion_confint(10, 300, method="wilson"), abs=1e-12)
 
 
-def test_what_varies_is_shown_as_it_was_set_beside_figures_of_the_same_name(tmp_path):
-    """Runs that were stopped after one epoch, or have failed, are told apart by the epochs that they were to have."""
+def test_settings_and_figures_of_the_same_name_have_separate_columns(tmp_path):
+    """Runs that stopped after one epoch, or failed, still differ in the epochs that were set."""
     grid = {"optim": ["sgd", "adam"], "epochs": [1, 2], "precision": ["fp32", "bf16"]}
     nan = float("nan")
     make_sweep(tmp_path / "s", grid, lambda job: nan if job["optim"] == "adam" else 0.1, summary={"epochs": 1})
@@ -272,14 +272,14 @@ def test_what_varies_is_shown_as_it_was_set_beside_figures_of_the_same_name(tmp_
     assert [row["epochs_done"] for row in saved] == ["1"] * 4 + [""] * 4
 
 
-def test_epochs_that_were_all_made_have_one_column(tmp_path):
+def test_epochs_have_one_column_if_all_were_done(tmp_path):
     make_sweep(tmp_path / "s", {"epochs": [1, 2, 3]}, lambda job: float("nan") if job["epochs"] == 2 else 0.1)
     table = make([tmp_path]).run_table
     assert [row[0] for row in table.rows] == ["1", "3", "2"] and table.header[0] == "epochs"
     assert "epochs done" not in table.header
 
 
-def test_of_a_random_first_layer_it_is_not_said_that_it_was_trained(tmp_path):
+def test_a_random_first_layer_is_noted(tmp_path):
     make_run(tmp_path / "a", {"freeze": [{"pattern": "features.*", "share": 1.0}]}, summary={"pretrained": "random"})
     assert any("began with random ones" in note for note in make([tmp_path]).notes)
 
@@ -301,7 +301,7 @@ def test_an_earlier_report_is_replaced_and_nothing_else(tmp_path):
 
 @pytest.mark.skipif(sys.platform == "win32", reason="no forks")
 @pytest.mark.parametrize("files_put", [None, 0, 1], ids=["while it is made", "before files are put", "after one file"])
-def test_a_report_that_was_killed_does_not_keep_the_next_from_its_place(tmp_path, files_put):
+def test_a_killed_report_does_not_block_the_next_one(tmp_path, files_put):
     target = folder.choose([tmp_path], None)
 
     def fill(place):
@@ -327,7 +327,7 @@ def test_a_report_that_was_killed_does_not_keep_the_next_from_its_place(tmp_path
     assert {path.name for path in target.iterdir()} == {"a.txt", "b.txt", "report.json"}
 
 
-def test_a_report_that_is_being_made_elsewhere_keeps_its_place(tmp_path):
+def test_a_report_being_made_keeps_others_out_of_its_folder(tmp_path):
     target = tmp_path / "report"
 
     def fill(place):
@@ -338,5 +338,5 @@ def test_a_report_that_is_being_made_elsewhere_keeps_its_place(tmp_path):
     assert {path.name for path in target.iterdir()} == {"a.txt", "report.json"}
 
 
-def test_what_may_change_when_a_run_is_gone_on_with_sets_no_runs_apart():
+def test_keys_that_a_resumed_run_may_change_never_vary():
     assert HOW < NOT_OF_THE_RESULT

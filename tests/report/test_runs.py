@@ -19,7 +19,7 @@ synthetic = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(synthetic)
 
 
-def test_a_real_run_reads_as_it_was_trained(run):
+def test_a_real_run_is_read_with_config_metrics_and_predictions(run):
     result = run(["epochs=2", "optim=adam", "max_steps=20"])
     (found,) = read([result.directory]).runs
     assert found.choices["optim"] == "adam"
@@ -33,7 +33,7 @@ def test_a_real_run_reads_as_it_was_trained(run):
     assert {"max_steps=20", "optim=adam"} <= set(found.overrides)
 
 
-def test_jobs_come_in_the_order_of_the_grid_and_not_of_the_alphabet(tmp_path):
+def test_jobs_are_in_the_order_of_the_grid(tmp_path):
     sweep = synthetic.make_sweep(tmp_path / "sweep", {"batch_size": [1000, 10, 100]}, lambda job: 0.1)
     assert [run.config["batch_size"] for run in read([tmp_path]).runs] == [1000, 10, 100]
     assert {run.sweep for run in read([tmp_path]).runs} == {sweep}
@@ -91,25 +91,27 @@ def test_one_bad_run_is_named_and_the_others_are_reported(tmp_path, name):
     assert len(report.damaged) == 1 and str(tmp_path / "bad") in report.damaged[0]
 
 
-def test_a_pipe_as_the_ledger_is_not_waited_for(tmp_path):
+def test_a_named_pipe_as_the_ledger_does_not_block(tmp_path):
     sweep = synthetic.make_sweep(tmp_path / "sweep", {"seed": [0, 1]}, lambda job: 0.1)
     fifo(sweep / "ledger.jsonl")
     assert len(make([sweep]).runs) == 2
 
 
-def test_damaged_predictions_cost_the_test_and_not_the_report(tmp_path):
+def test_damaged_predictions_prevent_only_the_comparison(tmp_path):
     for name, rate in (("a", 0.1), ("b", 0.2)):
         path = synthetic.make_run(tmp_path / name, {"optim.lr": rate}, error_rate=rate) / "predictions.npz"
     with zipfile.ZipFile(path) as archive:
         start = archive.getinfo("predicted.npy").header_offset + 60
     content = bytearray(path.read_bytes())
-    content[start : start + 20] = b"\xff" * 20  # within the compressed data, before their checksum is looked at
+    content[start : start + 20] = (
+        b"\xff" * 20
+    )  # within the compressed data, which fail before their checksum is compared
     path.write_bytes(content)
     report = make([tmp_path])
     assert len(report.runs) == 2 and f"{path} is damaged" in report.comparisons.not_made[0]
 
 
-def test_what_a_status_comes_to(tmp_path):
+def test_the_shown_status_of_each_saved_status(tmp_path):
     for status in ("done", "failed", "killed-by-signal", "running"):
         synthetic.make_run(tmp_path / status, status=status, reason="why" if status == "failed" else None)
     alive = RunDirectory(synthetic.make_run(tmp_path / "alive", status="running"))
@@ -227,7 +229,7 @@ def test_damaged_predictions_are_named(tmp_path, content):
     (run,) = read([tmp_path]).runs
     with pytest.raises(InputError, match=r"predictions\.npz is damaged") as refused:
         run.predictions()
-    assert "pickle" not in str(refused.value)  # no advice to load it all the same
+    assert "pickle" not in str(refused.value)  # NumPy's message would advise to allow pickles
 
 
 def test_predictions_are_never_unpickled(tmp_path):
@@ -243,24 +245,24 @@ def test_predictions_are_never_unpickled(tmp_path):
     assert not (tmp_path / "gone_off").exists()
 
 
-def test_a_path_without_runs(tmp_path):
+def test_a_path_without_runs_is_refused(tmp_path):
     with pytest.raises(InputError, match="there is no run in it"):
         read([tmp_path])
     with pytest.raises(InputError, match="nothing of that name"):
         read([tmp_path / "none"])
 
 
-def test_names_are_as_short_as_they_can_be():
+def test_names_of_runs_are_as_short_as_possible():
     paths = [Path("/o/a/lr=1"), Path("/o/b/lr=1"), Path("/o/b/lr=2")]
     assert unique_names(paths) == ["a/lr=1", "b/lr=1", "lr=2"]
 
 
-def test_five_hundred_runs_in_a_few_seconds(tmp_path):
+def test_a_report_on_five_hundred_runs_takes_seconds(tmp_path):
     grid = {"optim.lr": [0.001 * k for k in range(1, 51)], "seed": list(range(10))}
     synthetic.make_sweep(tmp_path / "sweep", grid, lambda job: 0.1 + job["optim.lr"] + 0.001 * job["seed"] % 0.007)
     began = time.process_time()
     report = make([tmp_path])
     assert len(report.runs) == 500
-    (line,) = report.comparisons.not_made  # one for the nine that differ by the same with every seed
+    (line,) = report.comparisons.not_made  # one line for the nine groups that differ by the same amount for every seed
     assert len(report.comparisons.made) + line.count("; optim.lr=") + 1 == 49
     assert time.process_time() - began < 5, "of processor time, whatever runs beside it"

@@ -30,7 +30,7 @@ def test_wilson_without_errors_by_hand():
 
 
 @pytest.mark.parametrize(("errors", "samples"), [(0, 0), (-1, 5), (6, 5)])
-def test_wilson_refuses_what_is_no_count(errors, samples):
+def test_wilson_refuses_impossible_counts(errors, samples):
     with pytest.raises(ValueError, match="errors"):
         wilson_interval(errors, samples)
 
@@ -42,7 +42,7 @@ def test_mcnemar_against_statsmodels(first, second):
 
 
 def test_mcnemar_by_hand():
-    assert mcnemar(0, 0) == 1.0  # nothing to tell them apart by
+    assert mcnemar(0, 0) == 1.0  # no sample that only one gets wrong
     assert mcnemar(0, 5) == pytest.approx(2 / 2**5)
     assert mcnemar(1, 4) == pytest.approx(2 * (1 + 5) / 2**5)
     assert mcnemar(3, 3) == 1.0
@@ -65,7 +65,7 @@ def test_paired_t_by_hand():
     assert paired_t([0, 0, 0], [1, 2, 3]).p == pytest.approx(1 - t / math.sqrt(t**2 + 2))
 
 
-def test_paired_t_where_it_can_say_nothing():
+def test_paired_t_without_variance_or_pairs():
     assert paired_t([0.1], [0.2]) is None
     assert paired_t([], []) is None
     assert paired_t([0.1, 0.2], [0.3, 0.4]) is None  # 0.2 both times, but for rounding
@@ -85,12 +85,12 @@ def test_welch_t_against_scipy(seeds):
 
 
 def test_welch_t_by_hand():
-    """Where only one of them has a spread, its degrees of freedom are those of the test: here one, as of Cauchy."""
+    """If one sample has no variance, the degrees of freedom are those of the other: here 1, a Cauchy distribution."""
     t = 2 / math.sqrt(0.5 / 2)  # means 0 and 2; 1.5 and 2.5 have the variance 1/2
     assert welch_t([0, 0, 0], [1.5, 2.5]).p == pytest.approx(1 - 2 * math.atan(t) / math.pi)
 
 
-def test_welch_t_where_it_can_say_nothing():
+def test_welch_t_without_variance_or_enough_values():
     assert welch_t([0.1], [0.2, 0.3]) is None
     assert welch_t([0.1, 0.2], []) is None
     assert welch_t([0.1, 0.1], [0.2, 0.2, 0.2]) is None
@@ -100,7 +100,7 @@ def test_welch_t_where_it_can_say_nothing():
 
 @pytest.fixture(scope="module")
 def multipletests():
-    """statsmodels' own, without its collection of all garbage, which takes half a second beside thousands of tests."""
+    """statsmodels' own, without its `gc.collect`, which takes half a second among thousands of tests."""
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(gc, "collect", lambda: 0)
         yield multitest.multipletests

@@ -1,4 +1,4 @@
-"""The synthetic runs of these tests are what a real run would have written, key for key and type for type."""
+"""Synthetic runs have the files, keys and types of a real run."""
 
 import dataclasses
 import json
@@ -29,19 +29,19 @@ def kinds(content):
 
 
 @pytest.mark.parametrize("name", ["status.json", "summary.json", "provenance.json"])
-def test_its_json_files_have_the_keys_of_real_ones(real, made, name):
+def test_json_files_have_the_keys_of_real_ones(real, made, name):
     contents = [kinds(json.loads((path / name).read_text())) for path in (real, made)]
     for content in contents:
         content.pop("git", None)  # a mapping in a checkout, else null
     assert contents[0] == contents[1]
 
 
-def test_its_lines_of_metrics_have_the_keys_of_real_ones(real, made):
+def test_lines_of_metrics_have_the_keys_of_real_ones(real, made):
     real_line, made_line = (json.loads((path / "metrics.jsonl").read_text().splitlines()[0]) for path in (real, made))
     assert kinds(real_line) == kinds(made_line)
 
 
-def test_its_config_has_the_keys_of_a_real_one(real, made):
+def test_the_config_has_the_keys_of_a_real_one(real, made):
     contents = [yaml.safe_load((path / ".hydra" / "config.yaml").read_text()) for path in (real, made)]
     assert set(contents[0]) == set(contents[1])
     choices = [
@@ -50,13 +50,13 @@ def test_its_config_has_the_keys_of_a_real_one(real, made):
     assert set(choices[0]) == set(choices[1])
 
 
-def test_its_predictions_are_those_that_were_asked_for(real, made):
+def test_predictions_have_the_given_error_rate(real, made):
     with np.load(real / "predictions.npz") as theirs, np.load(made / "predictions.npz") as ours:
         assert {key: array.dtype for key, array in theirs.items()} == {key: array.dtype for key, array in ours.items()}
         assert (ours["predicted"] != ours["target"]).sum() == 30
 
 
-def test_a_sweep_is_read_as_one(tmp_path):
+def test_a_synthetic_sweep_is_read_as_a_sweep(tmp_path):
     make_sweep(
         tmp_path / "sweep",
         {"optim.lr": [0.1, 10.0], "seed": [0, 1]},

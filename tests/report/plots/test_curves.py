@@ -1,4 +1,4 @@
-"""Curves hold the figures of the runs: means, bands, what is left out."""
+"""Curves show the figures of the runs: means, bands, and what is left out."""
 
 import itertools
 
@@ -43,7 +43,7 @@ def test_a_line_is_the_mean_over_seeds_and_its_band_reaches_the_extremes(seeds):
     assert (found.low, found.high) == (pytest.approx([50, 10]), pytest.approx([70, 30]))
 
 
-def test_against_seconds_the_places_are_means_too(seeds):
+def test_seconds_on_the_x_axis_are_means_over_seeds(seeds):
     found = curves.curve(seeds[0].runs, "test_error_rate", "seconds")
     assert found.x == pytest.approx([1.1 * 2, 1.1 * 2 * 2])
 
@@ -60,14 +60,14 @@ def test_test_is_bold_training_thin_and_they_share_a_colour(seeds):
     assert "lowest to the highest" in plot.caption
 
 
-def test_each_group_has_a_style_of_its_own_that_shows_without_colour(tmp_path):
+def test_groups_differ_in_colour_and_marker(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.1, 0.2, 0.3]}, lambda job: job["optim.lr"])
     found = [line for line in lines(curves.draw(groups(tmp_path)), 1) if line.get_linewidth() > 2]
     assert len({line.get_color() for line in found}) == 3
     assert len({line.get_marker() for line in found}) == 3
 
 
-def test_of_two_keys_one_is_the_colour_and_the_other_the_line(tmp_path):
+def test_two_keys_are_shown_by_colour_and_by_marker(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.1, 0.2], "batch_size": [10, 20]}, lambda job: 0.2)
     found = [line for line in lines(curves.draw(groups(tmp_path)), 1) if line.get_linewidth() > 2]
     assert [line.get_color() for line in found[:2]] == [found[0].get_color()] * 2
@@ -84,7 +84,7 @@ def test_an_axis_begins_at_zero_or_is_logarithmic_and_says_so(tmp_path, last, sc
     assert scale == "log" or axis.get_ylim()[0] == 0
 
 
-def test_many_groups_of_a_numeric_key_share_a_colour_bar_and_no_legend(tmp_path):
+def test_many_groups_of_a_numeric_key_have_a_colour_bar(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.001 * 2**k for k in range(12)]}, lambda job: 0.1 + job["optim.lr"] / 10)
     plot = curves.draw(groups(tmp_path))
     assert len(plot.figure.axes) == 3
@@ -93,7 +93,7 @@ def test_many_groups_of_a_numeric_key_share_a_colour_bar_and_no_legend(tmp_path)
     assert len({tuple(line.get_color()) for line in lines(plot, 1)}) == 12
 
 
-def test_of_many_groups_of_names_the_best_and_the_worst_are_named(tmp_path):
+def test_of_many_groups_only_the_best_and_the_worst_are_named(tmp_path):
     make_sweep(tmp_path / "s", {"init": [f"i{k}" for k in range(12)]}, lambda job: 0.05 * (1 + int(job["init"][1:])))
     plot = curves.draw(groups(tmp_path))
     named = [text.get_text() for text in plot.figure.legends[0].get_texts()]
@@ -145,15 +145,15 @@ def test_a_curve_of_one_evaluation_is_a_mark_within_the_picture(tmp_path):
         ),
     ],
 )
-def test_a_training_loss_of_other_targets_than_the_test_loss_is_told(tmp_path, settings, expected):
+def test_the_caption_says_where_training_and_test_loss_differ(tmp_path, settings, expected):
     for index, words in enumerate(settings):
         make_run(tmp_path / str(index), words)
     caption = curves.draw(groups(tmp_path)).caption
     assert expected in caption if expected else "training loss" not in caption
 
 
-def test_mixing_augmentations_are_known_by_what_they_do():
-    """That is, those that give a `Mix` are those that the caption tells of."""
+def test_the_caption_knows_all_augmentations_that_mix():
+    """Those whose `apply` gives a `Mix`."""
     mixing = set()
     images = torch.zeros(4, 3, 8, 8)
     for path in (CONF_DIR / "augment").glob("*.yaml"):
@@ -163,7 +163,7 @@ def test_mixing_augmentations_are_known_by_what_they_do():
     assert mixing == curves._MIXING
 
 
-def test_runs_without_a_result_do_not_pass_silently(tmp_path):
+def test_the_caption_counts_runs_without_a_result(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.1, 9.0], "seed": [0, 1]},
                lambda job: NAN if job["optim.lr"] > 1 or job["seed"] else 0.2)  # fmt: skip
     caption = curves.draw(groups(tmp_path)).caption
@@ -171,11 +171,11 @@ def test_runs_without_a_result_do_not_pass_silently(tmp_path):
     assert "none of which has a result: optim.lr=9.0" in caption
 
 
-def test_steps_are_left_out_where_they_are_epochs_on_another_scale(seeds):
+def test_curves_over_steps_are_left_out_if_epochs_have_equal_steps(seeds):
     assert curves.same_steps_each_epoch(seeds)
 
 
-def test_without_an_epoch_it_says_why_there_is_no_plot(tmp_path):
+def test_without_an_epoch_there_is_no_plot(tmp_path):
     path = make_run(tmp_path / "a")
     (path / "metrics.jsonl").write_text("")
     found = curves.draw(groups(tmp_path))
@@ -183,7 +183,7 @@ def test_without_an_epoch_it_says_why_there_is_no_plot(tmp_path):
     assert not isinstance(found, Plot)
 
 
-def test_labels_stay_different_when_they_are_shortened():
+def test_shortened_labels_stay_different():
     labels = [f"batch_norm=true, optim.lr={lr}, model.activation=relu" for lr in (0.1, 0.5, 3.0)]
     assert shortened_labels(labels)[1] == "batch_norm=true, lr=0.5, activation=relu"
     assert len(set(shortened_labels(labels, 20))) == 3, "too long for it, but not the same"
@@ -192,7 +192,7 @@ def test_labels_stay_different_when_they_are_shortened():
     assert shortened_labels(["k" * 60, "l" * 60], 21) == ["k" * 10 + "…" + "k" * 10, "l" * 10 + "…" + "l" * 10]
 
 
-def test_numbers_of_a_log_axis_are_all_written_alike():
+def test_numbers_of_a_log_axis_have_one_format():
     _, axes = plotting.figure(4.0, 3.0)
     axis = axes[0, 0]
     value_axis(axis, [0.5, 20_000.0], "loss")

@@ -1,4 +1,4 @@
-"""The worst mistakes, from a model that is run again, and why not where it cannot be."""
+"""The worst mistakes, from running the model again; or the reason why it cannot be run."""
 
 import re
 
@@ -29,14 +29,14 @@ def test_a_retest_gives_the_predictions_of_the_run(directory):
     assert found.images.shape == (359, 1, 28, 28)
 
 
-def test_the_surest_of_the_wrong_come_first():
+def test_mistakes_are_ordered_by_their_probability():
     probabilities = torch.tensor([[0.6, 0.4], [0.9, 0.1], [0.2, 0.8], [0.3, 0.7]])
     images, target = torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.tensor([1, 1, 1, 0])
     found = Retest(images, target, probabilities, ("a", "b"), None, loss=0.0, saved=None, precision="fp32")
     assert mistakes.worst_mistakes(found) == [1, 3, 0]
 
 
-def test_they_are_drawn_with_what_they_were_taken_for(directory):
+def test_mistakes_are_drawn_with_true_and_predicted_class(directory):
     run = read([directory]).runs[0]
     plot = mistakes.draw(run)
     assert isinstance(plot, Plot)
@@ -48,7 +48,7 @@ def test_they_are_drawn_with_what_they_were_taken_for(directory):
         assert (target[int(sample)], predicted[int(sample)]) == (int(true), int(taken))
 
 
-def test_code_from_elsewhere_is_not_run(directory, tmp_path):
+def test_a_foreign_target_is_not_run(directory, tmp_path):
     config = directory / ".hydra" / "config.yaml"
     text = config.read_text()
     config.write_text(text.replace("deepexp.data.digits.Digits", "os.system"))
@@ -63,7 +63,7 @@ def test_other_data_than_the_run_had_are_refused(directory):
     assert "not those that the run was trained on" in mistakes.draw(read([directory]).runs[0]).reason
 
 
-def test_where_the_model_cannot_be_run_the_page_has_the_numbers_and_says_why(tmp_path):
+def test_without_a_model_the_page_has_the_numbers_and_the_reason(tmp_path):
     make_run(tmp_path / "a", error_rate=0.02, samples=100)
     out = tmp_path / "out"
     out.mkdir()

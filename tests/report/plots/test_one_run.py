@@ -1,4 +1,4 @@
-"""What is drawn of a single run: its confusions and its first filters; and steps to a baseline's best."""
+"""The plots of a single run (confusions and first filters), and that of steps to a baseline's best."""
 
 import numpy as np
 import pytest
@@ -51,7 +51,7 @@ def test_a_hundred_classes_are_a_picture_without_numbers(tmp_path):
     assert not axis.texts
 
 
-def test_what_is_missing_or_damaged_is_said(tmp_path):
+def test_missing_and_damaged_files_are_named(tmp_path):
     path = make_run(tmp_path / "a", predictions=False)
     assert "no predictions.npz" in confusion.draw(read([path]).runs[0], "c").reason
     np.savez(path / "predictions.npz", predicted=np.array([-1, 2]), target=np.array([1, 2]))
@@ -99,7 +99,7 @@ def test_averaged_weights_are_shown_where_a_run_has_them():
     assert filters.first_kernels({"model": {"bias": torch.zeros(2)}, "ema": None}) is None
 
 
-def test_steps_are_written_beside_their_bars_and_what_is_never_reached_is_said(tmp_path):
+def test_bars_have_their_steps_or_never_reached(tmp_path):
     make_run(tmp_path / "a", {"batch_norm": None, "epochs": 3}, rates=[0.5, 0.3, 0.2])
     make_run(tmp_path / "b", {"batch_norm": True, "epochs": 3}, rates=[0.5, 0.15, 0.1])
     make_run(tmp_path / "c", {"batch_norm": False, "epochs": 3}, rates=[0.5, 0.5, 0.4])
@@ -109,11 +109,11 @@ def test_steps_are_written_beside_their_bars_and_what_is_never_reached_is_said(t
     left, right = plot.figure.axes
     assert sorted(text.get_text() for text in left.texts) == ["28", "42", "never reached"]
     assert sorted(text.get_text() for text in right.texts) == ["60.00", "80.00", "90.00"]
-    assert all(text.get_bbox_patch() for text in right.texts)  # the dashed line goes through none of them
+    assert all(text.get_bbox_patch() for text in right.texts)  # a background keeps the dashed line from crossing them
 
 
-def test_of_several_seeds_it_is_said_that_each_run_has_its_own_aim(tmp_path):
-    """All of the baseline get there, the one below its mean too."""
+def test_with_several_seeds_each_run_is_held_to_its_own_seed(tmp_path):
+    """Each run of the baseline reaches its own best, also the one whose best is below the mean."""
     for seed, best in enumerate([0.2, 0.4]):
         make_run(tmp_path / f"a{seed}", {"batch_norm": False, "seed": seed}, rates=[0.5, best])
         make_run(tmp_path / f"b{seed}", {"batch_norm": True, "seed": seed}, rates=[best + seed / 100, best])
@@ -127,7 +127,7 @@ def test_of_several_seeds_it_is_said_that_each_run_has_its_own_aim(tmp_path):
     assert [text.get_text() for text in plot.figure.axes[0].texts] == ["28", "21"]
 
 
-def test_a_median_between_two_steps_is_that_of_the_table():
+def test_a_fractional_median_is_equal_in_plot_and_table():
     from deepexp.report.steps_to import Reach, StepsTo
 
     found = StepsTo("b", 0.5, [Reach("a", 2, 2, 7.5, 1.5, 2.0, 0.5, 0.1)])
@@ -135,14 +135,14 @@ def test_a_median_between_two_steps_is_that_of_the_table():
     assert "7.5" in found.table().rows[0]
 
 
-def test_nothing_is_drawn_where_nobody_gets_there(tmp_path):
+def test_nothing_is_drawn_where_no_run_reaches_the_aim(tmp_path):
     from deepexp.report.steps_to import Reach, StepsTo
 
     row = Reach("a", 1, 0, None, None, None, 0.5, None)
     assert isinstance(steps_to.draw(StepsTo("b", 0.9, [row])), Missing)
 
 
-def test_classes_of_picture_folders_have_their_names_while_a_checkpoint_is_whole(run, tmp_path):
+def test_class_names_come_from_a_checkpoint_that_is_whole(run, tmp_path):
     for index in range(12):
         file = tmp_path / "data" / ("ants", "bees", "wasps")[index % 3] / f"{index}.png"
         file.parent.mkdir(parents=True, exist_ok=True)

@@ -1,4 +1,4 @@
-"""The picture of a search."""
+"""The plot of a search."""
 
 import json
 
@@ -14,7 +14,7 @@ from deepexp.report.searched import search_of
 from ..synthetic import make_sweep
 
 NAN = float("nan")
-# By their learning rates, the order in which they were tried is not that of the numbers.
+# In the order in which they were tried, which is not that of the learning rates.
 RATES = {0.3: 0.5, 0.1: 0.2, 0.4: NAN, 0.2: 0.3, 0.05: 0.1}
 
 
@@ -27,7 +27,7 @@ def make_search(path, **content):
     return sweep
 
 
-def test_each_setting_has_its_place_and_the_line_is_the_least_so_far(tmp_path):
+def test_settings_are_points_and_the_line_is_the_best_so_far(tmp_path):
     make_search(tmp_path / "s")
     runs = read([tmp_path]).runs
     found = search_of(runs)
@@ -41,7 +41,7 @@ def test_each_setting_has_its_place_and_the_line_is_the_least_so_far(tmp_path):
     assert "test error of each setting" in plot.caption and plot.figure.axes[0].get_ylabel() == "test error (%)"
 
 
-def test_a_seed_that_came_to_nothing_counts_as_all_wrong(tmp_path):
+def test_a_failed_seed_counts_as_all_wrong(tmp_path):
     sweep = make_search(tmp_path / "s")
     status = next(sweep.glob("*lr=0.05*seed=1*")) / "status.json"
     status.write_text(json.dumps({**json.loads(status.read_text()), "status": "failed", "reason": "diverged"}))
@@ -54,7 +54,7 @@ def test_a_seed_that_came_to_nothing_counts_as_all_wrong(tmp_path):
 
 
 @pytest.mark.parametrize(("which", "error"), [("*lr=0.05*", 95), ("*lr=0.05*seed=0*", 53.5)])
-def test_what_was_paused_is_drawn_as_it_was_then(tmp_path, which, error):
+def test_a_paused_setting_is_drawn_with_its_last_errors(tmp_path, which, error):
     sweep = make_search(tmp_path / "s")
     for run in sweep.glob(which):
         status = run / "status.json"
@@ -75,7 +75,7 @@ def test_what_was_paused_is_drawn_as_it_was_then(tmp_path, which, error):
     assert "Empty: 1 setting paused, since others were better" in plot.caption
 
 
-def test_without_any_result_it_says_so(tmp_path):
+def test_without_any_result_there_is_no_plot(tmp_path):
     make_search(tmp_path / "s", objective="val_error_rate")
     runs = read([tmp_path]).runs
     found = search_of(runs)
@@ -84,7 +84,7 @@ def test_without_any_result_it_says_so(tmp_path):
 
 
 @pytest.mark.parametrize("content", ["[]", "{", '{"search": null}', '{"search": {"method": "tpe", "objective": "x"}}'])
-def test_what_is_no_search_or_damaged_has_none(tmp_path, content):
+def test_other_or_damaged_sweeps_are_no_search(tmp_path, content):
     sweep = make_search(tmp_path / "s")
     runs = read([tmp_path]).runs
     (sweep / "sweep.json").write_text(content)

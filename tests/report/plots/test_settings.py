@@ -35,7 +35,7 @@ def test_a_heat_map_has_the_mean_of_each_cell(tmp_path):
 
 
 @pytest.mark.parametrize("rows", [17, 18, 60])
-def test_what_stands_in_a_cell_is_no_higher_than_it(tmp_path, rows):
+def test_the_text_of_a_cell_fits_into_it(tmp_path, rows):
     make_sweep(tmp_path / "s", {"optim.lr": [k / 100 for k in range(rows)], "batch_size": [10, 20], "seed": [0, 1]},
                lambda job: 0.1 + job["seed"] / 10)  # fmt: skip
     plot = heat_map.draw(*groups_and_keys(tmp_path))
@@ -47,12 +47,12 @@ def test_what_stands_in_a_cell_is_no_higher_than_it(tmp_path, rows):
     assert max(box.width for box in boxes) < axis.get_window_extent().width / 2
 
 
-def test_a_heat_map_of_a_random_search_is_no_higher_than_one_with_words():
+def test_the_height_of_a_heat_map_is_bounded():
     assert heat_map._height(500) == heat_map._height(60) < 15
     assert heat_map._height(2) < heat_map._height(17) == heat_map._height(40) < heat_map._height(60)
 
 
-def test_cells_that_were_not_run_are_hatched_and_those_that_failed_crossed(tmp_path):
+def test_cells_not_run_are_hatched_and_failed_ones_crossed(tmp_path):
     for lr, size, status in ((0.1, 10, "done"), (0.1, 20, "done"), (0.2, 10, "failed")):
         make_run(tmp_path / f"{lr},{size}", {"optim.lr": lr, "batch_size": size}, status=status)
     plot = heat_map.draw(*groups_and_keys(tmp_path))
@@ -62,13 +62,13 @@ def test_cells_that_were_not_run_are_hatched_and_those_that_failed_crossed(tmp_p
     assert "without a result" in plot.caption
 
 
-def test_a_cell_of_which_some_runs_failed_is_not_silent_about_them(tmp_path):
+def test_the_caption_mentions_failed_runs_of_a_cell(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.2, 0.1], "batch_size": [10, 20], "seed": [0, 1]},
                lambda job: NAN if job == {"optim.lr": 0.1, "batch_size": 10, "seed": 1} else 0.1)  # fmt: skip
     assert "Runs without a result are left out" in heat_map.draw(*groups_and_keys(tmp_path)).caption
 
 
-def test_a_heat_map_is_over_two_keys(tmp_path):
+def test_a_heat_map_needs_two_keys(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.1, 0.2]}, lambda job: 0.1)
     assert isinstance(heat_map.draw(*groups_and_keys(tmp_path)), Missing)
     assert isinstance(parallel_coordinates.draw(*groups_and_keys(tmp_path)), Missing)
@@ -94,7 +94,7 @@ def test_parallel_coordinates_have_a_line_for_each_group(three_keys):
     assert sum(path[-1, 1] > 1 for path in paths) == 2  # above the axis of the error
 
 
-def test_a_scale_is_logarithmic_where_the_values_ask_for_it():
+def test_a_scale_of_powers_of_ten_is_logarithmic():
     assert parallel_coordinates._scale([0.001, 0.01, 0.1]).places == pytest.approx([0, 0.5, 1])
     assert parallel_coordinates._scale([1, 2, 3]).places == pytest.approx([0, 0.5, 1])
     assert parallel_coordinates._scale(["a", "b", "a"]).places == [0, 1, 0]
@@ -102,7 +102,7 @@ def test_a_scale_is_logarithmic_where_the_values_ask_for_it():
     assert parallel_coordinates._scale([7, 7]).places == [0, 0]
 
 
-def test_the_learning_rate_has_a_point_for_each_seed_and_marks_failures_at_the_top(tmp_path):
+def test_the_learning_rate_plot_has_points_of_seeds_and_crosses_for_failures(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.001, 0.01, 10.0], "seed": [0, 1, 2]},
                lambda job: NAN if job["optim.lr"] > 1 else 0.2 + 0.1 * job["seed"])  # fmt: skip
     plot = learning_rate.draw(*groups_and_keys(tmp_path))
@@ -116,13 +116,13 @@ def test_the_learning_rate_has_a_point_for_each_seed_and_marks_failures_at_the_t
     assert "3 of 9 runs failed" in plot.caption
 
 
-def test_the_learning_rate_has_a_series_for_each_other_value(tmp_path):
+def test_the_learning_rate_plot_has_a_series_for_each_other_value(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.01, 0.1], "batch_size": [10, 20]}, lambda job: 0.2)
     plot = learning_rate.draw(*groups_and_keys(tmp_path))
     assert [text.get_text() for text in plot.figure.legends[0].get_texts()] == ["batch_size=10", "batch_size=20"]
 
 
-def test_learning_rates_without_a_result_have_no_say_in_the_axis_and_the_legend(tmp_path):
+def test_learning_rates_without_a_result_do_not_affect_axis_and_legend(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.07, 0.16], "batch_size": [10, 30]}, lambda job: 0.2)
     make_sweep(tmp_path / "t", {"optim.lr": [0.0001], "batch_size": [20]}, lambda job: 0.2, status="paused")
     plot = learning_rate.draw(*groups_and_keys(tmp_path))
@@ -130,12 +130,12 @@ def test_learning_rates_without_a_result_have_no_say_in_the_axis_and_the_legend(
     assert [text.get_text() for text in plot.figure.legends[0].get_texts()] == ["batch_size=10", "batch_size=30"]
 
 
-def test_without_a_learning_rate_that_varies_it_says_so(tmp_path):
+def test_without_varying_learning_rates_there_is_no_plot(tmp_path):
     make_sweep(tmp_path / "s", {"optim": ["sgd", "adam"]}, lambda job: 0.2)
     assert "does not vary" in learning_rate.draw(*groups_and_keys(tmp_path)).reason
 
 
-def test_a_label_with_bytes_that_are_no_text_can_be_drawn():
+def test_a_label_with_bytes_that_are_not_utf_8_can_be_drawn():
     figure, axes = plotting.figure()
     axes[0, 0].set_title(literal("data.root=b\udcff $x"))
     assert plotting.as_png(figure)
