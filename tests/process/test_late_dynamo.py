@@ -1,4 +1,4 @@
-"""The stand-in for torch's compiler: silent until it is asked for what only the compiler knows."""
+"""The stand-in for torch's compiler, which imports the real one only when it is needed."""
 
 import importlib
 import subprocess
@@ -43,7 +43,7 @@ PACKAGE = {
 
 @pytest.fixture
 def compiler(tmp_path, monkeypatch):
-    """A package of the compiler's shape in its place; `late_loads.count` tells how often it was loaded."""
+    """A package that takes the place of the compiler; `late_loads.count` says how often it was loaded."""
     name = "late_compiler"
     (tmp_path / name).mkdir()
     for file, content in PACKAGE.items():
@@ -61,7 +61,7 @@ def loads() -> int:
     return importlib.import_module("late_loads").count
 
 
-def test_what_optimizers_ask_is_answered_without_it(compiler):
+def test_attributes_that_optimizers_use_do_not_load_the_compiler(compiler):
     module = importlib.import_module(compiler)
     doubled = module.disable(lambda x: 2 * x, True, wrapping=False)
     module.graph_break()
@@ -71,7 +71,7 @@ def test_what_optimizers_ask_is_answered_without_it(compiler):
     assert loads() == 0
 
 
-def test_anything_else_loads_it_once_and_all_hold_the_same(compiler):
+def test_other_attributes_load_the_compiler_once(compiler):
     early = importlib.import_module(compiler)
     doubled = early.disable(lambda x: 2 * x)
     early.config["cache"] = 1
@@ -86,7 +86,7 @@ def test_anything_else_loads_it_once_and_all_hold_the_same(compiler):
 
 @pytest.mark.parametrize("is_asked_first", [False, True])
 @pytest.mark.parametrize("part", ["exc", "settings", "rare"])
-def test_a_part_is_imported_once_with_the_whole_around_it(compiler, part, is_asked_first):
+def test_importing_a_submodule_loads_the_compiler_once(compiler, part, is_asked_first):
     if is_asked_first:
         importlib.import_module(compiler).graph_break()
     imported = importlib.import_module(f"{compiler}.{part}")
@@ -97,7 +97,7 @@ def test_a_part_is_imported_once_with_the_whole_around_it(compiler, part, is_ask
     assert imported.__spec__.name == imported.__name__ and imported.__spec__.origin.endswith(f"{part}.py")
 
 
-def test_threads_that_ask_at_once_load_it_once(compiler):
+def test_threads_that_ask_at_once_load_the_compiler_once(compiler):
     early = importlib.import_module(compiler)
     seen = []
     threads = [threading.Thread(target=lambda: seen.append(early.config)) for _ in range(20)]
@@ -108,7 +108,7 @@ def test_threads_that_ask_at_once_load_it_once(compiler):
     assert loads() == 1 and len(seen) == 20 and all(config is seen[0] for config in seen)
 
 
-def test_a_compiler_that_is_there_stays(compiler, monkeypatch):
+def test_a_compiler_that_is_already_imported_stays(compiler, monkeypatch):
     real = sys.modules[compiler] = importlib.util.module_from_spec(importlib.util.find_spec("late_loads"))
     monkeypatch.setattr(sys, "meta_path", [])
     late_dynamo.install()
@@ -151,6 +151,6 @@ print("compiled")
 
 
 @pytest.mark.slow
-def test_a_run_does_without_it_and_what_is_compiled_then_gets_it(tmp_path):
+def test_runs_do_not_load_the_compiler_but_torch_compile_does(tmp_path):
     done = subprocess.run([sys.executable, "-c", TRAINED], cwd=tmp_path, capture_output=True, text=True, timeout=200)
     assert done.returncode == 0 and done.stdout.endswith("compiled\n"), done.stderr

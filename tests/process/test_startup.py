@@ -1,4 +1,4 @@
-"""What is seen to before torch is imported: idle threads, garbage collection, Ctrl-C."""
+"""Settings made before torch is imported: idle threads, garbage collection, Ctrl-C."""
 
 import gc
 import os
@@ -12,21 +12,21 @@ from deepexp.process import startup
 
 
 @pytest.fixture(autouse=True)
-def nothing_set(monkeypatch):
+def unset_variables(monkeypatch):
     for name in ("OMP_WAIT_POLICY", "GOMP_SPINCOUNT", startup.MARK):
-        monkeypatch.setenv(name, "")  # so that it is put back, whatever prepare does
+        monkeypatch.setenv(name, "")  # so that monkeypatch restores it, whatever `prepare` does
         monkeypatch.delenv(name)
 
 
 def test_idle_threads_spin_for_a_moment_and_then_sleep():
     startup.prepare()
     assert os.environ["OMP_WAIT_POLICY"] == "passive"
-    assert 0 < int(os.environ["GOMP_SPINCOUNT"]) < 100_000  # GNU's own choice is 300,000
+    assert 0 < int(os.environ["GOMP_SPINCOUNT"]) < 100_000  # GNU's default is 300,000
     assert not {"OMP_WAIT_POLICY", "GOMP_SPINCOUNT"} & startup.users_environment().keys()
 
 
 @pytest.mark.parametrize(("name", "value"), [("OMP_WAIT_POLICY", "active"), ("GOMP_SPINCOUNT", "1000")])
-def test_the_user_s_choice_stays(monkeypatch, name, value):
+def test_variables_that_the_user_has_set_are_kept(monkeypatch, name, value):
     monkeypatch.setenv(name, value)
     before = dict(os.environ)
     startup.prepare()
@@ -34,7 +34,7 @@ def test_the_user_s_choice_stays(monkeypatch, name, value):
     assert startup.users_environment()[name] == value
 
 
-def test_the_command_line_sets_it_before_torch_is_imported():
+def test_the_command_line_sets_variables_before_importing_torch():
     code = """
         import os, sys
         from deepexp import cli
@@ -60,9 +60,9 @@ except KeyboardInterrupt:
 
 
 def test_ctrl_c_is_not_lost_in_an_import(tmp_path):
-    """As that of torch may lose it, or leave half of NumPy behind."""
+    """Importing torch may swallow it, or leave NumPy half imported."""
     (tmp_path / "torch.py").write_text(SWALLOWING)
-    taken = "import signal, runpy; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # not so behind nohup
+    taken = "import signal, runpy; signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # nohup has it ignored
     done = subprocess.run(
         [sys.executable, "-c", taken + "runpy.run_module('deepexp', run_name='__main__')", "train"],
         capture_output=True,
@@ -102,8 +102,8 @@ except KeyboardInterrupt:
         (["mine.py"], ["python", "mine.py"], False),
     ],
 )
-def test_ctrl_c_ends_a_command_before_it_has_begun(argv, orig_argv, is_command, module):
-    """And no program that imports deepexp, which may see to it itself."""
+def test_ctrl_c_while_deepexp_is_imported_ends_commands_only(argv, orig_argv, is_command, module):
+    """Other programs that import deepexp get a KeyboardInterrupt, which they may handle."""
     code = INTERRUPTED_BY_AN_IMPORT.format(argv=argv, orig_argv=orig_argv, module=module)
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     ended = (130, "", "deepexp: interrupted\n") if is_command else (0, "left to Python\n", "")
@@ -121,13 +121,13 @@ sys.exit(main())
 
 
 @pytest.mark.parametrize(("word", "status"), [("--version", 0), ("verison", 2)])
-def test_a_ctrl_c_as_a_command_ends_changes_nothing(word, status):
+def test_ctrl_c_at_the_end_of_a_command_changes_nothing(word, status):
     done = subprocess.run([sys.executable, "-c", LATE, word], capture_output=True, text=True, timeout=60)
     assert done.returncode == status and "Traceback" not in done.stderr
     assert len((done.stdout + done.stderr).splitlines()) == 1
 
 
-def test_a_ctrl_c_that_others_see_to_is_left_to_them():
+def test_other_handlers_of_ctrl_c_are_kept():
     before = signal.getsignal(signal.SIGINT)
     try:
         for handler in (signal.SIG_IGN, lambda *_: None, signal.default_int_handler):
@@ -139,7 +139,7 @@ def test_a_ctrl_c_that_others_see_to_is_left_to_them():
         signal.signal(signal.SIGINT, before)
 
 
-def test_what_is_imported_is_never_looked_through_for_garbage():
+def test_imported_objects_are_exempt_from_garbage_collection():
     before = gc.get_freeze_count()
     try:
         with startup.without_garbage_collection():
@@ -152,8 +152,8 @@ def test_what_is_imported_is_never_looked_through_for_garbage():
 
 
 @pytest.mark.parametrize("has_triton", [False, True])
-def test_what_tells_of_leaks_may_look_for_them_at_the_end(monkeypatch, has_triton):
-    """Triton's words about 513 functions came after those of each `bench`."""
+def test_with_triton_the_garbage_is_collected_at_the_end(monkeypatch, has_triton):
+    """Without the collection, Triton ends each `bench` with a report of 513 leaked functions."""
     registered, frozen = [], []
     monkeypatch.setattr(startup.atexit, "register", registered.append)
     monkeypatch.setattr(startup.gc, "freeze", lambda: frozen.append(True))

@@ -1,4 +1,7 @@
-"""Idle threads sleep while others want the cores, and spin again afterwards."""
+"""Idle threads sleep while other processes want the cores, and spin again afterwards.
+
+Idle OpenMP threads stop spinning as soon as there are more threads than cores; `Guests` adds threads for that.
+"""
 
 import logging
 import os
@@ -34,7 +37,7 @@ class Guests:
 
 
 def watch_through(shares):
-    """What becomes of guests while the share of its time that the process waits is as given, period by period."""
+    """(what was done, whether guests are there at the end) for the shares of time without a core, period by period."""
     period, waited, left = 0.005, [0.0], list(shares)
     over = threading.Event()
 
@@ -53,11 +56,11 @@ def watch_through(shares):
     return guests.history, here
 
 
-def test_nobody_is_invited_while_cores_are_free():
+def test_no_guests_while_cores_are_free():
     assert watch_through([0, 0.05, 0.1, 0, 0.1]) == (["sent away"], False)  # at the end, to be sure
 
 
-def test_guests_come_when_cores_are_wanted_and_stay_as_long():
+def test_guests_come_when_cores_are_wanted_and_stay_meanwhile():
     history, here = watch_through([0, 0, 0.5, 0.6, 0, 0, 0.5, 0])
     assert here
     assert history == ["invited", "sent away"]
@@ -69,7 +72,7 @@ def test_guests_go_after_a_while_of_calm_and_come_again():
     assert history == ["invited", "sent away", "invited", "sent away"]
 
 
-def test_it_is_told_once(caplog):
+def test_sharing_cores_is_logged_once(caplog):
     with caplog.at_level(logging.INFO):
         watch_through([0, 0.5, *[0] * 12, 0.9, *[0] * 12])
     assert [record.message for record in caplog.records].count(
@@ -78,7 +81,7 @@ def test_it_is_told_once(caplog):
 
 
 @linux
-def test_waiting_is_measured():
+def test_time_without_a_core_is_measured():
     """Two threads' worth of work on one core: each waits half of the time."""
     code = """
         import os, subprocess, sys, time
@@ -95,7 +98,7 @@ def test_waiting_is_measured():
 
 
 @linux
-def test_guests_are_more_threads_than_cores_and_leave_none_behind():
+def test_guests_add_threads_beyond_the_cores_and_end_them():
     code = """
         import os, torch
         from deepexp.process import waiting
@@ -117,8 +120,8 @@ def test_guests_are_more_threads_than_cores_and_leave_none_behind():
 
 
 @linux
-@pytest.mark.skipif(runtime.available_cores() < 2, reason="one core has nobody to wait for")
-def test_a_session_notices_that_others_work(monkeypatch, caplog):
+@pytest.mark.skipif(runtime.available_cores() < 2, reason="with one core nothing is shared")
+def test_a_session_notices_other_processes_on_its_cores(monkeypatch, caplog):
     monkeypatch.setenv(startup.MARK, "1")
     others = [
         subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(2 * runtime.available_cores())
@@ -139,7 +142,7 @@ def test_a_session_notices_that_others_work(monkeypatch, caplog):
 
 
 @pytest.mark.parametrize("threads", [1, 2])
-def test_nobody_watches_one_thread_or_where_the_user_decides(monkeypatch, threads):
+def test_nothing_is_watched_with_one_thread_or_the_users_setting(monkeypatch, threads):
     if threads == 1:
         monkeypatch.setenv(startup.MARK, "1")
     else:

@@ -15,7 +15,7 @@ HORIZON = Horizon(epochs=3, steps_per_epoch=100, total_steps=300)
 
 
 class Clock:
-    """Time that passes only when told to."""
+    """A clock that a test sets."""
 
     def __init__(self):
         self.now = 1000.0
@@ -51,7 +51,7 @@ def files(monkeypatch):
 
 
 def show_on(monkeypatch, out, err):
-    # pytest puts its own files into the real `sys` between a fixture and its test.
+    # Not in the real `sys`: pytest replaces its streams between a fixture and its test.
     monkeypatch.setattr("deepexp.text.console.sys", SimpleNamespace(stdout=out, stderr=err))
 
 
@@ -110,7 +110,7 @@ SUMMARY = Summary(
 
 
 def whole_run(console, clock, tmp_path):
-    """What a run shows; returns what a terminal would show in the middle of it."""
+    """Show a whole run; returns the screen of the terminal in the middle of it."""
     shown = None
     with console:
         console.header(header(tmp_path))
@@ -133,7 +133,7 @@ def whole_run(console, clock, tmp_path):
 
 
 @pytest.mark.parametrize("width", [80, 200])
-def test_on_a_terminal(terminal, clock, tmp_path, monkeypatch, width):
+def test_a_run_on_a_terminal(terminal, clock, tmp_path, monkeypatch, width):
     monkeypatch.setenv("COLUMNS", str(width))
     monkeypatch.chdir(tmp_path)
     middle = whole_run(Console(), clock, tmp_path)
@@ -156,7 +156,7 @@ def test_on_a_terminal(terminal, clock, tmp_path, monkeypatch, width):
     assert "eta" not in text, "the bar was left behind"
 
 
-def test_the_result_is_not_followed_by_a_bar(terminal, tmp_path):
+def test_no_bar_follows_the_result(terminal, tmp_path):
     console = Console()
     console.begin(HORIZON, has_validation=False)
     console.tick(1, 100)
@@ -166,7 +166,7 @@ def test_the_result_is_not_followed_by_a_bar(terminal, tmp_path):
     assert terminal.screen()[-1] == ""
 
 
-def test_in_files(files, clock, tmp_path):
+def test_a_run_with_both_streams_in_files(files, clock, tmp_path):
     whole_run(Console(), clock, tmp_path)
     out, err = (file.getvalue() for file in files)
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", out + err)
@@ -176,7 +176,7 @@ def test_in_files(files, clock, tmp_path):
     assert err == "warning: something\nof two lines\n"
 
 
-def test_results_in_a_file_and_the_bar_on_the_terminal(terminal, clock, tmp_path, monkeypatch):
+def test_a_run_with_results_in_a_file_and_the_bar_on_the_terminal(terminal, clock, tmp_path, monkeypatch):
     out = io.StringIO()
     show_on(monkeypatch, out, terminal)
     whole_run(Console(), clock, tmp_path)
@@ -186,7 +186,7 @@ def test_results_in_a_file_and_the_bar_on_the_terminal(terminal, clock, tmp_path
     assert terminal.screen() == ["warning: something", "of two lines", ""]
 
 
-def test_a_sign_of_life_each_minute_where_there_is_no_bar(files, clock):
+def test_without_a_bar_progress_is_printed_each_minute(files, clock):
     console = Console()
     console.begin(HORIZON, has_validation=False)
     for step in range(1, 61):
@@ -198,7 +198,7 @@ def test_a_sign_of_life_each_minute_where_there_is_no_bar(files, clock):
     ]
 
 
-def test_no_colours_where_they_are_not_wanted(terminal, clock, tmp_path, monkeypatch):
+def test_no_color_turns_colours_off(terminal, clock, tmp_path, monkeypatch):
     monkeypatch.setenv("NO_COLOR", "1")
     whole_run(Console(), clock, tmp_path)
     assert not re.search(r"\x1b\[[\d;]*m", terminal.getvalue())
@@ -213,14 +213,14 @@ def test_plain_lines_on_a_dumb_terminal_and_on_demand(terminal, clock, tmp_path,
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", terminal.getvalue())
 
 
-def test_quiet_is_silent(terminal, clock, tmp_path):
+def test_a_quiet_console_prints_nothing(terminal, clock, tmp_path):
     whole_run(Console("quiet"), clock, tmp_path)
     with Console("quiet"), progress("reading", 10, "pictures") as bar:
         bar.advance(10)
     assert terminal.getvalue() == ""
 
 
-def test_the_bar_is_drawn_ten_times_a_second_however_fast_the_steps(terminal, clock):
+def test_the_bar_is_drawn_at_most_ten_times_a_second(terminal, clock):
     console = Console()
     console.begin(Horizon(1, 10_000, 10_000), has_validation=False)
     for step in range(1, 10_001):
@@ -229,10 +229,10 @@ def test_the_bar_is_drawn_ten_times_a_second_however_fast_the_steps(terminal, cl
     assert 25 <= terminal.getvalue().count("\r") <= 31  # in 3 seconds
 
 
-def test_time_before_the_first_step_and_before_a_resume_does_not_count(terminal, clock):
+def test_speed_and_eta_leave_out_time_and_steps_before_the_first_step(terminal, clock):
     console = Console()
     console.begin(Horizon(10, 100, 1000, step=500), has_validation=False)
-    clock.now += 60  # the graph of the model is being drawn
+    clock.now += 60  # as while the graph of the model is traced
     for step in range(501, 601):
         console.tick(step, 10)
         clock.now += 0.5
@@ -241,7 +241,7 @@ def test_time_before_the_first_step_and_before_a_resume_does_not_count(terminal,
     assert "eta 3:20" in line
 
 
-def test_a_limit_in_time_bounds_the_rest(terminal, clock):
+def test_max_minutes_bounds_the_eta(terminal, clock):
     console = Console()
     console.begin(Horizon(10, 100, 1000, seconds=90), has_validation=False)
     for step in (1, 2):
@@ -251,7 +251,7 @@ def test_a_limit_in_time_bounds_the_rest(terminal, clock):
     assert "eta 0:00" in terminal.screen()[0]
 
 
-def test_a_run_that_was_stopped_says_how_to_go_on(files, tmp_path, monkeypatch):
+def test_a_stopped_run_prints_the_resume_command(files, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     console = Console()
     console.stopped("stopped by Ctrl-C after step 7", tmp_path / "a b" / "x=1", can_go_on=True)
@@ -263,7 +263,7 @@ def test_a_run_that_was_stopped_says_how_to_go_on(files, tmp_path, monkeypatch):
     ]
 
 
-def test_warnings_are_shown_only_while_the_console_is_there(files):
+def test_warnings_are_shown_only_while_the_console_is_open(files):
     logger = logging.getLogger("deepexp.models")
     before = list(logging.getLogger("deepexp").handlers)
     with Console():
@@ -273,7 +273,7 @@ def test_warnings_are_shown_only_while_the_console_is_there(files):
     assert files[1].getvalue() == "warning: the first layer is random\n"
 
 
-def test_names_cannot_steer_the_terminal(terminal, tmp_path):
+def test_names_cannot_control_the_terminal(terminal, tmp_path):
     console = Console()
     console.header(Header("m\x1b[2J", 1, "d\r\n", "cpu", tmp_path / "a\x07"))
     console.warn("one\x1b[2J\ntwo")
@@ -281,7 +281,7 @@ def test_names_cannot_steer_the_terminal(terminal, tmp_path):
     assert not re.search(r"[\x00-\x09\x0b-\x1f]", left)
 
 
-def test_paths_are_shown_as_one_would_type_them(tmp_path, monkeypatch):
+def test_paths_are_shown_relative_where_that_is_shorter(tmp_path, monkeypatch):
     (tmp_path / "work").mkdir()
     monkeypatch.chdir(tmp_path / "work")
     assert short_path(tmp_path / "work" / "outputs") == "outputs"
@@ -298,7 +298,7 @@ def test_progress_on_a_terminal(terminal, clock):
     assert terminal.screen() == ["reading cifar10: 40,000 pictures in 4.00 s", ""]
 
 
-def test_progress_without_an_end_in_sight(terminal, clock):
+def test_progress_without_a_known_total(terminal, clock):
     with progress("downloading", None, "B") as bar:
         bar.advance(2_500_000)
         assert terminal.screen() == ["downloading  2.5 MB"]
@@ -316,7 +316,7 @@ def test_progress_in_a_file(files, clock):
     ]
 
 
-def test_progress_that_fails_takes_its_bar_away(terminal):
+def test_failed_progress_removes_its_bar(terminal):
     with pytest.raises(ValueError, match="broken"), progress("reading", 10, "pictures") as bar:
         bar.advance(1)
         raise ValueError("broken")

@@ -28,7 +28,7 @@ METRICS = EpochMetrics(
 @pytest.mark.parametrize("has_validation", [False, True])
 @pytest.mark.parametrize("width", [40, 60, 80, 100, 120, 200])
 @pytest.mark.parametrize("epochs", [7, 10, 1000])
-def test_lines_fit_and_stand_below_their_titles(width, epochs, has_validation):
+def test_lines_fit_and_are_aligned_with_their_titles(width, epochs, has_validation):
     table = EpochTable(epochs, width, has_validation=has_validation)
     title, line = table.title(), table.line(METRICS)
     assert len(title) == len(line) <= width
@@ -36,7 +36,7 @@ def test_lines_fit_and_stand_below_their_titles(width, epochs, has_validation):
     assert ends == {match.end() for match in re.finditer(r"\S(?=\s{2}|$)", line)}
 
 
-def test_what_matters_is_shown_at_80_columns():
+def test_main_figures_are_shown_at_80_columns():
     table = EpochTable(10, 80, has_validation=False)
     shown = dict(zip(re.split(r"\s{2,}", table.title()), table.line(METRICS).split("  "), strict=False))
     line = table.line(METRICS)
@@ -45,13 +45,13 @@ def test_what_matters_is_shown_at_80_columns():
     assert "9.42%" in EpochTable(10, 80, has_validation=True).line(METRICS)
 
 
-def test_all_is_shown_at_200_columns():
+def test_all_figures_are_shown_at_200_columns():
     line = EpochTable(10, 200, has_validation=True).line(METRICS)
     for figure in ("0.3123", "9.42%", "0.0001", "1.2345", "1:02:03"):
         assert figure in line
 
 
-def test_what_is_not_known_is_a_dash():
+def test_unknown_figures_are_dashes():
     metrics = dataclasses.replace(
         METRICS, test_loss=None, test_errors=None, test_error_rate=None, train_error_rate=None
     )

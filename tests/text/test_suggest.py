@@ -23,18 +23,18 @@ OPTIMIZERS = ["adadelta", "adagrad", "adam", "adamax", "adamw", "lbfgs", "moment
         ("adma", OPTIMIZERS, "adam"),
     ],
 )
-def test_finds_what_was_meant(typed, candidates, meant):
+def test_the_nearest_candidate_is_suggested(typed, candidates, meant):
     assert nearest(typed, candidates) == meant
     assert did_you_mean(typed, candidates) == f" (did you mean '{meant}'?)"
 
 
 @pytest.mark.parametrize("typed", ["", "x", "lr", "zzzz", "transformer", "gpt"])
-def test_says_nothing_when_nothing_is_near(typed):
+def test_nothing_is_suggested_where_nothing_is_near(typed):
     assert nearest(typed, ["model", "data", "optim"]) is None
     assert did_you_mean(typed, ["model", "data", "optim"]) == ""
 
 
-def test_no_candidates():
+def test_nothing_is_suggested_without_candidates():
     assert nearest("adam", []) is None
 
 
@@ -55,5 +55,5 @@ def test_the_first_of_equally_near_candidates_is_taken():
     ],
 )
 def test_edit_distance(a, b, distance):
-    """Levenshtein's own example, a swap, and the case where this form of Damerau's distance has 3 and not 2."""
+    """Levenshtein's example, a swap, and a case with 3 here but 2 in the unrestricted Damerau–Levenshtein distance."""
     assert edit_distance(a, b) == edit_distance(b, a) == distance

@@ -35,7 +35,7 @@ def plain(text):
         ({"TERM": "dumb"}, False, False),
     ],
 )
-def test_what_the_environment_asks_for(monkeypatch, variables, is_terminal, has_colour):
+def test_environment_variables_for_terminals_and_colours(monkeypatch, variables, is_terminal, has_colour):
     for name, value in variables.items():
         monkeypatch.setenv(name, value)
     stream = Stream(Terminal())
@@ -44,7 +44,7 @@ def test_what_the_environment_asks_for(monkeypatch, variables, is_terminal, has_
 
 
 @pytest.mark.parametrize(("columns", "width"), [("200", 200), ("", 80), ("0", 80), ("-3", 80), ("wide", 80)])
-def test_width(monkeypatch, columns, width):
+def test_width_is_taken_from_columns(monkeypatch, columns, width):
     monkeypatch.setenv("COLUMNS", columns)
     assert Stream(io.StringIO()).width == width
 
@@ -64,7 +64,7 @@ def test_width_of_a_real_terminal(monkeypatch):
     os.close(leader)
 
 
-def test_characters_that_a_stream_lacks_do_not_end_a_run():
+def test_characters_that_a_stream_cannot_encode_are_replaced():
     raw = io.BytesIO()
     stream = Stream(io.TextIOWrapper(raw, encoding="ascii"))
     stream.write("runs/ü \udcff 28×28, 1.52–5.05% ± … →\n")
@@ -72,8 +72,8 @@ def test_characters_that_a_stream_lacks_do_not_end_a_run():
     assert set(bar(stream, 0.5, 10)) <= set("#-")
 
 
-@pytest.mark.skipif(os.name == "nt", reason="closed pipes are told otherwise there")
-def test_a_reader_that_leaves_does_not_end_a_run():
+@pytest.mark.skipif(os.name == "nt", reason="closed pipes raise other errors there")
+def test_a_closed_pipe_does_not_end_a_run():
     code = """
         import sys
         from deepexp.text.terminal import Stream
@@ -82,7 +82,7 @@ def test_a_reader_that_leaves_does_not_end_a_run():
             stream.write(f"{number}\\n")
         print("went on to the end", file=sys.stderr)
     """
-    # Unbuffered, nothing would be left for Python to complain about when it ends.
+    # With buffering, because Python must not complain about unwritten output when it ends.
     environment = {key: value for key, value in os.environ.items() if key != "PYTHONUNBUFFERED"}
     process = subprocess.Popen(
         [sys.executable, "-c", textwrap.dedent(code)],
@@ -101,9 +101,9 @@ def test_a_reader_that_leaves_does_not_end_a_run():
     assert "Traceback" not in errors and "Exception" not in errors
 
 
-@pytest.mark.parametrize("full", [False, True], ids=["nobody reads", "disk full"])
-def test_a_list_that_cannot_be_shown_is_no_success(tmp_path, full):
-    """As of any program in a pipe: 128 + SIGPIPE without a word; else the reason."""
+@pytest.mark.parametrize("full", [False, True], ids=["closed pipe", "disk full"])
+def test_a_list_that_cannot_be_printed_fails(tmp_path, full):
+    """A closed pipe gives 128 + SIGPIPE without a message, as for any program; a full disk gives the reason."""
     (tmp_path / "outputs").mkdir()
     command = [sys.executable, "-m", "deepexp", "runs", "outputs"]
     if full:
@@ -123,7 +123,7 @@ def test_a_list_that_cannot_be_shown_is_no_success(tmp_path, full):
 @pytest.mark.skipif(not os.path.exists("/dev/full"), reason="a device that only Linux has")
 @pytest.mark.parametrize("unbuffered", ["", "1"])
 @pytest.mark.parametrize("words", [["list"], ["--help"], ["train", "--cfg", "job"], ["runs", "outputs"]])
-def test_standard_output_is_named_where_it_is_full(tmp_path, words, unbuffered):
+def test_a_full_standard_output_is_named(tmp_path, words, unbuffered):
     (tmp_path / "outputs").mkdir()
     command = [sys.executable, "-m", "deepexp", *words]
     environment = {**os.environ, "PYTHONUNBUFFERED": unbuffered}
@@ -134,7 +134,7 @@ def test_standard_output_is_named_where_it_is_full(tmp_path, words, unbuffered):
     assert done.stderr == "deepexp: cannot write to standard output: No space left on device\n" and done.returncode == 1
 
 
-def test_standard_output_is_not_blamed_for_a_disk_that_a_library_finds_full(monkeypatch, capsys):
+def test_other_full_disks_are_not_blamed_on_standard_output(monkeypatch, capsys):
     def bind(_words):
         raise OSError(errno.ENOSPC, "No space left on device")
 
@@ -166,7 +166,7 @@ def test_without_a_console_nothing_is_shown(caplog):
     assert not stream.is_terminal and stream.width == 80 and not caplog.text
 
 
-def test_status_line_gives_way_and_comes_back():
+def test_the_status_line_is_hidden_for_output_and_drawn_again():
     terminal = Terminal()
     stream = Stream(terminal)
     status = StatusLine(stream)
@@ -182,7 +182,7 @@ def test_status_line_gives_way_and_comes_back():
     assert terminal.screen() == ["a result", ""]
 
 
-def test_a_status_of_several_lines_takes_away_only_itself():
+def test_a_status_of_several_lines_erases_only_itself():
     terminal = Terminal()
     stream = Stream(terminal)
     status = StatusLine(stream)
@@ -211,7 +211,7 @@ def test_there_is_no_status_line_without_a_terminal():
 
 
 @pytest.mark.parametrize(("fraction", "filled"), [(-1, 0), (0, 0), (0.5, 10), (1, 20), (7, 20)])
-def test_bar(monkeypatch, fraction, filled):
+def test_the_bar_is_filled_by_its_fraction(monkeypatch, fraction, filled):
     monkeypatch.setenv("NO_COLOR", "1")
     drawn = bar(Stream(Terminal()), fraction, 20)
     assert drawn == "━" * filled + " " * (20 - filled)
@@ -229,11 +229,11 @@ def test_a_line_never_reaches_the_edge(monkeypatch, width):
         assert all(part in line for part in parts)
 
 
-def test_printable_text_cannot_steer_a_terminal():
+def test_printable_text_cannot_control_a_terminal():
     assert printable("ü (1) #\x1b[2J\nx\r") == "ü (1) #�[2J�x�"
 
 
-def test_disk_errors_of_a_redirected_stream_are_told_once(caplog, monkeypatch):
+def test_disk_errors_of_a_redirected_stream_are_reported_once(caplog, monkeypatch):
     class Full(io.StringIO):
         def write(self, text):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))

@@ -63,10 +63,10 @@ def test_amount(number, unit, text):
 
 
 @pytest.mark.parametrize(("words", "told"), [("a", "a"), ("abc", "a; b; c"), ("abcde", "a; b; c and 2 more")])
-def test_many_words_are_not_all_told(words, told):
+def test_only_the_first_of_many_words_are_listed(words, told):
     assert first_few(list(words), "; ") == told
 
 
-def test_an_error_of_several_lines_is_told_in_one():
+def test_an_error_of_several_lines_becomes_one_line():
     assert one_line(ValueError("of\n\ttorch")) == "of torch"
     assert one_line("word " * 10, most=12) == "word word …"
