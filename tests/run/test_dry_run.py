@@ -1,4 +1,4 @@
-"""What a dry run tells where its update cannot be made: the same as a run would."""
+"""A dry run whose update fails gives the same message as a run."""
 
 import pytest
 import torch
@@ -24,7 +24,7 @@ class Net(nn.Module):
 SMALL = ["data.subset=60", "batch_size=20", "threads=1", "device=cpu", "dry_run=true"]
 
 
-def test_a_model_of_one_s_own_that_fails_is_named_with_its_line(tmp_path, monkeypatch):
+def test_a_users_model_that_fails_is_named_with_its_line(tmp_path, monkeypatch):
     write(tmp_path / "picky_model.py", MODEL)
     write(tmp_path / "conf" / "model" / "picky.yaml", "# Takes two pictures\n_target_: picky_model.Net\n")
     monkeypatch.chdir(tmp_path)
@@ -32,7 +32,7 @@ def test_a_model_of_one_s_own_that_fails_is_named_with_its_line(tmp_path, monkey
         deepexp.train(["model=picky", *SMALL], quiet=True)
 
 
-def test_too_little_memory_is_told_with_what_to_do(monkeypatch):
+def test_too_little_memory_is_reported_with_advice(monkeypatch):
     def refuse(*_: object) -> None:
         raise RuntimeError("DefaultCPUAllocator: can't allocate memory")
 

@@ -37,7 +37,7 @@ def curve(directory, tag):
     return [(point.step, point.value) for point in read(directory).Scalars(tag)]
 
 
-def test_every_step_of_a_curve_is_there(events, tmp_path):
+def test_a_curve_has_every_step(events, tmp_path):
     losses = [1 / (1 + step) for step in range(1000)]
     events.curve("train/loss", losses[:300], first_step=1)
     events.curve("train/loss", losses[300:], first_step=301)
@@ -52,7 +52,7 @@ def test_every_step_of_a_curve_is_there(events, tmp_path):
 
 @pytest.mark.parametrize("step", [0, 1, 127, 128, 300, 2**40])
 @pytest.mark.parametrize("value", [0.0, -0.0, 0.1, -1e-45, math.pi * 1e30, 1e300, -math.inf, math.nan])
-def test_scalars_are_what_the_library_of_protocol_buffers_makes(step, value):
+def test_scalars_are_encoded_as_by_protobuf(step, value):
     values = {"train/loss": value, "größe": 1.0, "t" * 200: 2.0}
     points = [Summary.Value(tag=tag, simple_value=number) for tag, number in values.items()]
     event = Event(wall_time=1.7e9, step=step, summary=Summary(value=points))
@@ -60,7 +60,7 @@ def test_scalars_are_what_the_library_of_protocol_buffers_makes(step, value):
 
 
 @pytest.mark.parametrize("size", [0, 1, 32, 300, 70_000])
-def test_records_are_what_tensorboard_makes(size):
+def test_records_are_encoded_as_by_tensorboard(size):
     content, expected = random.Random(size).randbytes(size), io.BytesIO()
     RecordWriter(expected).write(content)
     assert events_module._record(content) == expected.getvalue()
@@ -75,7 +75,7 @@ def test_nothing_is_written_before_flush(events, tmp_path):
     assert file.stat().st_size == events.offset()
 
 
-def test_going_on_in_the_same_file(events, tmp_path):
+def test_curves_continue_in_the_same_file(events, tmp_path):
     events.curve("loss", [3.0, 2.0], first_step=1)
     offset = events.offset()
     events.curve("loss", [9.0, 9.0], first_step=3)
@@ -98,7 +98,7 @@ def test_cutting_back_forgets_what_was_not_flushed(events, tmp_path):
     assert curve(tmp_path, "loss") == [(1, 1.0)]
 
 
-def test_a_file_cut_back_to_nothing_is_begun_anew(events, tmp_path):
+def test_a_file_cut_back_to_nothing_gets_a_header_again(events, tmp_path):
     events.scalars({"loss": 9.0}, 1)
     events.flush()
     events.cut_back(0)
@@ -109,7 +109,7 @@ def test_a_file_cut_back_to_nothing_is_begun_anew(events, tmp_path):
     assert [event.step for event in rest] == [1]
 
 
-def test_images_come_back_pixel_for_pixel(events, tmp_path):
+def test_images_are_read_back_pixel_for_pixel(events, tmp_path):
     picture = Image.effect_mandelbrot((20, 10), (-2, -1, 1, 1), 100).convert("RGB")
     events.image("samples", picture, step=3)
     events.flush()
@@ -119,7 +119,7 @@ def test_images_come_back_pixel_for_pixel(events, tmp_path):
     assert back.tobytes() == picture.tobytes()
 
 
-def test_text_comes_back(events, tmp_path):
+def test_text_is_read_back(events, tmp_path):
     events.text("config", "```yaml\nname: ü\n```")
     events.flush()
     accumulator = read(tmp_path)
@@ -140,13 +140,13 @@ def test_hparams_are_in_the_same_file_with_their_types(events, tmp_path):
     assert start.hparams["batch_norm"].WhichOneof("kind") == "bool_value"
     end = metadata.parse_session_end_info_plugin_data(tags[metadata.SESSION_END_INFO_TAG])
     assert end.status == api_pb2.STATUS_FAILURE
-    # An "experiment" of one run would hide the columns that others have.
+    # An "experiment" tag would have TensorBoard show only the columns of this run.
     assert metadata.EXPERIMENT_TAG not in tags
     assert len(list(tmp_path.iterdir())) == 1
 
 
 class Net(nn.Module):
-    """With all that tracing could disturb: dropout, running statistics, a frozen part."""
+    """A model with all that tracing could change: dropout, running statistics, a frozen part."""
 
     def __init__(self):
         super().__init__()
@@ -177,7 +177,7 @@ def test_graph_has_the_modules(events, tmp_path, net):
     assert {name.partition("/")[0] for name in nodes} == {"input", "Net", "output"}
 
 
-def test_graph_leaves_the_model_alone_and_says_nothing(net, capfd, recwarn):
+def test_tracing_the_graph_changes_and_prints_nothing(net, capfd, recwarn):
     before = {name: value.clone() for name, value in net.state_dict().items()}
     modes = [module.training for module in net.modules()]
     state = torch.get_rng_state()
@@ -191,7 +191,7 @@ def test_graph_leaves_the_model_alone_and_says_nothing(net, capfd, recwarn):
     assert not recwarn.list
 
 
-def test_a_model_that_cannot_be_traced_is_left_alone_too(net):
+def test_a_model_that_cannot_be_traced_is_not_changed(net):
     modes = [module.training for module in net.modules()]
     with pytest.raises(AssertionError):
         model_graph(net, torch.zeros(1, 3, 2, 2))
@@ -199,7 +199,7 @@ def test_a_model_that_cannot_be_traced_is_left_alone_too(net):
 
 
 def test_tensorflow_is_not_imported_where_it_is_installed(tmp_path):
-    """It would take seconds, and nothing of it is needed."""
+    """The import would take seconds, and nothing needs it."""
     (tmp_path / "tensorflow.py").write_text("raise SystemExit('TensorFlow was imported')")
     code = f"""
         import sys

@@ -1,4 +1,4 @@
-"""A checkpoint goes with the config and the code that it was trained with, and says so when they are others."""
+"""A checkpoint is refused with another config than it was trained with, and other code is reported."""
 
 import contextlib
 import hashlib
@@ -59,8 +59,8 @@ def provenance(result):
 
 
 @pytest.mark.parametrize("preset", [None, *(option.name for option in catalogue.options("experiment"))])
-def test_a_config_is_the_same_once_saved_and_read(preset):
-    """Else a run could not be gone on with."""
+def test_a_saved_config_has_the_same_identity_when_read(preset):
+    """Otherwise no run could be resumed."""
     composed = compose("train", [f"experiment={preset}"] if preset else [])
     config = typed(OmegaConf.to_container(composed.config, resolve=True))
     saved = yaml.load(describe.hydra_files(composed, config).config, yaml_file.SAFE_LOADER)
@@ -69,7 +69,7 @@ def test_a_config_is_the_same_once_saved_and_read(preset):
     assert Identity.of(typed(saved)) == kept
 
 
-def test_what_was_changed_by_hand_is_named_and_refused(run):
+def test_a_saved_config_edited_by_hand_is_refused(run):
     result = run(SMALL)
     edit(result, optim__lr=0.2, seed=7)
     kept = {path: path.read_bytes() for path in result.directory.rglob("*") if path.is_file()}
@@ -84,7 +84,7 @@ def test_what_was_changed_by_hand_is_named_and_refused(run):
     assert resume(result, "epochs=2").epochs == 2
 
 
-def test_an_argument_added_by_hand_is_named(run):
+def test_an_argument_changed_by_hand_is_named(run):
     result = run([*SMALL, "optim=momentum"])
     edit(result, optim__weight_decay=0.5)
     with pytest.raises(InputError, match=r"optim\.weight_decay is 0\.5 and was 0"):
@@ -101,14 +101,14 @@ def test_keys_that_may_change_may_be_changed_by_hand(run):
 
 @pytest.mark.parametrize("words", [["optim=adam"], ["seed=1"], ["init=xavier", "seed=2", "order=sequential"]])
 def test_the_checkpoint_of_another_run_is_refused(run, words):
-    """Of the same model, which would take its weights."""
+    """Also one of the same model, whose weights would fit."""
     mine, other = run(SMALL), run([*SMALL, *words])
     shutil.copy(other.directory / "checkpoints" / "last.pt", mine.directory / "checkpoints" / "last.pt")
     with pytest.raises(InputError, match=r"last\.pt: was trained with another config than the one in \.hydra/"):
         resume(mine, "epochs=2")
 
 
-def test_of_many_differences_the_first_are_told(run):
+def test_only_the_first_of_many_differences_are_listed(run):
     result = run(SMALL)
     edit(result, seed=1, dropout=0.1, batch_size=10, order="sequential", init="xavier", ema=0.5, drop_last=True)
     with pytest.raises(InputError, match=r"(\w+ is \S+ and was \S+, ){5}and 2 more; put back"):
@@ -129,21 +129,21 @@ def rewrite(result, change):
     checkpoint.save(path, content)
 
 
-def test_a_checkpoint_from_before_they_said_so_is_gone_on_with(run):
+def test_a_checkpoint_without_an_identity_can_be_resumed(run):
     result = run(SMALL)
     rewrite(result, lambda content: content.pop("identity"))
     assert resume(result, "epochs=2").epochs == 2
     assert checkpoint.load(result.directory / "checkpoints" / "last.pt")["identity"]["config"]["optim.lr"] == "0.1"
 
 
-def test_a_key_that_deepexp_has_got_since_is_no_difference(run):
+def test_a_config_key_added_since_is_no_difference(run):
     result = run(SMALL)
     rewrite(result, lambda content: content["identity"]["config"].pop("label_smoothing"))
     assert resume(result, "epochs=2").epochs == 2
 
 
 @pytest.mark.parametrize("rubbish", ["text", {}, {"config": {"seed": 1}, "code": {}}, {"config": {}, "code": []}])
-def test_rubbish_is_called_damage(run, rubbish):
+def test_a_damaged_identity_is_refused(run, rubbish):
     result = run(SMALL)
     rewrite(result, lambda content: content.update(identity=rubbish))
     with pytest.raises(InputError, match=r"last\.pt: is damaged \(what it was trained with cannot be read"):
@@ -151,8 +151,8 @@ def test_rubbish_is_called_damage(run, rubbish):
 
 
 @pytest.fixture
-def own(tmp_path, monkeypatch):
-    """A folder with a model whose width stands in a module of its own; a function forgets what was imported from it."""
+def forget_own_modules(tmp_path, monkeypatch):
+    """A folder with a user's model and a module for its width; gives a function that makes Python forget both."""
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "mine.yaml").write_text(MODEL)
@@ -167,15 +167,15 @@ def own(tmp_path, monkeypatch):
     forget()
 
 
-def test_own_code_that_changed_is_told_and_recorded(run, own, tmp_path, caplog):
+def test_changed_own_code_is_reported_and_recorded(run, forget_own_modules, tmp_path, caplog):
     (tmp_path / "mine.py").write_text(NET.replace("from widths import WIDTH", "import widths\nWIDTH = widths.WIDTH"))
     result = run([*SMALL, "model=mine"])
     assert list(provenance(result)["code"]) == ["mine", "widths"]
-    own()
+    forget_own_modules()
     resume(result, "epochs=2")
     assert "other code" not in caplog.text and provenance(result)["resumed"][-1]["differs"] == []
 
-    own()
+    forget_own_modules()
     (tmp_path / "widths.py").write_text("WIDTH = 5  # units\n")
     load(result.directory)
     assert "last.pt: was trained with other code: widths has changed since then" in caplog.text
@@ -187,13 +187,13 @@ def test_own_code_that_changed_is_told_and_recorded(run, own, tmp_path, caplog):
     assert last["code"]["widths"] != provenance(result)["code"]["widths"]
     assert last["code"]["mine"] == provenance(result)["code"]["mine"]
 
-    own()
+    forget_own_modules()
     caplog.clear()
-    resume(result, "epochs=4")  # from a checkpoint that was trained with it
+    resume(result, "epochs=4")  # its checkpoint was trained with the new code
     assert "other code" not in caplog.text
 
 
-def test_a_module_is_found_by_what_is_imported_from_it(run, own, tmp_path):
+def test_a_module_is_found_by_a_function_imported_from_it(run, forget_own_modules, tmp_path):
     (tmp_path / "widths.py").write_text("def width(): return 5\n")
     (tmp_path / "mine.py").write_text(NET.replace("import WIDTH", "import width\nWIDTH = width()"))
     assert list(provenance(run([*SMALL, "model=mine"]))["code"]) == ["mine", "widths"]
@@ -201,7 +201,7 @@ def test_a_module_is_found_by_what_is_imported_from_it(run, own, tmp_path):
 
 @contextlib.contextmanager
 def importable(place):
-    """Not `syspath_prepend`, which would put back the folder of an earlier test as well, that deepexp has added."""
+    """Put a folder first on `sys.path`; `syspath_prepend` would restore folders that deepexp added in earlier tests."""
     sys.path.insert(0, str(place))
     try:
         yield
@@ -225,14 +225,14 @@ def code():
         ("import importlib; WIDTH = (widths := importlib.import_module('widths')).WIDTH", "widths"),
     ],
 )
-def test_a_module_is_found_by_a_number_that_is_taken_from_it(own, tmp_path, line, module):
+def test_a_module_is_found_by_a_number_imported_from_it(forget_own_modules, tmp_path, line, module):
     (tmp_path / "folder").mkdir()
     (tmp_path / "folder" / "widths.py").write_text("WIDTH = 5\n")
     (tmp_path / "mine.py").write_text(NET.replace("from widths import WIDTH", line))
     assert sorted(code()) == sorted(["mine", module])
 
 
-def test_in_a_package_a_module_is_found_by_its_relative_name(own, tmp_path):
+def test_a_module_is_found_by_a_relative_import(forget_own_modules, tmp_path):
     (tmp_path / "conf" / "model" / "mine.yaml").write_text(MODEL.replace("mine.Net", "nets.mine.Net"))
     (tmp_path / "nets").mkdir()
     (tmp_path / "nets" / "widths.py").write_text("WIDTH = 5\n")
@@ -241,7 +241,7 @@ def test_in_a_package_a_module_is_found_by_its_relative_name(own, tmp_path):
     assert list(code()) == ["nets.mine", "nets.widths"]
 
 
-def test_what_an_argument_is_made_of_counts_too(own, tmp_path):
+def test_targets_in_arguments_count_as_own_code(forget_own_modules, tmp_path):
     (tmp_path / "conf" / "model" / "mine.yaml").write_text(f"{MODEL}layers: [{{of: {{_target_: widths.unused}}}}]\n")
     (tmp_path / "mine.py").write_text(NET.replace("from widths import WIDTH", "WIDTH = 5"))
     find("widths.unused")
@@ -251,20 +251,20 @@ def test_what_an_argument_is_made_of_counts_too(own, tmp_path):
 @pytest.mark.parametrize(
     "line",
     [
-        "from torch import ops",  # names a file that there is not
+        "from torch import ops",  # its `__file__` does not exist
         "import sys; sys.modules['nowhere'] = None; Net.__init__.__module__ = 'nowhere'",
         "from unittest.mock import MagicMock; from types import ModuleType; mock = MagicMock(spec=ModuleType)",
         "class Proxy: __class__ = property(lambda self: 1 / 0)\nproxy = Proxy()",
         "from types import ModuleType\nclass Lazy(ModuleType):\n def __getattr__(self, _): 1 / 0\nlazy = Lazy('x')",
     ],
 )
-def test_what_a_module_holds_may_be_anything(own, tmp_path, line):
+def test_strange_objects_in_a_module_do_no_harm(forget_own_modules, tmp_path, line):
     (tmp_path / "mine.py").write_text(f"{NET}\n{line}\n")
     assert list(code()) == ["mine", "widths"]
 
 
-def test_a_torch_of_ones_own_building_is_none_of_ones_modules(own, monkeypatch):
-    """It lies in no site-packages, and has 700 of them."""
+def test_a_torch_outside_site_packages_does_not_count_as_own_code(forget_own_modules, monkeypatch):
+    """For example a development build, with 700 modules."""
     monkeypatch.setattr(targets, "is_the_users", lambda file: file.suffix == ".py")
     assert list(code()) == ["mine", "widths"]
 
@@ -275,7 +275,7 @@ def write_zip(path, width):
         archive.writestr("inside/zipped.py", f"WIDTH = {width}\n")
 
 
-def test_modules_in_a_zip_count_by_what_is_in_it_now(own, tmp_path):
+def test_modules_in_a_zip_have_digests_of_its_present_content(forget_own_modules, tmp_path):
     path = tmp_path / "archive.zip"
     write_zip(path, 5)
     (tmp_path / "mine.py").write_text(f"from inside import zipped\n{NET}")
@@ -291,7 +291,7 @@ def test_modules_in_a_zip_count_by_what_is_in_it_now(own, tmp_path):
         assert list(code()) == ["mine", "widths"]
 
 
-def test_what_cannot_be_read_is_left_out(own, tmp_path):
+def test_modules_that_cannot_be_read_are_left_out(forget_own_modules, tmp_path):
     find("mine.Net")
     (tmp_path / "widths.py").unlink()
     assert list(code()) == ["mine"]
@@ -299,8 +299,8 @@ def test_what_cannot_be_read_is_left_out(own, tmp_path):
     assert list(code()) == []
 
 
-def test_what_a_module_imports_from_must_be_as_it_was_imported(run, own, tmp_path):
-    """As for the module itself: else the run would be told to be of what is in the file now."""
+def test_a_changed_module_must_be_reloaded_before_a_run(run, forget_own_modules, tmp_path):
+    """Also one that is only imported from: else the run would record the digest of code that it did not use."""
     first = run([*SMALL, "model=mine"])
     (tmp_path / "widths.py").write_text("WIDTH = 7  # units\n")
     with pytest.raises(InputError, match=r"^widths\.py has changed since it was imported; .*reload\(.*'widths'"):
@@ -312,7 +312,7 @@ def test_what_a_module_imports_from_must_be_as_it_was_imported(run, own, tmp_pat
     assert provenance(first)["code"]["widths"] != provenance(second)["code"]["widths"]
 
 
-def test_what_another_run_has_imported_is_no_change(run, own, tmp_path, caplog):
+def test_modules_imported_for_another_run_are_no_difference(run, forget_own_modules, tmp_path, caplog):
     (tmp_path / "conf" / "model" / "mine.yaml").write_text(MODEL.replace("mine.Net", "models.mine.Net"))
     (tmp_path / "models").mkdir()
     (tmp_path / "models" / "__init__.py").touch()
@@ -325,8 +325,8 @@ def test_what_another_run_has_imported_is_no_change(run, own, tmp_path, caplog):
     assert "other code" not in caplog.text
 
 
-def test_of_an_installed_package_the_version_counts(run, tmp_path, monkeypatch, caplog):
-    """A model of torch's own has none beside those that every run notes."""
+def test_an_installed_package_counts_by_its_version(run, tmp_path, monkeypatch, caplog):
+    """Unlike those of torch and others, its version is not among those that every run records."""
     site = tmp_path / "site-packages"
     (site / "zoo").mkdir(parents=True)
     (site / "zoo" / "__init__.py").write_text(NET.replace("from widths import WIDTH", "WIDTH = 5"))
@@ -345,8 +345,8 @@ def test_of_an_installed_package_the_version_counts(run, tmp_path, monkeypatch, 
 
 
 @pytest.mark.parametrize("place", ["zoo/__init__.py", "zoo.py"])
-def test_what_a_package_came_with_is_found_in_its_list_of_files(own, tmp_path, monkeypatch, place):
-    """`packages_distributions` finds it too, but in a second."""
+def test_the_distribution_of_a_package_is_found_in_its_record(forget_own_modules, tmp_path, monkeypatch, place):
+    """`packages_distributions` would find it too, but takes a second."""
     site = tmp_path / "site-packages"
     for name, listed in (("keepers", place), ("zoology", "zoology/zoo/__init__.py\nzoo_of/__init__.py")):
         (site / f"{name}-1.5.dist-info").mkdir(parents=True)
@@ -360,7 +360,7 @@ def test_what_a_package_came_with_is_found_in_its_list_of_files(own, tmp_path, m
         assert list(code()) == ["keepers"]
 
 
-def test_parts_of_deepexp_and_torch_need_no_digest():
+def test_parts_of_deepexp_and_torch_have_no_digest():
     config = typed(OmegaConf.to_container(compose("train", []).config, resolve=True))
     find(config.model.component.target)
     assert torch.__version__ and Identity.of(config).code == {}

@@ -1,4 +1,4 @@
-"""Runs that have lost files beside their checkpoint: they are gone on with, tested and listed as what they are."""
+"""Runs that have lost other files than their checkpoints can still be resumed, tested and listed."""
 
 import json
 import shutil
@@ -40,7 +40,7 @@ def whole(trained, tmp_path_factory):
 
 
 @pytest.mark.parametrize("lost", [*([name] for name in FILES), FILES], ids=[*FILES, "all"])
-def test_what_is_lost_begins_anew_and_the_run_comes_to_the_same(directory, whole, lost):
+def test_lost_files_begin_anew_and_the_run_ends_with_the_same_results(directory, whole, lost):
     remove(directory, *lost)
     resume(directory, "epochs=4")
     assert_equal(*(state(path / "checkpoints" / "last.pt") for path in (directory, whole)))
@@ -58,22 +58,22 @@ def test_what_is_lost_begins_anew_and_the_run_comes_to_the_same(directory, whole
 
 
 @pytest.mark.parametrize("logs", [None, 7, {"events": "9"}, {"events": -1}], ids=repr)
-def test_a_checkpoint_that_does_not_say_how_long_the_files_were_is_refused(directory, logs):
+def test_a_checkpoint_without_the_lengths_of_the_files_is_refused(directory, logs):
     last = directory / "checkpoints" / "last.pt"
     checkpoint.save(last, {**checkpoint.load(last), "logs": logs})
     with pytest.raises(InputError, match=r"checkpoints: the checkpoint does not say how long the run's files were"):
         resume(directory, "epochs=4")
 
 
-def test_new_files_are_cut_where_they_end_and_not_where_the_lost_ones_did(directory, monkeypatch):
-    """By a run that is cut off once more, and then finds its last checkpoint damaged."""
+def test_new_files_are_cut_back_to_their_own_lengths_not_those_of_lost_ones(directory, monkeypatch):
+    """When the resumed run is cut off too, and its last checkpoint is damaged."""
     remove(directory, "metrics.jsonl", "events.out.tfevents.*")
     save, saved = checkpoint.save, []
 
     def cut_off(path, content, **options):
         save(path, content, **options)
         saved.append(path.name)
-        if len(saved) == 3:  # after those of both that say where the files begin
+        if len(saved) == 3:  # last.pt and previous.pt have the lengths of the new files
             raise KeyboardInterrupt
 
     monkeypatch.setattr(checkpoint, "save", cut_off)
@@ -86,7 +86,7 @@ def test_new_files_are_cut_where_they_end_and_not_where_the_lost_ones_did(direct
     assert [step for step, _ in curves(directory)["test/loss"]] == [3, 4]
 
 
-def test_without_provenance_other_data_are_told_by_their_mean(directory, caplog):
+def test_without_provenance_other_data_are_recognised_by_their_mean(directory, caplog):
     remove(directory, "provenance.json")
     last = directory / "checkpoints" / "last.pt"
     content = checkpoint.load(last)
@@ -118,7 +118,7 @@ def test_an_unfinished_run_without_a_status_was_cut_off(directory):
     (found,) = runs.read([directory]).runs
     assert (found.status, found.reason) == ("cut off", "its status.json is missing")
     assert can_go_on(directory)
-    remove(directory, "checkpoints/last.pt", "checkpoints/previous.pt")  # nothing tells that it ever began
+    remove(directory, "checkpoints/last.pt", "checkpoints/previous.pt")  # then nothing shows that it ever began
     assert not can_go_on(directory)
     with pytest.raises(InputError, match=r"is not a run: it has no status\.json"):
         RunDirectory.open(directory)
@@ -132,7 +132,7 @@ def test_a_result_is_read_without_its_measurements(directory):
 
 @pytest.mark.parametrize("name", ["status.json", "provenance.json"])
 @pytest.mark.parametrize("content", [b'{"format": 1, "sta', b"{}"], ids=["torn", "empty"])
-def test_a_damaged_file_is_not_replaced_but_can_be_moved_away(directory, name, content):
+def test_a_damaged_file_is_refused_until_it_is_moved_away(directory, name, content):
     (directory / name).write_bytes(content)
     with pytest.raises(InputError, match=rf"{name}.*; put the original back, or move it away to go on without it$"):
         resume(directory, "epochs=4")
@@ -141,14 +141,14 @@ def test_a_damaged_file_is_not_replaced_but_can_be_moved_away(directory, name, c
     assert resume(directory, "epochs=4").epochs == 4
 
 
-def test_an_empty_file_is_a_lost_one(directory):
-    """As a full disk leaves it."""
+def test_an_empty_file_counts_as_lost(directory):
+    """A full disk leaves such files."""
     (directory / "metrics.jsonl").write_bytes(b"")
     content = checkpoint.load(directory / "checkpoints" / "last.pt")
     assert lost_files.lost_files(RunDirectory.open(directory), content) == ["metrics.jsonl"]
 
 
-def test_what_is_said_before_the_log_is_open_stands_in_it(directory):
+def test_messages_from_before_the_log_is_open_are_in_it(directory):
     (directory / "checkpoints" / "last.pt").write_bytes(b"rubbish")
     resume(directory, "epochs=3")
     first = (directory / "run.log").read_text()
@@ -160,8 +160,8 @@ def test_what_is_said_before_the_log_is_open_stands_in_it(directory):
     assert "has no checkpoint: it begins anew" in later and "taking" not in later
 
 
-def test_the_best_and_the_curves_outlive_both_checkpoints(run):
-    """They are kept when the run begins anew, and the best can be gone on from instead."""
+def test_best_and_curves_are_kept_without_both_checkpoints(run):
+    """They are kept when the run begins anew; or the run can be resumed from a copy of `best.pt`."""
     first = run([*WORDS, "val_fraction=0.2"]).directory
     best, (curves_of,) = first / "checkpoints" / "best.pt", first.glob("events.out.tfevents.*")
     for name in ("last.pt", "previous.pt"):

@@ -71,7 +71,7 @@ def test_filter_grid_has_zero_in_the_middle_and_its_own_scale_for_each():
     assert picture.getpixel((4 + pixel // 2, 4 + pixel + pixel // 2)) == (128, 128, 128)
 
 
-def test_filter_grid_bears_weights_that_are_not_finite():
+def test_filter_grid_can_be_drawn_with_weights_that_are_not_finite():
     pictures.filter_grid(torch.full((4, 3, 5, 5), torch.nan))
 
 

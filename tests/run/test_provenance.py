@@ -24,14 +24,14 @@ def checkout(tmp_path):
     return tmp_path
 
 
-def test_versions_are_those_that_run():
+def test_versions_are_those_installed():
     found = provenance.versions()
     assert found["python"] == platform.python_version()
     assert found["torch"].partition("+")[0] == torch.__version__.partition("+")[0]
     assert set(found) >= {"deepexp", "torchvision", "hydra-core"}
 
 
-def test_commit_and_changes_of_a_checkout(checkout):
+def test_commit_and_diff_of_a_checkout_are_recorded(checkout):
     (checkout / "sub").mkdir()
     clean = provenance.git_state(checkout / "sub")
     assert clean["commit"] == git(checkout, "rev-parse", "HEAD")
@@ -40,13 +40,13 @@ def test_commit_and_changes_of_a_checkout(checkout):
     assert "-a = 1\n+a = 'ü'\n" in provenance.git_state(checkout / "sub")["diff"]
 
 
-def test_a_checkout_without_a_commit(tmp_path):
+def test_a_checkout_without_a_commit_has_no_diff(tmp_path):
     git(tmp_path, "init", "--quiet")
     state = provenance.git_state(tmp_path)
     assert (state["commit"], state["diff"]) == (None, None)
 
 
-def test_outside_of_a_checkout_and_without_git(tmp_path, checkout, monkeypatch):
+def test_there_is_no_git_state_outside_a_checkout_or_without_git(tmp_path, checkout, monkeypatch):
     monkeypatch.setenv("GIT_CEILING_DIRECTORIES", str(tmp_path))
     (tmp_path / "elsewhere").mkdir()
     assert provenance.git_state(tmp_path / "elsewhere") is None
@@ -62,7 +62,7 @@ def test_a_huge_diff_is_cut(checkout, monkeypatch):
     assert len(state["diff"]) == 1000
 
 
-def test_a_git_that_hangs_does_not_hold_up_the_run(tmp_path, monkeypatch):
+def test_a_git_that_hangs_times_out(tmp_path, monkeypatch):
     (tmp_path / "git").write_text("#!/bin/sh\nexec sleep 30\n")
     (tmp_path / "git").chmod(0o755)
     monkeypatch.setenv("PATH", str(tmp_path), prepend=":")

@@ -1,4 +1,4 @@
-"""What a run may be gone on with, and what is refused, by name; and trouble on the way."""
+"""Resuming runs: which changes are allowed or refused, damaged files, signals and failures."""
 
 import errno
 import itertools
@@ -31,30 +31,30 @@ def resume(result, *overrides):
 
 
 @pytest.mark.parametrize("change", ["batch_size=10", "optim.lr=1", "model=resnet", "seed=3", "device=cpu"])
-def test_changes_are_refused_by_name(run, change):
+def test_keys_that_must_not_change_are_refused_by_name(run, change):
     with pytest.raises(InputError, match=rf"{change.split('=')[0]}: cannot be changed"):
         resume(run(SMALL), change)
 
 
-def test_a_place_that_is_not_there_is_told_before_the_words_that_were_for_a_sweep(tmp_path):
+def test_a_missing_directory_is_reported_before_swept_values(tmp_path):
     with pytest.raises(InputError, match="is not a run: there is nothing of that name"):
         deepexp.train([f"resume={tmp_path / 'typo'}", "optim.lr=0.1,0.2"], quiet=True)
 
 
 @pytest.mark.parametrize("flags", [[], ["-m"]])
-def test_without_a_directory_it_is_said_how_one_is_given(flags, capsys):
+def test_resume_without_a_directory_is_refused(flags, capsys):
     assert cli.main(["train", *flags, "resume", "seed=1"]) == 2
     assert capsys.readouterr().err == "deepexp: 'resume' is not of the form KEY=VALUE\n"
 
 
-def test_the_usual_config_is_not_shown_for_that_of_a_run(tmp_path, capsys):
+def test_cfg_refuses_resume_instead_of_showing_the_default_config(tmp_path, capsys):
     assert cli.main(["train", "--cfg", "job", f"resume={tmp_path}"]) == 2
     streams = capsys.readouterr()
     assert streams.out == "" and f"--cfg: {tmp_path} is resumed with the saved config of each run" in streams.err
 
 
 @pytest.mark.parametrize("change", ["optim.betas=[0.8,0.9]", "model.pretrained=false", "data.split_seed=1"])
-def test_a_key_that_the_usual_part_has_not_is_refused_as_the_run_s_own(run, change):
+def test_keys_of_options_other_than_the_defaults_are_refused_by_name(run, change):
     with pytest.raises(InputError, match=rf"^{change.split('=')[0]}: cannot be changed when a run is resumed"):
         resume(run([*SMALL, "optim=adam"]), change)
 
@@ -63,23 +63,23 @@ def test_a_key_that_the_usual_part_has_not_is_refused_as_the_run_s_own(run, chan
     ("options", "reason"),
     [(["schedule=cosine"], "schedule"), (["freeze=[{pattern: conv1.*, share: 0.5}]"], "freeze in epochs")],
 )
-def test_what_depends_on_the_horizon_keeps_a_run_from_being_extended(run, options, reason):
+def test_a_run_that_depends_on_its_horizon_cannot_be_extended(run, options, reason):
     with pytest.raises(InputError, match=reason):
         resume(run([*SMALL, *options]), "epochs=4")
 
 
-def test_a_dry_run_of_one_that_has_begun_is_told_where_its_config_is(run):
+def test_a_dry_run_of_a_resumed_run_names_its_config(run):
     with pytest.raises(InputError, match=r"^dry_run: shows a run before it begins; .*config\.yaml$"):
         resume(run(SMALL), "dry_run=true")
 
 
-def test_a_run_cannot_be_made_shorter_than_it_is(run):
+def test_a_run_cannot_be_shortened_below_its_present_epoch(run):
     with pytest.raises(InputError, match="epochs: 1 is too few, since epoch 2 has begun; at least 2"):
         resume(run(SMALL), "epochs=1")
 
 
 @pytest.mark.parametrize("same", ["epochs=2", "log_every=7", "data.mode=streamed", "early_stop=null"])
-def test_a_finished_run_of_which_nothing_more_is_asked_stays_as_it_is(run, same, monkeypatch):
+def test_resuming_a_finished_run_without_more_epochs_changes_nothing(run, same, monkeypatch):
     result = run(SMALL)
     monkeypatch.setattr(Trainer, "fit", lambda *_: pytest.fail("trained"))
     before = {path: path.stat().st_mtime_ns for path in result.directory.rglob("*")}
@@ -95,7 +95,7 @@ def test_other_data_are_refused(run):
         resume(result, "epochs=3")
 
 
-def test_a_cache_that_was_named_from_another_folder_is_found(run, tmp_path, monkeypatch):
+def test_a_relative_cache_is_found_from_another_working_directory(run, tmp_path, monkeypatch):
     for part, name, number in itertools.product(("train", "test"), "ab", range(2)):
         picture = tmp_path / "pictures" / part / name / f"{number}.png"
         picture.parent.mkdir(parents=True, exist_ok=True)
@@ -108,7 +108,7 @@ def test_a_cache_that_was_named_from_another_folder_is_found(run, tmp_path, monk
     assert len(resume(result, "epochs=2").metrics) == 2
 
 
-def test_keys_that_only_the_data_of_a_run_have_may_change(run, tmp_path, monkeypatch):
+def test_keys_of_the_runs_own_data_source_may_change(run, tmp_path, monkeypatch):
     for part, name in itertools.product(("train", "test"), "ab"):
         picture = tmp_path / "pictures" / part / name / "0.png"
         picture.parent.mkdir(parents=True)
@@ -116,7 +116,7 @@ def test_keys_that_only_the_data_of_a_run_have_may_change(run, tmp_path, monkeyp
     monkeypatch.chdir(tmp_path)
     result = run(["data=image_folder", "data.root=pictures", "epochs=1", "batch_size=2"])
     (tmp_path / "pictures").rename(tmp_path / "elsewhere")
-    resume(result, "epochs=2", "data.root=elsewhere", "data.cache=kept in (1)")  # the usual data have no cache
+    resume(result, "epochs=2", "data.root=elsewhere", "data.cache=kept in (1)")  # the default data source has no cache
     data = yaml.safe_load((result.directory / ".hydra" / "config.yaml").read_text())["data"]
     assert data["root"] == str(tmp_path / "elsewhere") and data["cache"] == str(tmp_path / "kept in (1)")
     assert (tmp_path / "kept in (1)").is_dir()
@@ -124,7 +124,7 @@ def test_keys_that_only_the_data_of_a_run_have_may_change(run, tmp_path, monkeyp
         resume(result, "epochs=3", "data.download=false")
 
 
-def test_a_word_for_a_cache_of_an_own_source_stays_one(run, tmp_path, monkeypatch):
+def test_cache_of_a_users_source_is_not_taken_for_a_path(run, tmp_path, monkeypatch):
     source = "from deepexp.data.digits import Digits\n\n\nclass Own(Digits):\n    def __init__(self, cache): ...\n"
     (tmp_path / "own_digits.py").write_text(source)
     monkeypatch.chdir(tmp_path)
@@ -132,7 +132,7 @@ def test_a_word_for_a_cache_of_an_own_source_stays_one(run, tmp_path, monkeypatc
     assert yaml.safe_load((result.directory / ".hydra" / "config.yaml").read_text())["data"]["cache"] == "memory"
 
 
-def test_a_damaged_checkpoint_is_never_kept_in_place_of_a_good_one(run, monkeypatch):
+def test_a_damaged_checkpoint_never_replaces_a_good_one(run, monkeypatch):
     result = run(SMALL)
     folder = result.directory / "checkpoints"
     (folder / "last.pt").write_bytes(b"rubbish")
@@ -145,7 +145,7 @@ def test_a_damaged_checkpoint_is_never_kept_in_place_of_a_good_one(run, monkeypa
 
 
 @pytest.mark.parametrize("content", [b"", b'{"format": 1, "epo'])
-def test_a_damaged_summary_is_kept_and_the_run_goes_on(run, content):
+def test_a_damaged_summary_is_kept_and_the_run_is_resumed(run, content):
     result = run(SMALL)
     (result.directory / "summary.json").write_bytes(content)
     assert resume(result, "epochs=3").epochs == 3
@@ -153,8 +153,8 @@ def test_a_damaged_summary_is_kept_and_the_run_goes_on(run, content):
     assert (result.directory / "predictions.damaged.npz").exists()
 
 
-def test_a_damaged_best_is_set_aside_and_the_run_goes_on(run, caplog):
-    """To the end of one that was never cut off; what only that file held, the run does without."""
+def test_a_damaged_best_is_set_aside_and_the_run_is_resumed(run, caplog):
+    """It ends like a run that was never cut off; only the old best weights are lost."""
     words = [*SMALL, "val_fraction=0.2"]
     result = run(words, folder="cut")
     best = result.directory / "checkpoints" / "best.pt"
@@ -176,14 +176,14 @@ def test_a_run_cut_off_after_its_last_save_logs_nothing_twice(run):
     assert [line["epoch"] for line in resume(result).metrics] == [1, 2]
 
 
-def test_a_run_that_has_lost_its_checkpoints_keeps_what_it_had_measured(run, caplog):
-    """However often, and though it begins anew and is shorter then."""
+def test_a_run_without_checkpoints_begins_anew_and_keeps_its_metrics(run, caplog):
+    """Also the second time, and when the new attempt is shorter."""
     result = run(SMALL)
     measured = (result.directory / "metrics.jsonl").read_bytes()
     for attempt in (1, 2):
         for path in (*result.directory.glob("checkpoints/*"), result.directory / "summary.json"):
             path.unlink()
-        if attempt == 2:  # with their folder
+        if attempt == 2:  # their folder is gone, too
             (result.directory / "checkpoints").rmdir()
         status = result.directory / "status.json"
         status.write_text(status.read_text().replace('"done"', '"killed-by-signal"'))
@@ -194,7 +194,7 @@ def test_a_run_that_has_lost_its_checkpoints_keeps_what_it_had_measured(run, cap
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGHUP", 129), ("SIGINT", 130)])
-def test_a_signal_is_answered_by_a_checkpoint(tmp_path, monkeypatch, capsys, hangups, name, status):
+def test_a_signal_saves_a_checkpoint(tmp_path, monkeypatch, capsys, hangups, name, status):
     call = Step.__call__
 
     def with_signal(self, batches, samples):
@@ -229,7 +229,7 @@ def provenance(result):
     return json.loads((result.directory / "provenance.json").read_text())
 
 
-def test_another_number_of_threads_is_told_and_recorded(run, monkeypatch):
+def test_another_number_of_threads_is_reported_and_recorded(run, monkeypatch):
     first = run([*SMALL, "threads=auto"])
     assert provenance(first).get("resumed") is None
     resume(first, "epochs=3")
@@ -245,7 +245,7 @@ def test_another_number_of_threads_is_told_and_recorded(run, monkeypatch):
     assert last["differs"] == ["threads"] and last["threads"] == other
 
 
-def test_another_device_is_told_and_recorded(run):
+def test_another_device_is_reported_and_recorded(run):
     first = run(SMALL)
     path = first.directory / "provenance.json"
     path.write_text(json.dumps({**provenance(first), "device": "cuda:0 (A Fine Card)", "versions": {"torch": "1.0"}}))
@@ -270,7 +270,7 @@ def test_a_disk_that_becomes_read_only_is_named(tmp_path, monkeypatch, capsys):
     assert "Read-only file system" in streams.out + streams.err and "Traceback" not in streams.err
 
 
-def test_a_process_that_reads_ahead_and_dies_ends_the_run_which_can_be_gone_on_with(tmp_path, monkeypatch, capsys):
+def test_a_run_ended_by_a_dead_data_worker_can_be_resumed(tmp_path, monkeypatch, capsys):
     call = Step.__call__
 
     def killing(self, batches, samples):
@@ -315,7 +315,7 @@ def test_a_save_a_minute_costs_at_most_two_percent(run, monkeypatch, model):
     assert sorted(seconds)[1] <= 0.02 * 60
 
 
-def test_a_directory_removed_meanwhile_is_named(tmp_path, monkeypatch, capsys):
+def test_a_directory_removed_during_the_run_is_named(tmp_path, monkeypatch, capsys):
     end = Trainer._end_epoch
 
     def removed(self):
@@ -337,7 +337,7 @@ def test_out_of_memory_says_what_to_lower(run, monkeypatch):
         run(SMALL)
 
 
-def test_interrupted_is_what_python_sees(run, monkeypatch):
+def test_a_signal_raises_interrupted_in_python(run, monkeypatch):
     monkeypatch.setattr(Trainer, "_save_is_due", lambda self: self._stop._note(signal.SIGTERM, None))
     with pytest.raises(Interrupted, match="the run was saved"):
         run(SMALL)
@@ -345,7 +345,7 @@ def test_interrupted_is_what_python_sees(run, monkeypatch):
 
 @pytest.mark.slow
 def test_memory_is_flat_over_thousands_of_steps(tmp_path, monkeypatch):
-    """With a checkpoint every second, at one sample a step."""
+    """With a checkpoint every second and one sample a step."""
     resident = []
     look = Trainer._save_is_due
 
@@ -368,12 +368,12 @@ def test_memory_is_flat_over_thousands_of_steps(tmp_path, monkeypatch):
     ]
     deepexp.train([*words, "threads=1", "device=cpu", f"output_dir={tmp_path}"], quiet=True)
     assert len(resident) == 12
-    after_warm_up = resident[4:]  # two epochs: the second evaluation finds the memory of the first one in pieces
+    after_warm_up = resident[4:]  # two epochs: memory is fragmented until the second evaluation
     print(f"{min(after_warm_up):.1f} to {max(after_warm_up):.1f} MB from step 2,500 on")
     assert max(after_warm_up) - min(after_warm_up) < 20
 
 
-def test_a_machine_of_which_nothing_was_noted_is_not_told_of(run):
+def test_provenance_without_versions_is_no_difference(run):
     first = run(SMALL)
     content = provenance(first)
     del content["choices"], content["versions"]
@@ -384,7 +384,7 @@ def test_a_machine_of_which_nothing_was_noted_is_not_told_of(run):
 
 
 @pytest.mark.parametrize("torn", ["metrics.jsonl", "events.out.tfevents.*"])
-def test_a_finished_run_with_a_torn_file_stays_as_it_is_until_that_is_moved_away(run, torn):
+def test_a_torn_file_is_refused_until_it_is_moved_away(run, torn):
     first = run(SMALL)
     (path,) = first.directory.glob(torn)
     path.write_bytes(path.read_bytes()[:100])

@@ -48,7 +48,7 @@ def test_a_new_run_has_its_files(run, tmp_path):
     assert (status["format"], status["status"], status["pid"]) == (1, "running", os.getpid())
 
 
-def test_two_processes_in_the_same_instant_never_share(tmp_path):
+def test_simultaneous_processes_get_different_directories(tmp_path):
     code = """
         import sys, time
         from deepexp.run.rundir import make_unique_directory
@@ -63,7 +63,7 @@ def test_two_processes_in_the_same_instant_never_share(tmp_path):
     assert len(list((tmp_path / "net").iterdir())) == 100
 
 
-def test_a_name_that_is_taken_is_never_used(tmp_path, monkeypatch):
+def test_an_existing_directory_is_never_used(tmp_path, monkeypatch):
     tokens = iter(["aaaaaa", "aaaaaa", "aaaaaa", "bbbbbb"])
     monkeypatch.setattr(rundir.secrets, "token_hex", lambda count: next(tokens))
 
@@ -96,13 +96,13 @@ def test_a_name_that_is_no_folder_is_refused(tmp_path, name):
     assert not (tmp_path / "out").exists()
 
 
-def test_output_folder_that_is_a_file(tmp_path):
+def test_an_output_folder_that_is_a_file_is_refused(tmp_path):
     (tmp_path / "outputs").write_text("")
     with pytest.raises(InputError, match=r"outputs.*Not a directory.*output_dir=DIR"):
         RunDirectory.create(tmp_path / "outputs", "net", FILES)
 
 
-def test_read_only_output_folder(tmp_path, monkeypatch):
+def test_a_read_only_output_folder_is_refused(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -111,7 +111,7 @@ def test_read_only_output_folder(tmp_path, monkeypatch):
         RunDirectory.create(tmp_path / "outputs", "net", FILES)
 
 
-def test_a_disk_that_is_full_from_the_beginning_leaves_no_half_run(tmp_path, monkeypatch):
+def test_a_disk_that_is_full_at_first_leaves_no_incomplete_run(tmp_path, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
@@ -121,7 +121,7 @@ def test_a_disk_that_is_full_from_the_beginning_leaves_no_half_run(tmp_path, mon
     assert list((tmp_path / "net").iterdir()) == []
 
 
-def test_create_at_takes_only_a_free_place(tmp_path):
+def test_create_at_refuses_an_existing_place(tmp_path):
     path = tmp_path / "sweep" / "batch_size=100,optim.lr=0.1"
     RunDirectory.create_at(path, FILES).unlock()
     with pytest.raises(InputError, match="File exists"):
@@ -166,8 +166,8 @@ def test_open_refuses_a_damaged_status(run, content, message):
         RunDirectory.open(run.path)
 
 
-def test_open_says_where_nothing_had_begun(tmp_path):
-    """As a sweep that is killed while it checks its jobs leaves it."""
+def test_open_refuses_a_directory_in_which_nothing_had_begun(tmp_path):
+    """A sweep that is killed while it checks its jobs leaves such a directory."""
     (tmp_path / ".lock").touch()
     with pytest.raises(InputError, match="nothing had begun in it when it was cut off"):
         RunDirectory.open(tmp_path)
@@ -175,7 +175,7 @@ def test_open_says_where_nothing_had_begun(tmp_path):
 
 @pytest.mark.parametrize("left", [[], [".lock"], [".lock", "checkpoints/", ".hydra/config.yaml"]])
 def test_open_names_the_sweep_of_a_job_in_which_nothing_had_begun(tmp_path, monkeypatch, left):
-    """As a job leaves it that is killed while its directory is made."""
+    """A job that is killed while its directory is made leaves such a directory."""
     monkeypatch.chdir(tmp_path)
     job = Path("net/my sweep/seed=0")
     job.mkdir(parents=True)
@@ -191,14 +191,14 @@ def test_open_names_the_sweep_of_a_job_in_which_nothing_had_begun(tmp_path, monk
     )
 
 
-def test_open_does_not_wait_for_a_pipe(run):
+def test_open_does_not_block_on_a_named_pipe(run):
     (run.path / "status.json").unlink()
     os.mkfifo(run.path / "status.json")
     with pytest.raises(InputError, match=r"no status\.json"):
         RunDirectory.open(run.path)
 
 
-def test_a_living_run_is_not_shared(run):
+def test_a_running_run_is_locked(run):
     other = RunDirectory.open(run.path)
     assert other.is_alive()
     with pytest.raises(InputError, match=f"still alive \\(process {os.getpid()} on "):
@@ -209,7 +209,7 @@ def test_a_living_run_is_not_shared(run):
     other.unlock()
 
 
-def test_on_a_read_only_file_system_nobody_is_at_work(run, monkeypatch):
+def test_a_run_on_a_read_only_file_system_is_not_running(run, monkeypatch):
     def refuse(*args, **kwargs):
         raise OSError(errno.EROFS, os.strerror(errno.EROFS))
 
@@ -219,8 +219,8 @@ def test_on_a_read_only_file_system_nobody_is_at_work(run, monkeypatch):
 
 
 @pytest.mark.parametrize("status", ["running", "done"])
-def test_of_another_users_run_its_status_is_believed(run, monkeypatch, status):
-    """Its lock cannot be opened, so nobody can tell whether it is held."""
+def test_the_status_of_another_users_run_decides_whether_it_runs(run, monkeypatch, status):
+    """Its lock cannot be opened, and so not be tested."""
 
     def refuse(*args, **kwargs):
         raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
@@ -231,7 +231,7 @@ def test_of_another_users_run_its_status_is_believed(run, monkeypatch, status):
     assert run.is_alive() == (status == "running")
 
 
-def test_a_run_stays_where_it_is_when_the_process_changes_its_directory(tmp_path, monkeypatch):
+def test_changing_the_working_directory_does_not_move_a_run(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     run = RunDirectory.create("outputs", "net", FILES)
     (tmp_path / "elsewhere").mkdir()
@@ -241,8 +241,8 @@ def test_a_run_stays_where_it_is_when_the_process_changes_its_directory(tmp_path
     assert run.path.is_relative_to(tmp_path / "outputs") and not list(Path.cwd().iterdir())
 
 
-def test_the_lock_dies_with_its_process_but_not_with_its_workers(tmp_path):
-    """A worker that outlives a killed run by seconds must not keep it from being gone on with."""
+def test_the_lock_ends_with_its_process_although_workers_live_on(tmp_path):
+    """A worker that outlives a killed run by seconds must not prevent resuming it."""
     code = """
         import os, sys, time
         from deepexp.run.rundir import HydraFiles, RunDirectory
@@ -269,7 +269,7 @@ def test_the_lock_dies_with_its_process_but_not_with_its_workers(tmp_path):
         owner.stdout.close()
 
 
-def test_status_tells_the_whole_story(run):
+def test_status_has_times_reason_and_resumptions(run):
     first = run.read_json("status.json")
     assert first["end_time"] is None
     first["start_time"] = "2025-03-01T12:00:00+01:00"
@@ -289,14 +289,14 @@ def test_status_tells_the_whole_story(run):
     assert done["reason"] is None
 
 
-def test_json_has_its_format_and_only_what_json_knows(run):
+def test_json_has_a_format_number_and_standard_values(run):
     run.write_json("summary.json", {"loss": math.nan, "rates": (0.5, math.inf), "path": Path("/x")})
     text = (run.path / "summary.json").read_text()
     content = json.loads(text, parse_constant=lambda name: pytest.fail(f"{name} is no JSON"))
     assert content == {"format": 1, "loss": None, "rates": [0.5, None], "path": "/x"}
 
 
-def test_a_file_name_that_is_no_text_can_be_written_down(run):
+def test_a_file_name_that_is_not_utf_8_can_be_saved_in_json(run):
     run.write_json("provenance.json", {"command_line": os.fsdecode(b"data.root=\xff")})
     assert run.read_json("provenance.json")["command_line"].startswith("data.root=")
 
@@ -309,13 +309,13 @@ def test_update_json_merges_mappings(run):
     assert content["choices"] == {"mode": "resident", "workers": 2}
 
 
-def test_a_name_that_is_too_long_is_to_blame(tmp_path):
+def test_a_name_that_is_too_long_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"^name: is 256 bytes long; the name of a folder has 255 at most$"):
         make_unique_directory(tmp_path, "ü" * 128)
     make_unique_directory(tmp_path, "n" * 255)
 
 
-def test_another_place_is_no_advice_for_a_run_that_is_there(tmp_path, monkeypatch):
+def test_no_other_place_is_advised_for_an_existing_run(tmp_path, monkeypatch):
     run = RunDirectory.create(tmp_path, "net", FILES)
     run.unlock()
 
@@ -328,8 +328,8 @@ def test_another_place_is_no_advice_for_a_run_that_is_there(tmp_path, monkeypatc
         run.lock()
 
 
-def test_a_link_to_what_is_not_there_is_named(tmp_path):
-    """As `outputs` is while the disk that it leads to is not mounted: what exists there is not the trouble."""
+def test_a_dangling_link_as_output_folder_is_named(tmp_path):
+    """For example `outputs` while its disk is not mounted; 'exists already' would be a misleading message."""
     link = tmp_path / "outputs"
     link.symlink_to(tmp_path / "disk" / "outputs")
     with pytest.raises(InputError, match=r"outputs is a link to \S+disk/outputs, which is not there .*output_dir=DIR"):

@@ -13,15 +13,15 @@ from deepexp.run.rundir import RunDirectory
 SMALL = ["data=synthetic", "data.train_samples=20", "data.test_samples=10", "batch_size=20", "epochs=1"]
 
 
-def test_it_is_what_the_run_was_started_with(run):
+def test_the_saved_config_is_that_of_the_run(run):
     result = run([*SMALL, "optim.lr=0.03"])
     values, config = saved_config.read(RunDirectory.open(result.directory))
     assert values == yaml.safe_load((result.directory / ".hydra" / "config.yaml").read_text())
     assert config.optim.component.arguments["lr"] == values["optim"]["lr"] == 0.03 and config.batch_size == 20
 
 
-def test_the_file_is_named_where_a_key_is_missing(run):
-    """As where it was cut short: the command that goes on with it has no key to be missing."""
+def test_a_saved_config_with_a_missing_key_is_named(run):
+    """For example in a file that is cut short: no key of the command is to blame."""
     directory = run(SMALL).directory
     file = directory / ".hydra" / "config.yaml"
     text = file.read_text()
@@ -30,8 +30,8 @@ def test_the_file_is_named_where_a_key_is_missing(run):
         deepexp.train([f"resume={directory}", "epochs=2"], quiet=True)
 
 
-def test_a_finished_run_is_shown_also_where_its_model_is_not_known(run):
-    """Nothing is built of it: what it came to stands in its summary."""
+def test_a_finished_run_is_shown_without_its_model(run):
+    """Its results are read from the summary, and no model is built."""
     result = run(SMALL)
     file = result.directory / ".hydra" / "config.yaml"
     file.write_text(file.read_text().replace("deepexp.models.mnist_net.MnistNet", "their_net.Net"))

@@ -1,4 +1,4 @@
-"""State of the user's own code that no checkpoint has is told of, since it would break exact resuming unseen."""
+"""State of the user's code that no checkpoint holds is reported, since resuming would not be exact without it."""
 
 import pytest
 
@@ -148,7 +148,7 @@ def here(tmp_path, monkeypatch):
         (["optim=Inner"], "optim", "inner"),
     ],
 )
-def test_what_changes_and_is_not_saved_is_told_and_noted_in_the_run(here, capsys, words, part, names):
+def test_state_that_changes_and_is_not_saved_is_reported_and_logged(here, capsys, words, part, names):
     assert cli.main(["train", *words, *SMALL]) == 0
     told = f"{part}: {names} changes in training and is not saved: if results depend on it, a resumed run ends"
     (log,) = here.glob("outputs/*/*/run.log")
@@ -159,7 +159,7 @@ def test_what_changes_and_is_not_saved_is_told_and_noted_in_the_run(here, capsys
 @pytest.mark.parametrize(
     "words", [["model=Usual"], ["model=Made"], ["model=Saves"], ["optim=WarmAndSaved"], ["optim=adam"], []]
 )
-def test_nothing_is_told_of_what_is_saved_or_made_when_needed(here, words):
+def test_saved_and_recomputed_state_is_not_reported(here, words):
     assert cli.main(["train", *words, *SMALL]) == 0
     (log,) = here.glob("outputs/*/*/run.log")
     assert "not saved" not in log.read_text()
