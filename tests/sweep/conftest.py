@@ -1,4 +1,4 @@
-"""A folder of its own for a sweep, with a model of the user's that goes wrong in whichever way it is told to."""
+"""A folder for a sweep, with a user's model that fails in the way that `model.trouble` says."""
 
 import textwrap
 from collections.abc import Callable
@@ -24,7 +24,7 @@ MODULE = """
             self.linear = torch.nn.Linear(shape[0] * shape[1] * shape[2], classes)
 
         def forward(self, x):
-            if self.training and torch.is_grad_enabled():  # not when it is tried before the run
+            if self.training and torch.is_grad_enabled():  # not in the checks before the run
                 self.act()
             logits = self.linear(self.flat(x))
             return logits * float("nan") if self.trouble == "diverge" else logits
@@ -62,7 +62,7 @@ def folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
 
 @pytest.fixture
 def sweep(folder: Path) -> Sweeper:
-    """Runs a sweep of small jobs with the given words; without a `quiet` console its lines can be captured."""
+    """Runs a sweep of small jobs with the given words; unless `quiet`, its output can be captured."""
 
     def run(*words: str, quiet: bool = False) -> SweepResult:
         small = () if any(word.startswith("resume=") for word in words) else SMALL

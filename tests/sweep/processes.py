@@ -1,4 +1,4 @@
-"""Sweeps as commands of their own: to begin one, and to find whatever it has started that still runs."""
+"""Helpers for sweeps as separate commands: to begin one, and to find its processes that still run."""
 
 import os
 import subprocess
@@ -10,7 +10,7 @@ MARK = "DEEPEXP_TEST_SWEEP"
 
 
 def begin(folder: Path, *words: str, log: Path | None = None) -> subprocess.Popen[str]:
-    """`deepexp train …` in a session of its own; what it prints can be read from it, or goes to the end of `log`."""
+    """`deepexp train …` in its own session; its output can be read from the process, or is appended to `log`."""
     command = [sys.executable, "-m", "deepexp", "train", *words]
     environment = {**os.environ, MARK: str(folder)}
     descriptor = subprocess.PIPE if log is None else os.open(log, os.O_WRONLY | os.O_CREAT | os.O_APPEND)
@@ -25,7 +25,7 @@ def begin(folder: Path, *words: str, log: Path | None = None) -> subprocess.Pope
 
 
 def processes_of(folder: Path) -> list[int]:
-    """Whatever was started by `begin` in this folder and still runs."""
+    """Processes started through `begin` in this folder that still run."""
     mark = f"{MARK}={folder}".encode()
     found = []
     for process in Path("/proc").iterdir():
@@ -39,7 +39,7 @@ def processes_of(folder: Path) -> list[int]:
 
 
 def jobs_of(started: subprocess.Popen[str], folder: Path) -> list[int]:
-    """The processes of jobs, each of which leads a group of its own."""
+    """The processes of jobs: those that lead their own process group."""
     found = []
     for process in processes_of(folder):
         try:
@@ -50,7 +50,7 @@ def jobs_of(started: subprocess.Popen[str], folder: Path) -> list[int]:
 
 
 def wait_until_gone(folder: Path, seconds: float = 20) -> None:
-    """Until nothing runs any more that was begun in the folder; it fails if that takes longer than `seconds`."""
+    """Wait until no process of the folder runs; fail after `seconds`."""
     deadline = time.monotonic() + seconds
     while left := processes_of(folder):
         assert time.monotonic() < deadline, f"still alive: {[described(process) for process in left]}"
@@ -58,7 +58,7 @@ def wait_until_gone(folder: Path, seconds: float = 20) -> None:
 
 
 def described(process: int) -> str:
-    """A process in words."""
+    """Id and command line of a process, for messages."""
     try:
         return f"{process} {Path('/proc', str(process), 'cmdline').read_bytes().decode(errors='replace')}"
     except OSError:

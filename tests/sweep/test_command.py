@@ -1,4 +1,4 @@
-"""Whole sweeps, of jobs in processes of their own."""
+"""Whole sweeps, with jobs in their own processes."""
 
 import csv
 import json
@@ -38,7 +38,7 @@ def ledger_of(result: SweepResult) -> dict[str, ledger.Entry]:
     return {entry.job: entry for entry in ledger.read(result.directory / "ledger.jsonl").values()}
 
 
-def test_a_grid(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_grid_is_run_and_shown_in_a_table(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     result = sweep(*QUICK, "batch_size=20,50", "optim.lr=0.01,0.1")
     names = [f"batch_size={size},optim.lr={rate}" for size in (20, 50) for rate in (0.01, 0.1)]
     assert [row.name for row in result.rows] == names and result.failures == []
@@ -56,7 +56,7 @@ def test_a_grid(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     assert "[4/4]" in out and f"{100 * result.rows[3].summary['test_error_rate']:.2f}%" in out  # type: ignore[index]
 
 
-def test_a_job_of_a_sweep_is_the_same_run_as_one_alone(sweep: Sweeper, folder: Path) -> None:
+def test_a_job_of_a_sweep_equals_a_single_run(sweep: Sweeper, folder: Path) -> None:
     result = sweep("seed=3,4", "dropout=0.5", quiet=True)
     alone = deepexp.train([*SMALL, "seed=4", "dropout=0.5", "output_dir=alone"], quiet=True)
     assert alone is not None
@@ -69,7 +69,7 @@ def test_a_job_of_a_sweep_is_the_same_run_as_one_alone(sweep: Sweeper, folder: P
     assert (both[0] == both[1]).all()
 
 
-def test_a_dry_run_is_of_one_run(sweep: Sweeper, folder: Path) -> None:
+def test_a_dry_run_of_a_sweep_is_refused(sweep: Sweeper, folder: Path) -> None:
     with pytest.raises(InputError, match="dry_run: shows one run"):
         sweep("batch_size=10,20", "dry_run=true")
     assert not list(folder.glob("outputs/*"))
@@ -84,14 +84,14 @@ def test_one_impossible_point_starts_nothing_and_is_named(sweep: Sweeper, folder
     assert list(folder.rglob("sweep.json")) == [] and list((folder / "outputs").rglob("*=*")) == []
 
 
-def test_all_words_are_judged_before_anything_else(sweep: Sweeper) -> None:
+def test_all_mistakes_of_a_sweep_are_reported_together(sweep: Sweeper) -> None:
     with pytest.raises(InputError) as caught:
         sweep("optmi=adam", "model=mnist_net,troublet", "lr=0.1,0.2")
     text = str(caught.value)
     assert "optmi" in text and "troublet" in text and "optim.lr" in text
 
 
-def test_each_failure_costs_its_job_alone(
+def test_a_failure_affects_only_its_own_job(
     sweep: Sweeper, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(pool, "_GRACE_SECONDS", 0.5)
@@ -109,9 +109,7 @@ def test_each_failure_costs_its_job_alone(
     assert "too much for me" in (result.directory / str(result.rows[2].log)).read_text()
 
 
-def test_points_that_are_the_same_run_once_and_with_all_cores(
-    sweep: Sweeper, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_equal_points_are_run_once(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     result = sweep(*QUICK, "optim.lr=0.1,1e-1,0.1")
     assert [row.state for row in result.rows] == ["done"]
     out, err = capsys.readouterr()
@@ -119,7 +117,7 @@ def test_points_that_are_the_same_run_once_and_with_all_cores(
     assert "2 of 3 points are the same as others, and run once" in err
 
 
-def test_that_a_cpu_has_no_bfloat16_is_said_once(
+def test_missing_bfloat16_is_reported_once_for_all_jobs(
     sweep: Sweeper, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(runtime, "cpu_flags", lambda: frozenset({"avx2"}))
@@ -127,7 +125,7 @@ def test_that_a_cpu_has_no_bfloat16_is_said_once(
     assert capsys.readouterr().err.count("can only imitate bf16") == 1
 
 
-def test_going_on_runs_what_is_missing_and_nothing_else(sweep: Sweeper) -> None:
+def test_resuming_runs_only_unfinished_jobs(sweep: Sweeper) -> None:
     first = sweep(*QUICK, "model.trouble=once,none", quiet=True)
     assert [row.state for row in first.rows] == ["failed", "done"]
     kept = (first.directory / "model.trouble=none" / "summary.json").stat().st_mtime_ns
@@ -149,7 +147,7 @@ def test_a_run_that_was_removed_is_run_again(sweep: Sweeper) -> None:
     assert [row.tries for row in second.rows] == [1, 2] and second.failures == []
 
 
-def test_points_that_are_added_are_run_and_what_changed_is_a_new_job(
+def test_added_points_are_run_and_changed_values_make_new_jobs(
     sweep: Sweeper, capsys: pytest.CaptureFixture[str]
 ) -> None:
     first = sweep(*QUICK, "seed=0,1", quiet=True)
@@ -161,8 +159,8 @@ def test_points_that_are_added_are_run_and_what_changed_is_a_new_job(
     assert {entry.tries for entry in ledger_of(third).values()} == {1}
 
 
-def test_a_sweep_may_go_on_in_another_way(sweep: Sweeper) -> None:
-    """What is finished stays so, and what goes on is told."""
+def test_keys_without_effect_on_results_may_change_on_resuming(sweep: Sweeper) -> None:
+    """Finished jobs are not run again, and resumed ones get the new values."""
     first = sweep(*QUICK, "model.trouble=none,once", quiet=True)
     assert [row.state for row in first.rows] == ["done", "failed"]
     second = sweep(f"resume={first.directory}", "data.mode=streamed", "data.workers=0", "log_every=3", quiet=True)
@@ -171,9 +169,7 @@ def test_a_sweep_may_go_on_in_another_way(sweep: Sweeper) -> None:
     assert [config["data"]["mode"] for config in configs] == ["resident", "streamed"]
 
 
-def test_a_job_is_known_by_the_hash_that_an_older_deepexp_gave_it(
-    sweep: Sweeper, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_jobs_are_recognised_by_the_hash_of_older_versions(sweep: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
     with monkeypatch.context() as older:
         older.setattr(points, "_without", lambda resolved, _: resolved)
         first = sweep(*QUICK, "seed=0,1", quiet=True)
@@ -181,7 +177,7 @@ def test_a_job_is_known_by_the_hash_that_an_older_deepexp_gave_it(
     assert [row.tries for row in second.rows] == [1, 1, 1] and len(ledger_of(second)) == 3
 
 
-def test_the_command_line_begins_and_goes_on_and_tells_by_its_exit_status(folder: Path) -> None:
+def test_exit_statuses_of_a_sweep_and_of_resuming_it(folder: Path) -> None:
     assert cli.main(["train", "-m", *SMALL, *QUICK, "model.trouble=raise,once,none"]) == 1
     (place,) = (path.parent for path in folder.rglob("sweep.json"))
     assert cli.main(["train", f"resume={place}"]) == 1
@@ -190,9 +186,7 @@ def test_the_command_line_begins_and_goes_on_and_tells_by_its_exit_status(folder
     assert states == [("failed", 2), ("done", 2), ("done", 1)]
 
 
-def test_the_command_that_goes_on_has_the_words_that_it_needs(
-    sweep: Sweeper, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_the_printed_resume_command_has_the_words_it_needs(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     place = sweep(*QUICK, "model.trouble=raise", "log_every=${epochs}").directory
     *_, command = capsys.readouterr().out.splitlines()
     assert command.partition(f"{place.name} ")[2] == "'log_every=${epochs}'"
@@ -204,7 +198,9 @@ def test_the_command_that_goes_on_has_the_words_that_it_needs(
 @pytest.mark.parametrize(
     ("content", "message"), [(None, "is no sweep"), ("{}", "cannot be read"), ("", "cannot be read")]
 )
-def test_what_cannot_be_gone_on_with(sweep: Sweeper, folder: Path, content: str | None, message: str) -> None:
+def test_directories_that_are_no_sweep_are_refused(
+    sweep: Sweeper, folder: Path, content: str | None, message: str
+) -> None:
     (folder / "x").mkdir()
     if content is not None:
         (folder / "x" / "sweep.json").write_text(content)
@@ -212,9 +208,7 @@ def test_what_cannot_be_gone_on_with(sweep: Sweeper, folder: Path, content: str 
         sweep("resume=x")
 
 
-def test_a_job_is_given_its_config_and_composes_it_itself_only_where_that_fails(
-    sweep: Sweeper, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_job_composes_its_config_only_if_the_parent_cannot(sweep: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
     composed = []
 
     def compose(command: str, words: list[str]) -> Composed:
@@ -231,14 +225,14 @@ def test_a_job_is_given_its_config_and_composes_it_itself_only_where_that_fails(
     assert named == [True, False]
 
 
-def test_a_job_goes_on_with_keys_that_only_its_own_data_have(folder: Path) -> None:
+def test_a_resumed_job_takes_keys_of_its_own_data_source(folder: Path) -> None:
     words = ["data=image_folder", "data.cache='of (all)'", "data.workers=0"]
     task = Task("job", "job", words, folder / "job", True, folder / "log")
     data = compose("train", task.words).config.data
     assert (data.cache, data.workers) == ("of (all)", 0)
 
 
-def test_weights_are_asked_for_only_by_jobs_that_begin_with_them(sweep: Sweeper, folder: Path) -> None:
+def test_pretrained_weights_are_needed_only_by_new_jobs(sweep: Sweeper, folder: Path) -> None:
     torch.save({"features.0.weight": torch.zeros(64, 3, 11, 11), "features.0.bias": torch.zeros(64)}, folder / "w.pt")
     words = ["model=monster", "model.nb_residual_blocks=1", "model.nb_channels=8", "model.pretrained=w.pt"]
     result = sweep(*words, "data=synthetic", "seed=0", quiet=True)
@@ -254,16 +248,16 @@ def test_weights_are_asked_for_only_by_jobs_that_begin_with_them(sweep: Sweeper,
         sweep(f"resume={result.directory}", "seed=0,1", quiet=True)
 
 
-def test_jobs_know_the_resolvers_of_hydra(sweep: Sweeper) -> None:
+def test_resolvers_of_hydra_work_in_jobs(sweep: Sweeper) -> None:
     assert sweep(*QUICK, "seed=0,1", "name=x${now:%Y}", quiet=True).failures == []
 
 
-def test_retries(sweep: Sweeper) -> None:
+def test_a_failed_job_is_retried(sweep: Sweeper) -> None:
     result = sweep(*QUICK, "model.trouble=once,raise", "hydra.launcher.retries=1", quiet=True)
     assert [(row.state, row.tries) for row in result.rows] == [("done", 2), ("failed", 2)]
 
 
-def test_a_job_whose_result_is_gone_has_a_row_that_says_so(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_job_without_its_result_has_a_row_with_the_reason(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     result = sweep(*QUICK, "seed=0,1", quiet=True)
     (result.directory / "seed=0" / "summary.json").unlink()
     again = sweep(f"resume={result.directory}")
@@ -279,7 +273,7 @@ def test_a_job_whose_result_is_gone_has_a_row_that_says_so(sweep: Sweeper, capsy
     assert sweep(f"resume={result.directory}", quiet=True).failures == [], "which is what the reason says to do"
 
 
-def test_a_result_that_is_gone_when_its_job_has_ended_does_not_end_the_sweep(
+def test_an_unreadable_result_does_not_end_the_sweep(
     sweep: Sweeper, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     def read_summary(run: Path) -> dict[str, Any]:
@@ -293,7 +287,7 @@ def test_a_result_that_is_gone_when_its_job_has_ended_does_not_end_the_sweep(
     assert "seed=0: failed: its result cannot be read: it is gone" in capsys.readouterr().out
 
 
-def test_stopping_at_a_failure(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+def test_on_failure_stop_starts_no_further_jobs(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     words = ["hydra.launcher.on_failure=stop", "hydra.launcher.jobs=1"]
     result = sweep(*QUICK, *words, "model.trouble=raise,none")
     assert [row.state for row in result.rows] == ["failed", "queued"]
@@ -316,7 +310,7 @@ def test_no_retry_is_announced_once_a_failure_has_stopped_the_sweep(sweep: Sweep
     assert shown == [False, False] and not told.wants_more()
 
 
-def test_a_sweep_at_work_is_left_alone(sweep: Sweeper) -> None:
+def test_a_running_sweep_is_locked(sweep: Sweeper) -> None:
     from deepexp.sweep.directory import SweepDirectory
 
     result = sweep(*QUICK, "seed=0,1", quiet=True)
@@ -326,13 +320,13 @@ def test_a_sweep_at_work_is_left_alone(sweep: Sweeper) -> None:
     at_work.close()
 
 
-def test_hydras_own_sweeper(sweep: Sweeper) -> None:
+def test_hydras_basic_sweeper_works(sweep: Sweeper) -> None:
     result = sweep(*QUICK, "hydra/sweeper=basic", "seed=range(2)", quiet=True)
     assert [row.name for row in result.rows] == ["seed=0", "seed=1"] and result.failures == []
 
 
 class Searching(HydraSweeper):
-    """Stands for a third party's: hands over one point, looks at what came of it, and hands over another."""
+    """A stand-in for a third party's sweeper: launches one point, reads its result, and launches another."""
 
     seen: list[Any]
 
@@ -368,14 +362,14 @@ def searching(monkeypatch: pytest.MonkeyPatch) -> str:
     ("words", "key"),
     [(["val_fraction=0.2"], "val_error_rate"), (["hydra.launcher.objective=test_error_rate"], "test_error_rate")],
 )
-def test_a_searching_sweeper_is_told_the_objective(sweep: Sweeper, searching: str, words: list[str], key: str) -> None:
+def test_a_third_partys_sweeper_gets_the_objective(sweep: Sweeper, searching: str, words: list[str], key: str) -> None:
     result = sweep(*QUICK, searching, *words, "optim.lr=interval(0.01,0.1)", quiet=True)
     assert [row.name for row in result.rows] == ["optim.lr=0.01", "optim.lr=0.1"]
     assert Searching.seen == [row.summary[key] for row in result.rows]  # type: ignore[index]
     assert None not in Searching.seen
 
 
-def test_the_test_error_is_never_searched_by_unasked(sweep: Sweeper, searching: str) -> None:
+def test_the_test_error_is_the_objective_only_if_asked_for(sweep: Sweeper, searching: str) -> None:
     with pytest.raises(InputError, match="val_fraction"):
         sweep(*QUICK, searching, "optim.lr=interval(0.01,0.1)", quiet=True)
 
@@ -392,7 +386,7 @@ def test_a_preset_can_define_a_sweep(sweep: Sweeper, folder: Path) -> None:
     assert "order: sequential" in saved
 
 
-def test_values_that_no_folder_can_be_named_by(sweep: Sweeper) -> None:
+def test_values_that_are_no_folder_names_can_be_swept(sweep: Sweeper) -> None:
     result = sweep(*QUICK, "freeze=[],[{pattern: 'linear.*', epochs: 0}]", quiet=True)
     assert result.failures == []
     assert all((result.directory / row.name).is_dir() for row in result.rows)

@@ -14,26 +14,26 @@ def sweep(tmp_path: Path) -> SweepDirectory:
     return made
 
 
-def test_what_was_chosen_and_asked_for_comes_back(sweep: SweepDirectory) -> None:
+def test_words_and_choices_are_read_back(sweep: SweepDirectory) -> None:
     sweep.close()
     again = SweepDirectory.open(sweep.path)
     again.close()
     assert (again.words, again.choices) == (sweep.words, sweep.choices)
 
 
-def test_one_in_which_nothing_was_started_is_removed(tmp_path: Path) -> None:
+def test_a_sweep_without_started_jobs_is_removed(tmp_path: Path) -> None:
     SweepDirectory.create(str(tmp_path), "net", []).close()
     assert not list((tmp_path / "net").iterdir())
 
 
-def test_one_that_loses_its_description_keeps_what_its_jobs_came_to(sweep: SweepDirectory) -> None:
+def test_runs_are_kept_without_sweep_json(sweep: SweepDirectory) -> None:
     RunDirectory.create_at(sweep.path / "seed=0", HydraFiles("", "", "")).unlock()
     (sweep.path / "sweep.json").unlink()
     sweep.close()
     assert (sweep.path / "seed=0" / "status.json").is_file()
 
 
-def test_a_run_never_gets_a_place_where_something_stands(sweep: SweepDirectory) -> None:
+def test_a_new_run_never_gets_an_existing_directory(sweep: SweepDirectory) -> None:
     RunDirectory.create_at(sweep.free_directory("seed=0"), HydraFiles("", "", "")).unlock()
     assert sweep.free_directory("seed=0") == sweep.path / "seed=0~2"
     (sweep.path / "seed=0~2").mkdir()
@@ -49,7 +49,7 @@ def test_a_run_never_gets_a_place_where_something_stands(sweep: SweepDirectory) 
     ([".lock", "status.json"], False),
     (["notes.txt"], False),
 ])  # fmt: skip
-def test_only_the_shell_of_a_run_that_had_not_begun_is_removed(
+def test_only_directories_of_runs_that_had_not_begun_are_removed(
     sweep: SweepDirectory, left: list[str], is_removed: bool
 ) -> None:
     for name in left:

@@ -17,7 +17,7 @@ def task(name: str) -> Task:
 
 
 def make_terminal(monkeypatch: pytest.MonkeyPatch) -> Terminal:
-    """Where the standard streams go from now on."""
+    """A terminal as standard output and error."""
     terminal = Terminal()
     monkeypatch.setattr("sys.stdout", terminal)
     monkeypatch.setattr("sys.stderr", terminal)
@@ -38,7 +38,7 @@ def draw(screen: Display) -> None:
     screen.tick()
 
 
-def test_piped_there_is_one_line_a_job(capsys: pytest.CaptureFixture[str]) -> None:
+def test_piped_output_has_one_line_a_job(capsys: pytest.CaptureFixture[str]) -> None:
     screen = Display(Console())
     draw(screen)
     screen.ended(task("seed=1"), Ending("done", None, 5.0), SUMMARY, again=False)
@@ -69,7 +69,7 @@ def test_on_a_terminal_each_running_job_has_a_bar(monkeypatch: pytest.MonkeyPatc
     first, second = written.rpartition("\r")[2].split("\n")
     assert "1 done, 1 running, 1 queued, 1 failed" in first and "eta" in first and first.startswith(" 69%")
     assert "seed=1  epoch 2  test 25.00%" in second and second.startswith(" 75%")
-    # What was drawn before is taken away line by line: as many steps up as there were lines above the last.
+    # Earlier lines are erased one by one, with a step up for each line above the last.
     assert written.count("\x1b[A") >= 2
 
 
@@ -86,8 +86,8 @@ def test_a_job_that_is_tried_again_has_not_failed_yet(capsys: pytest.CaptureFixt
     ]
 
 
-def test_the_time_that_is_left_is_told_from_what_this_process_has_done(monkeypatch: pytest.MonkeyPatch) -> None:
-    """A job that was gone on with from its middle has only its second half to it."""
+def test_the_remaining_time_is_estimated_from_work_done_by_this_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    """For a job that was resumed in its middle, only the second half counts."""
     now = [0.0]
     monkeypatch.setattr(display, "time", SimpleNamespace(monotonic=lambda: now[0]))
     terminal = make_terminal(monkeypatch)
@@ -109,7 +109,7 @@ def test_the_time_that_is_left_is_told_from_what_this_process_has_done(monkeypat
     assert left() == "8:00"  # two quarters in two minutes, eight to come
 
 
-def test_the_bars_are_taken_away_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_bars_are_removed_at_the_end(monkeypatch: pytest.MonkeyPatch) -> None:
     terminal = make_terminal(monkeypatch)
     screen = Display(Console())
     draw(screen)

@@ -1,4 +1,4 @@
-"""A sweep that is gone on with: where it is written, and what becomes of its earlier jobs."""
+"""Resuming a sweep: where it is written, and how its earlier jobs are treated."""
 
 import errno
 import os
@@ -21,7 +21,7 @@ from .conftest import Sweeper
 QUICK = ("model=troubled",)
 
 
-def test_it_stays_where_it_is(sweep: Sweeper) -> None:
+def test_resuming_refuses_another_output_dir(sweep: Sweeper) -> None:
     directory = sweep(*QUICK, "seed=0,1", quiet=True).directory
     with pytest.raises(InputError, match=f"output_dir: elsewhere is not where {directory} is"):
         sweep(f"resume={directory}", "output_dir=elsewhere")
@@ -29,14 +29,14 @@ def test_it_stays_where_it_is(sweep: Sweeper) -> None:
 
 
 def test_jobs_that_were_not_run_come_before_those_that_failed(sweep: Sweeper) -> None:
-    """With on_failure=stop, the first of those would end it again before any of the others has its turn."""
+    """With on_failure=stop, a job that fails again would otherwise keep the others from ever being run."""
     words = ("model=troubled", "model.trouble=raise", "optim.lr=0.1,0.2", "hydra.launcher.jobs=1")
     first = sweep(*words, "hydra.launcher.on_failure=stop", quiet=True)
     assert [row.state for row in first.rows] == ["failed", "queued"]
     assert [row.state for row in sweep(f"resume={first.directory}", quiet=True).rows] == ["failed", "failed"]
 
 
-def test_samples_stay_the_same_whatever_is_said_again(sweep: Sweeper) -> None:
+def test_resuming_keeps_the_random_samples(sweep: Sweeper) -> None:
     words = ("optim.momentum=0.0,0.5,0.9", "optim.lr=interval(0.01,0.1)", "hydra.sweeper.samples=3")
     first = sweep(*QUICK, *words, quiet=True)
     again = ("optim.momentum=0.0,0.5,0.9", "batch_size=50", "output_dir=outputs", "data.workers=0", "log_every=3")
@@ -44,10 +44,10 @@ def test_samples_stay_the_same_whatever_is_said_again(sweep: Sweeper) -> None:
     assert [(row.name, row.tries) for row in second.rows] == [(row.name, 1) for row in first.rows]
 
 
-def test_no_other_place_is_offered_for_one_that_has_begun(
+def test_no_other_place_is_advised_for_a_sweep_that_has_begun(
     sweep: Sweeper, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """Another output_dir would begin it anew."""
+    """With another output_dir it would begin anew."""
 
     def refuse(path: Path, text: str) -> None:
         with storage.storage_errors(path):
@@ -59,7 +59,7 @@ def test_no_other_place_is_offered_for_one_that_has_begun(
     assert said.endswith("; make room there")
 
 
-def test_jobs_without_a_result_that_are_not_asked_for_any_longer_are_named(
+def test_unfinished_jobs_that_are_no_longer_asked_for_are_named(
     sweep: Sweeper, capsys: pytest.CaptureFixture[str]
 ) -> None:
     directory = sweep("model=troubled", "model.trouble=none,once", "hydra.launcher.jobs=1").directory
@@ -73,7 +73,7 @@ def test_jobs_without_a_result_that_are_not_asked_for_any_longer_are_named(
     assert "without a result:" not in capsys.readouterr().out
 
 
-def test_a_run_in_the_place_of_another_is_not_taken_for_it(sweep: Sweeper) -> None:
+def test_a_run_renamed_to_another_job_is_refused(sweep: Sweeper) -> None:
     directory = sweep(*QUICK, "optim.lr=0.1,0.2", "epochs=1", quiet=True).directory
     first, second = directory / "optim.lr=0.1", directory / "optim.lr=0.2"
     first.rename(directory / "aside")
@@ -86,7 +86,7 @@ def test_a_run_in_the_place_of_another_is_not_taken_for_it(sweep: Sweeper) -> No
     assert not sweep(f"resume={directory}", quiet=True).failures
 
 
-def test_runs_that_the_ledger_has_lost_are_found_again(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+def test_runs_missing_from_the_ledger_are_found_again(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     directory = sweep(*QUICK, "optim.lr=0.1,0.2", "model.trouble=none,once", "hydra.launcher.jobs=1").directory
     ledger = directory / "ledger.jsonl"
     ledger.write_bytes(ledger.read_bytes()[:100])
@@ -99,8 +99,8 @@ def test_runs_that_the_ledger_has_lost_are_found_again(sweep: Sweeper, capsys: p
     assert sorted(path.name for path in directory.iterdir() if path.is_dir()) == runs
 
 
-@pytest.mark.skipif(sys.platform == "win32", reason="a folder that somebody works in cannot be removed there")
-def test_a_working_directory_that_goes_costs_the_jobs_after_it_alone(
+@pytest.mark.skipif(sys.platform == "win32", reason="a working directory cannot be removed there")
+def test_a_removed_working_directory_fails_only_later_jobs(
     sweep: Sweeper, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     work = folder / "work"
@@ -122,15 +122,15 @@ def test_a_working_directory_that_goes_costs_the_jobs_after_it_alone(
     assert not sweep(f"resume={result.directory}", quiet=True).failures
 
 
-def test_jobs_of_different_code_are_told(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
-    """A job imports the user's module as it is when it begins; means over both would be of two models."""
+def test_jobs_with_different_code_are_reported(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+    """A job imports the user's module when it begins, so that a mean over seeds could be over two models."""
     directory = sweep(*QUICK, "seed=0", quiet=True).directory
     assert "other code" not in "".join(capsys.readouterr())
     with open("troubled_model.py", "a") as file:
         file.write("# edited\n")
     (name,) = [path.name for path in directory.iterdir() if (path / "summary.json").exists()]
     told = "other code: troubled_model changed between {} and seed=1: "
-    sys.modules.pop("troubled_model"), targets._known.pop("troubled_model", None)  # another command
+    sys.modules.pop("troubled_model"), targets._known.pop("troubled_model", None)  # as in another process
     sweep(f"resume={directory}", "seed=0,1")
     assert told.format("seed=0") in " ".join("".join(capsys.readouterr()).split())
     assert any(note.startswith(told.format(name)) for note in make([directory]).notes)

@@ -1,4 +1,4 @@
-"""Successive halving: which jobs go on from a look, and whole sweeps that do so."""
+"""Successive halving: which jobs go on after a look, and whole sweeps with it."""
 
 import json
 import math
@@ -32,7 +32,7 @@ RATES = ("val_fraction=0.2", "epochs=4", "optim.lr=0.001,0.03,0.1,0.3", "hydra.l
 
 @dataclass
 class Jobs:
-    """Made-up jobs of a sweep, with what they came to epoch by epoch."""
+    """Jobs of a sweep, with made-up errors for each epoch."""
 
     folder: Path
     points: list[Point] = field(default_factory=list)
@@ -77,7 +77,7 @@ def halving(
         (None, 27, 27, 1, []),
     ],
 )  # fmt: skip
-def test_when_there_are_looks(
+def test_epochs_of_the_looks(
     tmp_path: Path, factor: int | None, settings: int, epochs: int, first: int, looks: list[int]
 ) -> None:
     made = halving(tmp_path, factor, settings, epochs, first)
@@ -85,7 +85,7 @@ def test_when_there_are_looks(
     assert [made.until(point) for _ in made.looks()] == [*looks, None] and made.share is None
 
 
-def test_a_look_comes_when_a_run_is_evaluated(tmp_path: Path) -> None:
+def test_looks_are_at_evaluations(tmp_path: Path) -> None:
     made = halving(tmp_path, 3, 27, 27)
     every = [Point("a", {}, [], "a", "a", 27, TAKES, cast(Any, SimpleNamespace(evaluate_every=n))) for n in (2, 5, 20)]
     assert [[made.until(point) for point in every] for _ in made.looks()] == [
@@ -93,54 +93,52 @@ def test_a_look_comes_when_a_run_is_evaluated(tmp_path: Path) -> None:
     ]  # fmt: skip
 
 
-def test_too_few_for_a_look_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_too_few_settings_or_epochs_for_a_look_are_reported(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     halving(tmp_path, 3, 2, 27)
     assert "halving=3: too few for a look on the way: 2 settings of 27 epochs\n" in caplog.text
     assert halving(tmp_path, 3, 9, 9, first=6, every=(5, 9)).shares == []
     assert "9 settings of 9 epochs, evaluate_every=5, halving_from=6\n" in caplog.text
-    assert halving(tmp_path, 3, 9, 9, every=(9,)).shares == []  # each run would come to its end before it is looked at
+    assert halving(tmp_path, 3, 9, 9, every=(9,)).shares == []  # each run would end before a look
     assert len(halving(tmp_path, 3, 9, 9, every=(9, 5)).shares) == 1
 
 
 @pytest.mark.parametrize(("every", "looks"), [((5,), [5]), ((2,), [2, 4]), ((3,), [3]), ((5, 1), [5, 5])])
-def test_nobody_is_left_behind_twice_by_the_same_figures(
-    tmp_path: Path, every: tuple[int, ...], looks: list[int]
-) -> None:
-    """Two looks that come before the same evaluation would leave a ninth of the settings where a third was meant."""
+def test_looks_before_the_same_evaluation_count_once(tmp_path: Path, every: tuple[int, ...], looks: list[int]) -> None:
+    """Otherwise two looks at the same evaluation would leave a ninth of the settings instead of a third."""
     made = halving(tmp_path, 3, 9, 9, every=every)
     point = Point("a", {}, [], "a", "a", 9, TAKES, cast(Any, SimpleNamespace(evaluate_every=every[0])))
     assert [made.until(point) for _ in made.looks()] == [*looks, None]
 
 
-def test_the_best_of_each_look_go_on(jobs: Jobs, tmp_path: Path) -> None:
+def test_the_best_third_goes_on(jobs: Jobs, tmp_path: Path) -> None:
     for name, error in (("1", 0.5), ("2", 0.2), ("3", 0.4), ("4", 0.3), ("5", 0.6), ("6", 0.7), ("7", 0.8)):
         jobs.add(name, [0.9, 0.9, error])
     assert jobs.best(halving(tmp_path, 3, 7, 9)) == ["2,0", "3,0", "4,0"]
 
 
-def test_of_equal_errors_the_loss_tells_and_then_the_order(jobs: Jobs, tmp_path: Path) -> None:
+def test_ties_are_broken_by_loss_and_then_by_order(jobs: Jobs, tmp_path: Path) -> None:
     jobs.add("1", [0.5] * 5, loss=2.0)
     jobs.add("2", [0.5] * 5, loss=1.0)
     jobs.add("3", [0.5] * 5, loss=1.0)
     assert jobs.best(halving(tmp_path, 3, 3, 9)) == ["2,0"]
 
 
-def test_seeds_go_on_together_by_their_mean(jobs: Jobs, tmp_path: Path) -> None:
+def test_seeds_of_a_setting_go_on_together_by_their_mean(jobs: Jobs, tmp_path: Path) -> None:
     for seed, errors in enumerate(((0.1, 0.3, 0.4), (0.6, 0.3, 0.4))):
         for name, error in zip("abc", errors, strict=True):
             jobs.add(name, [error] * 3, seed=seed)
     assert jobs.best(halving(tmp_path, 3, 3, 9)) == ["b,0", "b,1"]
 
 
-def test_what_came_to_nothing_goes_on_last(jobs: Jobs, tmp_path: Path) -> None:
+def test_failed_jobs_come_last(jobs: Jobs, tmp_path: Path) -> None:
     jobs.add("a", [], state="failed")
     jobs.add("b", [0.95] * 3)
-    jobs.add("c", [0.1, 0.1, 0.1], state="failed")  # in the third epoch, after it was evaluated and before it was saved
+    jobs.add("c", [0.1, 0.1, 0.1], state="failed")  # failed after the third evaluation, before it was saved
     assert jobs.best(halving(tmp_path, 3, 3, 9)) == ["b,0"]
 
 
-def test_a_run_counts_by_what_it_was_at_the_look(jobs: Jobs, tmp_path: Path) -> None:
-    jobs.add("a", [0.5, 0.5, 0.2, 0.9], state="interrupted")  # further than that, and then stopped
+def test_a_run_counts_by_its_error_at_the_look(jobs: Jobs, tmp_path: Path) -> None:
+    jobs.add("a", [0.5, 0.5, 0.2, 0.9], state="interrupted")  # stopped beyond the look
     jobs.add("b", [0.1, 0.1, 0.3, 0.1, 0.1], state="done")
     jobs.add("c", [0.25], state="done")  # it ended early
     assert jobs.best(halving(tmp_path, 3, 3, 9)) == ["a,0"]
@@ -163,7 +161,7 @@ def epochs_of(result: SweepResult) -> dict[str, int]:
     }
 
 
-def test_a_grid_of_which_the_best_go_on(sweep: Sweeper, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_halving_of_a_grid(sweep: Sweeper, folder: Path, capsys: pytest.CaptureFixture[str]) -> None:
     result = sweep(*RATES, "dropout=0.2")
     scores = {}
     for row in result.rows:
@@ -184,7 +182,7 @@ def test_a_grid_of_which_the_best_go_on(sweep: Sweeper, folder: Path, capsys: py
     (line,) = [line for line in out.splitlines() if "jobs paused, as others were better" in line]
     assert line.startswith("3 of 4 jobs paused") and line.endswith(f"/optim.lr={loser}")  # the best of them
     assert "not finished" not in out
-    # What has paused twice is the run that it would have been.
+    # A run that was paused twice equals one without pauses.
     small = [word for word in SMALL if not word.startswith("epochs")]
     alone = deepexp.train([*small, *RATES[:2], "dropout=0.2", f"optim.lr={best}", "output_dir=alone"], quiet=True)
     assert alone is not None
@@ -192,7 +190,7 @@ def test_a_grid_of_which_the_best_go_on(sweep: Sweeper, folder: Path, capsys: py
     assert [line["train_loss"] for line in job.metrics] == [line["train_loss"] for line in alone.metrics]
     both = [np.load(run.directory / "predictions.npz")["predicted"] for run in (job, alone)]
     assert (both[0] == both[1]).all()
-    # And what was paused goes on to the end when it is asked for.
+    # A paused run can be resumed to its end.
     went_on = deepexp.train([f"resume={result.directory / f'optim.lr={loser}'}"], quiet=True)
     assert went_on is not None and went_on.epochs == 4
     found = {run.path.name: run.status for run in runs.read([result.directory]).runs}
@@ -204,7 +202,7 @@ def test_a_grid_of_which_the_best_go_on(sweep: Sweeper, folder: Path, capsys: py
     assert set(states(whole).values()) == {"done"}
 
 
-def test_a_halving_that_was_stopped_goes_on_to_the_same_end(
+def test_a_stopped_halving_resumes_to_the_same_end(
     sweep: Sweeper, folder: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     words = ("val_fraction=0.2", "epochs=4", "optim.lr=0.01,0.03,0.1,0.3", "hydra.launcher.halving=2")
@@ -214,7 +212,7 @@ def test_a_halving_that_was_stopped_goes_on_to_the_same_end(
 
     def task(self: Sweep, point: Point, entry: Entry) -> Any:
         seen.append(point)
-        if len(seen) == 6:  # the second of the first look's best
+        if len(seen) == 6:  # the second of the jobs that go on after the first look
             raise Interrupted(2, "stopped")
         return original(self, point, entry)
 
@@ -235,7 +233,7 @@ def test_a_halving_that_was_stopped_goes_on_to_the_same_end(
     assert [row.reason for row in result.rows] == [row.reason for row in expected.rows]
 
 
-def test_a_job_that_has_lost_what_it_came_to_begins_anew(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_paused_job_without_its_metrics_begins_anew(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("val_fraction=0.2", "epochs=9", "max_steps=8", "optim.lr=0.01,0.1", "hydra.launcher.halving=2")
     result = sweep(*words, quiet=True)
     (left,) = [row for row in result.rows if row.state == "paused"]
@@ -248,7 +246,7 @@ def test_a_job_that_has_lost_what_it_came_to_begins_anew(sweep: Sweeper, capsys:
     assert [row.directory for row in again.rows if row.name == left.name] == [f"{left.name}~2"]
 
 
-def test_a_search_goes_by_the_first_look(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_search_uses_the_errors_at_the_first_look(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("val_fraction=0.2", "epochs=4", "optim.lr=tag(log,interval(1e-3,1))", "hydra.launcher.halving=2")
     search = ("hydra.sweeper.search=tpe", "hydra.launcher.jobs=1")
     result = sweep(*words, *search, "hydra.sweeper.samples=4")
@@ -266,7 +264,9 @@ def test_a_search_goes_by_the_first_look(sweep: Sweeper, capsys: pytest.CaptureF
     assert "5 jobs, 4 of them done before" in out and len(more.rows) == 5 and out.count("paused at epoch 1") >= 2
 
 
-def test_no_more_go_on_once_a_failure_has_stopped_the_sweep(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+def test_no_job_goes_on_after_a_failure_with_on_failure_stop(
+    sweep: Sweeper, capsys: pytest.CaptureFixture[str]
+) -> None:
     words = ("model=troubled", "val_fraction=0.2", "epochs=4", "model.trouble=none,raise,once,slow")
     one = ("hydra.launcher.halving=2", "hydra.launcher.on_failure=stop", "hydra.launcher.jobs=1")
     result = sweep(*words, *one)
@@ -275,16 +275,14 @@ def test_no_more_go_on_once_a_failure_has_stopped_the_sweep(sweep: Sweeper, caps
     assert "3 of 4 jobs are not finished: 1 paused, 2 not run\n" in out and "as others were better" not in out
 
 
-def test_a_job_that_failed_on_the_way_is_tried_no_more_in_the_same_sweep(
-    sweep: Sweeper, capsys: pytest.CaptureFixture[str]
-) -> None:
+def test_a_job_that_failed_before_a_look_is_not_tried_again(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("model=troubled", "val_fraction=0.2", "epochs=4", "model.trouble=once,raise", "hydra.launcher.halving=2")
     result = sweep(*words, "hydra.launcher.jobs=1")
     assert [(row.state, row.tries) for row in result.rows] == [("failed", 1), ("failed", 1)]
     assert "the best go on" not in capsys.readouterr().out
 
 
-def test_a_pause_uses_no_retry_up(tmp_path: Path) -> None:
+def test_a_pause_does_not_use_up_a_retry(tmp_path: Path) -> None:
     book: Any = SimpleNamespace(entries={"a": Entry("a", "a", [], "running")}, record=lambda *_: None)
     display: Any = SimpleNamespace(started=lambda _: None, ended=lambda *_, **__: None)
     jobs: Any = SimpleNamespace(task=lambda *_, anew: "again", is_waiting=lambda _: False, latest=lambda _: None)
@@ -308,12 +306,12 @@ def test_a_pause_uses_no_retry_up(tmp_path: Path) -> None:
         (("hydra.launcher.halving_from=2",), r"hydra\.launcher\.halving_from: .* hydra\.launcher\.halving=3"),
     ],
 )
-def test_halvings_that_are_refused(sweep: Sweeper, words: tuple[str, ...], message: str) -> None:
+def test_wrong_halving_options_are_refused(sweep: Sweeper, words: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         sweep("optim.lr=0.1,0.2,0.3", *words)
 
 
-def test_a_score_of_nothing_is_the_worst() -> None:
+def test_a_failed_job_has_the_worst_score() -> None:
     from deepexp.sweep.halving import NOTHING, Score
 
     assert Score(1.0, 1e300) < NOTHING and math.isinf(NOTHING.loss)

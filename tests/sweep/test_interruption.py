@@ -1,4 +1,4 @@
-"""Sweeps that end before their time, as processes of their own, and what is left of them."""
+"""Sweeps, as separate processes, that are interrupted or killed: what is left, and that they can be resumed."""
 
 import functools
 import os
@@ -26,7 +26,7 @@ SLOW = (*ONE, "model.trouble=slow", "seed=0,1,2")
 
 
 def wait_for_checkpoint(folder: Path, seconds: float = 120) -> Path:
-    """Until some job has saved its first epoch; returns the sweep's directory."""
+    """Wait until some job has saved its first epoch; returns the sweep's directory."""
     deadline = time.monotonic() + seconds
     while not (found := list(folder.glob("slow/*/*/*/checkpoints/last.pt"))):
         assert time.monotonic() < deadline
@@ -46,13 +46,13 @@ def started(folder: Path, hangups: None) -> Iterator[subprocess.Popen[str]]:
 
 @functools.cache
 def losses_without_interruption() -> list[float]:
-    """Of the same three runs, the working directory being that of a test."""
+    """Test losses of the same three runs alone; needs the working directory of a test."""
     runs = [deepexp.train([*ONE, f"seed={seed}"], quiet=True) for seed in range(3)]
     return [run.test_loss for run in runs if run]
 
 
 def assert_goes_on_to_its_end(sweep: Sweeper, directory: Path) -> None:
-    """The resumed sweep has the results of one that was never interrupted, and ran nothing to its end twice."""
+    """The resumed sweep has the results of an uninterrupted one, and ran no finished job again."""
     before = {entry.job: entry.state for entry in ledger.read(directory / "ledger.jsonl").values()}
     resumed = sweep(f"resume={directory}", quiet=True)
     assert resumed.failures == []
@@ -63,7 +63,7 @@ def assert_goes_on_to_its_end(sweep: Sweeper, directory: Path) -> None:
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGHUP, signal.SIGTERM, signal.SIGUSR1])
-def test_a_signal_for_all_of_it_saves_says_how_to_go_on_and_leaves_nobody(
+def test_a_signal_to_the_group_saves_all_jobs_and_leaves_no_process(
     started: subprocess.Popen[str], folder: Path, sweep: Sweeper, number: signal.Signals
 ) -> None:
     directory = wait_for_checkpoint(folder)
@@ -79,10 +79,10 @@ def test_a_signal_for_all_of_it_saves_says_how_to_go_on_and_leaves_nobody(
     assert_goes_on_to_its_end(sweep, directory)
 
 
-def test_a_second_ctrl_c_ends_it_at_once(started: subprocess.Popen[str], folder: Path) -> None:
+def test_a_second_ctrl_c_ends_a_sweep_at_once(started: subprocess.Popen[str], folder: Path) -> None:
     wait_for_checkpoint(folder)
     for job in jobs_of(started, folder):
-        os.kill(job, signal.SIGSTOP)  # which keeps it from saving itself
+        os.kill(job, signal.SIGSTOP)  # so that it cannot save and end
     started.send_signal(signal.SIGINT)
     time.sleep(0.5)
     assert started.poll() is None
@@ -93,7 +93,7 @@ def test_a_second_ctrl_c_ends_it_at_once(started: subprocess.Popen[str], folder:
 
 
 @pytest.mark.parametrize("whom", ["parent", "group"])
-def test_kill_9_leaves_nobody_and_loses_nothing(
+def test_sigkill_leaves_no_process_and_loses_nothing(
     started: subprocess.Popen[str], folder: Path, sweep: Sweeper, whom: str
 ) -> None:
     directory = wait_for_checkpoint(folder)
@@ -106,12 +106,12 @@ def test_kill_9_leaves_nobody_and_loses_nothing(
     assert_goes_on_to_its_end(sweep, directory)
 
 
-def test_a_worker_that_is_killed_costs_its_job_alone(started: subprocess.Popen[str], folder: Path) -> None:
+def test_a_killed_worker_affects_only_its_own_job(started: subprocess.Popen[str], folder: Path) -> None:
     directory = wait_for_checkpoint(folder)
     running = [entry for entry in ledger.read(directory / "ledger.jsonl").values() if entry.state == "running"]
     os.kill(jobs_of(started, folder)[0], signal.SIGKILL)
     out, _ = started.communicate(timeout=120)
     assert started.returncode == 1 and running
-    assert out.count("killed: killed by SIGKILL") >= 2  # on its line, and at the end
+    assert out.count("killed: killed by SIGKILL") >= 2  # in the line of the job, and at the end
     states = [entry.state for entry in ledger.read(directory / "ledger.jsonl").values()]
     assert sorted(states) == ["done", "done", "killed"]

@@ -1,7 +1,7 @@
-"""Sweeps that are killed at any time of their life and gone on with come to the same end as one that was not.
+"""Sweeps that are killed at any time and resumed end with the same results as one that was not killed.
 
 The real command is killed with SIGKILL at seeded random times: one of its jobs, the server that they are forked from,
-the parent alone, or all at once. A few by default; DEEPEXP_SWEEP_KILLS=20 sets how many.
+the parent alone, or all at once. DEEPEXP_SWEEP_KILLS=20 sets how often; by default a few times.
 """
 
 import csv
@@ -45,7 +45,7 @@ SECONDS_TO_DIE = 2.0
 
 @dataclass(frozen=True)
 class Whole:
-    """A sweep that nothing has interrupted."""
+    """A sweep that was not interrupted."""
 
     directory: Path
     seconds: float
@@ -63,7 +63,7 @@ def whole(tmp_path_factory: pytest.TempPathFactory) -> Whole:
 
 @pytest.fixture(scope="module")
 def tally(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
-    """What the kills have hit."""
+    """Counts what was killed, and in which phase."""
     counts: Counter[str] = Counter()
     yield counts
     with request.config.pluginmanager.getplugin("capturemanager").global_and_fixture_disabled():
@@ -72,7 +72,9 @@ def tally(request: pytest.FixtureRequest) -> Iterator[Counter[str]]:
 
 
 @pytest.mark.parametrize("number", range(KILLS))
-def test_kills_at_random_times(tmp_path: Path, whole: Whole, tally: Counter[str], number: int) -> None:
+def test_sweeps_killed_at_random_times_resume_exactly(
+    tmp_path: Path, whole: Whole, tally: Counter[str], number: int
+) -> None:
     random_times = random.Random(f"sweep {number}")
     done: dict[str, int] = {}
     for attempt in range(3):
@@ -91,7 +93,7 @@ def test_kills_at_random_times(tmp_path: Path, whole: Whole, tally: Counter[str]
 
 
 def strike(folder: Path, seconds: float, victim: str, tally: Counter[str]) -> None:
-    """Begin the sweep or go on with it, and kill some of its processes after so many seconds."""
+    """Begin or resume the sweep, and kill some of its processes after so many seconds."""
     started = go_on(folder)
     try:
         started.wait(timeout=seconds)
@@ -101,13 +103,13 @@ def strike(folder: Path, seconds: float, victim: str, tally: Counter[str]) -> No
         hit = "after the end"
     tally[hit] += 1
     if hit.endswith(("job", "server")):
-        started.wait(timeout=120)  # it goes on without
+        started.wait(timeout=120)  # the sweep goes on without that process
     started.wait(timeout=10)
     wait_until_gone(folder, SECONDS_TO_DIE)
 
 
 def go_on(folder: Path) -> subprocess.Popen[str]:
-    """The sweep in a folder, or a new one where none had got so far as to be one."""
+    """Resume the sweep in a folder, or begin one if none has a directory yet."""
     begun = sweeps_in(folder)
     words = [f"resume={begun[0]}"] if begun else GRID
     return begin(folder, *words, log=folder / "log")
@@ -139,7 +141,7 @@ def command_of(process: int) -> bytes:
 
 
 def phase(folder: Path) -> str:
-    """How far the sweep is, as its files tell."""
+    """How far the sweep is, from its files."""
     begun = sweeps_in(folder)
     if not begun:
         return "start-up"
@@ -154,13 +156,13 @@ def sweeps_in(folder: Path) -> list[Path]:
 
 
 def results(folder: Path) -> dict[str, int]:
-    """When the summaries of the finished runs were written."""
+    """Modification times of the summaries of finished runs."""
     finished = [path.parent for path in folder.glob("out/*/*/*/status.json") if '"done"' in path.read_text()]
     return {run.name: (run / "summary.json").stat().st_mtime_ns for run in finished}
 
 
 def assert_same(directory: Path, whole: Path) -> None:
-    """The table is the same but for clocks and tries, and so are the weights, bit for bit."""
+    """The tables are equal apart from times and tries, and the weights bit for bit."""
     mine, theirs = table(directory), table(whole)
     assert mine == theirs
     for line in theirs:

@@ -25,7 +25,7 @@ def test_the_latest_entry_of_each_job_counts(tmp_path: Path) -> None:
     assert read["b" * 16].overrides == ["seed='ü'"]
 
 
-def test_it_only_grows(tmp_path: Path) -> None:
+def test_the_ledger_is_only_appended_to(tmp_path: Path) -> None:
     path = tmp_path / "ledger.jsonl"
     for entry in (FIRST, SECOND):
         before = path.read_bytes() if path.exists() else b""
@@ -85,7 +85,7 @@ def test_a_path_in_the_ledger_is_the_same_on_every_system(path: PurePath, direct
     assert path_within(path, directory) == written
 
 
-def test_what_is_recorded_is_on_the_disk(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_recorded_entries_are_synced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     path = tmp_path / "ledger.jsonl"
     durable: list[bytes] = []
     monkeypatch.setattr(os, "fsync", lambda _: durable.append(path.read_bytes()))

@@ -5,7 +5,7 @@ from hypothesis import strategies as st
 from deepexp.sweep.names import LONGEST, job_names
 
 
-def test_what_varies_is_the_name() -> None:
+def test_a_name_has_the_varying_values() -> None:
     assert job_names([{"batch_size": "100", "optim.lr": "0.1"}, {"batch_size": "100", "optim.lr": "1e-05"}]) == [
         "batch_size=100,optim.lr=0.1",
         "batch_size=100,optim.lr=1e-05",
@@ -14,19 +14,19 @@ def test_what_varies_is_the_name() -> None:
     assert job_names([{}]) == ["job"]
 
 
-def test_values_that_no_folder_can_have_are_told_apart_by_a_hash() -> None:
+def test_values_with_characters_that_no_folder_can_have_get_a_hash() -> None:
     slash, colon = job_names([{"data.root": "a/b"}, {"data.root": "a:b"}])
     assert slash.startswith("data.root=a_b-") and colon.startswith("data.root=a_b-")
     assert slash != colon
 
 
-def test_lists_can_be_read() -> None:
+def test_lists_stay_readable_in_names() -> None:
     rule, empty = job_names([{"freeze": "[{pattern:features.*,share:0.5}]"}, {"freeze": "[]"}])
     assert rule.startswith("freeze=pattern_features.,share_0.5-")
     assert empty.startswith("freeze=empty-")
 
 
-def test_upper_and_lower_case_stay_apart_where_the_system_does_not_tell_them_apart() -> None:
+def test_names_that_differ_only_in_case_stay_different_on_any_system() -> None:
     lower, upper = job_names([{"name": "x"}, {"name": "X"}])
     assert lower.casefold() != upper.casefold()
 

@@ -51,7 +51,7 @@ def test_points_that_differ_in_their_seed_alone_are_planned_once(monkeypatch: py
         checked(["seed=0"], ["seed=-1"])
 
 
-def test_values_of_one_key_that_are_refused_alike_are_told_of_together() -> None:
+def test_wrong_values_of_one_key_are_reported_in_one_line() -> None:
     with pytest.raises(InputError) as refused:
         checked(*([f"batch_size={size}", "optim.lr=0.1"] for size in (55.28, 50.44, 31.55, 22.5)))
     assert str(refused.value).splitlines() == [
@@ -63,7 +63,7 @@ def test_values_of_one_key_that_are_refused_alike_are_told_of_together() -> None
         checked(["batch_size=0"], ["batch_size=-1"], ["batch_size=10"], ["batch_size=0"])
 
 
-def test_pretrained_weights_are_looked_for_once(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_pretrained_auto_is_resolved_once(monkeypatch: pytest.MonkeyPatch) -> None:
     asked = []
 
     def resolve(choice: object) -> bool:
@@ -97,7 +97,7 @@ def test_all_jobs_are_resident_if_the_pictures_of_each_fit(monkeypatch: pytest.M
     small, large = (replace(in_memory, device=cuda, device_bytes=size) for size in (100, 200))
     one_and_two = [Slot({"CUDA_VISIBLE_DEVICES": name}) for name in "011"]
     for capacity, expected in ((800, "resident"), (799, "streamed")):  # noqa: B007
-        assert choose_data_mode([large], one_and_two) == expected  # on the GPU that has the most jobs
+        assert choose_data_mode([large], one_and_two) == expected  # the GPU with the most jobs decides
     on_disk = replace(large, device=cpu)
     for capacity, expected in ((800, "resident"), (799, "streamed"), (None, "resident")):  # noqa: B007
         assert choose_data_mode([large, small], gpus) == choose_data_mode([small, large], gpus) == expected
@@ -105,7 +105,7 @@ def test_all_jobs_are_resident_if_the_pictures_of_each_fit(monkeypatch: pytest.M
         assert choose_data_mode([in_memory, on_disk], [Slot({})] * 8) == expected  # one copy for all
 
 
-def test_how_much_the_pictures_take_is_known_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_memory_of_the_pictures_is_computed_beforehand(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(digits.Digits, "info", lambda self: DataInfo((1, 8, 8), tuple("0123456789"), 1438, 359, True))
     native, resized = (
         ["model=resnet", "data.subset=100", "val_fraction=0.1", *more] for more in ([], ["data.resize=9"])
@@ -114,7 +114,7 @@ def test_how_much_the_pictures_take_is_known_beforehand(monkeypatch: pytest.Monk
     assert on_disk.device_bytes == (100 + 144 + 359) * 64 and in_memory.device_bytes == 0
 
 
-def test_weights_that_are_asked_for_outright_are_looked_for_once_and_before_any_job(
+def test_pretrained_true_is_checked_once_before_any_job(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     asked = []
@@ -132,7 +132,7 @@ def test_weights_that_are_asked_for_outright_are_looked_for_once_and_before_any_
     check_pretrained([])
 
 
-def test_the_choice_is_part_of_what_a_job_is_known_by() -> None:
+def test_the_hash_of_a_job_includes_the_choice_of_pretrained() -> None:
     (point,) = checked(["model=monster"])
     random, imagenet = (settled(point, Choices(choice, 1, "resident")) for choice in (False, True))
     assert random.config_hash != imagenet.config_hash
@@ -140,7 +140,7 @@ def test_the_choice_is_part_of_what_a_job_is_known_by() -> None:
     assert settled(explicit, Choices(None, 4, "resident")).config_hash == imagenet.config_hash
 
 
-def test_a_job_is_known_by_what_decides_its_result() -> None:
+def test_the_hash_of_a_job_covers_what_decides_its_result() -> None:
     config = {"seed": 0, "optim": {"lr": 0.1}, "name": "a", "output_dir": "x", "resume": None, "dry_run": False}
     assert config_hash(config) == config_hash({**config, "name": "b", "output_dir": "y"})
     assert config_hash(config) == config_hash(dict(reversed(config.items())))
@@ -148,12 +148,12 @@ def test_a_job_is_known_by_what_decides_its_result() -> None:
     assert config_hash(config) != config_hash({**config, "optim": {"lr": 0.2}})
 
 
-def test_names_leave_out_what_is_fixed() -> None:
+def test_fixed_keys_do_not_vary() -> None:
     (point,) = checked(["seed=1", "data.root='/a b'", "epochs=2"], fixed={"epochs"})
     assert point.varying == {"seed": "1", "data.root": "/a b"}
 
 
-def test_every_problem_is_told_with_the_points_that_have_it() -> None:
+def test_every_problem_is_reported_with_its_points() -> None:
     with pytest.raises(InputError) as caught:
         checked(["batch_size=10", "dropout=2"], ["batch_size=0", "dropout=2"], ["batch_size=5000", "dropout=2"])
     lines = str(caught.value).splitlines()
@@ -163,7 +163,7 @@ def test_every_problem_is_told_with_the_points_that_have_it() -> None:
 
 
 @pytest.mark.parametrize("word", ["name=a", "output_dir=a"])
-def test_what_names_the_sweep_cannot_vary(word: str) -> None:
+def test_name_and_output_dir_cannot_vary(word: str) -> None:
     with pytest.raises(InputError, match="cannot be different from job to job"):
         checked([word])
 
@@ -174,7 +174,7 @@ def test_a_search_needs_validation_data() -> None:
     assert len(checked(["val_fraction=0.1"], needs_validation=True)) == 1
 
 
-def test_a_job_is_known_however_it_is_done_unless_that_varies() -> None:
+def test_keys_without_effect_on_results_change_the_hash_only_if_swept() -> None:
     usual, other, varying, seed = checked(
         ["seed=1"],
         ["seed=1", "data.workers=2", "data.mode=streamed", "log_every=9", "checkpoint.every_minutes=3"],

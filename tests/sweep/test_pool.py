@@ -1,4 +1,4 @@
-"""What the pool does with jobs that end in the same instant; no processes are started."""
+"""The pool with jobs that end at the same moment; no processes are started."""
 
 import os
 from collections.abc import Iterator
@@ -14,7 +14,7 @@ from deepexp.sweep.worker import Ending, Task
 
 
 class Dead:
-    """A process that has ended by the time that somebody looks."""
+    """A process that has already ended."""
 
     pid = None
     exitcode = 1
@@ -67,8 +67,8 @@ class StopAtFailure(Watcher):
     def tick(self) -> None: ...
 
 
-def test_what_is_to_be_tried_again_is_though_another_job_fails_for_good_at_once(dead: None) -> None:
-    """Its try was told of, and counted."""
+def test_an_announced_retry_is_made_although_another_job_fails_for_good(dead: None) -> None:
+    """The display has shown the retry, and the ledger counted it."""
     tasks: list[Any] = [SimpleNamespace(name=name) for name in ("a", "b", "c")]
     watcher = StopAtFailure()
     assert pool.run(tasks, [Slot({}), Slot({})], 1, watcher, None) is None

@@ -1,4 +1,4 @@
-"""Which setting a search tries next, on functions whose least value is known."""
+"""Which setting a search tries next, on functions with known minima."""
 
 import importlib.util
 import logging
@@ -22,7 +22,7 @@ def make(*words: str, method: Method = "tpe", count: int = 20, seed: int = 0, zi
 
 
 def bowl(setting: Setting) -> float:
-    """Least, 0, for Adam at 1e-3."""
+    """A function with its minimum, 0, for Adam at 1e-3."""
     values = dict(word.split("=") for word in setting)
     return 0.1 * (math.log10(float(values["optim.lr"])) + 3) ** 2 + (values["optim"] != "adam") * 0.3
 
@@ -35,7 +35,7 @@ def run(search: Search, trials: list[Trial] | None = None) -> list[Trial]:
 
 
 @pytest.mark.parametrize(("method", "count", "seeds"), [("tpe", 40, 3), ("gp", 15, 2)])
-def test_it_finds_better_settings_than_points_at_random(method: Method, count: int, seeds: int) -> None:
+def test_a_search_finds_better_settings_than_random_points(method: Method, count: int, seeds: int) -> None:
     found = [min(trial.value for trial in run(make(method=method, count=count, seed=seed))) for seed in range(seeds)]  # type: ignore[type-var]
     at_random = []
     for seed in range(100):
@@ -45,7 +45,7 @@ def test_it_finds_better_settings_than_points_at_random(method: Method, count: i
 
 
 @pytest.mark.parametrize("method", ["tpe", "gp"])
-def test_a_search_that_is_gone_on_with_tries_what_it_would_have_tried(method: Method) -> None:
+def test_a_resumed_search_tries_the_same_settings(method: Method) -> None:
     whole = run(make(method=method, count=13, seed=3))
     for cut in (4, 11):
         assert run(make(method=method, count=13, seed=3), whole[:cut]) == whole
@@ -63,7 +63,7 @@ def test_settings_that_still_run_are_not_tried_again(method: Method) -> None:
     assert len({trial.setting for trial in trials}) == 16
 
 
-def test_each_combination_is_tried_once_where_they_can_be_counted() -> None:
+def test_each_combination_of_a_finite_space_is_tried_once() -> None:
     search = make("batch_size=10,20,30", "optim=sgd,adam", "batch_norm=true", "seed=range(3)", count=50)
     trials: list[Trial] = []
     while (setting := search.next(trials)) is not None:
@@ -72,7 +72,7 @@ def test_each_combination_is_tried_once_where_they_can_be_counted() -> None:
     assert all("batch_norm=true" in trial.setting and len(trial.setting) == 3 for trial in trials)
 
 
-def test_an_interval_of_few_numbers_is_tried_to_its_end() -> None:
+def test_all_numbers_of_a_small_integer_interval_are_tried() -> None:
     search = make("batch_size=int(interval(10, 13))", count=50)
     assert search.count == 3
     trials: list[Trial] = []
@@ -82,8 +82,8 @@ def test_an_interval_of_few_numbers_is_tried_to_its_end() -> None:
 
 
 @pytest.mark.parametrize("seed", range(2))
-def test_whole_numbers_are_tried_as_often_as_is_asked_for(seed: int) -> None:
-    # What is best lies at an end, so that the sampler names it again and again while others have not been tried.
+def test_repeated_suggestions_of_integers_are_replaced_by_untried_ones(seed: int) -> None:
+    # The best value is at an end of the interval, so that the sampler suggests it again and again.
     search = make("batch_size=int(interval(1, 7))", "dropout=0.0,0.1,0.2", count=50, seed=seed)
     trials: list[Trial] = []
     while (setting := search.next(trials)) is not None:
@@ -92,8 +92,8 @@ def test_whole_numbers_are_tried_as_often_as_is_asked_for(seed: int) -> None:
     assert all(search.setting_of(trial.setting) == trial.setting for trial in trials)
 
 
-def test_any_numbers_are_tried_as_often_as_is_asked_for() -> None:
-    # A Gaussian process names the end at which the best lies again and again.
+def test_repeated_suggestions_of_floats_are_replaced_by_untried_ones() -> None:
+    # A Gaussian process suggests the end of the interval with the best value again and again.
     search = make("optim.lr=interval(0, 1)", method="gp", count=16)
     trials: list[Trial] = []
     while (setting := search.next(trials)) is not None:
@@ -102,7 +102,7 @@ def test_any_numbers_are_tried_as_often_as_is_asked_for() -> None:
     assert all(search.setting_of(trial.setting) == trial.setting for trial in trials)
 
 
-def test_a_search_ends_where_six_digits_tell_no_more_of_an_interval() -> None:
+def test_a_search_ends_when_six_digits_give_no_new_number() -> None:
     search = make("optim.lr=interval(0.1, 0.100001)", count=9)
     trials: list[Trial] = []
     while (setting := search.next(trials)) is not None:
@@ -110,7 +110,7 @@ def test_a_search_ends_where_six_digits_tell_no_more_of_an_interval() -> None:
     assert {trial.setting for trial in trials} == {("optim.lr=0.1",), ("optim.lr=0.100001",)}
 
 
-def test_whole_numbers_pairs_and_both_scales_stay_within_what_was_given() -> None:
+def test_settings_stay_within_intervals_and_pairs() -> None:
     search = make(
         *("batch_size=int(tag(log, interval(1, 1000)))", "dropout=interval(0.1, 0.5)", "optim.lr=0.1,0.2,0.3"),
         *("optim.momentum=0.3,0.2,0.1", "epochs=int(interval(1, 4))"),
@@ -128,7 +128,7 @@ def test_whole_numbers_pairs_and_both_scales_stay_within_what_was_given() -> Non
         assert values["optim.lr"] + values["optim.momentum"] == pytest.approx(0.4)
 
 
-def test_the_jobs_of_a_setting_are_found_again() -> None:
+def test_the_setting_of_a_job_is_recognised() -> None:
     search = make()
     setting = search.next([])
     assert setting is not None
@@ -140,7 +140,7 @@ def test_the_jobs_of_a_setting_are_found_again() -> None:
 
 
 @pytest.mark.parametrize("before", [[], ["log_every=10"], ["data.workers=2"]])
-def test_jobs_that_were_done_otherwise_are_found_again(before: list[str]) -> None:
+def test_jobs_are_recognised_despite_keys_without_effect_on_results(before: list[str]) -> None:
     overrides = [*before, "epochs=2", "optim.lr=0.01", "optim=adam", "seed=1", "threads=2", "data.mode=resident"]
     setting = ("epochs=2", "optim=adam", "log_every=50", "data.mode=streamed", "optim.lr=0.01")
     assert make(*WORDS, "log_every=50", "data.mode=streamed").setting_of(overrides) == setting
@@ -160,37 +160,39 @@ def test_jobs_that_were_done_otherwise_are_found_again(before: list[str]) -> Non
         [],
     ],
 )
-def test_jobs_of_another_search_are_not_taken_for_its_own(overrides: list[str]) -> None:
+def test_jobs_of_another_search_are_not_recognised(overrides: list[str]) -> None:
     assert make().setting_of(overrides) is None
     assert make().setting_of(["epochs=2", "optim.lr=0.01", "optim=adam", "seed=0"]) is not None
 
 
-def test_pairs_that_were_not_pairs_are_another_search() -> None:
+def test_jobs_with_unpaired_values_are_not_recognised() -> None:
     search = make("optim.lr=0.1,0.2", "optim.momentum=0.3,0.4", zipped=("optim.lr", "optim.momentum"))
     assert search.setting_of(["optim.lr=0.1", "optim.momentum=0.3"]) == ("optim.lr=0.1", "optim.momentum=0.3")
     assert search.setting_of(["optim.lr=0.1", "optim.momentum=0.4"]) is None
 
 
-def test_there_must_be_something_to_choose_from() -> None:
+def test_a_search_without_choices_is_refused() -> None:
     with pytest.raises(InputError, match="nothing to choose from"):
         make("epochs=2", "seed=range(5)")
     with pytest.raises(InputError, match="nothing to choose from"):
         make("epochs=int(interval(2, 3))")
 
 
-def test_keys_that_say_how_a_run_is_done_change_no_setting_that_is_drawn(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_keys_without_effect_on_results_do_not_change_random_settings(monkeypatch: pytest.MonkeyPatch) -> None:
     words = ["optim.lr=interval(0, 1)", "optim=sgd,adam"]
     found = []
     for how in ((), ("log_every=10",)):
         tried = (*how, "optim=sgd", "optim.lr=1")
-        monkeypatch.setattr(Search, "_suggested", lambda *_, tried=tried: tried)  # so that others are drawn
+        monkeypatch.setattr(
+            Search, "_suggested", lambda *_, tried=tried: tried
+        )  # a setting that was tried, so that another is drawn at random
         setting = make(*how, *words).next([Trial(tried, 0.5)])
         assert setting is not None and setting != tried
         found.append(setting[len(how) :])
     assert found[0] == found[1]
 
 
-def test_optuna_does_not_write_between_the_lines_of_a_sweep(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_messages_of_optuna_are_silenced(monkeypatch: pytest.MonkeyPatch) -> None:
     told: list[logging.LogRecord] = []
     handler = logging.Handler()
     handler.emit = told.append  # type: ignore[method-assign]
@@ -198,14 +200,14 @@ def test_optuna_does_not_write_between_the_lines_of_a_sweep(monkeypatch: pytest.
     made = Search._sampler
 
     def sampler(search: Search, seed: int) -> Any:
-        logging.getLogger("optuna._gp").warning("slower without greenlet")  # as on the first import of that
+        logging.getLogger("optuna._gp").warning("slower without greenlet")  # as Optuna does when it imports this
         return made(search, seed)
 
     monkeypatch.setattr(Search, "_sampler", sampler)
     assert make().next([]) is not None and told == []
 
 
-def test_without_optuna_it_says_what_to_do(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_optuna_installing_it_is_advised(monkeypatch: pytest.MonkeyPatch) -> None:
     found = importlib.util.find_spec
 
     def spec(name: str, *rest: Any) -> Any:

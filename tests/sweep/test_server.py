@@ -1,4 +1,4 @@
-"""What the server of the jobs has imported before the first of them."""
+"""Which modules the server of the jobs imports before it forks the first one."""
 
 import json
 import platform
@@ -38,11 +38,11 @@ if __name__ == "__main__":
         (["-m", "deterministic=true"], ["torch._inductor.config"]),
     ],
 )
-def test_what_some_jobs_need_is_seen_in_the_words(words, modules):
+def test_modules_to_import_are_chosen_by_the_words(words, modules):
     assert server._asked_for(words) == modules
 
 
-def test_a_sweep_that_is_gone_on_with_needs_what_it_needed(tmp_path):
+def test_a_resumed_sweep_imports_the_same_modules(tmp_path):
     sweep = tmp_path / "it's"
     sweep.mkdir()
     (sweep / "sweep.json").write_text(json.dumps({"overrides": ["model=torchvision", "seed=0,1"]}))
@@ -62,7 +62,7 @@ def test_a_sweep_that_is_gone_on_with_needs_what_it_needed(tmp_path):
         ("deterministic=true", {"torch._dynamo.eval_frame", "torch._inductor.config"}),
     ],
 )
-def test_jobs_find_it_imported(word, found, tmp_path):
+def test_jobs_find_these_modules_imported(word, found, tmp_path):
     (tmp_path / "looking.py").write_text(textwrap.dedent(LOOKING))
     done = subprocess.run(
         [sys.executable, "looking.py", "-m", word], cwd=tmp_path, capture_output=True, text=True, timeout=120

@@ -16,7 +16,7 @@ def test_the_last_word_varies_fastest() -> None:
     ]
 
 
-def test_ranges_and_globs() -> None:
+def test_ranges_and_globs_are_expanded() -> None:
     assert shapes.grid(["seed=range(3)"]) == [["seed=0"], ["seed=1"], ["seed=2"]]
     assert shapes.grid(["schedule=glob(co*)"]) == [["schedule=constant"], ["schedule=cosine"]]
 
@@ -25,7 +25,7 @@ def test_a_later_word_replaces_an_earlier_one() -> None:
     assert shapes.grid(["seed=1,2", "seed=3"]) == [["seed=3"]]
 
 
-def test_pairs() -> None:
+def test_zipped_keys_are_paired() -> None:
     points = shapes.grid(["batch_size=10,100", "seed=0,1", "optim.lr=0.1,0.2"], ["batch_size", "optim.lr"])
     assert points == [
         ["batch_size=10", "seed=0", "optim.lr=0.1"],
@@ -44,7 +44,7 @@ def test_pairs() -> None:
         (["optim.lr=interval(0.1,1)"], [], "hydra.sweeper.samples"),
     ],
 )
-def test_what_makes_no_grid(words: list[str], zipped: list[str], message: str) -> None:
+def test_words_that_make_no_grid_are_refused(words: list[str], zipped: list[str], message: str) -> None:
     with pytest.raises(InputError, match=message):
         shapes.grid(words, zipped)
 
@@ -59,7 +59,7 @@ def test_samples_are_drawn_from_their_intervals() -> None:
     assert abs(statistics.fmean(math.log10(rate) for rate in rates) + 2.5) < 0.06
     assert min(drops) >= 0.2 and max(drops) <= 0.6 and abs(statistics.fmean(drops) - 0.4) < 0.01
     assert set(sizes) == set(range(8, 16))
-    assert min(len(set(rates)), len(set(drops))) > 1900  # with all their digits
+    assert min(len(set(rates)), len(set(drops))) > 1900  # not rounded
 
 
 def test_whole_numbers_are_drawn_on_a_logarithmic_scale_too() -> None:
@@ -76,7 +76,7 @@ def test_samples_are_the_same_each_time_and_differ_with_their_seed() -> None:
     assert shapes.samples(words, 5, seed=1) == shapes.samples(words, 5, seed=1) != shapes.samples(words, 5, seed=2)
 
 
-def test_words_of_one_value_leave_the_samples_as_they_are() -> None:
+def test_words_with_one_value_do_not_change_the_samples() -> None:
     words = ["optim=sgd,adam", "optim.lr=interval(0,1)"]
     points = shapes.samples(["data.workers=0", *words, "epochs=20", "name=longer"], 20, seed=0)
     assert [point[1:3] for point in points] == shapes.samples(words, 20, seed=0)
@@ -95,7 +95,7 @@ def test_seeds_of_an_interval_are_drawn_like_other_keys() -> None:
 
 
 @pytest.mark.parametrize("interval", ["interval(1, 0)", "tag(log, interval(0, 1))"])
-def test_intervals_that_cannot_be_drawn_from(interval: str) -> None:
+def test_impossible_intervals_are_refused(interval: str) -> None:
     with pytest.raises(InputError, match="needs a start below its end"):
         shapes.samples([f"optim.lr={interval}"], 1, seed=0)
 

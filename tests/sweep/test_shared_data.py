@@ -73,7 +73,7 @@ LOOKING = """
 
 @pytest.fixture
 def counted(folder: Path) -> Path:
-    """A folder with `data=counted`, whose every load is a line with the process in the file that this returns."""
+    """The option `data=counted`; returns the file to which each load appends its process id."""
     (folder / "counted_data.py").write_text(textwrap.dedent(COUNTED))
     (folder / "conf" / "data").mkdir()
     (folder / "conf" / "data" / "counted.yaml").write_text(
@@ -92,7 +92,7 @@ def points(*words: list[str]) -> list[Point]:
 
 
 def held() -> list[str]:
-    """What this process has open, or mapped, of memory without a name."""
+    """Anonymous files in memory that this process has open or mapped."""
     links = [os.readlink(entry) for entry in Path("/proc/self/fd").iterdir() if entry.is_symlink()]
     maps = Path("/proc/self/maps").read_text().splitlines()
     return [line for line in [*links, *maps] if "memfd:deepexp" in line]
@@ -100,7 +100,7 @@ def held() -> list[str]:
 
 @pytest.fixture
 def shared() -> Iterator[SharedSource]:
-    """Pictures of 600 kB in shared memory, several samples of which are one picture."""
+    """Pictures of 600 kB in shared memory; the rows of training samples are in reverse order."""
     train, test = random_split(2000, (3, 10, 9), 5), random_split(70, (3, 10, 9), 5, seed=1)
     rows = torch.arange(2000).flip(0)
     info = DataInfo((3, 10, 9), tuple("abcde"), 2000, 70)
@@ -109,7 +109,7 @@ def shared() -> Iterator[SharedSource]:
     source.close()
 
 
-def test_what_comes_out_is_what_was_put_in(shared: SharedSource) -> None:
+def test_shared_data_equal_the_original(shared: SharedSource) -> None:
     train, test = shared.load()
     expected = random_split(2000, (3, 10, 9), 5), random_split(70, (3, 10, 9), 5, seed=1)
     for split, original in zip((train, test), expected, strict=True):
@@ -119,7 +119,7 @@ def test_what_comes_out_is_what_was_put_in(shared: SharedSource) -> None:
     assert train.rows is not None and train.rows.tolist() == list(range(1999, -1, -1)) and test.rows is None
 
 
-def test_nobody_can_write_to_what_is_shared(shared: SharedSource) -> None:
+def test_shared_memory_cannot_be_written(shared: SharedSource) -> None:
     one, _ = shared.load()
     one.images.zero_()
     one.labels.fill_(3)
@@ -130,7 +130,7 @@ def test_nobody_can_write_to_what_is_shared(shared: SharedSource) -> None:
             attack()
 
 
-def test_processes_have_one_copy_of_the_pictures_together(
+def test_processes_share_one_copy_of_the_pictures(
     shared: SharedSource, folder: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     (folder / "looking.py").write_text(textwrap.dedent(LOOKING))
@@ -165,7 +165,7 @@ def test_processes_have_one_copy_of_the_pictures_together(
         pipe.send("end")
 
 
-def test_memory_that_runs_out_leaves_nothing(shared: SharedSource) -> None:
+def test_a_failed_copy_leaves_no_memory_open(shared: SharedSource) -> None:
     before = held()
     limits = resource.getrlimit(resource.RLIMIT_FSIZE)
     resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, limits[1]))
@@ -177,7 +177,7 @@ def test_memory_that_runs_out_leaves_nothing(shared: SharedSource) -> None:
     assert held() == before
 
 
-def test_jobs_share_what_is_loaded_once_and_come_out_as_alone(sweep: Sweeper, counted: Path) -> None:
+def test_jobs_share_data_loaded_once_and_equal_single_runs(sweep: Sweeper, counted: Path) -> None:
     words = ("data=counted", "dropout=0.5", "val_fraction=0.1", "epochs=2")
     result = sweep(*words, "seed=3,4", "data.mode=auto,streamed", "data.workers=1", quiet=True)
     assert result.failures == [] and loads(counted) == [os.getpid()]
@@ -193,7 +193,7 @@ def test_jobs_share_what_is_loaded_once_and_come_out_as_alone(sweep: Sweeper, co
     assert len(loads(counted)) == 1 + 4 and held() == []
 
 
-def test_jobs_that_are_gone_on_with_share_too(sweep: Sweeper, counted: Path) -> None:
+def test_resumed_jobs_share_data_too(sweep: Sweeper, counted: Path) -> None:
     first = sweep("data=counted", "model=troubled", "model.trouble=raise", "seed=0,1", quiet=True)
     assert len(first.failures) == 2 and all(
         (first.directory / f"seed={seed}" / "status.json").exists() for seed in (0, 1)
@@ -206,7 +206,7 @@ def test_jobs_that_are_gone_on_with_share_too(sweep: Sweeper, counted: Path) -> 
     assert loads(counted) == [os.getpid()] * 2
 
 
-def test_what_has_a_result_is_not_loaded_for(sweep: Sweeper, counted: Path) -> None:
+def test_data_of_finished_jobs_are_not_loaded(sweep: Sweeper, counted: Path) -> None:
     first = sweep("data=counted", "seed=0,1", quiet=True)
     counted.unlink()
     assert sweep(f"resume={first.directory}", quiet=True).failures == []
@@ -216,7 +216,7 @@ def test_what_has_a_result_is_not_loaded_for(sweep: Sweeper, counted: Path) -> N
     assert process != os.getpid()
 
 
-def test_a_sweep_without_the_choice_of_an_earlier_version_is_gone_on_with(sweep: Sweeper, counted: Path) -> None:
+def test_a_sweep_of_an_older_version_without_data_mode_is_resumed(sweep: Sweeper, counted: Path) -> None:
     first = sweep("data=counted", "seed=0,1", quiet=True)
     content = json.loads((first.directory / "sweep.json").read_text())
     assert content["choices"].pop("data_mode") == "resident"
@@ -227,7 +227,7 @@ def test_a_sweep_without_the_choice_of_an_earlier_version_is_gone_on_with(sweep:
 
 @pytest.fixture
 def idx(folder: Path) -> Path:
-    """The raw files of a small set in the place of MNIST, below `data.root=data`."""
+    """The raw files of a small set in place of MNIST, below `data.root=data`."""
     raw = folder / "data" / "MNIST" / "raw"
     raw.mkdir(parents=True)
     for name, array in idx_arrays(train=300, test=60).items():
@@ -261,7 +261,7 @@ def test_damaged_data_stop_a_sweep_before_it_begins(
     assert len(ledger.read(failed.directory / "ledger.jsonl")) == 6
 
 
-def test_each_source_has_its_problem_told(idx: Path) -> None:
+def test_problems_of_all_sources_are_reported(idx: Path) -> None:
     for name in ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"):
         (idx / name).write_bytes((idx / name).read_bytes()[:-1])
     fashion = ["data=fashion_mnist", "data.download=false"]
@@ -278,13 +278,13 @@ def test_each_source_has_its_problem_told(idx: Path) -> None:
     assert "data=fashion_mnist" in other and "FashionMNIST" in other and last == "nothing was started"
 
 
-def test_ctrl_c_while_data_are_loaded_leaves_nothing(counted: Path, capsys: pytest.CaptureFixture[str]) -> None:
+def test_ctrl_c_while_data_are_loaded_leaves_no_files(counted: Path, capsys: pytest.CaptureFixture[str]) -> None:
     Path("interrupt").touch()
     assert cli.main(["train", "-m", *SMALL, "data=counted", "seed=0,1"]) == 130
     assert "go on with" not in capsys.readouterr().out and list(Path("outputs").rglob("*/*/*")) == []
 
 
-def test_what_one_job_uses_alone_is_left_to_it(counted: Path) -> None:
+def test_data_of_a_single_job_are_not_loaded_by_the_sweep(counted: Path) -> None:
     data = SharedData()
     one, two, other = points(["data=counted"], ["data=counted", "seed=1"], ["data=counted", "data.colour=1"])
     data.load([one, other])
@@ -298,7 +298,7 @@ def test_what_one_job_uses_alone_is_left_to_it(counted: Path) -> None:
     assert held() == []
 
 
-def test_without_such_memory_each_job_loads(counted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_without_memfd_each_job_loads_its_data(counted: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delattr(os, "memfd_create")
     data = SharedData()
     both = points(["data=counted"], ["data=counted", "seed=1"])
@@ -306,7 +306,7 @@ def test_without_such_memory_each_job_loads(counted: Path, monkeypatch: pytest.M
     assert loads(counted) == [] and data.of(both[0].config) is None
 
 
-def test_too_little_memory_is_told_and_each_job_loads(
+def test_too_little_memory_is_reported_and_each_job_loads_its_data(
     sweep: Sweeper, counted: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     def refuse(*_: object) -> int:
@@ -319,7 +319,7 @@ def test_too_little_memory_is_told_and_each_job_loads(
     assert len(set(loads(counted))) == 3
 
 
-def test_files_that_are_mapped_are_decoded_and_left_alone(folder: Path) -> None:
+def test_picture_files_are_decoded_into_their_cache_and_not_shared(folder: Path) -> None:
     from PIL import Image
 
     for part, name in ((part, name) for part in ("train", "test") for name in "ab"):
@@ -341,7 +341,7 @@ def test_files_that_are_mapped_are_decoded_and_left_alone(folder: Path) -> None:
     assert len(list((folder / "cache").rglob("train.npy"))) == 1
 
 
-def test_nothing_stays_open(sweep: Sweeper, counted: Path) -> None:
+def test_a_sweep_leaves_no_shared_memory_open(sweep: Sweeper, counted: Path) -> None:
     words = ("data=counted", "model=troubled", "model.trouble=none,raise")
     sweep(*words, quiet=True)
     before = len(os.listdir("/proc/self/fd"))

@@ -11,7 +11,7 @@ CPU, GPU = torch.device("cpu"), torch.device("cuda", 0)
 
 @pytest.fixture(autouse=True)
 def machine(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Eight cores and two GPUs, the second and the fourth of the computer."""
+    """A machine with eight cores, where the second and the fourth GPU are visible."""
     monkeypatch.setattr(runtime, "available_cores", lambda: 8)
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "1,3")
@@ -20,13 +20,13 @@ def machine(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest.mark.parametrize(("jobs", "points", "slots", "threads"), [
     ("auto", 20, 8, 1), ("auto", 3, 3, 2), ("auto", 1, 1, 8), (2, 20, 2, 4), (16, 20, 16, 1), (16, 5, 5, 1),
 ])  # fmt: skip
-def test_on_a_cpu(jobs: int | str, points: int, slots: int, threads: int) -> None:
+def test_slots_and_threads_on_a_cpu(jobs: int | str, points: int, slots: int, threads: int) -> None:
     made = make_slots(LauncherConfig(jobs=jobs), [CPU] * points, any_gpu=True)  # type: ignore[arg-type]
     assert made == [Slot({})] * slots
     assert threads_of_a_job(len(made)) == threads
 
 
-def test_a_gpu_each() -> None:
+def test_each_job_has_its_own_gpu() -> None:
     made = make_slots(LauncherConfig(), [GPU] * 5, any_gpu=True)
     assert [slot.environment for slot in made] == [{"CUDA_VISIBLE_DEVICES": "1"}, {"CUDA_VISIBLE_DEVICES": "3"}]
 

@@ -19,17 +19,17 @@ def row(rate: float | None = None, val: float | None = None, **varying: str) -> 
     return Row(name, varying, state, summary, reason, None if summary else f"{name}/run.log", name, 1)
 
 
-def test_without_validation_the_order_is_the_grids() -> None:
+def test_without_validation_rows_are_in_the_order_of_the_grid() -> None:
     rows = [row(0.3, seed="0"), row(0.1, seed="1"), row(None, seed="2"), row(0.2, seed="3")]
     assert table.ordered(rows) == rows
 
 
-def test_with_validation_the_best_by_it_comes_first_whatever_the_test_error() -> None:
+def test_with_validation_rows_are_ordered_by_its_error() -> None:
     first, failed, second = row(0.1, 0.3, seed="0"), row(None, seed="1"), row(0.9, 0.2, seed="2")
     assert table.ordered([first, failed, second]) == [second, first, failed]
 
 
-def test_lines() -> None:
+def test_lines_of_the_table() -> None:
     lines = list(table.lines([row(0.012, batch_size="10"), row(None, batch_size="100")]))
     assert [line.split("  ")[0].strip() for line in lines] == ["batch_size", "10", "100"]
     assert "1.20%" in lines[1] and "12 " in lines[1] and "12.3 s" in lines[1] and "val" not in lines[0]
@@ -63,7 +63,7 @@ def test_no_means_where_the_seed_does_not_vary() -> None:
     assert table.lines_over_seeds([row(0.1, seed="3")]) == []
 
 
-def test_failures_are_all_told_with_reason_and_log() -> None:
+def test_all_failures_are_listed_with_reason_and_log() -> None:
     lines = table.failures([row(0.1, seed="0"), row(None, seed="1"), row(None, seed="2")], "outputs/x")
     assert lines[0].startswith("2 of 3 jobs")
     assert lines[1].endswith("seed=1: failed: diverged, in step 3") and lines[2].endswith(
@@ -73,7 +73,7 @@ def test_failures_are_all_told_with_reason_and_log() -> None:
     assert table.failures([row(0.1, seed="0")], "outputs/x") == []
 
 
-def test_what_was_not_finished_has_not_failed() -> None:
+def test_unfinished_jobs_do_not_count_as_failed() -> None:
     states: list[State] = ["done", "failed", "interrupted", "queued", "running", "interrupted"]
     rows = [replace(row(0.1 if state == "done" else None), state=state) for state in states]
     assert table.failures(rows, "outputs/x")[0] == "1 of 6 jobs failed:"
@@ -92,7 +92,7 @@ def test_csv_has_all_figures(tmp_path: Path) -> None:
     )
 
 
-def test_a_figure_with_the_name_of_a_setting_has_a_column_of_its_own(tmp_path: Path) -> None:
+def test_settings_and_figures_of_the_same_name_have_separate_columns(tmp_path: Path) -> None:
     stopped = row(0.25, epochs="2")
     rows = [replace(stopped, summary={**(stopped.summary or {}), "epochs": 1}), row(None, epochs="3")]
     table.write_csv(tmp_path / "table.csv", rows)

@@ -1,4 +1,4 @@
-"""Whole searches, of jobs in processes of their own."""
+"""Whole searches, with jobs in their own processes."""
 
 import json
 import shutil
@@ -24,7 +24,7 @@ def names(result: SweepResult) -> list[str]:
     return [row.name for row in result.rows]
 
 
-def test_a_search_goes_by_the_validation_error_and_ends_with_its_best(
+def test_a_search_minimises_the_validation_error_and_reports_the_best(
     sweep: Sweeper, capsys: pytest.CaptureFixture[str]
 ) -> None:
     result = sweep(*RATES, "batch_size=20,50", "seed=0,1", "hydra.sweeper.samples=3")
@@ -47,7 +47,7 @@ def test_a_search_goes_by_the_validation_error_and_ends_with_its_best(
     assert "hydra" not in command
 
 
-def test_a_search_goes_on_as_if_it_had_not_ended(
+def test_a_resumed_search_continues_as_if_uninterrupted(
     sweep: Sweeper, folder: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     whole = sweep(*RATES, ONE, "hydra.sweeper.samples=5", quiet=True)
@@ -93,7 +93,7 @@ def test_a_search_that_is_cut_off_between_two_tries_of_a_job_goes_on_with_that_j
     assert begun == [rest.rows[0].name, rest.rows[0].name, rest.rows[1].name], "the search chooses by what it came to"
 
 
-def test_what_is_unfinished_comes_first(sweep: Sweeper, folder: Path) -> None:
+def test_unfinished_jobs_of_a_search_are_run_first(sweep: Sweeper, folder: Path) -> None:
     result = sweep(*RATES, ONE, "model.trouble=once", "hydra.sweeper.samples=2", quiet=True)
     assert [row.state for row in result.rows] == ["failed", "done"]
     again = run_sweep([f"resume={result.directory}", "hydra.sweeper.samples=3"], Console("quiet"))
@@ -101,7 +101,7 @@ def test_what_is_unfinished_comes_first(sweep: Sweeper, folder: Path) -> None:
     assert names(again)[:2] == names(result)
 
 
-def test_what_comes_to_nothing_counts_as_all_wrong(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+def test_failed_jobs_of_a_search_count_as_all_wrong(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     words = ("model.trouble=diverge,none,raise", "val_fraction=0.2", "hydra.sweeper.search=tpe")
     result = sweep("model=troubled", *words, "hydra.sweeper.samples=9")
     assert sorted((row.varying["model.trouble"], row.state) for row in result.rows) == [
@@ -111,8 +111,8 @@ def test_what_comes_to_nothing_counts_as_all_wrong(sweep: Sweeper, capsys: pytes
     assert "3 jobs, 2 at a time" in out and "best of 3 settings by val error: model.trouble=none: val error" in out
 
 
-def test_a_job_that_two_settings_are_is_run_once(sweep: Sweeper) -> None:
-    # 'default' in quotes is the same job in another word, and with this seed is chosen while that one runs.
+def test_settings_that_are_the_same_job_are_run_once(sweep: Sweeper) -> None:
+    # With this seed, 'default' in quotes is chosen while default, which is the same job, still runs.
     words = ("init=default,'default',kaiming", "val_fraction=0.2", "model.trouble=slow", "hydra.sweeper.seed=16")
     result = sweep("model=troubled", *words, "hydra.sweeper.search=tpe", "hydra.sweeper.samples=3", quiet=True)
     assert [(row.name, row.state, row.tries) for row in result.rows] == [
@@ -120,8 +120,8 @@ def test_a_job_that_two_settings_are_is_run_once(sweep: Sweeper) -> None:
     ]  # fmt: skip
 
 
-def test_a_setting_that_cannot_be_costs_itself_alone(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
-    # Of 40 pictures no batch of 50 can be made, and the points that are looked at first have 100 or batches of 20.
+def test_an_impossible_setting_does_not_end_the_search(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+    # 40 pictures make no batch of 50; the points that are checked before the search have 100 or batches of 20.
     words = ("batch_size=20,50", "data.subset=100,40", "val_fraction=0.2", "hydra.sweeper.search=tpe")
     result = sweep("model=troubled", *words, "hydra.sweeper.samples=4")
     assert len(result.rows) == 3 and result.failures == []
@@ -131,18 +131,20 @@ def test_a_setting_that_cannot_be_costs_itself_alone(sweep: Sweeper, capsys: pyt
     assert "nothing was started" not in err
 
 
-def test_a_search_that_met_settings_that_cannot_be_goes_on_as_if_it_had_not_ended(sweep: Sweeper) -> None:
+def test_a_search_with_impossible_settings_resumes_exactly(sweep: Sweeper) -> None:
     words = ("batch_size=20,50", "data.subset=100,40", "optim.lr=interval(0.01,0.1)", "val_fraction=0.2")
     search = ("model=troubled", *words, ONE, "hydra.sweeper.search=tpe")
     whole = sweep(*search, "hydra.sweeper.samples=14", quiet=True)
     part = sweep(*search, "hydra.sweeper.samples=7", quiet=True)
-    assert names(part) == names(whole)[: len(part.rows)] and len(part.rows) < 7  # or none was met
+    assert (
+        names(part) == names(whole)[: len(part.rows)] and len(part.rows) < 7
+    )  # fewer than 7: some settings were impossible
     for begun in (part, whole):
-        gone_on = run_sweep([f"resume={begun.directory}", "hydra.sweeper.samples=14"], Console("quiet"))
-        assert names(gone_on) == names(whole)
+        resumed = run_sweep([f"resume={begun.directory}", "hydra.sweeper.samples=14"], Console("quiet"))
+        assert names(resumed) == names(whole)
 
 
-def test_nothing_starts_if_a_value_cannot_be(sweep: Sweeper, folder: Path) -> None:
+def test_an_impossible_interval_starts_nothing(sweep: Sweeper, folder: Path) -> None:
     with pytest.raises(InputError, match=r"dropout: 1\.5"):
         sweep("val_fraction=0.2", "dropout=interval(0,1.5)", "hydra.sweeper.search=tpe", "hydra.sweeper.samples=4")
     assert not list(folder.glob("outputs/*/*"))
@@ -156,7 +158,7 @@ def test_nothing_starts_if_a_value_cannot_be(sweep: Sweeper, folder: Path) -> No
         (("val_fraction=0.2", "hydra.sweeper.search=tpee", "hydra.sweeper.samples=3"), "'tpe' or 'gp' or null"),
     ],
 )
-def test_searches_that_are_refused(sweep: Sweeper, words: tuple[str, ...], message: str) -> None:
+def test_wrong_search_options_are_refused(sweep: Sweeper, words: tuple[str, ...], message: str) -> None:
     with pytest.raises(InputError, match=message):
         sweep("optim.lr=interval(0.01,0.1)", *words)
 
@@ -169,17 +171,17 @@ def test_a_search_in_which_nothing_succeeds_has_no_best(sweep: Sweeper, capsys: 
     assert [entry.state for entry in entries] == ["failed", "failed"] and WORST == 1.0
 
 
-def test_settings_that_were_not_tried_are_told_of(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
+def test_settings_that_were_not_tried_are_counted(sweep: Sweeper, capsys: pytest.CaptureFixture[str]) -> None:
     result = sweep(*RATES, ONE, "model.trouble=raise", "hydra.sweeper.samples=4", "hydra.launcher.on_failure=stop")
     assert len(result.rows) == 1 and "3 of 4 settings were not tried" in capsys.readouterr().out
 
 
-def test_what_failed_keeps_no_other_setting_from_its_turn(sweep: Sweeper, folder: Path) -> None:
-    """With on_failure=stop it would end the search at the same job again and again; so it is tried again last."""
+def test_failed_jobs_of_a_resumed_search_are_tried_last(sweep: Sweeper, folder: Path) -> None:
+    """With on_failure=stop, a job that fails each time would otherwise keep the others from ever being run."""
     words = (*RATES, ONE, "model.trouble=once", "hydra.sweeper.samples=3")
     first = sweep(*words, "hydra.launcher.on_failure=stop", quiet=True)
     assert [row.state for row in first.rows] == ["failed"]
-    (folder / "was_here").unlink()  # the job that is run next fails, too
+    (folder / "was_here").unlink()  # so that the job that is run next fails, too
     assert [row.state for row in sweep(f"resume={first.directory}", quiet=True).rows] == ["failed", "failed"]
     resumed = sweep(f"resume={first.directory}", quiet=True)
     assert [row.state for row in resumed.rows] == ["done", "done", "done"]

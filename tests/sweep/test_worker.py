@@ -1,4 +1,4 @@
-"""What the process of a job is and tells; it is forked from this one, and trains nothing."""
+"""The process of a job; here it is forked from the tests, and trains nothing."""
 
 import multiprocessing
 import os
@@ -15,7 +15,7 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="forks, and look
 
 
 def ending_of_job(folder: Path, log: Path) -> Ending:
-    """How a job ends whose process is told to print into `log`."""
+    """The ending of a job that prints into `log`."""
     task = Task("job", "0" * 8, [], folder / "job", resumes=False, log=log)
     ours, theirs = multiprocessing.Pipe()
     process = multiprocessing.get_context("fork").Process(
@@ -40,7 +40,7 @@ def test_a_job_is_killed_before_its_sweep_when_memory_runs_out(tmp_path: Path, m
     assert int((tmp_path / "score").read_bytes()) >= max(ours, 500)
 
 
-def test_a_job_whose_log_cannot_be_made_tells_why(tmp_path: Path) -> None:
+def test_a_job_whose_log_cannot_be_made_reports_why(tmp_path: Path) -> None:
     (tmp_path / "log").mkdir()
     ending = ending_of_job(tmp_path, tmp_path / "log")
     assert ending.state == "failed"
