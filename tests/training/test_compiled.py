@@ -1,4 +1,4 @@
-"""Compiled training passes: what is compiled, that the losses stay the same, and what happens where it cannot be."""
+"""Compiled training passes: what is compiled, that results stay the same, and models that cannot be compiled."""
 
 import json
 import shutil
@@ -27,7 +27,7 @@ HAS_COMPILER = any(shutil.which(name) for name in ("g++", "c++", "clang++"))
 
 @pytest.fixture
 def counter(monkeypatch):
-    """Has models traced and differentiated as for compiling, and then run by torch's own operations, bit for bit."""
+    """Counts compilations with a backend that traces and differentiates, but runs torch's operations unchanged."""
     torch._dynamo.reset()
     backend = CompileCounterWithBackend("aot_eager")
     monkeypatch.setattr(compiled, "compiled", lambda model: torch.compile(model, dynamic=False, backend=backend))
@@ -43,14 +43,14 @@ CASES = {
     "plain": [],
     "dropout, batch norm": ["dropout=0.3", "batch_norm=true", "optim=momentum", "optim.lr=0.02"],
     "accumulated": ["accumulate=2", "batch_size=25", "ema=0.9"],
-    "bf16": ["precision=bf16", "data.resize=22"],  # small, since not every CPU has bf16
+    "bf16": ["precision=bf16", "data.resize=22"],  # small, as bf16 is slow on most CPUs
     "resnet": ["model=resnet", "model.depth=8"],
     "lbfgs": ["optim=lbfgs", "optim.max_iter=2"],
 }
 
 
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES.keys())
-def test_a_run_is_the_same_and_one_size_is_compiled(run, counter, words):
+def test_a_run_is_the_same_bit_for_bit_and_compiled_once(run, counter, words):
     made = run([*SMALL, *words, "compile=true"], folder="compiled")
     assert counter.frame_count == 1 and choice(made) == "yes"
     usual = run([*SMALL, *words], folder="usual")
@@ -62,14 +62,14 @@ FROZEN = ["model=monster", "model.pretrained=false", "model.nb_residual_blocks=1
 
 
 @pytest.mark.parametrize("keep", ["cache_frozen=true", "cache_frozen=false"])
-def test_a_thawing_layer_is_compiled_anew(run, counter, keep):
+def test_the_model_is_compiled_again_when_a_layer_thaws(run, counter, keep):
     words = [*SMALL, *FROZEN, "freeze=[{pattern: features.*, epochs: 2}]", keep]
     made = run([*words, "compile=true"], folder="compiled")
     assert counter.frame_count == 2
     assert_same_run(made.directory, run(words, folder="usual").directory)
 
 
-def test_a_run_that_was_stopped_comes_to_the_same_end(run, counter, monkeypatch):
+def test_a_stopped_compiled_run_resumes_exactly(run, counter, monkeypatch):
     words = [*SMALL, "compile=true", "dropout=0.3", "checkpoint.every_minutes=10", "log_every=2"]
     whole = run(words, folder="whole")
     with monkeypatch.context() as patched:
@@ -82,7 +82,7 @@ def test_a_run_that_was_stopped_comes_to_the_same_end(run, counter, monkeypatch)
     assert_same_run(stopped, whole.directory)
 
 
-def test_what_cannot_be_compiled_is_called_as_written_and_told_once(run, counter, monkeypatch):
+def test_a_model_that_cannot_be_compiled_runs_uncompiled_with_one_message(run, counter, monkeypatch):
     def refuses(graph, inputs):
         raise RuntimeError("no compiler here")
 
@@ -95,9 +95,9 @@ def test_what_cannot_be_compiled_is_called_as_written_and_told_once(run, counter
 
 @pytest.mark.slow
 @pytest.mark.skipif(not HAS_COMPILER, reason="there is no C++ compiler")
-def test_losses_of_torch_s_own_compiler_are_those_as_written_but_for_rounding(run, monkeypatch):
-    """Over 15 updates, relative 1e-4; dropped values are the same ones."""
-    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # else there are processes that import torch
+def test_losses_with_torchs_compiler_equal_those_without_but_for_rounding(run, monkeypatch):
+    """Over 15 updates, relative 1e-4; dropout draws the same masks."""
+    monkeypatch.setattr(torch._inductor.config, "compile_threads", 1)  # otherwise it starts processes that import torch
     torch._dynamo.reset()
     counters.clear()
     words = [*SMALL, "dropout=0.3"]

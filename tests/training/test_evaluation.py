@@ -1,4 +1,4 @@
-"""Evaluation against sums in float64, and that it leaves no trace."""
+"""Evaluation against sums in float64; it leaves the model as it was."""
 
 import torch
 from torch import nn
@@ -40,7 +40,7 @@ class Batches:
             yield self.images[order[start:stop]], self.labels[order[start:stop]]
 
 
-def test_loss_errors_and_predictions_whatever_the_batch_size():
+def test_loss_errors_and_predictions_do_not_depend_on_the_batch_size():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 16), nn.BatchNorm1d(16), nn.Dropout(0.5), nn.Linear(16, 5))
     images, labels = torch.randn(53, 3, 2, 2), torch.randint(5, (53,))
@@ -62,13 +62,13 @@ def test_loss_errors_and_predictions_whatever_the_batch_size():
 
 
 class Rounded(nn.Linear):
-    """Gives bfloat16, as a model may that casts by itself."""
+    """A model that casts its logits to bfloat16."""
 
     def forward(self, x):
         return super().forward(x.flatten(1)).bfloat16()
 
 
-def test_the_loss_of_rounded_logits_is_not_rounded():
+def test_the_loss_of_bfloat16_logits_is_computed_in_higher_precision():
     torch.manual_seed(0)
     model = Rounded(12, 5)
     images, labels = torch.randn(700, 3, 2, 2), torch.randint(5, (700,))
@@ -77,8 +77,8 @@ def test_the_loss_of_rounded_logits_is_not_rounded():
     assert abs(found.loss - expected) < 1e-6
 
 
-def test_smaller_batches_are_scored_by_the_same_scorer():
-    """It is the one that a signal ends."""
+def test_halved_batches_are_scored_by_the_given_scorer():
+    """Otherwise a signal, which the scorer obeys, would be ignored after halving."""
     sizes = []
 
     def scorer(model, loader, order, bounds):

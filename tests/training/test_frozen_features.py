@@ -1,4 +1,4 @@
-"""With frozen first layers whose output is kept, a run is the one that computes it each time, bit for bit."""
+"""Caching the outputs of frozen first layers gives the same run as computing them each time, bit for bit."""
 
 import json
 import logging
@@ -26,7 +26,7 @@ CPU = torch.device("cpu")
 SMALL = ["model=monster", "model.pretrained=false", "model.nb_residual_blocks=1", "model.nb_channels=8",
          "data.subset=230", "data.resize=22", "batch_size=50", "epochs=5",
          "freeze=[{pattern: features.*, epochs: 3}]"]  # fmt: skip
-BATCHES = 5  # of an epoch, the last of 30 samples
+BATCHES = 5  # in an epoch, the last of 30 samples
 UPDATES = {50: 4, 30: 1}
 
 
@@ -54,7 +54,7 @@ CASES = {
 
 
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES.keys())
-def test_a_run_is_the_same_bit_for_bit(run, words):
+def test_a_run_with_cached_features_equals_one_without_bit_for_bit(run, words):
     """Over the frozen epochs and beyond: losses, errors, weights, optimizer, predictions."""
     kept = run([*SMALL, *words], folder="kept")
     computed = run([*SMALL, *words, "cache_frozen=false"], folder="computed")
@@ -72,7 +72,7 @@ def alexnet(tmp_path) -> str:
     return str(tmp_path / "alexnet.pt")
 
 
-def test_a_pretrained_layer_is_kept_for_half_the_epochs_by_default(run, alexnet):
+def test_features_of_a_pretrained_layer_are_cached_by_default(run, alexnet):
     words = [*SMALL, f"model.pretrained={alexnet}", "freeze=null", "epochs=4"]
     kept = run(words, folder="kept")
     assert choice(kept) == "yes, 2.4 MB for 2 epochs"  # 590 samples of 64 maps of 4×4
@@ -82,7 +82,10 @@ def test_a_pretrained_layer_is_kept_for_half_the_epochs_by_default(run, alexnet)
 
 @pytest.fixture
 def stem_calls(monkeypatch) -> Iterator[list[list[tuple[int, bool]]]]:
-    """For each epoch (samples, training?) of each call of a Monster's first layer; those before come first."""
+    """(samples, whether in training) of each call of a Monster's first layer, one list for each epoch.
+
+    The first list has the calls before the first epoch.
+    """
     epochs: list[list[tuple[int, bool]]] = [[]]
     init, begin = Monster.__init__, FrozenFeatures.begin_epoch
 
@@ -116,13 +119,13 @@ def test_the_first_layer_is_not_called_again_until_it_thaws(run, stem_calls):
     assert thawed == [(UPDATES, 1)] * 2
 
 
-def test_a_layer_that_is_not_kept_is_called_for_every_batch(run, stem_calls):
+def test_without_the_cache_the_layer_is_called_for_every_batch(run, stem_calls):
     run([*SMALL, "cache_frozen=false"])
     assert [counts(calls) for calls in stem_calls[1:]] == [(UPDATES, 1)] * 5
 
 
 @pytest.mark.parametrize("after", [3, 7, 12], ids="in the {}th update".format)
-def test_resumed_within_an_epoch_it_goes_on_as_if_it_had_not_been_cut_off(run, after):
+def test_a_run_with_cached_features_resumes_exactly_within_an_epoch(run, after):
     whole = run([*SMALL, "ema=0.9"], folder="whole")
     cut = run([*SMALL, "ema=0.9", f"max_steps={after}"], folder="cut")
     assert cut.steps == after
@@ -130,7 +133,7 @@ def test_resumed_within_an_epoch_it_goes_on_as_if_it_had_not_been_cut_off(run, a
     assert_same_run(cut.directory, whole.directory)
 
 
-def test_what_was_kept_is_freed_with_the_thaw(run, monkeypatch):
+def test_cached_features_are_freed_at_the_thaw(run, monkeypatch):
     held: list[tuple[int, list[bool]]] = []
     begin = FrozenFeatures.begin_epoch
 
@@ -155,19 +158,19 @@ REFUSED = {
 
 
 @pytest.mark.parametrize("words", REFUSED)
-def test_where_it_is_not_exact_or_does_not_pay_it_is_not_kept(run, stem_calls, words):
+def test_features_are_not_cached_where_that_is_not_exact_or_useful(run, stem_calls, words):
     result = run([*SMALL, "batch_norm=false", "epochs=3", words])
     assert choice(result).startswith("no, ") and REFUSED[words] in choice(result)
     assert [sum(counts(calls)[0].values()) for calls in stem_calls[1:]] == [BATCHES] * 3
 
 
-def test_other_models_have_nothing_to_keep(run):
+def test_models_that_name_no_first_layers_cache_nothing(run):
     result = run(["epochs=2", "data.subset=100", "freeze=[{pattern: conv1.*, share: 1.0}]"])
     assert choice(result) == "no, MnistNet names no first layers"
 
 
 class Small(nn.Module):
-    """A model around a stem that is to be judged."""
+    """A model around a first layer that may be cached or not."""
 
     stem_module = "first"
 
@@ -202,25 +205,25 @@ def arranged(model: nn.Module, precision: str = "fp32") -> FrozenFeatures:
         ([nn.RReLU()], "RReLU is random"),
         ([nn.BatchNorm2d(4, affine=False)], "the running statistics of BatchNorm2d change"),
         ([nn.Dropout(0.0), nn.ReLU()], None),
-        ([nn.BatchNorm2d(4)], None),  # which stands still with its parameters
+        ([nn.BatchNorm2d(4)], None),  # its statistics are frozen with its parameters
         ([nn.GroupNorm(2, 4)], None),
     ],
     ids=str,
 )
-def test_what_is_random_or_moves_is_not_kept(layers, refused):
+def test_features_of_random_or_changing_layers_are_not_cached(layers, refused):
     arrangement = arranged(Small(*layers))
     assert arrangement.choice == ("yes, 11.5 kB for 4 epochs" if refused is None else f"no, {refused}")
 
 
-def test_looking_at_a_model_changes_nothing_of_it():
+def test_examining_a_model_does_not_change_it():
     model = Small(nn.BatchNorm2d(4))
     before = {name: value.clone() for name, value in model.state_dict().items()}
     arranged(model)
     assert all(torch.equal(value, before[name]) for name, value in model.state_dict().items())
 
 
-def test_batch_normalisation_that_stands_still_is_kept_exactly(run, monkeypatch):
-    """A frozen stem with statistics, trained through and through."""
+def test_features_of_frozen_batch_normalisation_are_cached_exactly(run, monkeypatch):
+    """A frozen first layer with running statistics, in a whole run."""
 
     def init(self, **arguments):
         original(self, **arguments)
@@ -233,8 +236,8 @@ def test_batch_normalisation_that_stands_still_is_kept_exactly(run, monkeypatch)
     assert_same_run(kept.directory, run([*SMALL, "ema=0.9", "cache_frozen=false"], folder="computed").directory)
 
 
-def test_it_has_to_fit_in_half_of_the_memory_for_this_run(monkeypatch):
-    """A run with one of four cores has a quarter of what is free: three others may begin at the same time."""
+def test_cached_features_must_fit_into_half_of_the_memory_for_this_run(monkeypatch):
+    """A run on one of four cores may use a quarter of the free memory: three others may start at the same time."""
     cores = 4 * torch.get_num_threads()
     monkeypatch.setattr(frozen_features, "available_cores", lambda: cores)
     needed = 20 * 8 * 6 * 6 * 4  # bytes: samples, maps, pixels
@@ -250,11 +253,11 @@ class Bigger(Small):
         super().__init__(nn.Conv2d(4, 8, 1))
 
 
-def test_half_precision_takes_half_the_memory():
+def test_cached_features_in_bf16_take_half_the_memory():
     assert arranged(Small(), "bf16").choice == "yes, 5.8 kB for 4 epochs"
 
 
-def test_a_run_without_the_memory_is_the_same(run, monkeypatch):
+def test_a_run_without_memory_for_the_cache_gives_the_same(run, monkeypatch):
     kept = run(SMALL, folder="kept")
     monkeypatch.setattr(frozen_features, "available_bytes", lambda device: 1000)
     monkeypatch.setattr(frozen_features, "available_cores", torch.get_num_threads)
@@ -263,8 +266,8 @@ def test_a_run_without_the_memory_is_the_same(run, monkeypatch):
     assert_same_run(kept.directory, computed.directory)
 
 
-def test_kernels_that_depend_on_the_batch_size_are_found_out(run, monkeypatch, caplog):
-    """The run is then the one that computes each batch, and says so."""
+def test_kernels_that_depend_on_the_batch_size_are_detected(run, monkeypatch, caplog):
+    """The run then computes each batch, with a warning."""
 
     def inexact(layer, inputs, output):
         return output * (1 + 2**-20) if len(inputs[0]) == 30 else output
@@ -283,7 +286,7 @@ def test_kernels_that_depend_on_the_batch_size_are_found_out(run, monkeypatch, c
     assert_same_run(kept.directory, computed.directory)
 
 
-def test_an_average_of_what_stands_still_is_that_to_the_last_bit():
+def test_the_average_of_constant_weights_equals_them_bit_for_bit():
     model = nn.Linear(100, 100)
     before = model.weight.detach().clone()
     for decay in (0.1, 0.5, 0.9, 0.999, 0.99999):
@@ -294,7 +297,7 @@ def test_an_average_of_what_stands_still_is_that_to_the_last_bit():
             assert torch.equal(model.weight, before)
 
 
-def test_behind_its_stem_a_model_is_the_rest_of_it():
+def test_stem_and_behind_stem_together_equal_the_model():
     torch.manual_seed(0)
     model = Monster(shape=(3, 32, 32), classes=10, nb_residual_blocks=1).eval()
     x = torch.randn(3, 3, 32, 32)

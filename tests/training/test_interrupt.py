@@ -1,4 +1,4 @@
-"""A stop is noted, not obeyed at once; a second Ctrl-C is."""
+"""A signal is only noted, so that the run can stop at a good point; a second Ctrl-C raises at once."""
 
 import os
 import signal
@@ -10,7 +10,7 @@ from deepexp.training.interrupt import StopRequest
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"])
-def test_a_signal_leaves_a_note(name, hangups):
+def test_a_signal_is_noted(name, hangups):
     number = getattr(signal, name)
     before = signal.getsignal(number)
     with StopRequest() as stop:
@@ -20,8 +20,8 @@ def test_a_signal_leaves_a_note(name, hangups):
     assert signal.getsignal(number) is before
 
 
-def test_a_closed_terminal_that_is_to_be_ignored_stays_so():
-    """As `nohup` has it."""
+def test_an_ignored_sighup_stays_ignored():
+    """`nohup` has it ignored."""
     before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
     try:
         with StopRequest() as stop:
@@ -32,13 +32,13 @@ def test_a_closed_terminal_that_is_to_be_ignored_stays_so():
         signal.signal(signal.SIGHUP, before)
 
 
-def test_a_second_ctrl_c_is_not_held_back():
+def test_a_second_ctrl_c_raises_at_once():
     with pytest.raises(KeyboardInterrupt), StopRequest():
         os.kill(os.getpid(), signal.SIGINT)
         os.kill(os.getpid(), signal.SIGINT)
 
 
-def test_outside_the_main_thread_it_catches_nothing():
+def test_outside_the_main_thread_no_signal_is_caught():
     before = signal.getsignal(signal.SIGTERM)
     seen = []
 

@@ -1,4 +1,4 @@
-"""A data source of the user's own that does something else than a source is told in one line, before a run begins."""
+"""A user's data source that breaks the interface is refused in one line, before a run begins."""
 
 import importlib
 
@@ -127,7 +127,7 @@ def train(name, *words):
 
 
 @pytest.mark.parametrize("name", ["Good", "Lists", "Counted", "Column"])
-def test_a_good_one_is_trained_on(here, name):
+def test_a_correct_source_is_trained_on(here, name):
     assert train(name) == 0
 
 
@@ -156,22 +156,22 @@ def test_a_good_one_is_trained_on(here, name):
         ("TakesSubset", "data.subset: is a key of deepexp's own, which their_data.TakesSubset would never be given; "),
     ],
 )
-def test_what_is_wrong_is_told_in_one_line(here, capsys, name, expected):
+def test_a_wrong_source_is_refused_in_one_line(here, capsys, name, expected):
     assert train(name) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line and not (here / "outputs").exists()
 
 
-def test_fewer_samples_are_taken_of_more_than_there_is_memory_for(here, capsys):
-    """Of data that are repeated too often as well."""
+def test_memory_is_checked_for_the_samples_used_not_for_all_announced(here, capsys):
+    """Repeated samples count too."""
     assert train("Endless", "data.subset=40") == 2
     assert "announced were 1000000000000000" in capsys.readouterr().err, "what is wrong with it is only this"
     assert train("Good", "data.replicate=100000000000000") == 2
     assert capsys.readouterr().err.endswith(" are free; give a smaller data.replicate\n")
 
 
-def test_one_that_writes_is_told_where_not_to(here, monkeypatch):
-    """For a run that is gone on with, whose config may be a stranger's."""
+def test_keep_out_of_is_passed_on_to_a_users_source(here, monkeypatch):
+    """A resumed run may have a stranger's config, and must not write into folders that only it names."""
     monkeypatch.syspath_prepend(str(here))
     module = importlib.import_module("their_data")
     told = []
@@ -182,6 +182,6 @@ def test_one_that_writes_is_told_where_not_to(here, monkeypatch):
     assert told == [{"root"}] and len(source.load()[0]) == 40
 
 
-def test_a_sweep_tells_the_same(here, capsys):
+def test_a_sweep_refuses_a_wrong_source_too(here, capsys):
     assert train("OneSplit", "-m", "seed=0,1") == 2
     assert "their_data.OneSplit.load gives a Split" in capsys.readouterr().err

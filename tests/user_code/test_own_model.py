@@ -1,4 +1,4 @@
-"""A model of the user's own that is none, or gives no logits, is refused before anything is written."""
+"""A user's model that is no module, or gives no logits, is refused before anything is written."""
 
 import importlib
 import random
@@ -254,10 +254,10 @@ def here(tmp_path, monkeypatch):
             "Remembers",
             "Sparse",
             "Wired",
-        ),  # Wired: the seed's layers, which it is made with again to go on
+        ),  # Wired: its layers depend on the seed, which a resumed run sets again
     ],
 )
-def test_one_that_gives_logits_is_trained(here, name):
+def test_a_correct_model_is_trained(here, name):
     assert cli.main(["train", f"model={name}", *SMALL]) == 0
 
 
@@ -265,7 +265,7 @@ def test_complex_weights_are_trained_by_an_optimizer_that_deepexp_would_fuse(her
     assert cli.main(["train", "model=Complex", "optim=adam", *SMALL]) == 0
 
 
-def test_what_a_checkpoint_lacks_is_named(here, capsys):
+def test_a_checkpoint_that_does_not_fit_the_model_is_refused(here, capsys):
     assert cli.main(["train", "model=GrowsLater", *SMALL]) == 0
     (run,) = (here / "outputs" / "GrowsLater").iterdir()
     for words in (["eval", f"run={run}"], ["train", f"resume={run}", "epochs=2"]):
@@ -273,7 +273,7 @@ def test_what_a_checkpoint_lacks_is_named(here, capsys):
         assert "size mismatch for seen" in " ".join("".join(capsys.readouterr()).split())
 
 
-def test_layers_that_a_model_does_not_know_of_are_told_and_noted_in_the_run(here, capsys):
+def test_layers_in_plain_lists_are_reported_and_logged(here, capsys):
     assert cli.main(["train", "model=Loose", *SMALL]) == 0
     told = "their_model.Loose keeps layers in a plain list or dict (fc.hidden), so they are neither trained nor saved"
     (run,) = (here / "outputs" / "Loose").iterdir()
@@ -311,13 +311,13 @@ def test_layers_that_a_model_does_not_know_of_are_told_and_noted_in_the_run(here
         ("NoModule", "model._target_: their_model.NoModule gives a NoModule, and a torch.nn.Module is needed"),
     ],
 )
-def test_what_is_none_is_refused_in_one_line(here, capsys, name, expected):
+def test_a_wrong_model_is_refused_in_one_line(here, capsys, name, expected):
     assert cli.main(["train", f"model={name}", *SMALL]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line and not (here / "outputs").exists()
 
 
-def test_it_is_made_once_with_numbers_for_all_points_of_a_sweep(here, monkeypatch):
+def test_the_model_is_tried_once_for_all_points_of_a_sweep(here, monkeypatch):
     made = []
     real = build._made_on_cpu
     monkeypatch.setattr(build, "_made_on_cpu", lambda *of: made.append(of) or real(*of))
@@ -331,7 +331,7 @@ def test_it_is_made_once_with_numbers_for_all_points_of_a_sweep(here, monkeypatc
         points_of_a_sweep.check_points(points, {"model"}, needs_validation=False)
 
 
-def test_an_option_in_a_folder_names_its_runs_without_it(here):
+def test_runs_of_an_option_in_a_subfolder_are_named_without_it(here):
     (here / "conf" / "model" / "sub").mkdir()
     (here / "conf" / "model" / "Net.yaml").rename(here / "conf" / "model" / "sub" / "deep.yaml")
     assert cli.main(["train", "model=sub/deep", *SMALL]) == 0
@@ -340,41 +340,41 @@ def test_an_option_in_a_folder_names_its_runs_without_it(here):
     assert len(list((here / "outputs" / "deep").iterdir())) == 3
 
 
-def test_what_is_not_tried_is_not_judged(here):
-    """On another device, or in another arithmetic, a model may do what it cannot do where it is tried."""
+def test_a_model_is_not_tried_in_another_precision(here):
+    """The trial is on the CPU in fp32, where a model may fail that works on its device or in its precision."""
     words = ["model=Narrow", *SMALL, "dry_run=true"]
     assert cli.main(["train", *words]) == 2
     assert cli.main(["train", *words, "precision=bf16"]) == 1
 
 
 @pytest.mark.parametrize("name", ["Grows", "LeavesOut"])
-def test_what_it_saves_is_tried_without_its_numbers_too(here, name):
+def test_saving_and_loading_is_tried_in_another_precision_too(here, name):
     words = [f"model={name}", *SMALL, "precision=bf16", "dry_run=true"]
     assert cli.main(["train", *words]) == 2
     assert cli.main(["train", "model=GrowsAndLoads", *words[1:]]) == 0
 
 
-def test_a_failure_in_it_names_the_place(here, capsys):
+def test_a_failure_in_a_model_names_its_line(here, capsys):
     assert cli.main(["train", "model=Fails", *SMALL]) == 1
     place = next(number for number, line in enumerate(MODULE.splitlines(), 1) if "too many" in line)
     assert f"their_model.py:{place}: ValueError: too many" in "".join(capsys.readouterr())
 
 
-def test_one_that_ends_the_program_has_failed(here, capsys):
+def test_a_model_that_raises_systemexit_fails_the_run(here, capsys):
     assert cli.main(["train", "model=ExitsLater", *SMALL]) == 1
     assert "SystemExit: enough" in "".join(capsys.readouterr())
     (run,) = (here / "outputs" / "ExitsLater").iterdir()
     assert '"failed"' in (run / "status.json").read_text()
 
 
-def test_a_module_that_ends_the_program_is_refused(here, capsys):
+def test_a_module_that_raises_systemexit_on_import_is_refused(here, capsys):
     (here / "their_model.py").write_text(MODULE + "raise SystemExit\n")
     assert cli.main(["train", "model=Net", *SMALL]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert "SystemExit" in line and "if __name__ == '__main__'" in line
 
 
-def test_what_deepexp_gives_is_not_for_its_yaml(here, capsys):
+def test_arguments_that_deepexp_gives_are_refused_in_the_yaml(here, capsys):
     with (here / "conf" / "model" / "Net.yaml").open("a") as file:
         file.write("classes: 10\n")
     assert cli.main(["train", "model=Net", *SMALL]) == 2

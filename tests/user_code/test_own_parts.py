@@ -1,4 +1,4 @@
-"""A schedule, augmentation or optimizer of the user's own that is none is refused before anything is written."""
+"""A user's schedule, augmentation or optimizer that breaks its interface is refused before anything is written."""
 
 import pytest
 
@@ -165,29 +165,29 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_schedule_that_gives_a_negative_rate_later_ends_the_run_there(here, capsys):
+def test_a_schedule_with_a_negative_rate_fails_the_run_at_that_update(here, capsys):
     assert cli.main(["train", "schedule=NegativeLater", "batch_size=10", *SMALL]) == 1
     found = "".join(capsys.readouterr())
     assert "schedule: NegativeLater gives -0.5 for update 4; a number ≥ 0 is needed" in found
     assert "Traceback" not in found
 
 
-def test_a_good_schedule_is_trained_with_and_gone_on_with(here):
+def test_a_correct_schedule_is_trained_with_and_resumed(here):
     assert cli.main(["train", "schedule=Good", *SMALL]) == 0
     (run,) = (here / "outputs" / "mnist_net").iterdir()
     assert cli.main(["train", f"resume={run}", "epochs=2"]) == 0
 
 
-def test_pictures_of_another_size_are_trained_on_by_a_model_that_takes_them(here):
+def test_an_augmentation_may_change_the_size_if_the_model_takes_it(here):
     assert cli.main(["train", "augment=Larger", "model=resnet", "model.depth=8", *SMALL]) == 0
 
 
-def test_a_good_mix_is_tried(here):
+def test_a_correct_mix_passes_the_checks(here):
     assert cli.main(["train", "augment=Mixed", "dry_run=true", *SMALL]) == 0
 
 
 @pytest.mark.parametrize("word", ["augment=Noise", "optim=Stands"])
-def test_a_good_one_is_trained_with(here, word):
+def test_a_correct_augmentation_or_optimizer_is_trained_with(here, word):
     assert cli.main(["train", word, *SMALL]) == 0
 
 
@@ -228,14 +228,14 @@ def test_a_good_one_is_trained_with(here, word):
         ),
     ],
 )
-def test_what_is_none_is_refused_in_one_line(here, capsys, word, expected):
+def test_a_wrong_part_is_refused_in_one_line(here, capsys, word, expected):
     assert cli.main(["train", word, *SMALL]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line and not (here / "outputs").exists()
 
 
 @pytest.mark.parametrize("lr", ["-0.1", "inf", "nan", "true", "null", "fast"])
-def test_a_learning_rate_that_is_none_is_refused_whatever_the_optimizer_takes(here, capsys, lr):
+def test_a_wrong_learning_rate_is_refused_for_any_optimizer(here, capsys, lr):
     assert cli.main(["train", "optim=Stands", f"optim.lr={lr}", *SMALL]) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert line.startswith("deepexp: optim.lr: ") and line.endswith(" is not allowed; a number ≥ 0")

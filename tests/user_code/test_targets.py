@@ -1,4 +1,4 @@
-"""What `_target_` names is found beside `./conf`, and what keeps it from being imported is told with its place."""
+"""Targets are found in modules beside `./conf`, and a failed import is reported with its line."""
 
 import importlib
 import subprocess
@@ -30,7 +30,7 @@ def here(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_what_lies_beside_conf_is_found(here):
+def test_a_module_beside_conf_is_found(here):
     assert targets.find("their_fine.Net").__name__ == "Net"
     assert targets.find("torch.nn.Linear").__name__ == "Linear"
 
@@ -50,14 +50,14 @@ def test_what_lies_beside_conf_is_found(here):
         ("their_json.Net", "their_json.py:2: JSONDecodeError: Expecting value: line 1 column 1 (char 0)"),
     ],
 )
-def test_what_keeps_it_is_told_in_one_line(here, caplog, name, reason):
+def test_a_failed_import_has_a_reason_in_one_line(here, caplog, name, reason):
     with pytest.raises(ImportError) as caught:
         targets.find(name)
     assert str(caught.value) == reason and not caplog.text
 
 
-def test_a_module_that_has_changed_is_not_taken_for_what_it_was(here):
-    """As happens in notebooks; once it is reloaded, it is as it is on the disk."""
+def test_a_changed_module_is_refused_until_it_is_reloaded(here):
+    """As in a notebook, where modules stay imported."""
     targets.find("their_fine.Net")
     targets.find("their_fine.Net")
     path = here / "their_fine.py"
@@ -69,7 +69,7 @@ def test_a_module_that_has_changed_is_not_taken_for_what_it_was(here):
     assert targets.find("their_fine.Net").kind == "another"
 
 
-def test_a_module_of_another_folder_is_not_taken_for_the_one_here(here, monkeypatch):
+def test_a_module_imported_from_another_folder_is_refused(here, monkeypatch):
     targets.find("their_fine.Net")
     other = here / "other"
     other.mkdir()
@@ -81,9 +81,9 @@ def test_a_module_of_another_folder_is_not_taken_for_the_one_here(here, monkeypa
         (here / "their_fine.py").unlink(missing_ok=True)
 
 
-def test_a_model_of_ones_own_is_loaded_from_the_folder_of_its_conf(tmp_path):
-    """In a process that has composed nothing, and whose script lies elsewhere."""
-    quick = "from deepexp.process import late_dynamo; late_dynamo.install()"  # torch's compiler is seconds to import
+def test_load_run_finds_a_users_model_in_the_working_directory(tmp_path):
+    """In a process that has composed no config, and whose script is elsewhere."""
+    quick = "from deepexp.process import late_dynamo; late_dynamo.install()"  # importing torch's compiler takes seconds
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "their_net.py").write_text("from deepexp.models.mnist_net import MnistNet as Net\n")
     (tmp_path / "conf" / "model" / "theirs.yaml").write_text(

@@ -1,4 +1,4 @@
-"""Which targets a saved config may name: those in YAML files here, whatever else the files hold."""
+"""A saved config may only name targets that are in YAML files of the package or of ./conf."""
 
 import pytest
 
@@ -24,7 +24,7 @@ def conf(tmp_path, monkeypatch):
     return folder
 
 
-def test_what_stands_in_a_file_here_may_be_named(conf):
+def test_only_targets_in_yaml_files_here_are_allowed(conf):
     trust.check_targets({"model": {"_target_": "mine.Model"}, "optim": {"_target_": "torch.optim.SGD"}})
     trust.check_targets([{"a": [{"_target_": "mine.Layer"}]}])
     with pytest.raises(InputError, match=r"_target_: 'os\.system' stands in the saved config, but in no YAML"):
@@ -32,14 +32,14 @@ def test_what_stands_in_a_file_here_may_be_named(conf):
 
 
 @pytest.mark.parametrize("content", BROKEN.values(), ids=BROKEN.keys())
-def test_a_broken_file_grants_nothing_and_does_no_harm(conf, content):
+def test_a_broken_file_allows_no_targets_and_does_no_harm(conf, content):
     (conf / "broken.yaml").write_bytes(content if isinstance(content, bytes) else content.encode())
     trust.check_targets({"model": {"_target_": "mine.Model"}})
     with pytest.raises(InputError, match=r"'mine\.Never'"):
         trust.check_targets({"model": {"_target_": "mine.Never"}})
 
 
-def test_files_are_read_once_however_many_targets_there_are(conf, monkeypatch):
+def test_files_are_read_once_for_all_targets(conf, monkeypatch):
     read = []
     whole = paths.conf_directories
     monkeypatch.setattr(paths, "conf_directories", lambda: read.append(1) or whole())
