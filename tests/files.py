@@ -4,6 +4,6 @@ from pathlib import Path
 
 
 def write(path: Path, text: str) -> None:
-    """The text into a file, whose folders are made."""
+    """Write a file, and make its folders."""
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text, encoding="utf-8")

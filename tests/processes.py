@@ -1,4 +1,4 @@
-"""Processes that are to end with another one."""
+"""Processes that must end when another one has ended."""
 
 import time
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""Whether two run directories hold the same run, bit for bit, the clock's figures aside."""
+"""Whether two run directories hold the same run bit for bit, apart from times."""
 
 import json
 from pathlib import Path
@@ -27,8 +27,8 @@ def assert_same_run(run: Path, whole: Path) -> None:
 
 def state(path: Path) -> dict[str, Any]:
     content = checkpoint.load(path)
-    del content["logs"]  # lengths in bytes, and the clock's figures have more or fewer digits
-    del content["identity"]  # what was asked for, which may be two ways to the same end
+    del content["logs"]  # lengths in bytes, which vary with the number of digits of times
+    del content["identity"]  # config and code as given, which may differ for the same result
     content["progress"] = without_clocks(content["progress"])
     return content
 

@@ -1,11 +1,11 @@
-"""A terminal for tests, which can tell what stands on its screen."""
+"""A terminal for tests that keeps what is on its screen."""
 
 import io
 import re
 
 
 class Terminal(io.StringIO):
-    """Says that it is a terminal, and can tell what one would show."""
+    """Text output that claims to be a terminal; `screen` gives what a terminal would show."""
 
     encoding = "utf-8"
 
@@ -13,7 +13,7 @@ class Terminal(io.StringIO):
         return True
 
     def screen(self):
-        """The lines as they stand in the end, without their colours."""
+        """The lines that are visible at the end, without colours."""
         text = re.sub(r"\x1b\[[\d;]*m", "", self.getvalue())
         lines: list[list[str]] = [[]]
         row = column = 0

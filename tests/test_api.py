@@ -1,4 +1,4 @@
-"""`deepexp.train` from Python: what it takes, and that runs do not get into each other's way."""
+"""deepexp from Python: accepted arguments, results, and that runs do not affect each other."""
 
 import copy
 import pickle
@@ -28,26 +28,26 @@ SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
         (["seed=0,1"], "seed: 0,1 is several values; deepexp train -m runs them all"),
     ],
 )
-def test_what_is_no_list_of_overrides_is_told(words, expected):
+def test_arguments_that_are_no_list_of_overrides_are_refused(words, expected):
     with pytest.raises(InputError, match=expected) as caught:
         deepexp.train(words)
     assert len(str(caught.value).splitlines()) == 1
 
 
-def test_the_words_of_an_iterator_are_all_taken(tmp_path):
+def test_overrides_may_be_an_iterator(tmp_path):
     words = [*SMALL, "model=mnist_net", "seed=7", "batch_size=50", f"output_dir={tmp_path}"]
     result = deepexp.train(iter(words), quiet=True)
     assert (result.seed, result.epochs, result.steps, result.directory.parents[1]) == (7, 1, 2, tmp_path)
 
 
 @pytest.mark.parametrize("directory", [None, 3, b"runs", ["runs"]])
-def test_what_is_no_path_of_a_run_is_told(directory):
+def test_arguments_that_are_no_path_of_a_run_are_refused(directory):
     with pytest.raises(InputError, match="is not allowed; the path of a run directory"):
         deepexp.load_run(directory)
 
 
 @pytest.mark.parametrize("raised", [RunFailed("diverged"), Interrupted(2, "stopped"), ValueError("a bug")], ids=repr)
-def test_an_error_names_the_run_that_it_ended(tmp_path, monkeypatch, raised):
+def test_an_error_has_the_directory_of_its_run(tmp_path, monkeypatch, raised):
     def fit(trainer):
         raise raised
 
@@ -63,8 +63,8 @@ def test_a_result_shows_its_directory_and_test_error():
     assert repr(Result(Path("a"), {"test_error_rate": 0.8273}, [])) == "Result('a', test error 82.73%)"
 
 
-def test_runs_of_several_threads_come_one_after_the_other(tmp_path):
-    """The same numbers come out as of each alone."""
+def test_runs_in_several_threads_give_the_same_as_alone(tmp_path):
+    """Runs in one process wait for each other."""
     errors = {}
 
     def train(seed: int, folder: str) -> None:
@@ -93,6 +93,6 @@ def test_a_result_can_be_copied_and_sent_to_another_process(copied):
         copied(result).loss  # noqa: B018
 
 
-def test_what_the_summary_has_is_among_the_names_of_a_result():
+def test_dir_of_a_result_has_the_keys_of_the_summary():
     names = dir(Result(Path("a"), {"test_error_rate": 0.25}, []))
     assert {"test_error_rate", "directory", "model"} <= set(names)

@@ -22,7 +22,7 @@ YAML = sorted(path for path in paths.CONF_DIR.rglob("*.yaml"))
 
 
 def imports(module, *, everywhere=True):
-    """The modules that a module names in its imports, or in those at its top level that are not for type checkers."""
+    """The modules that a module imports; `everywhere=False`: only at its top level, and not for type checkers."""
     tree = ast.parse(MODULES[module].read_text(encoding="utf-8"))
     found = set()
     for node in ast.walk(tree) if everywhere else tree.body:
@@ -39,14 +39,14 @@ def inside(module, *rooms):
     return any(module == f"deepexp.{room}" or module.startswith(f"deepexp.{room}.") for room in rooms)
 
 
-def test_the_modules_are_found():
+def test_modules_and_their_imports_are_found():
     assert {"deepexp", "deepexp.cli", "deepexp.commands.list", "deepexp.schema"} <= set(MODULES)
     assert "deepexp.errors" in imports("deepexp.cli")
     assert "deepexp.config.help_text" in imports("deepexp.cli")
     assert "deepexp.config.help_text" not in imports("deepexp.cli", everywhere=False)
 
 
-# Whatever a room may know of deepexp; nothing of it imports back.
+# Room (package or module) → the parts of deepexp that it may import; none of them may import the room.
 MAY_KNOW = {
     "errors": [],
     "paths": [],
@@ -90,8 +90,8 @@ MAY_KNOW = {
     "report": [
         *("report", "checkpoint", "config.composed_of", "config.overrides", "disk", "errors", "metrics", "pages"),
         *("paths", "run.mixed_code", "run.rundir", "sweep.ledger", "text"),
-        "data",  # the names of published classes
-        "inference.retest",  # for the mistakes
+        "data",  # for the class names of published data sets
+        "inference.retest",  # for the plot of the worst mistakes
     ],
     "lecture": [
         *("lecture", "build", "check", "config", "data", "disk", "errors", "models", "optim", "pages", "paths"),
@@ -101,7 +101,7 @@ MAY_KNOW = {
 
 
 @pytest.mark.parametrize("room", MAY_KNOW)
-def test_imports_go_one_way(room):
+def test_rooms_import_only_what_they_may(room):
     for module in MODULES:
         if inside(module, room):
             ours = {name for name in imports(module) if name.split(".")[0] == "deepexp"} - {"deepexp"}
@@ -112,7 +112,7 @@ def test_imports_go_one_way(room):
 @pytest.mark.parametrize(
     "room", ["models", "data", "optim", "step", "trainer", "checkpoint", "runtime", "runlog", "schema", "report"]
 )
-def test_rooms_that_know_nothing_of_hydra(room):
+def test_rooms_that_must_not_import_hydra(room):
     for module in MODULES:
         if inside(module, room):
             found = {name.split(".")[0] for name in imports(module)}
@@ -127,7 +127,7 @@ def test_build_is_the_only_caller_of_instantiate():
 
 
 @pytest.mark.parametrize("room", ["trainer", "build", "step", "models", "data", "optim", "runlog", "checkpoint"])
-def test_nobody_imports_the_commands(room):
+def test_rooms_that_must_not_import_the_commands(room):
     for module in MODULES:
         if inside(module, room):
             assert not any(inside(name, "commands", "cli") for name in imports(module)), module
@@ -142,8 +142,8 @@ LIGHT = [
 
 
 @pytest.mark.parametrize("name", LIGHT)
-def test_what_starts_at_once_imports_the_standard_library_alone(name):
-    """At its top level; what those modules import themselves is seen by `test_cli.py`."""
+def test_light_modules_import_only_the_standard_library(name):
+    """At their top level; `test_cli.py` looks at everything that is imported in the end."""
     import sys
 
     module = f"deepexp.{name}".rstrip(".")
@@ -154,18 +154,18 @@ def test_what_starts_at_once_imports_the_standard_library_alone(name):
 @pytest.mark.parametrize(
     "path", [*MODULES.values(), *sorted((ROOT / "tests").rglob("*.py"))], ids=lambda p: str(p.relative_to(ROOT))
 )
-def test_no_file_is_long(path):
+def test_no_file_has_more_than_400_lines(path):
     assert len(path.read_text(encoding="utf-8").splitlines()) <= 400
 
 
 @pytest.mark.parametrize("module", MODULES)
-def test_every_module_says_what_belongs_in_it(module):
+def test_every_module_has_a_docstring(module):
     assert ast.get_docstring(ast.parse(MODULES[module].read_text(encoding="utf-8")))
 
 
 @pytest.mark.parametrize("path", YAML, ids=lambda p: str(p.relative_to(paths.CONF_DIR)))
-def test_every_yaml_begins_with_a_comment_for_the_list(path):
-    """Hydra's header has to be the first line where there is one; the comment is the next."""
+def test_every_yaml_begins_with_a_comment(path):
+    """`deepexp list` shows it. A `# @package` line, if there is one, must come first, and then the comment."""
     lines = path.read_text(encoding="utf-8").splitlines()
     first = lines[1] if lines[0].startswith("# @package") else lines[0]
     assert re.match(r"# \S", first)
@@ -182,13 +182,13 @@ PASSED_BY_BUILD = {
     "augment": set(),
 }
 COMMON = {"model": {"input"}, "data": set(), "optim": {"groups"}, "schedule": set(), "augment": set()}
-# Arguments of torch's optimizers that change how an update is computed, not what it is, or that choose another one.
+# Arguments of torch's optimizers that choose an implementation, or another update rule.
 LEFT_OUT = {"foreach", "maximize", "capturable", "differentiable", "fused", "decoupled_weight_decay"}
 
 
 @pytest.mark.parametrize("path", TARGETS, ids=lambda p: str(p.relative_to(paths.CONF_DIR)))
-def test_every_argument_of_a_target_is_listed(path):
-    """So that every one can be set without `+`, and a misspelt one fails."""
+def test_every_yaml_lists_all_arguments_of_its_target(path):
+    """So each can be set without `+`, and a misspelt one is refused."""
     group = path.parent.name
     listed = yaml.safe_load(path.read_text(encoding="utf-8"))
     module, _, name = listed["_target_"].rpartition(".")
@@ -204,7 +204,7 @@ def test_every_argument_of_a_target_is_listed(path):
     assert written <= arguments - PASSED_BY_BUILD[group]
 
 
-def test_random_numbers_are_forked_for_devices_that_are_named():
-    """Else torch begins to use every GPU, and warns of it where there are several."""
+def test_fork_rng_is_always_given_its_devices():
+    """Otherwise torch initialises every GPU, and warns if there are several."""
     unnamed = [name for name, path in MODULES.items() if "fork_rng()" in path.read_text(encoding="utf-8")]
     assert not unnamed

@@ -16,7 +16,7 @@ def here(tmp_path, monkeypatch):
 
 
 def refused(capsys, *words: str, status: int = 2) -> str:
-    """What `deepexp train` says about these words, having refused them."""
+    """The message of `deepexp train`, which must refuse these words and write nothing."""
     assert cli.main(["train", *words]) == status
     streams = capsys.readouterr()
     text = streams.out + streams.err
@@ -116,12 +116,12 @@ def test_a_mistake_gets_a_clear_line(here, capsys, words, expected):
     assert len(text.strip().splitlines()) == 1
 
 
-def test_all_mistakes_are_told_together(here, capsys):
+def test_all_mistakes_are_reported_together(here, capsys):
     text = refused(capsys, "batch_size=0", "dropout=2", "data.mode=nowhere")
     assert len(text.strip().splitlines()) == 3
     text = refused(capsys, "data.resize=8", "optim.lr=-1", "freeze=[{pattern: x, share: 1.0}]", "device=cuda:9")
     assert len(text.strip().splitlines()) >= 3
-    # What other keys have to do with a wrong value cannot be told, but the arguments of every part can be judged.
+    # Checks across keys need right values, but arguments of parts are checked all the same.
     text = refused(capsys, "seed=1.5", "optim.lr=fast", "model.dropout=high", "optim._target_=3")
     assert keys_in(text) == ["model.dropout", "optim._target_", "seed"]
     text = refused(capsys, "seed=1.5", "optim.lr=fast")
@@ -153,24 +153,24 @@ def keys_in(text: str) -> list[str]:
         (["epohcs=3", "schedule.warmup=500"], "epohcs"),
     ],
 )
-def test_what_hangs_on_a_wrong_value_is_not_blamed_for_it(here, capsys, words, key):
+def test_keys_that_depend_on_a_wrong_value_are_not_reported(here, capsys, words, key):
     (line,) = refused(capsys, *words).strip().splitlines()
     assert line.startswith(f"deepexp: {key}: ")
 
 
-def test_a_reason_of_several_lines_is_told_to_its_first_full_stop(here, capsys):
+def test_a_reason_of_several_lines_is_cut_at_its_first_full_stop(here, capsys):
     (here / "conf" / "optim").mkdir(parents=True)
     (here / "conf" / "optim" / "evil.yaml").write_text("# x\n_target_: os.system\n_partial_: true\ncommand: ls\n")
     text = refused(capsys, "data=synthetic", "optim=evil")
     assert "it allows config data to control executable behavior or belongs to an execution-capable" in text
 
 
-def test_a_folder_may_begin_with_the_sign_of_a_home(run, here):
+def test_a_folder_name_may_begin_with_a_tilde(run, here):
     result = run(["data=synthetic", "data.subset=60", "batch_size=60", "epochs=1", "output_dir=~nosuchuser/x"])
     assert result.directory.is_relative_to(here / "~nosuchuser" / "x")
 
 
-def test_a_data_root_that_is_a_file(here, capsys):
+def test_a_data_root_that_is_a_file_is_refused(here, capsys):
     (here / "data").write_text("not a folder")
     assert "data" in refused(capsys, "data=mnist", "data.root=data")
     assert str(here / "data") in refused(capsys, "data=image_folder", f"data.root={here / 'data'}")
@@ -205,17 +205,17 @@ def test_a_truncated_mnist_file_is_named(here, capsys, real_data):
 
 
 @pytest.mark.skipif(os.name == "nt" or os.geteuid() == 0, reason="root may write everywhere")
-def test_an_output_folder_that_is_read_only(here, capsys):
+def test_a_read_only_output_folder_is_refused(here, capsys):
     (here / "locked").mkdir(mode=stat.S_IRUSR | stat.S_IXUSR)
     assert "locked" in refused(capsys, "output_dir=locked")
 
 
-def test_an_output_folder_that_is_a_file(here, capsys):
+def test_an_output_folder_that_is_a_file_is_refused(here, capsys):
     (here / "taken").write_text("a file")
     assert "taken" in refused(capsys, "output_dir=taken")
 
 
-def test_resuming_what_is_no_run(here, capsys):
+def test_resuming_a_folder_that_is_no_run_is_refused(here, capsys):
     (here / "folder").mkdir()
     assert "folder is not a run" in refused(capsys, "resume=folder")
     assert "nothing of that name" in refused(capsys, "resume=nowhere")
@@ -346,7 +346,7 @@ class Mine:
         ("test = Split(pixels[:0], labels[:0])", "test data: 0 pictures"),
     ],
 )
-def test_what_a_source_of_one_s_own_gives_is_checked(here, capsys, monkeypatch, change, expected):
+def test_wrong_data_of_a_users_source_are_refused(here, capsys, monkeypatch, change, expected):
     module = f"source_{abs(hash(change))}"  # each its own, since modules are imported once
     (here / f"{module}.py").write_text(SOURCE.format(change=change))
     monkeypatch.syspath_prepend(here)
@@ -373,28 +373,28 @@ def test_what_a_source_of_one_s_own_gives_is_checked(here, capsys, monkeypatch, 
         ("- 1\n", "conf/model/mine.yaml: is a list"),
     ],
 )
-def test_a_config_of_one_s_own_that_is_wrong_is_named(here, capsys, text, expected):
+def test_a_wrong_yaml_of_the_user_is_named(here, capsys, text, expected):
     (here / "conf" / "model").mkdir(parents=True)
     (here / "conf" / "model" / "mine.yaml").write_text(f"# Mine\n{text}")
     said = refused(capsys, "model=mine")
     assert expected in said.replace("\\", "/"), said
 
 
-def test_a_file_of_an_option_that_is_not_read_is_named(here, capsys):
+def test_an_option_file_with_another_ending_is_named(here, capsys):
     (here / "conf" / "model").mkdir(parents=True)
     (here / "conf" / "model" / "mine.yml").write_text("# Mine\n_target_: mine.Mine\n")
     said = refused(capsys, "model=mine")
     assert "mine.yml is not read, as files of options end in .yaml; rename it" in said
 
 
-def test_one_of_several_processes_of_a_launcher_is_refused(here, capsys, monkeypatch):
+def test_a_run_under_torchrun_is_refused(here, capsys, monkeypatch):
     monkeypatch.setenv("TORCHELASTIC_RUN_ID", "none")
     monkeypatch.setenv("WORLD_SIZE", "2")
     text = refused(capsys, "data=synthetic")
     assert "torchrun: started 2 processes, and a run of deepexp has one; start deepexp without torchrun" in text
 
 
-def test_all_arguments_that_a_model_does_not_take_are_told(here, capsys):
+def test_all_unknown_arguments_of_a_model_are_named(here, capsys):
     first, second = refused(capsys, "+model.dropot=0.5", "+model.other=1").strip().splitlines()
     assert "model.dropot: " in first
     assert "model.other: " in second

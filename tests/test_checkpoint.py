@@ -1,4 +1,4 @@
-"""Checkpoints are whole or refused, and a good one is never lost to a bad one."""
+"""Damaged checkpoints are refused, and a failed save never loses a good one."""
 
 import collections
 import errno
@@ -17,7 +17,7 @@ def content(value: float) -> dict[str, object]:
     return {"model": {"weight": torch.full((3, 4), value)}, "progress": {"step": 7, "rate": None}}
 
 
-def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
+def test_saved_values_are_read_back_bit_for_bit(tmp_path):
     weight = torch.randn(16, 3, 5, 5).to(memory_format=torch.channels_last)
     checkpoint.save(tmp_path / "last.pt", {"model": {"weight": weight}})
     loaded = checkpoint.load(tmp_path / "last.pt")["model"]["weight"]
@@ -25,13 +25,13 @@ def test_what_was_saved_comes_back_bit_for_bit(tmp_path):
     assert loaded.stride() == weight.stride()
 
 
-def test_plain_torch_reads_it_too(tmp_path):
+def test_plain_torch_can_read_a_checkpoint(tmp_path):
     checkpoint.save(tmp_path / "last.pt", content(1.0))
     assert torch.load(tmp_path / "last.pt", weights_only=True)["progress"]["step"] == 7
 
 
 @pytest.mark.parametrize("position", [0, 100, -200, -1])
-def test_every_flipped_bit_is_noticed(tmp_path, position):
+def test_a_flipped_bit_is_noticed(tmp_path, position):
     path = tmp_path / "last.pt"
     checkpoint.save(path, content(1.0))
     data = bytearray(path.read_bytes())
@@ -62,7 +62,7 @@ def test_previous_is_used_when_last_is_damaged(tmp_path, caplog):
 
 
 @pytest.mark.parametrize(("previous", "told"), [(None, "there is no other"), (b"too", "previous.pt is no better")])
-def test_without_a_good_one_the_way_out_is_told(tmp_path, previous, told):
+def test_without_a_good_checkpoint_a_new_run_is_advised(tmp_path, previous, told):
     (tmp_path / "last.pt").write_bytes(b"rubbish")
     if previous is not None:
         (tmp_path / "previous.pt").write_bytes(previous)
@@ -70,7 +70,7 @@ def test_without_a_good_one_the_way_out_is_told(tmp_path, previous, told):
         checkpoint.load_latest(tmp_path)
 
 
-def test_a_full_disk_leaves_the_old_one_and_names_the_path(tmp_path, monkeypatch):
+def test_a_full_disk_keeps_the_old_checkpoint_and_is_reported(tmp_path, monkeypatch):
     last = tmp_path / "last.pt"
     checkpoint.save(last, content(1.0), keep_previous=tmp_path / "previous.pt")
 
@@ -84,8 +84,8 @@ def test_a_full_disk_leaves_the_old_one_and_names_the_path(tmp_path, monkeypatch
     assert checkpoint.load(last)["model"]["weight"][0, 0] == 1.0
 
 
-def test_a_save_that_was_killed_leaves_no_third_name(tmp_path):
-    """Once `last.pt` has its second name, and before it has its new content: then one file has both names."""
+def test_a_killed_save_leaves_no_other_file(tmp_path):
+    """Killed after `last.pt` was linked to its second name, and before it was replaced: one file has both names."""
     last, previous = tmp_path / "last.pt", tmp_path / "previous.pt"
     checkpoint.save(last, content(1.0))
     previous.hardlink_to(last)
@@ -94,8 +94,8 @@ def test_a_save_that_was_killed_leaves_no_third_name(tmp_path):
     assert [checkpoint.load(path)["model"]["weight"][0, 0] for path in (previous, last)] == [1.0, 2.0]
 
 
-def test_what_could_not_be_written_is_given_back(tmp_path, monkeypatch):
-    """Python 3.13 complains of a buffer that goes before the view of it, as it may where an error keeps both."""
+def test_a_failed_save_releases_its_buffer(tmp_path, monkeypatch):
+    """Python 3.13 complains if a buffer is freed before a view of it, which can happen when an error holds both."""
     views = []
 
     def full(path, data):
@@ -109,7 +109,7 @@ def test_what_could_not_be_written_is_given_back(tmp_path, monkeypatch):
         bytes(views[0])
 
 
-def test_a_pickle_bomb_does_not_go_off(tmp_path):
+def test_pickled_code_is_not_run(tmp_path):
     bomb_went_off = tmp_path / "boom"
 
     class Bomb:
@@ -126,7 +126,7 @@ def test_a_pickle_bomb_does_not_go_off(tmp_path):
     with pytest.raises(InputError, match="more than tensors"):
         checkpoint.load(path)
     assert not bomb_went_off.exists()
-    pickle.loads(pickle.dumps(Bomb()))  # the bomb is live: unpickling it does go off
+    pickle.loads(pickle.dumps(Bomb()))  # an ordinary unpickler does run the code
     assert bomb_went_off.exists()
 
 
@@ -141,8 +141,8 @@ def test_a_newer_format_is_refused(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "value", [np.float64(0.5), collections.deque([1]), lambda: 1], ids=["numpy", "deque", "lambda"]
 )
-def test_what_could_not_be_read_again_is_not_saved(tmp_path, value):
-    """A run would be told of it when it is to be gone on with, and all of its checkpoints would be for nothing."""
+def test_values_that_could_not_be_loaded_are_not_saved(tmp_path, value):
+    """Otherwise the error would come on resuming, when all checkpoints of the run are useless."""
     state = {"state": {0: {"seen": [1, value]}}, "param_groups": []}
     with pytest.raises(
         RunFailed,
@@ -152,7 +152,7 @@ def test_what_could_not_be_read_again_is_not_saved(tmp_path, value):
     assert not list(tmp_path.iterdir())
 
 
-def test_all_that_can_be_read_again_is_saved(tmp_path):
+def test_values_that_can_be_loaded_are_saved(tmp_path):
     kept = {"size": torch.Size([2]), "type": torch.float16, "set": {1}, "order": collections.OrderedDict(a=(None, 1j))}
     checkpoint.save(tmp_path / "last.pt", {"optimizer": kept})
     assert checkpoint.load(tmp_path / "last.pt")["optimizer"] == kept

@@ -37,7 +37,7 @@ def call(*words, **environment):
 
 @pytest.fixture
 def command(monkeypatch):
-    """Makes `deepexp fake` do what is given."""
+    """Gives a function that makes `deepexp fake` call an action."""
 
     def install(action):
         monkeypatch.setitem(sys.modules, "deepexp_fake_command", types.SimpleNamespace(main=action))
@@ -72,13 +72,13 @@ def test_a_command_gets_its_words_and_its_status_is_returned(command):
         (AssertionError(), 1, "deepexp: AssertionError (HYDRA_FULL_ERROR=1 shows where)\n"),
     ],
 )  # fmt: skip
-def test_what_ends_a_command_badly(command, capsys, error, status, text):
+def test_errors_of_commands_have_a_message_and_a_status(command, capsys, error, status, text):
     command(raiser(error))
     assert main(["fake"]) == status
     assert capsys.readouterr() == ("", text)
 
 
-def test_what_a_console_has_shown_is_not_said_again(command, capsys):
+def test_an_error_that_was_shown_is_not_printed_again(command, capsys):
     error = RunFailed("the loss is not finite")
     error.shown = True
     command(raiser(error))
@@ -86,7 +86,7 @@ def test_what_a_console_has_shown_is_not_said_again(command, capsys):
     assert capsys.readouterr().err == ""
 
 
-def test_a_traceback_on_demand(command, capsys, monkeypatch):
+def test_hydra_full_error_shows_the_traceback(command, capsys, monkeypatch):
     monkeypatch.setenv("HYDRA_FULL_ERROR", "1")
     command(raiser(InputError("no")))
     assert main(["fake"]) == 2
@@ -95,7 +95,7 @@ def test_a_traceback_on_demand(command, capsys, monkeypatch):
     assert err.endswith("deepexp: no\n")
 
 
-def test_a_misspelt_command(capsys):
+def test_a_misspelt_command_is_refused(capsys):
     assert main(["tarin", "model=monster"]) == 2
     out, err = capsys.readouterr()
     assert out == ""
@@ -142,7 +142,7 @@ def test_the_help_of_train_explains_every_key(capsys, monkeypatch):
     assert max(map(len, keys_below.splitlines())) <= 90
 
 
-def test_python_m_and_the_version():
+def test_python_m_prints_the_version():
     run = call("--version")
     assert (run.returncode, run.stdout, run.stderr) == (0, f"deepexp {deepexp.__version__}\n", "")
 
@@ -152,7 +152,7 @@ def test_python_m_and_the_version():
     [[], ["--help"], ["--version"], ["train", "--help"], ["bench", "--help"], ["list"], ["lst"], ["completion", "bash"],
      ["completion", "--line", "deepexp train optim="]],
 )  # fmt: skip
-def test_nothing_heavy_is_imported_for_what_is_answered_at_once(words):
+def test_quick_commands_import_nothing_heavy(words):
     code = f"import sys, deepexp.cli; deepexp.cli.main({words!r}); print('|', *sys.modules, file=sys.stderr)"
     run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     imported = {name.split(".")[0] for name in run.stderr.rpartition("|")[2].split()}
@@ -161,7 +161,7 @@ def test_nothing_heavy_is_imported_for_what_is_answered_at_once(words):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="pipes are closed in another way")
-def test_a_reader_that_has_gone():
+def test_a_closed_pipe_gives_the_status_of_sigpipe():
     process = subprocess.Popen(
         [sys.executable, "-m", "deepexp", "train", "--help"], stdout=subprocess.PIPE, stderr=subprocess.PIPE
     )
@@ -173,8 +173,8 @@ def test_a_reader_that_has_gone():
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="descriptors are closed in another way")
-def test_closed_streams_are_nothing_to_stumble_over(tmp_path):
-    """What is opened next must not get their numbers either: a run's file would have in it what is printed."""
+def test_a_run_with_closed_standard_streams_works(tmp_path):
+    """Files must not get the free descriptors 1 and 2 either, or printed lines would be written into them."""
     small = "epochs=1 data.subset=40 batch_size=20 threads=1 device=cpu output_dir=closed"
     command = f'"{sys.executable}" -m deepexp train {small} <&- >&- 2>&-'
     assert subprocess.run(command, shell=True, cwd=tmp_path).returncode == 0
@@ -184,7 +184,7 @@ def test_closed_streams_are_nothing_to_stumble_over(tmp_path):
         assert path.is_dir() or b"curves and pictures: " not in path.read_bytes()
 
 
-def test_characters_that_the_output_lacks_do_not_end_a_command():
+def test_output_that_cannot_encode_a_character_does_not_end_a_command():
     run = call("train", "--help", PYTHONIOENCODING="ascii")
     assert (run.returncode, run.stderr) == (0, "")
     assert "[KEY=VALUE ...]" in run.stdout
@@ -201,7 +201,7 @@ def test_users_never_see_a_traceback_for_their_own_mistake():
 
 
 class TestPythonApi:
-    def test_names(self):
+    def test_public_names_exist(self):
         assert set(deepexp.__all__) <= {*dir(deepexp), "Result"}
         for name in deepexp.__all__:
             assert getattr(deepexp, name) is not None

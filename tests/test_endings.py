@@ -1,4 +1,4 @@
-"""How runs end: within an evaluation, at an epoch's last update, before the first one, diverged; and what is kept."""
+"""How runs end: by signals at various points, by limits, or diverged; and what is kept when they are extended."""
 
 import errno
 import functools
@@ -22,7 +22,7 @@ from deepexp.training import evaluation
 from .same_run import assert_equal, assert_same_run, state
 from .test_exact_resume import stop_after
 
-SMALL = ["epochs=3", "data.subset=60", "data.resize=22", "batch_size=20", "log_every=2"]  # of three updates an epoch
+SMALL = ["epochs=3", "data.subset=60", "data.resize=22", "batch_size=20", "log_every=2"]  # three updates an epoch
 
 
 def status(directory):
@@ -34,18 +34,20 @@ def stopped_in(folder, tmp_path):
     return path
 
 
-@pytest.mark.parametrize("batch", [1, 9])  # of those that are scored
+@pytest.mark.parametrize("batch", [1, 9])  # the batches of all evaluations are counted
 @pytest.mark.parametrize(
     "words",
     [
         ["dropout=0.3", "batch_norm=true"],
         ["data.mode=streamed", "data.workers=0", "dropout=0.3"],
         ["ema=0.9", "val_fraction=0.2"],
-        ["optim=momentum", "max_steps=5"],  # the ninth batch is of the last look, within an epoch
+        ["optim=momentum", "max_steps=5"],  # the ninth batch is in the last evaluation, within an epoch
     ],
     ids=" ".join,
 )
-def test_a_signal_within_an_evaluation_is_obeyed_after_its_batch(run, monkeypatch, tmp_path, words, batch):
+def test_a_signal_during_an_evaluation_stops_after_the_batch_and_resumes_exactly(
+    run, monkeypatch, tmp_path, words, batch
+):
     words = [*SMALL, *words]
     monkeypatch.setattr(trainer, "evaluate", functools.partial(evaluation.evaluate, batch_size=60))  # of 359: six
     whole = run(words, folder="whole")
@@ -66,13 +68,13 @@ def test_a_signal_within_an_evaluation_is_obeyed_after_its_batch(run, monkeypatc
     assert_same_run(path, whole.directory)
 
 
-def test_a_signal_within_the_last_look_leaves_the_checkpoints_as_they_are(run, monkeypatch, tmp_path):
-    """They hold the weights that are looked at; to save them again would push out the epoch before."""
+def test_a_signal_during_the_last_evaluation_keeps_the_checkpoints(run, monkeypatch, tmp_path):
+    """The weights are saved already; saving them again would replace `previous.pt`, which has the epoch before."""
     evaluate, looks, kept = trainer.evaluate, [], {}
 
     def with_signal(*arguments, **options):
         looks.append(arguments)
-        if len(looks) == 2:  # the first is that of the first epoch
+        if len(looks) == 2:  # the first is at the end of the first epoch
             kept.update((path, path.read_bytes()) for path in tmp_path.glob("**/*.pt"))
             os.kill(os.getpid(), signal.SIGTERM)
         return evaluate(*arguments, **options)
@@ -84,8 +86,8 @@ def test_a_signal_within_the_last_look_leaves_the_checkpoints_as_they_are(run, m
     assert all(path.read_bytes() == content for path, content in kept.items())
 
 
-def test_saves_within_an_epoch_are_so_far_apart_as_was_asked_for(run, monkeypatch):
-    """On a clock by which an update takes a minute; the save at an epoch's end counts too."""
+def test_saves_within_an_epoch_are_every_minutes_apart(run, monkeypatch):
+    """On a clock where an update takes a minute; the minutes count from the last save, also one at an epoch's end."""
     clock = SimpleNamespace(minutes=0)
     one_update, save, saved = Trainer._one_update, checkpoint.save, []
 
@@ -105,7 +107,7 @@ def test_saves_within_an_epoch_are_so_far_apart_as_was_asked_for(run, monkeypatc
 
 
 @pytest.mark.parametrize("words", [["max_steps=6"], ["max_steps=6", "val_fraction=0.2"]])
-def test_a_run_stopped_after_its_very_last_update_still_ends_its_epoch(run, monkeypatch, tmp_path, words):
+def test_a_run_stopped_after_its_last_update_ends_its_epoch_on_resuming(run, monkeypatch, tmp_path, words):
     whole = run([*SMALL, *words], folder="whole")
     with monkeypatch.context() as patched, pytest.raises(Interrupted):
         patched.setattr(Trainer, "_save_is_due", stop_after(5))
@@ -117,7 +119,7 @@ def test_a_run_stopped_after_its_very_last_update_still_ends_its_epoch(run, monk
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM"])
-def test_a_signal_before_the_first_update_is_answered_by_a_checkpoint(tmp_path, monkeypatch, capsys, name):
+def test_a_signal_before_the_first_update_saves_a_checkpoint(tmp_path, monkeypatch, capsys, name):
     model = build.model
 
     def with_signal(config, shape, classes, device, **options):
@@ -134,7 +136,7 @@ def test_a_signal_before_the_first_update_is_answered_by_a_checkpoint(tmp_path, 
     assert cli.main(["train", f"resume={path}"]) == 0
 
 
-def test_a_signal_after_the_last_update_of_a_run_leaves_it_done(run, monkeypatch):
+def test_a_signal_after_training_leaves_the_run_done(run, monkeypatch):
     fit = Trainer.fit
 
     def with_signal(self):
@@ -146,7 +148,7 @@ def test_a_signal_after_the_last_update_of_a_run_leaves_it_done(run, monkeypatch
     assert status(run(SMALL).directory)["status"] == "done"
 
 
-def test_a_test_loss_that_is_not_finite_fails_a_run_whose_losses_were(run, tmp_path):
+def test_a_test_loss_that_is_not_finite_fails_the_run(run, tmp_path):
     with pytest.raises(RunFailed, match=r"the test loss is nan after step 2 \(epoch 2\); .* Try a lower optim\.lr"):
         run(["data=synthetic", "data.subset=100", "epochs=2", "optim.lr=1e9"])
     path = stopped_in("outputs", tmp_path)
@@ -167,7 +169,7 @@ def test_a_test_loss_that_is_not_finite_fails_a_run_whose_losses_were(run, tmp_p
         ),
     ],
 )
-def test_what_ended_a_run_before_its_last_epoch_is_told(tmp_path, capsys, words, early, shown):
+def test_the_limit_that_ended_a_run_is_reported(tmp_path, capsys, words, early, shown):
     assert cli.main(["train", *SMALL, *words, "device=cpu", f"output_dir={tmp_path}"]) == 0
     path = stopped_in(".", tmp_path)
     assert shown in capsys.readouterr().out
@@ -175,7 +177,7 @@ def test_what_ended_a_run_before_its_last_epoch_is_told(tmp_path, capsys, words,
     assert (path / "run.log").read_text().strip().endswith(f"ended by {early}" if early else "samples wrong")
 
 
-def test_a_run_within_an_epoch_cannot_be_shortened_to_the_epochs_before(run):
+def test_a_run_ended_within_an_epoch_cannot_be_shortened(run):
     result = run([*SMALL, "max_steps=5"])
     with pytest.raises(InputError, match="epochs: 1 is too few, since epoch 2 has begun; at least 2"):
         deepexp.train([f"resume={result.directory}", "epochs=1", "max_steps=null"], quiet=True)
@@ -195,8 +197,8 @@ def test_a_run_within_an_epoch_cannot_be_shortened_to_the_epochs_before(run):
     ],
     ids=str,
 )
-def test_a_finished_run_is_told_to_change_what_ended_it(run, capsys, words, advice):
-    """More epochs would add no update to one that another setting has ended."""
+def test_resuming_a_finished_run_advises_to_raise_the_limit_that_ended_it(run, capsys, words, advice):
+    """More epochs would add no update to a run that another limit has ended."""
     directory = run([*SMALL, *words]).directory
     assert cli.main(["train", f"resume={directory}"]) == 0
     assert capsys.readouterr().out == f"{directory} has finished; train it further with {advice}\n"
@@ -206,7 +208,7 @@ def test_a_finished_run_is_told_to_change_what_ended_it(run, capsys, words, advi
     assert (f"nothing was trained; train it further with {advice}\n" in capsys.readouterr().out) != trained_further
 
 
-def test_what_a_run_came_to_is_kept_each_time_it_is_trained_further(run):
+def test_summary_and_predictions_are_kept_each_time_a_run_is_extended(run):
     result = run([*SMALL, "max_steps=4"])
     came_to = []
     for steps in (5, 6, 7):
@@ -222,15 +224,15 @@ def predictions(directory, name=None):
     return np.load(directory / (f"predictions.{name}.npz" if name else "predictions.npz"))["predicted"]
 
 
-def test_a_look_within_an_epoch_is_forgotten_by_a_run_that_is_trained_further(run):
-    """Also as to what is best: `best.pt` is that of a run which was never shorter, and nothing is lost."""
-    words = [*SMALL, "val_fraction=0.2", "data.subset=300", "optim=adam"]  # of fifteen updates an epoch
+def test_an_extended_run_forgets_the_evaluation_within_an_epoch(run):
+    """`best.pt` too is that of an uninterrupted run, and the forgotten best is kept under another name."""
+    words = [*SMALL, "val_fraction=0.2", "data.subset=300", "optim=adam"]  # fifteen updates an epoch
     whole = run(words, folder="whole")
     cut = run([*words, "max_steps=40"], folder="cut")
     folder = cut.directory / "checkpoints"
     assert cut.best_epoch == 3, "the look within the third epoch is to be the best"
     seen = state(folder / "best.pt")
-    deepexp.train([f"resume={cut.directory}", "max_minutes=90"], quiet=True)  # which looks at it again
+    deepexp.train([f"resume={cut.directory}", "max_minutes=90"], quiet=True)  # evaluates the same step again
     assert checkpoint.load(folder / "best_earlier.pt")["progress"]["step"] == 30
     deepexp.train([f"resume={cut.directory}", "max_steps=null"], quiet=True)
     assert_same_run(cut.directory, whole.directory)
@@ -238,18 +240,18 @@ def test_a_look_within_an_epoch_is_forgotten_by_a_run_that_is_trained_further(ru
     assert not (folder / "best_earlier.pt").exists()
 
 
-def test_a_look_within_the_first_epoch_leaves_no_best_to_go_back_to(run):
+def test_an_extended_run_forgets_an_evaluation_within_the_first_epoch(run):
     words = [*SMALL, "val_fraction=0.2", "data.subset=300"]
     cut = run([*words, "max_steps=5"], folder="cut")
     deepexp.train([f"resume={cut.directory}", "max_steps=null"], quiet=True)
     assert_same_run(cut.directory, run(words, folder="whole").directory)
 
 
-SELDOM = [*SMALL, "val_fraction=0.2", "data.subset=100", "evaluate_every=2"]  # of five updates an epoch
+SELDOM = [*SMALL, "val_fraction=0.2", "data.subset=100", "evaluate_every=2"]  # five updates an epoch
 
 
-def test_a_look_at_the_end_between_two_evaluations_is_forgotten_by_a_run_that_is_trained_further(run):
-    """Its figures, its `best.pt` and what it meant to early_stop: the longer run has not looked there."""
+def test_an_extended_run_forgets_a_last_evaluation_between_two_regular_ones(run):
+    """Its figures, its `best.pt` and its effect on early_stop: the longer run has no evaluation there."""
     words = [*SELDOM, "optim=adam", "early_stop=9"]
     whole = run([*words, "epochs=5"], folder="whole")
     cut = run([*words, "epochs=3"], folder="cut")
@@ -263,7 +265,7 @@ def test_a_look_at_the_end_between_two_evaluations_is_forgotten_by_a_run_that_is
     assert (folder / "best.step15.pt").read_bytes() == seen
 
 
-def test_a_look_at_the_end_is_made_again_by_a_run_that_was_killed_in_it(run, monkeypatch, tmp_path):
+def test_a_run_killed_after_its_last_evaluation_makes_it_again(run, monkeypatch, tmp_path):
     whole = run([*SELDOM, "optim=adam"], folder="whole")
 
     def killed(*arguments, **options):
@@ -279,13 +281,13 @@ def test_a_look_at_the_end_is_made_again_by_a_run_that_was_killed_in_it(run, mon
     assert_equal(*map(state, earlier))
 
 
-def test_the_end_between_two_evaluations_has_one_line_on_the_console(tmp_path, capsys):
+def test_the_last_epoch_has_one_line_on_the_console(tmp_path, capsys):
     assert cli.main(["train", *SELDOM, "device=cpu", f"output_dir={tmp_path}"]) == 0
     lines = [line.split() for line in capsys.readouterr().out.splitlines() if line.strip()[1:3] == "/3"]
     assert [(line[0], "-" in line) for line in lines] == [("1/3", True), ("2/3", False), ("3/3", False)]
 
 
-def test_a_module_may_have_state_that_is_no_tensor(run, monkeypatch):
+def test_extra_state_of_a_module_is_saved_and_loaded(run, monkeypatch):
     monkeypatch.setattr(MnistNet, "get_extra_state", lambda self: {"seen": 7}, raising=False)
     monkeypatch.setattr(MnistNet, "set_extra_state", lambda self, state: setattr(self, "seen", state), raising=False)
     result = run(SMALL)
@@ -293,7 +295,7 @@ def test_a_module_may_have_state_that_is_no_tensor(run, monkeypatch):
 
 
 class Tied(MnistNet):
-    """With a weight under two names, and a buffer that is in no state dict."""
+    """A model with a weight under two names, and a buffer that is in no state dict."""
 
     def __init__(self, **options):
         super().__init__(**options)
@@ -301,7 +303,7 @@ class Tied(MnistNet):
         self.register_buffer("scale", torch.ones(()), persistent=False)
 
 
-def test_averages_of_tied_weights_and_unsaved_buffers_come_back(run, monkeypatch):
+def test_averages_of_tied_weights_and_unsaved_buffers_are_loaded(run, monkeypatch):
     monkeypatch.setattr("deepexp.models.mnist_net.MnistNet", Tied)
     result = run([*SMALL, "ema=0.5"])
     saved = checkpoint.load(result.directory / "checkpoints" / "last.pt")
@@ -311,8 +313,8 @@ def test_averages_of_tied_weights_and_unsaved_buffers_come_back(run, monkeypatch
     assert torch.equal(model.fc2.weight, averages["fc2.weight"]) and model.fc2_again is model.fc2
 
 
-def test_a_run_that_is_gone_on_with_stays_where_it_is(run, tmp_path, monkeypatch, capsys):
-    """No other place is advised when its disk is full, and none is taken."""
+def test_a_resumed_run_stays_in_its_directory(run, tmp_path, monkeypatch, capsys):
+    """Another output_dir is refused, and not advised when the disk is full."""
     result = run(SMALL)
     words = ["train", f"resume={result.directory}", "epochs=4"]
     assert cli.main([*words, f"output_dir={tmp_path / 'elsewhere'}"]) == 2

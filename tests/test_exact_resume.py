@@ -1,6 +1,6 @@
-"""A run that a signal stops in the middle of an epoch ends as if nothing had been: with every option that there is.
+"""A run that a signal stops in the middle of an epoch resumes exactly, with every option of every group.
 
-In one process, with little data. The options are read from `conf/`, so that a new one is tried without being listed;
+In one process, with little data. The options are read from `conf/`, so that new ones are tested automatically;
 the real command under SIGKILL is in `crash/test_kills.py`.
 """
 
@@ -30,7 +30,7 @@ MODELS = {
 }
 NEEDED = {"lbfgs": ["optim.max_iter=2"], "muon": ["optim.lr=0.005"]}
 COMBINED = {
-    "bf16": ["precision=bf16", "data.resize=22"],  # small, since not every CPU has bf16
+    "bf16": ["precision=bf16", "data.resize=22"],  # small, as bf16 is slow on most CPUs
     "streamed by processes": ["data.mode=streamed", "data.workers=1", "augment=crop_flip"],
     "streamed": ["data.mode=streamed", "data.workers=0"],
     "averaged": ["ema=0.9", "batch_norm=true"],
@@ -61,11 +61,11 @@ CASES = {
 
 
 @pytest.mark.parametrize("words", CASES.values(), ids=CASES.keys())
-def test_a_run_that_was_stopped_comes_to_the_same_end(run, monkeypatch, tmp_path, words):
+def test_a_stopped_run_resumes_exactly(run, monkeypatch, tmp_path, words):
     whole = run([*SMALL, *words], folder="whole")
     stopped = stop_run(run, monkeypatch, tmp_path, words)
     last = json.loads((stopped / "status.json").read_text())
-    made = STOPPED_AFTER + ("batch_size=full" not in words)  # of one update an epoch: an evaluation comes next
+    made = STOPPED_AFTER + ("batch_size=full" not in words)  # with one update an epoch, an evaluation comes next
     assert last["status"] == "killed-by-signal" and f"after step {made};" in last["reason"]
     assert deepexp.train([f"resume={stopped}"], quiet=True) is not None
     assert_same_run(stopped, whole.directory)
@@ -77,7 +77,7 @@ RESIDENT, STREAMED = ["data.mode=resident"], ["data.mode=streamed", "data.worker
 @pytest.mark.parametrize(
     ("before", "after"), [(RESIDENT, STREAMED), (STREAMED, RESIDENT)], ids=["streamed", "resident"]
 )
-def test_how_a_run_is_done_may_change_on_the_way(run, monkeypatch, tmp_path, before, after):
+def test_the_data_mode_may_change_on_resuming(run, monkeypatch, tmp_path, before, after):
     words = ["augment=crop_flip", "dropout=0.2"]
     whole = run([*SMALL, *words, *before], folder="whole")
     stopped = stop_run(run, monkeypatch, tmp_path, [*words, *before])
@@ -115,7 +115,7 @@ def draws(monkeypatch, tmp_path):
     return ["model=draws"]
 
 
-def test_what_numpy_and_python_draw_hangs_on_the_seed_alone(run, monkeypatch, tmp_path, draws):
+def test_random_numbers_of_numpy_and_python_resume_exactly(run, monkeypatch, tmp_path, draws):
     whole = run([*SMALL, *draws], folder="whole")
     np.random.seed(99)
     random.seed(99)
@@ -128,7 +128,7 @@ def test_what_numpy_and_python_draw_hangs_on_the_seed_alone(run, monkeypatch, tm
     assert other.metrics[0]["train_loss"] != whole.metrics[0]["train_loss"]
 
 
-def test_a_checkpoint_without_their_states_is_gone_on_with(run, monkeypatch, tmp_path, draws):
+def test_a_checkpoint_without_states_of_numpy_and_python_is_resumed(run, monkeypatch, tmp_path, draws):
     stopped = stop_run(run, monkeypatch, tmp_path, draws)
     path = stopped / "checkpoints" / "last.pt"
     content = checkpoint.load(path)
@@ -148,7 +148,7 @@ def stop_run(run, monkeypatch, folder, words):
 
 
 def stop_after(steps: int):
-    """What notes a signal once so many updates are made; the run then ends after the one that follows."""
+    """A `Trainer._save_is_due` that notes a signal after so many updates; the run ends one update later."""
 
     def due(self: Trainer) -> bool:
         if self.progress.step == steps:

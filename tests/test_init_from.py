@@ -36,9 +36,9 @@ def weights(run: Path) -> dict[str, torch.Tensor]:
     return torch.load(run / "checkpoints" / "last.pt", weights_only=True)["model"]
 
 
-def test_a_run_begins_where_another_ended_and_says_so(first: Path) -> None:
+def test_a_run_begins_with_the_weights_of_another_and_records_it(first: Path) -> None:
     result = deepexp.train([*SMALL, f"init_from={first}", "optim.lr=0", "epochs=1", "seed=3"], quiet=True)
-    averaged = deepexp.load_run(first).model.state_dict()  # what the other run was tested with
+    averaged = deepexp.load_run(first).model.state_dict()  # the averaged weights, with which the other run was tested
     assert all(torch.equal(tensor, averaged[name]) for name, tensor in weights(result.directory).items())
     assert not all(torch.equal(tensor, averaged[name]) for name, tensor in weights(first).items())
     for file in ("summary.json", "provenance.json"):
@@ -51,7 +51,7 @@ def test_a_run_begins_where_another_ended_and_says_so(first: Path) -> None:
     assert f"begins with: {first}" in (result.directory / "run.log").read_text()
 
 
-def test_for_other_classes_the_last_layer_is_that_of_the_seed(first: Path) -> None:
+def test_for_other_classes_the_last_layer_has_initial_weights(first: Path) -> None:
     words = [*SMALL, "data.classes=4", "optim.lr=0", "epochs=1"]
     result = deepexp.train([*words, f"init_from={first}"], quiet=True)
     there, drawn = deepexp.load_run(first).model.state_dict(), weights(deepexp.train(words, quiet=True).directory)
@@ -60,7 +60,7 @@ def test_for_other_classes_the_last_layer_is_that_of_the_seed(first: Path) -> No
     assert "fc2.weight, fc2.bias not taken" in (result.directory / "run.log").read_text()
 
 
-def test_it_goes_on_bit_for_bit_without_what_it_began_with(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_run_resumes_exactly_without_its_init_from(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     words = [*SMALL, f"init_from={first}"]
     whole = deepexp.train([*words, "epochs=3"], quiet=True)
     part = deepexp.train([*words, "epochs=1"], quiet=True)
@@ -72,7 +72,7 @@ def test_it_goes_on_bit_for_bit_without_what_it_began_with(first: Path, monkeypa
         deepexp.train([f"resume={part.directory}", "init_from=elsewhere", "epochs=4"], quiet=True)
 
 
-def test_what_does_not_fit_is_refused_before_anything_is_written(first: Path) -> None:
+def test_weights_that_do_not_fit_are_refused_before_anything_is_written(first: Path) -> None:
     with pytest.raises(deepexp.InputError, match=r"last\.pt does not fit: it has no stem\.0\.weight"):
         deepexp.train([*SMALL, "model=resnet", f"init_from={first}", "name=second"], quiet=True)
     with pytest.raises(deepexp.InputError, match=r"init_from: .*nowhere cannot be read"):
@@ -81,7 +81,7 @@ def test_what_does_not_fit_is_refused_before_anything_is_written(first: Path) ->
 
 
 @pytest.mark.parametrize("key", ["init_from", "model.pretrained"])
-def test_a_run_that_is_at_work_is_no_beginning(first: Path, key: str) -> None:
+def test_weights_of_a_running_run_are_refused(first: Path, key: str) -> None:
     words = [*SMALL, f"{key}={first}", "epochs=1", "name=second"]
     if key == "model.pretrained":
         words.append("model=monster")
@@ -95,7 +95,7 @@ def test_a_run_that_is_at_work_is_no_beginning(first: Path, key: str) -> None:
     assert not any(Path("outputs/second").rglob("*"))
 
 
-def test_a_sweep_over_what_to_begin_with(first: Path) -> None:
+def test_init_from_can_be_swept(first: Path) -> None:
     words = [
         *SMALL,
         "optim.lr=0",
@@ -115,9 +115,7 @@ def test_a_sweep_over_what_to_begin_with(first: Path) -> None:
         run_sweep([*words[:-3], "model=resnet,mnist_net", f"init_from={first}"], Console("quiet"))
 
 
-def test_a_sweep_is_refused_for_a_job_whose_pictures_are_of_another_size(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
+def test_a_sweep_is_refused_if_the_weights_do_not_fit_one_job(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "flat.yaml").write_text("# A layer\n_target_: flat_layer.Flat\n")
@@ -130,20 +128,20 @@ def test_a_sweep_is_refused_for_a_job_whose_pictures_are_of_another_size(
         run_sweep([*words, f"init_from={there}", "model.input.height=28,30"], Console("quiet"))
 
 
-def test_jobs_that_begin_with_nothing_are_those_that_they_were_before_the_key_was() -> None:
+def test_init_from_null_does_not_change_the_hash_of_a_job() -> None:
     assert config_hash({"seed": 1, "init_from": None}) == config_hash({"seed": 1})
     assert len({config_hash({"seed": 1, "init_from": place}) for place in (None, "a", "b")}) == 3
 
 
-def test_its_path_is_taken_as_it_stands(first: Path) -> None:
+def test_the_path_of_init_from_is_taken_literally(first: Path) -> None:
     place = Path("a b (1), =ü")
     first.rename(place)
     assert deepexp.train([*SMALL, f"init_from={place}", "max_steps=1"], quiet=True).directory.is_dir()
 
 
-def test_no_digest_is_made_up_for_a_run_that_lost_its_provenance(first: Path) -> None:
+def test_lost_provenance_is_replaced_without_a_digest_of_the_weights(first: Path) -> None:
     run = deepexp.train([*SMALL, f"init_from={first}", "epochs=1"], quiet=True).directory
-    deepexp.train([f"resume={first}", "epochs=2"], quiet=True)  # what lies there now is not what was begun with
+    deepexp.train([f"resume={first}", "epochs=2"], quiet=True)  # its weights are no longer those that were taken
     (run / "provenance.json").unlink()
     deepexp.train([f"resume={run}", "epochs=2"], quiet=True)
     origin = json.loads((run / "provenance.json").read_text())
@@ -151,7 +149,7 @@ def test_no_digest_is_made_up_for_a_run_that_lost_its_provenance(first: Path) ->
     assert origin["pretrained_sha256"] is None
 
 
-def test_a_benchmark_finds_what_lies_in_the_home_directory(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_from_expands_a_tilde(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(first.parent.absolute()))
     config, plan = typed_and_planned(
         OmegaConf.to_container(compose("train", [*SMALL, f"init_from=~/{first.name}"]).config, resolve=True)

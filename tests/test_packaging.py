@@ -1,4 +1,4 @@
-"""What users get: a wheel, an sdist and an editable installation, each called from another folder."""
+"""A wheel, an sdist and an editable installation, each used from another folder."""
 
 import json
 import os
@@ -19,7 +19,7 @@ from deepexp import paths
 
 ROOT = Path(__file__).resolve().parent.parent
 
-# The build backend is there already, so that nothing has to be downloaded.
+# The build backend is installed already, so that nothing has to be downloaded.
 INSTALL = ("install", "-q", "--no-deps", "--no-index", "--no-build-isolation")
 
 # Called in a fresh environment: which files are used, and what Hydra finds.
@@ -58,12 +58,12 @@ def built(tmp_path_factory):
 
 def environment(folder):
     """The interpreter of a fresh environment that has the dependencies of this one, and not deepexp."""
-    # pip is one of the dependencies where this environment has it: to unpack another takes half of the test's time.
-    # Of this finder: setuptools has one, too, which takes its distutils away from whoever looks for pip, for good.
+    # If this environment has pip, it is among the shared dependencies: unpacking another takes half of the test's time.
+    # PathFinder alone, because the finder of setuptools removes its distutils for good when pip is looked for.
     has_pip = PathFinder.find_spec("pip") is not None
     venv.create(folder, with_pip=not has_pip, symlinks=sys.platform != "win32")
     here = sysconfig.get_path("purelib", vars={"base": str(folder), "platbase": str(folder)})
-    # A folder that a .pth names is not searched for .pth files, so an editable deepexp there stays out of it.
+    # Python reads no .pth files in folders named by a .pth, so an editable deepexp there is not found.
     Path(here, "dependencies.pth").write_text(
         "\n".join(dict.fromkeys(sysconfig.get_paths()[k] for k in ("purelib", "platlib")))
     )
@@ -72,7 +72,7 @@ def environment(folder):
 
 @pytest.fixture
 def user(tmp_path):
-    """A folder that somebody calls deepexp from, with an option of their own."""
+    """A user's working directory with an option in its conf."""
     folder = tmp_path / "somewhere else"
     (folder / "conf" / "optim").mkdir(parents=True)
     (folder / "conf" / "optim" / "mine.yaml").write_text("# Mine\n_target_: torch.optim.SGD\nspeed: 3\n")
@@ -80,7 +80,7 @@ def user(tmp_path):
 
 
 def check_installation(python, user):
-    """The commands and the plugins work, and what is used is returned."""
+    """Check that the commands and plugins work; returns which files are used."""
     command = python.parent / "deepexp"
     assert run(command, "--version", cwd=user) == f"deepexp {deepexp.__version__}\n"
     listed = run(command, "list", "optim", cwd=user)
@@ -94,7 +94,7 @@ def check_installation(python, user):
 
 
 @pytest.mark.slow
-def test_from_a_wheel(built, user, tmp_path):
+def test_an_installation_from_a_wheel_works(built, user, tmp_path):
     python = environment(tmp_path / "wheel")
     run(python, "-m", "pip", *INSTALL, built[0], cwd=user)
     used = check_installation(python, user)
@@ -104,7 +104,7 @@ def test_from_a_wheel(built, user, tmp_path):
 
 
 @pytest.mark.slow
-def test_from_an_sdist(built, user, tmp_path):
+def test_an_installation_from_an_sdist_works(built, user, tmp_path):
     python = environment(tmp_path / "sdist")
     run(python, "-m", "pip", *INSTALL, built[1], cwd=user)
     for path in check_installation(python, user).values():
@@ -112,7 +112,7 @@ def test_from_an_sdist(built, user, tmp_path):
 
 
 @pytest.mark.slow
-def test_editable(user, tmp_path):
+def test_an_editable_installation_works(user, tmp_path):
     python = environment(tmp_path / "editable")
     run(python, "-m", "pip", *INSTALL, "-e", ROOT, cwd=user)
     used = check_installation(python, user)
@@ -122,7 +122,7 @@ def test_editable(user, tmp_path):
 
 
 @pytest.mark.slow
-def test_what_is_in_the_archives(built):
+def test_wheel_and_sdist_have_the_right_files(built):
     wheel, sdist = built
     with zipfile.ZipFile(wheel) as archive:
         names = archive.namelist()
@@ -137,13 +137,13 @@ def test_what_is_in_the_archives(built):
     assert {"pyproject.toml", "README.md", "LICENSE", "conf/train.yaml", "deepexp/cli.py"} <= sources
 
 
-def test_no_python_in_conf():
-    """Hydra would take a conf with Python in it for a package."""
+def test_there_is_no_python_in_conf():
+    """Hydra would take a conf with Python files for a package."""
     assert [path for path in paths.CONF_DIR.rglob("*") if path.is_file() and path.suffix != ".yaml"] == []
 
 
 def test_ci_runs_the_readmes_own_test_command():
-    """The script takes the command out of the README, so all that can be wrong is that it finds none."""
+    """The script extracts the command from the README, so only its absence could be wrong."""
     readme = (ROOT / "README.md").read_text(encoding="utf-8")
     script = (ROOT / ".ci" / "run").read_text(encoding="utf-8")
     (command,) = re.findall(r"^<!-- test command -->\n```\w*\n(.*?)\n```$", readme, flags=re.MULTILINE | re.DOTALL)

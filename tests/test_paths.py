@@ -28,7 +28,7 @@ def test_the_users_conf_is_the_one_in_the_working_directory(tmp_path, monkeypatc
     assert paths.conf_directories() == [paths.CONF_DIR, tmp_path / "conf"]
 
 
-def test_a_file_called_conf_is_none(tmp_path, monkeypatch):
+def test_a_file_called_conf_is_ignored(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "conf").write_text("")
     assert paths.user_conf_dir() is None
@@ -42,7 +42,7 @@ def test_the_packages_own_conf_is_not_the_users(tmp_path, monkeypatch):
     assert paths.user_conf_dir() is None
 
 
-def test_the_working_directory_becomes_importable_behind_everything_else(tmp_path, monkeypatch):
+def test_the_working_directory_is_appended_to_the_import_path(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["/first", "/second"])
     paths.make_working_directory_importable()
@@ -50,7 +50,7 @@ def test_the_working_directory_becomes_importable_behind_everything_else(tmp_pat
     assert sys.path == ["/first", "/second", str(tmp_path)]
 
 
-def test_a_working_directory_that_is_importable_already_is_left_where_it_is(tmp_path, monkeypatch):
+def test_an_importable_working_directory_is_not_added_again(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", ["", "/second"])
     paths.make_working_directory_importable()
@@ -58,7 +58,7 @@ def test_a_working_directory_that_is_importable_already_is_left_where_it_is(tmp_
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="Windows does not remove a folder that is in use")
-def test_a_working_directory_that_was_removed(tmp_path, monkeypatch):
+def test_a_removed_working_directory_does_no_harm(tmp_path, monkeypatch):
     gone = tmp_path / "gone"
     gone.mkdir()
     monkeypatch.chdir(gone)

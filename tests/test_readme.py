@@ -1,4 +1,4 @@
-"""What the README says is so: its code runs as it stands, its table of keys is the schema's."""
+"""The README is right: its code runs, its tables list what exists."""
 
 import re
 import typing
@@ -18,7 +18,7 @@ TEXT = README.read_text(encoding="utf-8")
 
 
 def key_table() -> str:
-    """The table of keys as it is to stand in the README."""
+    """The table of keys as the README must have it."""
     rows = ["| key | default | meaning |", "|---|---|---|"]
     for key, default, meaning in schema.describe_keys():
         escaped = meaning.replace("|", "\\|")
@@ -26,12 +26,12 @@ def key_table() -> str:
     return "\n".join(rows)
 
 
-def test_the_table_of_keys_is_the_schema_s():
+def test_the_table_of_keys_equals_the_schema():
     assert key_table() in TEXT
 
 
 @pytest.mark.parametrize("file", ["README.md", "outputs/README.md"])
-def test_every_status_of_a_run_is_named_as_it_is_written(file):
+def test_every_status_of_a_run_is_in_the_readme(file):
     lines = (README.parent / file).read_text(encoding="utf-8").splitlines()
     (row,) = (line for line in lines if line.startswith("| `status.json`"))
     assert not [status for status in typing.get_args(Status) if status not in row]
@@ -39,7 +39,7 @@ def test_every_status_of_a_run_is_named_as_it_is_written(file):
 
 @pytest.fixture
 def user_folder(tmp_path, monkeypatch):
-    """A folder with every file of the README whose first line is its name."""
+    """A folder with each code block of the README that begins with a file name, as that file, and its preset."""
     for language, block in re.findall(r"```(python|yaml)\n(.*?)```", TEXT, flags=re.DOTALL):
         name = re.match(r"# (\S+\.(?:py|yaml))\n", block)
         if name:
@@ -54,7 +54,7 @@ def user_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_a_model_data_an_augmentation_and_an_optimizer_of_one_s_own(user_folder):
+def test_the_readmes_own_model_data_augmentation_and_optimizer_work(user_folder):
     words = ["model=mlp", "model.hidden=30", "data=stripes", "augment=noise", "optim=signsgd", "epochs=3", "threads=1"]
     result = deepexp.train([*words, "dropout=0.1"], quiet=True)
     assert result.model.layers[1].out_features == 30
@@ -62,7 +62,7 @@ def test_a_model_data_an_augmentation_and_an_optimizer_of_one_s_own(user_folder)
     assert (result.directory / "summary.json").exists()
 
 
-def test_a_preset_of_one_s_own_is_a_run_and_a_sweep(user_folder):
+def test_the_readmes_own_preset_works_as_a_run_and_as_a_sweep(user_folder):
     result = deepexp.train(["experiment=signs", "model.hidden=20", "optim.lr=0.001", "threads=1"], quiet=True)
     assert result.model.layers[1].out_features == 20 and result.test_error_rate < 0.3
     swept = run_sweep(["experiment=signs", "model.hidden=20", "threads=1"], Console("quiet"))
@@ -70,18 +70,18 @@ def test_a_preset_of_one_s_own_is_a_run_and_a_sweep(user_folder):
     assert not swept.failures
 
 
-def test_a_flag_that_the_user_s_model_leaves_out_is_refused(user_folder):
+def test_a_flag_that_the_readmes_model_leaves_out_is_refused(user_folder):
     with pytest.raises(deepexp.InputError, match=r"batch_norm: model mlp\.Mlp has no place for it"):
         deepexp.train(["model=mlp", "batch_norm=true"], quiet=True)
 
 
 @pytest.mark.parametrize("file", sorted(set(re.findall(r"`(conf/\S+?\.yaml|\w+\.py|deepexp/\S+?\.py)`", TEXT))))
-def test_files_that_are_named_are_there(file):
+def test_files_named_in_the_readme_exist(file):
     root = README.parent
     assert (root / file).exists() or (root / "deepexp" / file).exists()
 
 
-def test_its_table_says_where_everything_is():
+def test_the_table_under_contributing_lists_every_module():
     listed = re.findall(r"`(?:deepexp/)?(\w+(?:\.py|/))`", TEXT[TEXT.index("## Contributing") :])
     modules = {path.name for path in paths.PACKAGE_DIR.glob("*.py") if not path.name.startswith("__")}
     rooms = {f"{path.parent.name}/" for path in paths.PACKAGE_DIR.glob("*/__init__.py")}

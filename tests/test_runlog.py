@@ -109,7 +109,7 @@ def describe(log, net):
 
 
 def train(log, epochs):
-    """What a trainer does, with figures that depend on the step alone."""
+    """Log epochs as a trainer does, with figures that depend only on the step."""
     for epoch in epochs:
         first = 3 * epoch - 2
         losses = [1 / (first + i) for i in range(3)]
@@ -134,7 +134,7 @@ def curves_of(path):
     return {tag: [(point.step, point.value) for point in events.Scalars(tag)] for tag in events.Tags()["scalars"]}
 
 
-def test_a_run_leaves_what_was_promised(run, log):
+def test_a_run_leaves_all_its_files(run, log):
     net = model()
     log.start(
         Header("mnist_net", 10, "digits", "cpu", run.path),
@@ -172,7 +172,7 @@ def test_a_run_leaves_what_was_promised(run, log):
     assert len(list(run.path.rglob("events.out.tfevents.*"))) == 1, "an extra run in TensorBoard"
 
 
-def test_curves_stand_above_steps_and_epochs(run, log):
+def test_curves_are_over_steps_or_epochs(run, log):
     train(log, [1, 2])
     curves = curves_of(run.path)
     losses = torch.tensor([1 / step for step in range(1, 7)]).tolist()
@@ -182,7 +182,7 @@ def test_curves_stand_above_steps_and_epochs(run, log):
     assert curves["test/errors"] == [(1, 9.0), (2, 9.0)]
 
 
-def test_what_is_cut_back_and_done_again_is_as_if_never_interrupted(run, tmp_path):
+def test_a_log_cut_back_and_continued_equals_an_uninterrupted_one(run, tmp_path):
     killed = RunLog(run, Console("quiet"))
     train(killed, [1])
     killed.flush(sync=True)
@@ -268,7 +268,7 @@ def test_warnings_are_in_the_log(run, log):
     assert "a detail" not in text
 
 
-def test_twice_in_one_process(tmp_path):
+def test_two_runs_in_one_process_have_separate_logs(tmp_path):
     logger, python = logging.getLogger("deepexp"), logging.getLogger("py.warnings")
     before = (logger.level, list(logger.handlers), list(python.handlers), warnings.showwarning)
     texts = []
@@ -285,7 +285,7 @@ def test_twice_in_one_process(tmp_path):
     assert after == before
 
 
-def test_a_run_that_ends_before_its_time(run, log):
+def test_a_stopped_run_has_its_reason_and_no_summary(run, log):
     train(log, [1])
     log.stopped("failed", "the loss is nan in step 4")
     status = run.read_json("status.json")
@@ -295,7 +295,7 @@ def test_a_run_that_ends_before_its_time(run, log):
 
 
 @pytest.mark.parametrize("name", ["metrics.jsonl", "events.out.tfevents", "run.log"])
-def test_a_full_disk_ends_the_run_and_says_where(run, log, monkeypatch, name):
+def test_a_full_disk_ends_the_run_and_is_named(run, log, monkeypatch, name):
     write, fds = os.write, "/proc/self/fd"
     if not Path(fds).exists():
         pytest.skip("only Linux tells which file a descriptor belongs to")
@@ -309,7 +309,7 @@ def test_a_full_disk_ends_the_run_and_says_where(run, log, monkeypatch, name):
     monkeypatch.setattr(os, "write", full_for_one)
     with pytest.raises(RunFailed, match=rf"{name}.*No space left on device \([\d,.]+ MB free"):
         train(log, [2])
-    log.stopped("failed", "the disk is full")  # raises nothing on top of it
+    log.stopped("failed", "the disk is full")  # raises no second error
     logging.getLogger("deepexp").warning("nor does this")
     log.flush()
     monkeypatch.undo()
@@ -323,7 +323,7 @@ def test_a_full_disk_ends_the_run_and_says_where(run, log, monkeypatch, name):
     (storage, "sync_directory", "metrics.jsonl"), (storage, "sync_directory", "run.log"),
     (os, "write", "events.out.tfevents"),
 ])  # fmt: skip
-def test_a_file_that_cannot_be_opened_leaves_no_other_open(run, monkeypatch, module, call, name):
+def test_a_file_that_cannot_be_opened_closes_the_others(run, monkeypatch, module, call, name):
     fds = Path("/proc/self/fd")
     if not fds.exists():
         pytest.skip("only Linux tells which file a descriptor belongs to")
@@ -345,7 +345,7 @@ def test_a_file_that_cannot_be_opened_leaves_no_other_open(run, monkeypatch, mod
     assert opened() == before
 
 
-def test_a_warning_of_python_is_shown_in_one_line(run, capsys):
+def test_a_python_warning_is_shown_in_one_line(run, capsys):
     log = RunLog(run, Console("plain"))
     warnings.warn("of Python", UserWarning, stacklevel=1)
     log.close()

@@ -15,7 +15,7 @@ Generators = dict[int, torch.Tensor]
 
 @pytest.fixture
 def gpus(monkeypatch: pytest.MonkeyPatch) -> Callable[..., Generators]:
-    """Makes two GPUs, of which nothing is there but the state of their generators."""
+    """Simulates two GPUs that have nothing but the states of their generators."""
 
     def make(*, in_use: bool) -> Generators:
         states = {index: torch.tensor([index]) for index in range(2)}
@@ -62,7 +62,7 @@ def default_dtype(dtype: torch.dtype) -> Iterator[None]:
     lambda: default_dtype(torch.float64),
     lambda: torch.device("meta"),
 ], ids=["autocast", "no_grad", "inference_mode", "default_dtype", "default_device"])  # fmt: skip
-def test_what_the_caller_has_set_for_itself_changes_no_figure(
+def test_torch_modes_of_the_caller_do_not_change_results(
     tmp_path: Path, mode: Callable[[], contextlib.AbstractContextManager[object]]
 ) -> None:
     words = [*SMALL, "threads=1", "device=cpu", f"output_dir={tmp_path}"]
@@ -78,13 +78,13 @@ def test_what_the_caller_has_set_for_itself_changes_no_figure(
 
 
 @pytest.mark.parametrize(("device", "in_use", "changed"), [
-    (torch.device("cuda", 0), False, {1}),  # the run has no business there
+    (torch.device("cuda", 0), False, {1}),  # the run does not use GPU 1, so its generator is left alone
     (torch.device("cuda", 1), False, {0}),
     (torch.device("cpu"), False, {0, 1}),
     (torch.device("cuda", 0), True, set()),
     (torch.device("cpu"), True, set()),
 ], ids=str)  # fmt: skip
-def test_generators_are_put_back(
+def test_random_generators_are_restored(
     gpus: Callable[..., Generators], device: torch.device, in_use: bool, changed: set[int]
 ) -> None:
     states, before = gpus(in_use=in_use), torch.get_rng_state()
@@ -96,7 +96,7 @@ def test_generators_are_put_back(
 
 
 @pytest.mark.parametrize("device", ["mps", "cpu"])
-def test_the_generator_of_a_mac_is_put_back(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
+def test_the_generator_of_a_mac_is_restored(monkeypatch: pytest.MonkeyPatch, device: str) -> None:
     put_back = []
     monkeypatch.setattr(torch.backends.mps, "is_available", lambda: True)
     monkeypatch.setattr(torch.mps, "get_rng_state", lambda device: torch.tensor([1]))
@@ -107,7 +107,7 @@ def test_the_generator_of_a_mac_is_put_back(monkeypatch: pytest.MonkeyPatch, dev
 
 
 @pytest.mark.gpu
-def test_the_generator_of_a_gpu_is_put_back() -> None:
+def test_the_generator_of_a_gpu_is_restored() -> None:
     if not torch.cuda.is_available():
         pytest.skip("there is no CUDA device")
     device = torch.device("cuda", 0)
@@ -118,7 +118,7 @@ def test_the_generator_of_a_gpu_is_put_back() -> None:
     assert torch.equal(torch.cuda.get_rng_state(device), before)
 
 
-def test_threads_and_numeric_modes_are_the_sessions_and_put_back() -> None:
+def test_threads_and_numeric_modes_are_set_and_restored() -> None:
     def modes() -> tuple[int, str, bool, bool]:
         backend = torch.backends.cudnn
         return (
@@ -157,7 +157,7 @@ ZEN_3, ZEN_4 = "fpu sse2 avx2 sha_ni", "fpu sse2 avx2 avx512f avx512_bf16"
         ("Features\t: fp asimd sve\n", "bf16", False),  # ARM
     ],
 )
-def test_a_cpu_without_bfloat16_is_told(
+def test_a_cpu_without_bfloat16_is_reported(
     tmp_path: Path,
     monkeypatch: pytest.MonkeyPatch,
     caplog: pytest.LogCaptureFixture,
@@ -174,5 +174,5 @@ def test_a_cpu_without_bfloat16_is_told(
     assert ("can only imitate bf16" in log.read_text()) == is_said
 
 
-def test_where_nothing_tells_what_a_cpu_can_do_nothing_is_known(tmp_path: Path) -> None:
+def test_without_cpuinfo_no_cpu_flags_are_known(tmp_path: Path) -> None:
     assert runtime.cpu_flags(tmp_path / "cpuinfo") == frozenset()

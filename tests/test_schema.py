@@ -1,4 +1,4 @@
-"""Values are judged all together, in words that say what is allowed."""
+"""All values are checked together, with messages that say what is allowed."""
 
 from pathlib import Path
 
@@ -32,7 +32,7 @@ def check(**changes):
     return result, problems.lines
 
 
-def test_the_yaml_has_every_key_with_the_schema_s_default():
+def test_the_yaml_has_every_key_with_the_default_of_the_schema():
     result, problems = check()
     assert problems == []
     for key, default, _ in schema.describe_keys():
@@ -75,7 +75,7 @@ def test_a_bad_value_gets_one_line(key, value, line):
     assert problems == [line]
 
 
-def test_defaults_stand_in_for_what_is_wrong():
+def test_wrong_values_are_replaced_by_defaults():
     wrong = {"batch_size": 0, "optim__groups": [3], "freeze": "features", "checkpoint": 3, "model__input__width": "x"}
     result, problems = check(**wrong, seed=4)
     usual, _ = check(seed=4)
@@ -83,7 +83,7 @@ def test_defaults_stand_in_for_what_is_wrong():
     assert result == usual
 
 
-def test_a_part_that_is_missing_altogether_has_no_default():
+def test_a_part_that_is_no_mapping_gives_no_config():
     result, problems = check(model=3)
     assert result is None
     assert problems == ["model: 3 is not allowed; a mapping is needed"]
@@ -104,7 +104,7 @@ def test_all_problems_are_reported_together():
         ("ema", None, None),
     ],
 )
-def test_a_good_value_has_its_type(key, value, expected):
+def test_a_right_value_is_converted_to_its_type(key, value, expected):
     result, problems = check(**{key: value})
     assert problems == []
     assert getattr(result, key) == expected
@@ -122,7 +122,7 @@ def test_a_good_value_has_its_type(key, value, expected):
         ({"batch_size": "full", "drop_last": True}, "drop_last:"),
     ],
 )
-def test_values_that_do_not_go_together(changes, begin):
+def test_values_that_do_not_go_together_are_refused(changes, begin):
     result, problems = check(**changes)
     assert result is not None
     assert [line for line in problems if line.startswith(begin)]

@@ -1,4 +1,4 @@
-"""One update against what torch's own loss and a plain loop give."""
+"""One update against torch's losses and a plain loop."""
 
 import math
 
@@ -30,7 +30,7 @@ def weights(model: nn.Module) -> torch.Tensor:
     return torch.cat([p.detach().flatten() for p in model.parameters()])
 
 
-def test_an_update_is_that_of_a_plain_loop_bit_for_bit():
+def test_an_update_equals_a_plain_loop_bit_for_bit():
     model, step = make()
     plain, _ = make()
     optimizer = torch.optim.SGD(plain.parameters(), lr=0.5)
@@ -49,7 +49,7 @@ def test_an_update_is_that_of_a_plain_loop_bit_for_bit():
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_batches_of_any_size_add_up_to_one(reduction, smoothing):
+def test_an_update_of_several_batches_equals_one_of_a_single_batch(reduction, smoothing):
     whole = samples(30)
     pieces = [Batch(whole.images[a:b], whole.labels[a:b]) for a, b in [(0, 7), (7, 20), (20, 30)]]
     results = []
@@ -63,7 +63,7 @@ def test_batches_of_any_size_add_up_to_one(reduction, smoothing):
     torch.testing.assert_close(results[0][2], results[1][2], rtol=1e-5, atol=1e-6)
 
 
-def test_sum_at_eta_is_mean_at_eta_times_batch_size():
+def test_sum_with_lr_equals_mean_with_lr_times_batch_size():
     batch = samples(25)
     moved = []
     for reduction, rate in (("sum", 0.004), ("mean", 0.1)):
@@ -75,17 +75,17 @@ def test_sum_at_eta_is_mean_at_eta_times_batch_size():
     torch.testing.assert_close(moved[0], moved[1], rtol=1e-4, atol=1e-6)
 
 
-def test_a_mixed_picture_is_wrong_if_it_is_not_taken_for_what_it_mostly_is():
+def test_a_mixed_picture_counts_by_the_label_of_the_larger_share():
     model, step = make()
     own = samples(3)
     predicted = model(own.images).argmax(1)
-    shares = torch.tensor([0.4, 0.4, 0.6])  # of the own label; the partner's is the one that is predicted
+    shares = torch.tensor([0.4, 0.4, 0.6])  # of the picture's own label; the partner's label is the predicted one
     mixed = Batch(own.images, (predicted + 1) % 4, predicted, shares)
     assert step([mixed], 3).errors.item() == 1
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.2])
-def test_mixed_labels_weigh_as_the_mixture_does(smoothing):
+def test_mixed_labels_are_weighted_by_their_shares(smoothing):
     batch = samples(8)
     partner, share = batch.labels.roll(3), torch.linspace(0, 1, 8)
     model, step = make(objective=Objective("mean", smoothing))
@@ -109,7 +109,7 @@ def test_label_smoothing_against_its_formula():
     assert step([batch], 6).loss.item() == pytest.approx(expected, rel=1e-6)
 
 
-def test_clipping_bounds_the_move_and_reports_the_norm_before():
+def test_clipping_bounds_the_update_and_reports_the_norm_before():
     batch = samples(20)
     model, step = make(clip_grad_norm=1e-3)
     before = weights(model)
@@ -167,14 +167,14 @@ def test_a_model_that_changes_its_input_gets_the_same_pictures_again():
     torch.testing.assert_close(weights(model), weights(reference), rtol=1e-5, atol=1e-7)
 
 
-def test_without_leave_to_split_it_stops():
+def test_without_split_on_oom_the_error_is_raised():
     model, step = make()
     step.model = Hungry(model, 6)
     with pytest.raises(torch.OutOfMemoryError):
         step([samples(20)], 20)
 
 
-def test_lbfgs_sees_one_function_within_an_update():
+def test_lbfgs_has_the_same_dropout_masks_within_an_update():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Dropout(0.5), nn.Linear(12, 4))
     optimizer = torch.optim.LBFGS(model.parameters(), lr=1, max_iter=5, line_search_fn="strong_wolfe")
@@ -204,7 +204,7 @@ def test_lbfgs_sees_one_function_of_a_model_that_changes_its_input():
 
 
 class Closures(torch.optim.LBFGS):
-    """Keeps what each evaluation of its closure gave: the loss and the norm of the gradient."""
+    """Records the loss and the gradient norm of each evaluation of its closure."""
 
     def step(self, closure):
         self.seen = []
@@ -219,8 +219,8 @@ class Closures(torch.optim.LBFGS):
 
 
 @pytest.mark.parametrize(("reduction", "times"), [("mean", 1), ("sum", 40)])
-def test_lbfgs_gets_the_loss_that_its_gradients_are_of(reduction, times):
-    """Else its line search would compare decreases and slopes on two scales; reported is the mean before the update."""
+def test_lbfgs_gets_the_loss_in_the_reduction_of_its_gradients(reduction, times):
+    """Otherwise its line search would compare decreases and slopes on two scales. The reported loss is the mean."""
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
     batch = samples(40)
@@ -233,7 +233,7 @@ def test_lbfgs_gets_the_loss_that_its_gradients_are_of(reduction, times):
     assert len(losses) == 3 and losses[-1] < losses[0]
 
 
-def test_lbfgs_sees_clipped_gradients():
+def test_lbfgs_gets_clipped_gradients():
     torch.manual_seed(0)
     model = nn.Sequential(nn.Flatten(), nn.Linear(12, 4))
     optimizer = Closures(model.parameters(), lr=0.01, max_iter=3)
@@ -243,8 +243,8 @@ def test_lbfgs_sees_clipped_gradients():
     assert step.grad_norm().item() > 1e-2
 
 
-def test_fp16_clips_the_gradient_and_not_its_scaled_copy():
-    """The scale is 65,536: clipped before it is taken out again, nearly nothing would be left to move by."""
+def test_fp16_clips_the_gradient_after_unscaling():
+    """The scale is 65,536: clipping before unscaling would leave almost no gradient."""
     batch = samples(20)
     norms = []
     for name in ("fp32", "fp16"):
@@ -257,14 +257,14 @@ def test_fp16_clips_the_gradient_and_not_its_scaled_copy():
 
 
 class Rounded(nn.Linear):
-    """Gives bfloat16, as a model may that casts by itself."""
+    """A model that casts its logits to bfloat16."""
 
     def forward(self, x):
         return super().forward(x.flatten(1)).bfloat16()
 
 
-def test_the_loss_of_rounded_logits_is_not_rounded():
-    """bfloat16 has three digits."""
+def test_the_loss_of_bfloat16_logits_is_computed_in_higher_precision():
+    """A loss in bfloat16 would have only three digits."""
     torch.manual_seed(0)
     batch, model = samples(700), Rounded(12, 4)
     expected = F.cross_entropy(model(batch.images).double(), batch.labels).item()

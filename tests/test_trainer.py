@@ -1,4 +1,4 @@
-"""Whole runs, through the front door, against plain loops and against themselves."""
+"""Whole runs through `deepexp.train`, against plain loops and each other."""
 
 import json
 
@@ -46,7 +46,7 @@ class LectureNet(nn.Module):
     def forward(self, x):
         x = F.relu(F.max_pool2d(self.conv1(x), 3))
         x = F.relu(F.max_pool2d(self.conv2(x), 2))
-        # Features are counted channel by channel, whatever the memory order.
+        # `flatten` orders features channel by channel in any memory order.
         return self.fc2(F.relu(self.fc1(x.flatten(1))))
 
 
@@ -87,7 +87,7 @@ def digits_28():
     return F.interpolate(train.images, size=(28, 28), mode="bilinear", antialias=True), train.labels
 
 
-def test_losses_are_those_of_a_plain_loop_bit_for_bit(run, one_thread, digits_28):
+def test_losses_equal_a_plain_loop_bit_for_bit(run, one_thread, digits_28):
     words = ["data.normalise=scalar", "order=sequential", "epochs=2", "log_every=4", "batch_size=40", "seed=3"]
     result = run(words)
     losses, model = plain_loop(*digits_28, epochs=2, memory_format=torch.channels_last, batch_size=40, seed=3)
@@ -97,7 +97,7 @@ def test_losses_are_those_of_a_plain_loop_bit_for_bit(run, one_thread, digits_28
         assert torch.equal(mine, theirs)
 
 
-def test_losses_in_large_batches_are_those_of_a_plain_loop_but_for_rounding(run, one_thread, digits_28):
+def test_losses_in_large_batches_equal_a_plain_loop_but_for_rounding(run, one_thread, digits_28):
     """Over 30 updates, relative 1e-4: the gradient of a convolution's bias is summed in another order."""
     result = run(["data.normalise=scalar", "order=sequential", "epochs=2"])
     losses, _ = plain_loop(*digits_28, epochs=2, memory_format=torch.channels_last)
@@ -105,7 +105,7 @@ def test_losses_in_large_batches_are_those_of_a_plain_loop_but_for_rounding(run,
     assert step_losses(result) == pytest.approx(losses, rel=1e-4)
 
 
-def test_the_first_losses_are_those_of_a_plain_loop_in_nchw(run, one_thread, digits_28):
+def test_the_first_losses_equal_a_plain_loop_in_nchw(run, one_thread, digits_28):
     result = run(["data.normalise=scalar", "order=sequential", "max_steps=10"])
     losses, _ = plain_loop(*digits_28, epochs=1, memory_format=torch.contiguous_format, max_steps=10)
     assert step_losses(result) == pytest.approx(losses, abs=1e-5)
@@ -113,7 +113,9 @@ def test_the_first_losses_are_those_of_a_plain_loop_in_nchw(run, one_thread, dig
 
 @pytest.mark.slow
 @pytest.mark.parametrize("batch_size, steps, off_by", [(40, 300, 0.0), (100, 30, 1e-4)])
-def test_lecture_mnist_is_the_plain_loop_on_real_mnist(run, one_thread, real_data, batch_size, steps, off_by):
+def test_losses_of_lecture_mnist_equal_a_plain_loop_on_real_mnist(
+    run, one_thread, real_data, batch_size, steps, off_by
+):
     """Over 300 updates bit for bit; over 30 relative 1e-4, where the gradient of a bias is summed in another order."""
     words = ["experiment=lecture_mnist", f"data.root={real_data}", "order=sequential", "precision=fp32"]
     result = run([*words, f"max_steps={steps}", f"batch_size={batch_size}"])
@@ -127,7 +129,7 @@ def test_lecture_mnist_is_the_plain_loop_on_real_mnist(run, one_thread, real_dat
     assert step_losses(result) == pytest.approx([float(np.float32(loss)) for loss in losses], rel=off_by, abs=0)
 
 
-def test_full_batches_with_sum_at_eta_move_as_mean_at_eta_times_n(run):
+def test_full_batches_with_sum_equal_mean_with_lr_times_samples(run):
     count = 200
     common = ["batch_size=full", f"data.subset={count}", "epochs=4", "order=sequential"]
     by_mean = run([*common, "loss_reduction=mean", "optim.lr=0.05"])
@@ -137,7 +139,7 @@ def test_full_batches_with_sum_at_eta_move_as_mean_at_eta_times_n(run):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
 
-def test_k_copies_move_the_weights_k_times_as_far(run):
+def test_replicated_samples_scale_the_summed_gradient(run):
     common = ["batch_size=full", "data.subset=50", "epochs=1", "loss_reduction=sum", "order=sequential"]
     once = weights(run([*common, "optim.lr=3e-4"]))
     copied = weights(run([*common, "optim.lr=1e-4", "data.replicate=3"]))
@@ -174,7 +176,7 @@ EXTENDED = {
 
 
 @pytest.mark.parametrize("options", EXTENDED.values(), ids=EXTENDED.keys())
-def test_a_run_that_was_cut_in_an_epoch_goes_on_as_if_it_had_not_been(run, options):
+def test_a_run_ended_by_max_steps_within_an_epoch_is_extended_exactly(run, options):
     common = ["data.subset=120", "data.resize=22", "batch_size=20", "epochs=3", *options]
     whole = run(common, folder="whole")
     cut = run([*common, "max_steps=4"], folder="cut")
@@ -213,7 +215,7 @@ def test_a_finished_run_is_extended_and_keeps_its_old_summary(run):
     assert longer.summary["total_seconds"] > kept["total_seconds"]
 
 
-def test_the_schedule_s_horizon_is_where_max_steps_ends_the_run(run):
+def test_max_steps_is_the_horizon_of_the_schedule(run):
     result = run([*SMALL, "schedule=linear", "max_steps=4"])
     assert result.metrics[-1]["lr"] == pytest.approx(0.1 * (1 - 3 / 4))
 
@@ -228,7 +230,7 @@ def test_divergence_names_the_step_and_keeps_the_checkpoint_before(run, tmp_path
         assert all(value.isfinite().all() for value in checkpoint.load(path)["model"].values())
 
 
-def test_early_stop_and_best_checkpoint_look_at_validation(run):
+def test_early_stop_and_best_checkpoint_depend_on_validation(run):
     result = run([*SMALL, "epochs=30", "val_fraction=0.2", "early_stop=2", "optim.lr=0.2"])
     rates = [line["val_error_rate"] for line in result.metrics]
     best = rates.index(min(rates)) + 1
@@ -260,11 +262,11 @@ def test_max_minutes_ends_a_run(run):
         (["batch_size=33", "batch_norm=true"], 3),  # 33 + 33 + 34: the last sample joins the batch before it
     ],
 )
-def test_how_many_updates_an_epoch_has(run, options, steps):
+def test_the_number_of_updates_in_an_epoch(run, options, steps):
     assert run(["data.subset=100", "epochs=1", *options]).steps == steps
 
 
-def test_frozen_parameters_stand_still_and_then_move(run):
+def test_frozen_parameters_do_not_change_until_they_thaw(run):
     options = [*SMALL, "freeze=[{pattern: conv1.*, epochs: 1}]", "optim=adamw", "optim.weight_decay=0.1"]
     torch.manual_seed(0)
     initial = LectureNet().conv1.weight
@@ -273,14 +275,14 @@ def test_frozen_parameters_stand_still_and_then_move(run):
     assert not torch.equal(weights(two)["conv1.weight"], initial)
 
 
-def test_averaged_weights_are_the_ones_that_are_tested(run):
+def test_averaged_weights_are_tested(run):
     result = run([*SMALL, "ema=0.5"])
     saved = checkpoint.load(result.directory / "checkpoints" / "last.pt")
     assert not torch.equal(saved["model"]["conv1.weight"], saved["ema"]["averages"]["conv1.weight"])
     assert torch.equal(result.model.conv1.weight, saved["ema"]["averages"]["conv1.weight"])
 
 
-def test_a_result_s_model_makes_the_predictions_that_were_saved(run):
+def test_the_model_of_a_result_gives_the_saved_predictions(run):
     result = run([*SMALL, "data.resize=28", "batch_norm=true"])
     _, test = Digits().load()
     assert not result.model.training
@@ -291,10 +293,12 @@ def test_a_result_s_model_makes_the_predictions_that_were_saved(run):
     inputs = images.float().sub(data.mean.view(1, -1, 1, 1)).div(data.std.view(1, -1, 1, 1))
     with torch.inference_mode():
         predicted = result.model(inputs.contiguous(memory_format=torch.channels_last)).argmax(1)
-    assert (predicted.numpy() == predictions(result)).mean() > 0.995  # 0.5 % for another batch size's rounding
+    assert (
+        predicted.numpy() == predictions(result)
+    ).mean() > 0.995  # another batch size rounds differently: 0.5 % may differ
 
 
-def test_twice_in_one_process_leaves_torch_as_it_was(run):
+def test_a_run_leaves_the_global_state_of_torch_as_it_was(run):
     torch.manual_seed(3)
     state = torch.get_rng_state()
     threads = torch.get_num_threads()
@@ -307,7 +311,7 @@ def test_twice_in_one_process_leaves_torch_as_it_was(run):
 @pytest.mark.parametrize("mode", [0, 1, 2])
 @pytest.mark.parametrize("asked", [False, True])
 def test_deterministic_algorithms_in_a_session_and_afterwards(mode, asked):
-    """One that only warns (1) would not keep what `deterministic=true` promises."""
+    """A caller's mode 1 only warns, and must be raised to 2 for `deterministic=true`."""
     torch.set_deterministic_debug_mode(mode)
     try:
         with runtime.session(torch.device("cpu"), threads=1, deterministic=asked, tf32=False):
@@ -366,7 +370,7 @@ class Masked(nn.Module):
 
 
 @pytest.mark.parametrize("words", [[], ["ema=0.9"]], ids=["weights", "averages"])
-def test_a_mask_that_was_never_finite_is_no_divergence(run, tmp_path, monkeypatch, words):
+def test_buffers_that_are_infinite_from_the_start_are_no_divergence(run, tmp_path, monkeypatch, words):
     (tmp_path / "conf" / "model").mkdir(parents=True)
     (tmp_path / "conf" / "model" / "masked.yaml").write_text("_target_: masked_net.Masked\n")
     (tmp_path / "masked_net.py").write_text(MASKED)
@@ -380,7 +384,7 @@ def test_a_mask_that_was_never_finite_is_no_divergence(run, tmp_path, monkeypatc
     ("name", "value"),
     [("optimizer", torch.zeros(1)), ("random", torch.zeros(1)), ("readings", torch.zeros(1)), ("piece_size", None)],
 )
-def test_a_checkpoint_with_something_else_in_it_is_refused(run, name, value):
+def test_a_checkpoint_with_a_wrong_value_is_refused(run, name, value):
     result = run(SMALL)
     last = result.directory / "checkpoints" / "last.pt"
     checkpoint.save(last, {**checkpoint.load(last), name: value})
