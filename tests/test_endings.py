@@ -34,7 +34,7 @@ def stopped_in(folder, tmp_path):
     return path
 
 
-@pytest.mark.parametrize("batch", [1, 9])  # the batches of all evaluations are counted
+@pytest.mark.parametrize("batch", [1, 9])  # the scored batch with the signal, counted over all evaluations
 @pytest.mark.parametrize(
     "words",
     [

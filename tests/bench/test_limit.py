@@ -34,7 +34,7 @@ def test_operations_of_a_convolution_are_counted(options):
     assert counted(conv, pixels) == 2 * conv(pixels).sum().item()
 
 
-def test_a_circular_padding_adds_no_operations():
+def test_operations_of_a_convolution_with_circular_padding():
     """torch pads the pixels itself before it calls the convolution, which then adds no zeros."""
     conv = nn.Conv2d(4, 6, 3, padding=1, padding_mode="circular", bias=False)
     nn.init.ones_(conv.weight)

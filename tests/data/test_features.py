@@ -100,7 +100,7 @@ def test_batches_with_a_sample_that_is_not_cached_are_computed_whole():
 
 
 def test_the_batch_size_that_filled_the_cache_is_compared_too():
-    """Otherwise wrong rows of that size could get into batches of the other, which are compared only once."""
+    """Otherwise its rows could get into batches of the other size, of which only some are compared."""
     features, calls = loader(), Calls()
     features.switch(calls)
     assert_right(features, 0, bounds=BOUNDS[1:])  # as after a run was resumed within an epoch

@@ -200,7 +200,7 @@ def test_messages_of_optuna_are_silenced(monkeypatch: pytest.MonkeyPatch) -> Non
     made = Search._sampler
 
     def sampler(search: Search, seed: int) -> Any:
-        logging.getLogger("optuna._gp").warning("slower without greenlet")  # as Optuna does when it imports this
+        logging.getLogger("optuna._gp").warning("slower without greenlet")  # as on its first import
         return made(search, seed)
 
     monkeypatch.setattr(Search, "_sampler", sampler)
