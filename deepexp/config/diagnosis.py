@@ -60,7 +60,7 @@ def _unbalanced(value: str) -> str | None:
         if sign in closing:
             opened.append(sign)
         elif sign in closing.values() and (not opened or closing[opened.pop()] != sign):
-            return f"nothing is opened that its {sign} closes"
+            return f"its {sign} has no matching {next(left for left, right in closing.items() if right == sign)}"
     return f"its {opened[-1]} is not closed" if opened else None
 
 

@@ -28,11 +28,11 @@ def test_a_text_quoted_as_advised_is_read_literally(text: str) -> None:
     ("value", "what"),
     [
         ("[1", "its [ is not closed"),
-        ("[{pattern: x, lr_mult: 2]", "nothing is opened that its ] closes"),
+        ("[{pattern: x, lr_mult: 2]", "its ] has no matching ["),
         ("[{pattern: x}", "its [ is not closed"),
         ("[{pattern:", "its { is not closed"),
-        ("[1]]", "nothing is opened that its ] closes"),
-        ("['[', (]", "nothing is opened that its ] closes"),
+        ("[1]]", "its ] has no matching ["),
+        ("['[', (]", "its ] has no matching ["),
         ("choice(1,2", "its ( is not closed"),
     ],
 )
