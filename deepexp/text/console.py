@@ -46,7 +46,7 @@ class Header:
     def rows(self) -> dict[str, str]:
         """Names and values in the order in which they are shown."""
         return {
-            "model": f"{self.model}, {self.parameters:,} parameters",
+            "model": f"{self.model}, {counted(self.parameters, 'parameter')}",
             "data": self.data,
             "device": self.device,
             **self.more,

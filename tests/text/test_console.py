@@ -1,3 +1,4 @@
+import dataclasses
 import io
 import logging
 import re
@@ -63,6 +64,11 @@ def header(tmp_path):
         device="cpu (2 threads)",
         directory=tmp_path / "outputs" / "mnist_net" / "2025-03-01_12-00-00_abcdef",
     )
+
+
+def test_one_parameter_is_counted_as_one(tmp_path):
+    rows = dataclasses.replace(header(tmp_path), parameters=1).rows()
+    assert rows["model"] == "mnist_net, 1 parameter"
 
 
 def metrics(epoch):
