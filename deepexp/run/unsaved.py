@@ -52,10 +52,10 @@ def told(parts: Parts) -> Iterator[None]:
                 changed.setdefault(part, []).append(name)
         for part, names in changed.items():
             log.warning(
-                "%s: %s changes in training and is not saved: if results depend on it, a resumed run ends "
-                "differently; %s",
+                "%s: %s in training and %s not saved: if results depend on it, a resumed run ends differently; %s",
                 part,
-                first_few(names),
+                f"{first_few(names)} {'changes' if len(names) == 1 else 'change'}",
+                "is" if len(names) == 1 else "are",
                 _REMEDIES[part],
             )
 

@@ -150,7 +150,8 @@ def here(tmp_path, monkeypatch):
 )
 def test_state_that_changes_and_is_not_saved_is_reported_and_logged(here, capsys, words, part, names):
     assert cli.main(["train", *words, *SMALL]) == 0
-    told = f"{part}: {names} changes in training and is not saved: if results depend on it, a resumed run ends"
+    verbs = ("change", "are") if "," in names else ("changes", "is")
+    told = f"{part}: {names} {verbs[0]} in training and {verbs[1]} not saved: if results depend on it, a resumed run"
     (log,) = here.glob("outputs/*/*/run.log")
     for text in ("".join(capsys.readouterr()), log.read_text()):
         assert " ".join(text.split()).count(told) == 1
