@@ -95,8 +95,9 @@ class JobWatcher:
             figures = self.jobs.latest(entry)
         has_tries = not is_well and self.tries[task.config_hash] <= self.config.retries
         again = has_tries and not stopping and self.wants_more()
-        # If the sweep is killed before the next try begins, the job goes on then, and does not count as failed.
-        self.ledger.record(entry, *([replace(entry, state="interrupted")] if again else []))
+        # If the sweep is stopped or killed before the next try begins, the job goes on then, and has not failed.
+        goes_on = again or (stopping and has_tries and ending.state != "interrupted")
+        self.ledger.record(entry, *([replace(entry, state="interrupted")] if goes_on else []))
         # It has paused, but the figures that it is compared by are lost. Trained anew, it has the same ones again.
         is_lost = ending.state == "paused" and task.resumes and self.jobs.is_waiting(self.points[task.config_hash])
         if is_lost:
