@@ -329,3 +329,14 @@ def test_a_resumed_run_stays_in_its_directory(run, tmp_path, monkeypatch, capsys
     said = capsys.readouterr().err
     assert "make room there" in said and "output_dir" not in said
     assert cli.main([*words, f"output_dir={tmp_path / 'outputs'}"]) == 0
+
+
+def test_none_is_ended_early_where_it_has_gone_on(run):
+    stale = [*SMALL, "epochs=4", "val_fraction=0.2", "optim.lr=1e-9"]  # no epoch is better than the first
+    begun = run(stale)
+    resume = [f"resume={begun.directory}", "epochs=6"]
+    with pytest.raises(InputError, match=r"early_stop: 2 .* after 2 epochs without a better .*; at least 3, or null"):
+        deepexp.train([*resume, "early_stop=2"], quiet=True)
+    ended = deepexp.train([*resume, "early_stop=3"], quiet=True)
+    whole = run([*stale, "epochs=6", "early_stop=3"], folder="whole")
+    assert_same_run(ended.directory, whole.directory)

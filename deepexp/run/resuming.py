@@ -30,6 +30,7 @@ from deepexp.run import events, lost_files, provenance, saved_config
 from deepexp.run.identity import HOW, MAY_CHANGE, Identity
 from deepexp.run.rundir import RunDirectory
 from deepexp.schema import TrainConfig
+from deepexp.text.units import counted
 
 log = logging.getLogger(__name__)
 
@@ -378,6 +379,14 @@ def _refuse_if_past_the_end(path: Path, content: dict[str, Any], config: TrainCo
     if config.max_steps is not None and config.max_steps < step:
         raise InputError(
             f"max_steps: {config.max_steps} is less than the {step} that are trained already; at least {step}"
+        )
+    looked = (begun - 1) // config.evaluate_every * config.evaluate_every  # at the last look before training went on
+    best = done.get("best_epoch")
+    waited = looked - best if isinstance(best, int) else 0
+    if config.early_stop is not None and config.early_stop <= waited:
+        raise InputError(
+            f"early_stop: {config.early_stop} is too few, since training went on after {counted(waited, 'epoch')} "
+            f"without a better validation error; at least {waited + 1}, or null"
         )
 
 
