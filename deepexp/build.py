@@ -116,9 +116,10 @@ def model(
     own_model.warn_of_loose_layers(made, component.target)
     if load_pretrained and hasattr(made, "load_pretrained"):
         made.load_pretrained()
+    made = channels_last(made.to(device=device))
     if load_pretrained and config.init_from is not None:
         transfer.begin_with(made, Path(paths.absolute(config.init_from)), classes)
-    return channels_last(made.to(device=device))
+    return made
 
 
 def _made_on_meta(component: Component, given: dict[str, Any], seed: int) -> nn.Module:

@@ -51,6 +51,31 @@ def test_a_run_begins_with_the_weights_of_another_and_records_it(first: Path) ->
     assert f"begins with: {first}" in (result.directory / "run.log").read_text()
 
 
+EXPANDED = """
+import torch
+from torch import nn
+
+class Net(nn.Linear):
+    def __init__(self, *, shape, classes):
+        super().__init__(shape[0] * shape[1] * shape[2], classes)
+        self.register_buffer("scale", torch.ones(1).expand(classes))
+
+    def forward(self, x):
+        return super().forward(x.flatten(1)) * self.scale
+"""
+
+
+def test_buffers_made_by_expand_are_taken_too(first: Path) -> None:
+    Path("conf/model").mkdir(parents=True)
+    Path("conf/model/expanded.yaml").write_text("_target_: expanded_net.Net\n")
+    Path("expanded_net.py").write_text(EXPANDED)
+    words = [*SMALL, "model=expanded", "epochs=1"]
+    before = deepexp.train(words, quiet=True)
+    result = deepexp.train([*words, "optim.lr=0", f"init_from={before.directory}"], quiet=True)
+    there = weights(before.directory)
+    assert all(torch.equal(tensor, there[name]) for name, tensor in weights(result.directory).items())
+
+
 def test_for_other_classes_the_last_layer_has_initial_weights(first: Path) -> None:
     words = [*SMALL, "data.classes=4", "optim.lr=0", "epochs=1"]
     result = deepexp.train([*words, f"init_from={first}"], quiet=True)
