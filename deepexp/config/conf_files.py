@@ -163,6 +163,9 @@ def explain(error: BaseException, chosen: Sequence[Path], loader: ConfigLoader) 
     if isinstance(error, MissingConfigException):
         return _missing(error, chosen, loader)
     theirs = _user_files()
+    mine = [path for path in chosen if path in theirs]
+    if isinstance(error, RecursionError) and mine:
+        return f"{paths.shown(mine[-1])}: its defaults list leads back to it; an option builds on another with '- NAME'"
     suspects = chosen if isinstance(error, HydraException) else [*chosen, *theirs]
     for path in suspects:
         if line := _unreadable(path):
@@ -173,7 +176,6 @@ def explain(error: BaseException, chosen: Sequence[Path], loader: ConfigLoader) 
     named = re.match(r"In '?([\w/]+)'?: (.*)", message)
     if named and (culprit := path_of(named[1], loader)):
         return f"{paths.shown(culprit)}: {named[2]}"
-    mine = [path for path in chosen if path in theirs]
     return f"{paths.shown(mine[-1])}: {message}" if mine else message
 
 

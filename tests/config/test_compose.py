@@ -229,6 +229,7 @@ def test_types_of_values_are_not_checked_here():
         ("# x\ndefaults:\n  - adma\n", "conf/optim/bad.yaml:3: there is no optim/adma (did you mean 'adam'?)"),
         ("# x\ndefaults:\n  - /modell: resnet\n", "conf/optim/bad.yaml:3: there is no modell/resnet"),
         ("# x\ndefaults: 3\n", "conf/optim/bad.yaml: Invalid defaults list"),
+        ("# x\ndefaults:\n  - bad\n", "conf/optim/bad.yaml: its defaults list leads back to it"),
         ("# x\na: ${.b}\nb: ${.a}\n", "conf/optim/bad.yaml:2: optim.a: ${.b} cannot be resolved: Recursive"),
         ("# x\na:\n  - b: ${zzz}\n", "conf/optim/bad.yaml:3: optim.a[0].b: ${zzz} cannot be resolved"),
         ("# x\na: ${zzz\n", "conf/optim/bad.yaml: no viable alternative at input '${zzz'"),
