@@ -80,4 +80,5 @@ def options(group: str) -> list[Option]:
 
 
 def _files(folder: Path) -> list[Path]:
-    return sorted(folder.glob("*.yaml"))
+    """But for what an editor may leave: Emacs locks a file by a link that leads nowhere, `.#mlp.yaml`."""
+    return sorted(path for path in folder.glob("*.yaml") if path.is_file())

@@ -207,7 +207,7 @@ def _lines(error: BaseException) -> list[str]:
 
 def _user_files() -> list[Path]:
     conf = paths.user_conf_dir()
-    return sorted(conf.rglob("*.yaml")) if conf else []
+    return sorted(path for path in conf.rglob("*.yaml") if path.is_file()) if conf else []
 
 
 def _missing(error: MissingConfigException, suspects: Sequence[Path], loader: ConfigLoader) -> str:

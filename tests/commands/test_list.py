@@ -47,6 +47,7 @@ def test_options_of_the_users_conf_are_marked(capsys, tmp_path, monkeypatch):
         "# @package _global_\n# experiment/try.yaml\n# A try\n",
     )
     write(tmp_path / "conf" / "nginx" / "sites.yaml", "# Not deepexp's at all\n")
+    (tmp_path / "conf" / "optim" / ".#mine.yaml").symlink_to("somebody@here.123")  # Emacs is editing it
     main([])
     lines = capsys.readouterr().out.splitlines()
     assert [line.split() for line in lines if "./conf " in line] == [
