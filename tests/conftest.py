@@ -41,6 +41,7 @@ def forgotten_modules(tmp_path_factory: pytest.TempPathFactory) -> Iterator[None
     for name in set(sys.modules) - before:
         if str(getattr(sys.modules[name], "__file__", None)).startswith(folders):
             del sys.modules[name]
+    sys.path[:] = [place for place in sys.path if not place.startswith(folders)]  # monkeypatch may have put it back
 
 
 @pytest.fixture
