@@ -82,7 +82,7 @@ def test_for_other_classes_the_last_layer_has_initial_weights(first: Path) -> No
     there, drawn = deepexp.load_run(first).model.state_dict(), weights(deepexp.train(words, quiet=True).directory)
     for name, tensor in weights(result.directory).items():
         assert torch.equal(tensor, drawn[name] if name.startswith("fc2.") else there[name]), name
-    assert "fc2.weight, fc2.bias not taken" in (result.directory / "run.log").read_text()
+    assert "as they are not for 4 classes: fc2.weight, fc2.bias" in (result.directory / "run.log").read_text()
 
 
 def test_a_run_resumes_exactly_without_its_init_from(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -28,7 +28,7 @@ def begin_with(model: nn.Module, place: Path, classes: int) -> None:
     taken.update((name, drawn[name]) for name in left)
     model.load_state_dict(taken)
     if left:
-        log.warning("%s: not taken, as the number of classes is not %d there: %s", _KEY, classes, ", ".join(left))
+        log.warning("%s: not taken, as they are not for %d classes: %s", _KEY, classes, ", ".join(left))
 
 
 def fitting(model: nn.Module, place: Path, classes: int) -> tuple[dict[str, Any], list[str]]:

@@ -243,7 +243,7 @@ def test_nothing_is_downloaded_into_a_folder_from_the_saved_config(run, elsewher
     tamper(run, data={"_target_": f"deepexp.data.{target}", **place, **common})
     before = everything_below(elsewhere)
     assert resumed(run) == 2
-    assert "say data.root=DIR" in capsys.readouterr().err
+    assert "give data.root=DIR" in capsys.readouterr().err
     assert everything_below(elsewhere) == before
     cli.main(["train", f"resume={run}", f"data.root={elsewhere / 'precious'}"])
     assert everything_below(elsewhere) != before  # without the guard, something would be written

@@ -54,7 +54,7 @@ def test_a_last_layer_for_other_classes_keeps_its_initial_weights(file: Path, ca
     for name, tensor in model.state_dict().items():
         assert torch.equal(tensor, drawn[name] if name.startswith("2.") else there[name])
     (record,) = caplog.records
-    assert record.getMessage() == "init_from: not taken, as the number of classes is not 6 there: 2.weight, 2.bias"
+    assert record.getMessage() == "init_from: not taken, as they are not for 6 classes: 2.weight, 2.bias"
 
 
 @pytest.mark.parametrize(
