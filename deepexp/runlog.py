@@ -105,7 +105,7 @@ class RunLog:
         self._events.hparams(description.hparams)
         self._events.text("config", f"```yaml\n{description.config}\n```")
         grid = pictures.sample_grid(description.images, description.labels, description.classes)
-        self._events.image("samples/train", grid, 0)
+        self._events.image("visuals/train_samples", grid, 0)
         self._draw_filters(description.model, description.epoch)
         try:
             self._events.graph(model_graph(description.model, description.example))
@@ -177,7 +177,7 @@ class RunLog:
         """
         matrix = pictures.confusion_matrix(predicted, target, len(classes))
         picture = pictures.draw_confusion_matrix(matrix, classes)
-        self._events.image("test/confusion_matrix", picture, summary.epochs)
+        self._events.image("visuals/test_confusion_matrix", picture, summary.epochs)
         self._draw_filters(model, summary.epochs)
         self._events.hparams_end(success=True)
         self._write_predictions(predicted, target, len(classes))
@@ -230,7 +230,7 @@ class RunLog:
         filters = pictures.first_filters(model)
         if filters is not None:
             grid = pictures.filter_grid(filters[:_FILTERS_SHOWN])
-            self._events.image("filters/first_layer", grid, epoch)
+            self._events.image("visuals/first_layer", grid, epoch)
 
     def _write_predictions(self, predicted: Tensor, target: Tensor, classes: int) -> None:
         small = np.min_scalar_type(classes - 1)  # uint8 for up to 256 classes
