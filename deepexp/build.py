@@ -28,7 +28,7 @@ from deepexp.data.loader import choose_mode, make_loader
 from deepexp.data.source import DataInfo, Shape, Source, Split
 from deepexp.errors import InputError, in_short, raise_any
 from deepexp.models import init, pretrained, transfer
-from deepexp.models.layout import channels_last
+from deepexp.models.layout import channels_last, unshared
 from deepexp.optim.capturable import capturable_arguments
 from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
@@ -116,7 +116,7 @@ def model(
     own_model.warn_of_loose_layers(made, component.target)
     if load_pretrained and hasattr(made, "load_pretrained"):
         made.load_pretrained()
-    made = channels_last(made.to(device=device))
+    made = channels_last(unshared(made.to(device=device)))
     if load_pretrained and config.init_from is not None:
         transfer.begin_with(made, Path(paths.absolute(config.init_from)), classes)
     return made

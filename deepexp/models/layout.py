@@ -14,12 +14,8 @@ def channels_last(model: nn.Module) -> nn.Module:
 
     `Module.to` would fail for tensors of five dimensions, as those of `Conv3d`, which have no such order.
 
-    Convolutions for which channels_last order is not safe stay in the plain order, and get their input in it. Buffers
-    made by `expand`, into which nothing can be loaded, get memory for each of their numbers.
+    Convolutions for which channels_last order is not safe stay in the plain order, and get their input in it.
     """
-    for buffer in model.buffers():
-        if _is_expanded(buffer):
-            buffer.data = buffer.data.contiguous()
     for module in model.modules():
         if _is_unsafe(module):
             if _in_plain_order not in module._forward_pre_hooks.values():
@@ -28,6 +24,14 @@ def channels_last(model: nn.Module) -> nn.Module:
         for tensor in (*module.parameters(recurse=False), *module.buffers(recurse=False)):
             if tensor.dim() == 4:
                 tensor.data = tensor.data.to(memory_format=torch.channels_last)
+    return model
+
+
+def unshared(model: nn.Module) -> nn.Module:
+    """Give buffers made by `expand`, into which nothing can be loaded, memory for each of their numbers, in place."""
+    for buffer in model.buffers():
+        if _is_expanded(buffer):
+            buffer.data = buffer.data.contiguous()
     return model
 
 

@@ -94,15 +94,14 @@ class JobWatcher:
             self.tries[task.config_hash] -= 1  # when it goes on, that is the same try
             figures = self.jobs.latest(entry)
         has_tries = not is_well and self.tries[task.config_hash] <= self.config.retries
-        again = has_tries and not stopping and self.wants_more()
         # If the sweep is stopped or killed before the next try begins, the job goes on then, and has not failed.
-        goes_on = again or (stopping and has_tries and ending.state != "interrupted")
+        goes_on = has_tries and (stopping or self.wants_more()) and ending.state != "interrupted"
         self.ledger.record(entry, *([replace(entry, state="interrupted")] if goes_on else []))
         # It has paused, but the figures that it is compared by are lost. Trained anew, it has the same ones again.
         is_lost = ending.state == "paused" and task.resumes and self.jobs.is_waiting(self.points[task.config_hash])
         if is_lost:
             figures, trouble = None, "its evaluations are lost with its metrics.jsonl"
-            again = not stopping and self.wants_more()
+        again = (has_tries or is_lost) and not stopping and self.wants_more()
         shown_ending = ending if trouble is None else replace(ending, state="failed", reason=trouble)
         self.display.ended(task, shown_ending, figures, again=again)
         if again:

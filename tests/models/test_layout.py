@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import nn
 
-from deepexp.models.layout import channels_last
+from deepexp.models.layout import channels_last, unshared
 
 CRASHES = """
 import copy
@@ -68,7 +68,7 @@ def test_an_expanded_buffer_can_be_loaded_into():
     layer.register_buffer("scale", torch.ones(1).expand(3))
     layer.register_buffer("edges", torch.eye(3).to_sparse())
     layer.register_buffer("hidden", torch.ones(3, 1).expand(3, 4), persistent=False)
-    channels_last(layer)
+    unshared(layer)
     assert torch.equal(layer.scale, torch.ones(3)) and torch.equal(layer.hidden, torch.ones(3, 4))
     layer.load_state_dict({**layer.state_dict(), "scale": torch.arange(3.0)})
     layer.hidden.copy_(torch.zeros(3, 4))
