@@ -44,6 +44,7 @@ from omegaconf import OmegaConf
 
 from deepexp import build, check
 from deepexp.check import Plan
+from deepexp.config import catalogue
 from deepexp.config.compose import check_swept_keys, compose, without_mistakes
 from deepexp.config.composed_of import GROUPS
 from deepexp.config.composer import Composed
@@ -237,6 +238,8 @@ def _run(
     content, lost = earlier.content, earlier.lost
     with StopRequest() as stop, _recorded(run, console) as run_log:
         run_log.note(earlier.said)
+        if content is None:
+            catalogue.warn_of_unused(names.items())
         model = build.model(config, plan.shape, len(data.classes), plan.device, load_pretrained=content is None)
         mode = build.data_mode(config, plan, data)
         with contextlib.closing(build.parts(config, plan, data, model, mode)) as parts:

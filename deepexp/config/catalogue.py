@@ -4,12 +4,16 @@ They are read from the folders and the text of the files alone, without Hydra, s
 at once. `compose.py` composes what is chosen.
 """
 
+import logging
 import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
 
 from deepexp import paths
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -77,6 +81,18 @@ def options(group: str) -> list[Option]:
     conf = paths.user_conf_dir()
     theirs = _files(conf / group) if conf else []
     return ours + [Option(group, path.stem, path, mine=True, hidden=path.stem in taken) for path in theirs]
+
+
+def warn_of_unused(choices: Iterable[tuple[str, str | None]]) -> None:
+    """Warn of each file in the user's conf that has the name of a chosen option of deepexp's own: it has no effect.
+
+    `choices`: (group, name).
+    """
+    for group, name in choices:
+        for option in options(group):
+            if option.hidden and option.name == name:
+                file = paths.shown(option.path)
+                log.warning("%s is not used: %s=%s is an option of deepexp's own; rename the file", file, group, name)
 
 
 def _files(folder: Path) -> list[Path]:

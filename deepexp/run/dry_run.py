@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from deepexp import build, runtime
 from deepexp.check import Plan
+from deepexp.config import catalogue
 from deepexp.config.composer import Composed
 from deepexp.errors import DeepexpError, RunFailed
 from deepexp.parts import Parts
@@ -24,6 +25,7 @@ from deepexp.user_code import targets
 def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) -> None:
     """Print it all; one update is made with a real batch, and nothing is written. `RunFailed` if that fails."""
     console.print(OmegaConf.to_yaml(composed.config, resolve=True).rstrip())
+    catalogue.warn_of_unused(composed.choices.items())
     build.resolve_pretrained(config, plan)
     data = build.dataset(config, plan)
     try:

@@ -19,7 +19,7 @@ from deepexp.sweep.points import (
     choose_data_mode,
     choose_pretrained,
     settled,
-    warn_of_imitation,
+    warn,
 )
 from deepexp.sweep.search import Search
 from deepexp.sweep.settings import LauncherConfig
@@ -87,7 +87,7 @@ class Sweep:
         once = list({repr(point.config): point for point in checked}.values())
         if len(once) < len(checked):
             log.warning("%d of %d points are the same as others, and run once", len(checked) - len(once), len(checked))
-        warn_of_imitation(checked)
+        warn(checked)
         self._slots = _slots(handed, once, len(once))
         batch = self._ready(checked)
         self._enter(batch)
@@ -109,7 +109,7 @@ class Sweep:
         corners = check_points(
             shapes.corners(search.space.axes), handed.fixed, needs_validation=handed.needs_validation
         )
-        warn_of_imitation(corners)
+        warn(corners)
         self._slots = _slots(handed, corners, search.count * len(search.space.seeds))
         self._fixed = handed.fixed
         self.directory.search = search.described() | {"objective": handed.config.objective}

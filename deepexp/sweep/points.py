@@ -12,7 +12,7 @@ import torch
 from omegaconf import OmegaConf
 
 from deepexp import build, check, runtime
-from deepexp.config import overrides
+from deepexp.config import catalogue, overrides
 from deepexp.config.compose import check_swept_keys, composing
 from deepexp.config.composer import Composed
 from deepexp.data.loader import mode_that_fits
@@ -56,6 +56,8 @@ class Checked:
     """Of the device's memory, what its pictures take if they are resident."""
     takes: tuple[Shape, int]
     """(shape of pictures, number of classes) that its model is made for."""
+    choices: dict[str, str | None]
+    """Group → the option chosen in it."""
     resolved: dict[str, Any] = field(repr=False)
 
 
@@ -108,10 +110,11 @@ def refusal(problems: Mapping[str, Sequence[str]], total: int) -> InputError:
     return InputError("\n".join([*lines, NOTHING_STARTED]))
 
 
-def warn_of_imitation(points: Sequence[Checked]) -> None:
-    """Call `runtime.warn_of_imitation` once for all jobs; each job also logs the warning itself."""
+def warn(points: Sequence[Checked]) -> None:
+    """Log once for all jobs the warnings that each of them logs too."""
     for device, precision in dict.fromkeys((point.device, point.config.precision) for point in points):
         runtime.warn_of_imitation(device, precision)
+    catalogue.warn_of_unused(dict.fromkeys(choice for point in points for choice in point.choices.items()))
 
 
 def choose_pretrained(points: Sequence[Checked]) -> bool | str | None:
@@ -220,7 +223,8 @@ def _check_point(
             "or ask for the test error with hydra.launcher.objective=test_error_rate"
         )
     pictures = build.device_bytes(config, plan)
-    return Checked(words, varying, name, config, plan.epochs, plan.device, pictures, plan.takes, resolved)
+    choices = composed.choices
+    return Checked(words, varying, name, config, plan.epochs, plan.device, pictures, plan.takes, choices, resolved)
 
 
 def _varying(words: Sequence[str], fixed: Collection[str]) -> dict[str, str]:
