@@ -31,6 +31,7 @@ MODELS = {
 NEEDED = {"lbfgs": ["optim.max_iter=2"], "muon": ["optim.lr=0.005"]}
 COMBINED = {
     "bf16": ["precision=bf16", "data.resize=22"],  # small, as bf16 is slow on most CPUs
+    "large batches": ["data.subset=192", "batch_size=64", "data.resize=28"],
     "streamed by processes": ["data.mode=streamed", "data.workers=1", "augment=crop_flip"],
     "streamed": ["data.mode=streamed", "data.workers=0"],
     "averaged": ["ema=0.9", "batch_norm=true"],

@@ -22,6 +22,7 @@ from deepexp import build
 from deepexp.bench.contender import EpochResult
 from deepexp.bench.operations import busy_seconds_of
 from deepexp.check import Plan
+from deepexp.models import onednn
 from deepexp.optim.freeze import FreezePlan
 from deepexp.runtime import synchronise
 from deepexp.schema import TrainConfig
@@ -45,12 +46,16 @@ class Layer:
     trains: bool
     input_type: torch.dtype = torch.float32
     output_type: torch.dtype = torch.float32
+    blocked: bool = False
+    """Whether the batch is in oneDNN's memory order."""
 
     def __call__(self, inputs: Tensor) -> Tensor:
         """What the layer computes, without its bias."""
         if isinstance(self.module, nn.Linear):
             return F.linear(inputs, self.module.weight)
         conv = self.module
+        if self.blocked:
+            return onednn.CONVOLUTION(inputs, conv.weight, None, conv.padding, conv.stride, conv.dilation, conv.groups)
         padding = conv.padding if conv.padding_mode == "zeros" else 0  # other kinds are in the input already
         return F.conv2d(inputs, conv.weight, None, conv.stride, padding, conv.dilation, conv.groups)
 
@@ -177,7 +182,7 @@ class Limit:
         order = torch.channels_last if len(layer.input_shape) == 4 else torch.contiguous_format
         inputs = torch.randn(layer.input_shape, device=device).to(layer.input_type, memory_format=order)
         gradient = torch.randn(layer.output_shape, device=device).to(layer.output_type, memory_format=order)
-        return inputs, gradient
+        return (inputs.to_mkldnn(), gradient.to_mkldnn()) if layer.blocked else (inputs, gradient)
 
     def _best(self, run: Callable[[], object]) -> float:
         """The least seconds of one call; on a GPU, if it can be profiled, of its kernels without their launches."""
@@ -239,7 +244,7 @@ class _Watch(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         output = func(*args, **(kwargs or {}))
-        if func in (F.conv2d, F.linear) and id(args[1]) in self._owners:
+        if func in (F.conv2d, F.linear, onednn.CONVOLUTION) and id(args[1]) in self._owners:
             name, module = self._owners[id(args[1])]
             self.found.append(
                 Layer(
@@ -251,6 +256,7 @@ class _Watch(TorchFunctionMode):
                     trains=module.weight.requires_grad,
                     input_type=args[0].dtype,
                     output_type=output.dtype,
+                    blocked=args[0].is_mkldnn,
                 )
             )
         return output

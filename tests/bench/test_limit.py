@@ -8,6 +8,7 @@ import torch
 from torch import nn
 
 from deepexp.bench import limit
+from deepexp.models import onednn
 from deepexp.models.mnist_net import MnistNet
 
 from .setting import planned
@@ -78,8 +79,22 @@ def test_layers_behind_the_first_are_timed_on_bfloat16_where_training_has_that()
     assert all(tensor.is_contiguous(memory_format=torch.channels_last) for tensor in (inputs, gradient))
 
 
+@pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
+def test_layers_are_timed_in_the_memory_order_that_training_has_them_in(monkeypatch):
+    monkeypatch.setattr(onednn, "pays", lambda x: True)
+    config, plan = planned()
+    with limit.opened(config, plan) as opened:
+        layers = limit.layers_of(MnistNet(shape=(1, 28, 28), classes=10), torch.zeros(2, 1, 28, 28))
+        tensors = [opened._tensors(layer) for layer in layers]
+        assert opened._training(layers[1])()[0].is_mkldnn
+    assert [layer.name for layer in layers] == ["conv1", "conv2", "fc1", "fc2"]
+    assert [[tensor.is_mkldnn for tensor in pair] for pair in tensors] == [[True] * 2] * 2 + [[False] * 2] * 2
+
+
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_the_limit_is_measured(precision, monkeypatch):
+@pytest.mark.parametrize("blocked", [False, True])
+def test_the_limit_is_measured(precision, blocked, monkeypatch):
+    monkeypatch.setattr(onednn, "pays", lambda x: blocked and torch.backends.mkldnn.is_available())
     monkeypatch.setattr(limit, "_SECONDS_A_LAYER", 0.01)
     config, plan = planned(f"precision={precision}")
     with limit.opened(config, plan) as opened:
