@@ -66,7 +66,7 @@ class MnistNet(nn.Module):
 
     def _features(self, x: Tensor) -> Tensor:
         # Sizes are those of pictures of 28×28: the convolutions give 24×24 and 4×4 pixels.
-        if self._suits_onednn and onednn.pays(x):
+        if self._suits_onednn and onednn.pays(x, self.conv2.weight):
             return self._features_of_blocked(onednn.blocked(x))
         x = self.activation(_convolved_and_pooled(x, self.conv1, self.bn1, size=3))  # (batch, 32, 8, 8)
         return self.activation(_convolved_and_pooled(x, self.conv2, self.bn2, size=2))  # (batch, 64, 2, 2)

@@ -4,7 +4,6 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval, fuse_linear_bn_eval
 
-from deepexp.models import onednn
 from deepexp.models.mnist_net import MnistNet
 
 
@@ -49,8 +48,7 @@ SUMMED_LATER = {"conv1.bias", "conv2.bias"}  # their gradients are computed behi
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
 @pytest.mark.parametrize("batch", [20, 100])
-def test_outputs_and_gradients_equal_the_lectures_net_bit_for_bit(layout, batch, monkeypatch):
-    monkeypatch.setattr(onednn, "pays", lambda x: False)  # see test_onednn.py
+def test_outputs_and_gradients_equal_the_lectures_net_bit_for_bit(layout, batch):
     pairs = gradients_of_both(torch.randn(batch, 1, 28, 28).contiguous(memory_format=layout))
     for name, (mine, reference) in pairs.items():
         assert torch.equal(mine, reference) or (name in SUMMED_LATER and batch == 100)

@@ -18,7 +18,7 @@ pytestmark = pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason
 @pytest.fixture
 def used(monkeypatch):
     """Use the order for all batches, on every CPU."""
-    monkeypatch.setattr(onednn, "pays", lambda x: x.dtype is torch.float32)
+    monkeypatch.setattr(onednn, "pays", lambda x, weight: x.dtype is torch.float32)
 
 
 def net(shape=(1, 28, 28)):
@@ -48,7 +48,7 @@ def test_equal_pixels_of_a_maximum_have_the_gradients_of_torchs_order(used, monk
     x = torch.zeros(4, 1, 28, 28)
     x[:, :, 10:15, 12:14] = torch.rand(4, 1, 5, 2)
     ours = loss_and_gradients(model, x, labels)
-    monkeypatch.setattr(onednn, "pays", lambda x: False)
+    monkeypatch.setattr(onednn, "pays", lambda x, weight: False)
     for mine, theirs in zip(ours, loss_and_gradients(model, x, labels), strict=True):
         torch.testing.assert_close(mine, theirs, rtol=1e-4, atol=1e-6)
 
@@ -64,7 +64,7 @@ def test_bfloat16_is_as_exact_as_in_torchs_order(used, monkeypatch):
         return [(mine - true).norm() / true.norm() for mine, true in zip(found, exact, strict=True)]
 
     ours = distances()
-    monkeypatch.setattr(onednn, "pays", lambda x: False)
+    monkeypatch.setattr(onednn, "pays", lambda x, weight: False)
     for mine, theirs in zip(ours, distances(), strict=True):
         assert mine < 1.5 * theirs + 1e-3
 
@@ -87,7 +87,7 @@ def test_losses_of_thirty_updates_equal_those_in_torchs_order_to_a_ten_thousandt
         return torch.stack(found)
 
     ours = losses()
-    monkeypatch.setattr(onednn, "pays", lambda x: False)
+    monkeypatch.setattr(onednn, "pays", lambda x, weight: False)
     torch.testing.assert_close(ours, losses(), rtol=0, atol=1e-4)
     assert ours[-1] < ours[0] - 0.1
 
@@ -113,7 +113,7 @@ def test_models_that_onednn_does_not_suit_keep_torchs_order(monkeypatch):
     def refuse(x):
         raise AssertionError("not to be blocked")
 
-    monkeypatch.setattr(onednn, "pays", lambda x: True)
+    monkeypatch.setattr(onednn, "pays", lambda x, weight: True)
     monkeypatch.setattr(onednn, "blocked", refuse)
     for options in ({"batch_norm": True}, {"activation": "tanh"}):
         MnistNet(shape=(1, 28, 28), classes=10, **options)(torch.rand(4, 1, 28, 28))
@@ -124,14 +124,16 @@ def test_models_that_onednn_does_not_suit_keep_torchs_order(monkeypatch):
 @pytest.mark.parametrize("capability", ["AVX512", "AVX2"])
 def test_it_pays_for_large_batches_with_avx512(monkeypatch, capability):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: capability)
-    x = torch.rand(100, 1, 28, 28)
-    assert onednn.pays(x) == (capability == "AVX512")
-    assert not onednn.pays(x[:10]) and not onednn.pays(x.double()) and not onednn.pays(x.to("meta"))
+    x, weight = torch.rand(100, 1, 28, 28), torch.rand(64, 32, 5, 5).contiguous(memory_format=torch.channels_last)
+    assert onednn.pays(x, weight) == (capability == "AVX512")
+    for other in (x[:10], x.double(), x.to("meta")):
+        assert not onednn.pays(other, weight)
+    assert not onednn.pays(x, weight.contiguous())
 
 
 class Asks(nn.Module):
     def forward(self, x):
-        return x + 1 if onednn.pays(x) else x
+        return x + 1 if onednn.pays(x, torch.ones(1, 1, 1, 1)) else x
 
 
 @pytest.mark.filterwarnings("ignore:`torch.jit.trace:FutureWarning")
