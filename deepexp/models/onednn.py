@@ -23,8 +23,8 @@ def pays(x: Tensor, weight: Tensor) -> bool:
     `weight`: of a convolution. If it is not in channels_last order, as deepexp lays weights, the caller has chosen
     torch's own order, and it does not pay.
 
-    Measured for `mnist_net` on two Zen 4 cores: a training step of 100 samples takes 0.90 of its time, of 50 samples
-    0.94, of 16 samples 1.02. Without AVX-512 it takes 1.5, since oneDNN's gradients are slow then.
+    Measured for `mnist_net` on two Zen 4 cores: a training step of 100 samples takes 0.89 of its time, of 50 samples
+    0.95 to 1.0, of 16 samples 1.01 to 1.03. Without AVX-512 it takes 1.5, since oneDNN's gradients are slow then.
     False where a model is traced, compiled or exported, so that those see ordinary operations.
     """
     return (
