@@ -62,3 +62,11 @@ def dense(x: Tensor, weights: Iterable[Tensor]) -> Tensor:
     with torch.no_grad():
         zero = 0 * sum(weight.sum() for weight in weights)
     return x.to_dense().add_(zero)
+
+
+def place(x: Tensor) -> tuple[int, int]:
+    """(address, bytes) of the memory that a tensor lies in, in whichever order."""
+    if x.is_mkldnn:
+        return torch.ops.mkldnn.data_ptr(x), torch.ops.mkldnn._nbytes(x)
+    storage = x.untyped_storage()
+    return storage.data_ptr(), storage.nbytes()
