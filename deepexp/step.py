@@ -16,6 +16,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepexp import runtime
+from deepexp.models.modes import shortcuts_allowed
 from deepexp.optim.capturable import begin_momentum, is_capturable
 from deepexp.optim.learning_rates import LearningRates
 from deepexp.training.compiled import AsWritten, Forward
@@ -70,12 +71,13 @@ class Precision:
     device: torch.device
     name: str
 
-    def autocast(self) -> contextlib.AbstractContextManager[object]:
-        """The context for forward passes and the loss."""
+    @contextlib.contextmanager
+    def arithmetic(self) -> Iterator[None]:
+        """For forward passes and the loss: the types to compute in, and models may take shortcuts."""
         dtype = {"bf16": torch.bfloat16, "fp16": torch.float16}.get(self.name)
-        if dtype is None:
-            return contextlib.nullcontext()
-        return torch.autocast(self.device.type, dtype=dtype)
+        autocast = contextlib.nullcontext() if dtype is None else torch.autocast(self.device.type, dtype=dtype)
+        with autocast, shortcuts_allowed():
+            yield
 
     def scaler(self) -> torch.amp.GradScaler:
         """Loss scaling against underflow, which only float16 needs."""
@@ -228,7 +230,7 @@ class Step:
         losses, errors = [], []
         for batch in batches:
             for piece in batch.pieces(self.piece_size):
-                with self.precision.autocast():
+                with self.precision.arithmetic():
                     logits = self.forward(self.model, piece.images)  # (batch, classes)
                     objective = self.objective(logits, piece, samples)
                 self.scaler.scale(objective).backward()

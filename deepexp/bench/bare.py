@@ -97,7 +97,7 @@ class Bare:
         order = torch.randperm(self._train_samples)
         for images, labels in self._train.batches(order, bounds):
             self._optimizer.zero_grad()
-            with self._precision.autocast():
+            with self._precision.arithmetic():
                 logits = self._model(images)  # (batch, classes)
                 loss = F.cross_entropy(logits.float(), labels)
             loss.backward()
@@ -109,7 +109,7 @@ class Bare:
         order = torch.arange(self._test_samples)
         bounds = batch_bounds(self._test_samples, EVALUATION_BATCH)
         errors = []
-        with torch.inference_mode(), self._precision.autocast():
+        with torch.inference_mode(), self._precision.arithmetic():
             for images, labels in self._test.batches(order, bounds):
                 errors.append((self._model(images).argmax(1) != labels).sum())
         return int(torch.stack(errors).sum().item())

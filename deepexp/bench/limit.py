@@ -124,7 +124,7 @@ class Limit:
 
     def measure(self) -> dict[str, Any]:
         """Seconds that a step, and an epoch with its test, take at least; the layers with their rates."""
-        with self._precision.autocast():
+        with self._precision.arithmetic():
             layers = layers_of(self._model, self._images(self._batch))
             tests = layers_of(self._model, self._images(EVALUATION_BATCH))
         copied = self._copy_rate()
@@ -161,7 +161,7 @@ class Limit:
         wanted += [layer.module.weight] if layer.trains else []
 
         def run() -> object:
-            with self._precision.autocast(), torch.set_grad_enabled(bool(wanted)):
+            with self._precision.arithmetic(), torch.set_grad_enabled(bool(wanted)):
                 output = layer(inputs)
             return torch.autograd.grad(output, wanted, gradient) if wanted else output
 
@@ -171,7 +171,7 @@ class Limit:
         inputs, _ = self._tensors(layer)
 
         def run() -> object:
-            with torch.inference_mode(), self._precision.autocast():
+            with torch.inference_mode(), self._precision.arithmetic():
                 return layer(inputs)
 
         return run

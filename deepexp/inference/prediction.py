@@ -75,7 +75,7 @@ def predict(
     bounds = batch_bounds(len(split), _BATCH_SIZE)
     precision = Precision(device, precision_here(saved.config, device))
     model = saved.model.to(device)
-    with torch.inference_mode(), precision.autocast():
+    with torch.inference_mode(), precision.arithmetic():
         batches = loader.batches(torch.arange(len(split)), bounds)
         probabilities = [model(images).float().softmax(1).cpu() for images, _ in batches]
     return Predictions(tuple(files), torch.cat(probabilities), pictures.classes)

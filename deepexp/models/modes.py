@@ -1,8 +1,10 @@
-"""Training mode and test mode of a model."""
+"""Training mode and test mode of a model, and when it may take shortcuts."""
 
 import contextlib
 from collections.abc import Iterator
+from contextvars import ContextVar
 
+import torch
 from torch import nn
 
 
@@ -16,3 +18,25 @@ def in_test_mode(model: nn.Module) -> Iterator[None]:
     finally:
         for module, training in modes:
             module.training = training
+
+
+_may_take_shortcuts = ContextVar("models may take shortcuts", default=False)
+
+
+@contextlib.contextmanager
+def shortcuts_allowed() -> Iterator[None]:
+    """Within the block, models may compute their output faster than by calling one layer after the other.
+
+    It is for plain forward and backward passes: hooks of layers may not be called, and torch.func, tracing and
+    gradients of gradients may be impossible.
+    """
+    before = _may_take_shortcuts.set(True)
+    try:
+        yield
+    finally:
+        _may_take_shortcuts.reset(before)
+
+
+def may_take_shortcuts() -> bool:
+    """Whether the call comes from within `shortcuts_allowed`; false while torch compiles the model."""
+    return not torch.compiler.is_compiling() and _may_take_shortcuts.get()

@@ -2,7 +2,7 @@
 
 In torch's own order, the gradient of a max-pooling is filled with zeros before the few other values are put in; oneDNN
 writes it once. Convolutions are faster in its order, too. Tensors in it have a shape and a type, but no strides: torch
-calls them "mkldnn", and only a few functions take them.
+calls them "mkldnn", and only a few functions take them; their gradients have no gradients.
 """
 
 from collections.abc import Iterable
@@ -11,29 +11,25 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from deepexp.models.modes import may_take_shortcuts
+
 CONVOLUTION = torch.ops.aten.mkldnn_convolution.default
 """`torch.nn.functional.conv2d` cannot compute gradients in this order in bfloat16."""
 
 _LARGE_BATCH = 64  # samples
 
 
-def pays(x: Tensor, weight: Tensor) -> bool:
-    """Whether convolutions and poolings of this batch take less time, in training and test, if it is `blocked` first.
-
-    `weight`: of a convolution. If it is not in channels_last order, as deepexp lays weights, the caller has chosen
-    torch's own order, and it does not pay.
+def pays(x: Tensor) -> bool:
+    """Whether convolutions and poolings of this batch take less time if it is `blocked` first, and the model may do so.
 
     Measured for `mnist_net` on two Zen 4 cores: a training step of 100 samples takes 0.89 of its time, of 50 samples
     0.95 to 1.0, of 16 samples 1.01 to 1.03. Without AVX-512 it takes 1.5, since oneDNN's gradients are slow then.
-    False where a model is traced, compiled or exported, so that those see ordinary operations.
     """
     return (
-        x.is_cpu
-        and not torch.jit.is_tracing()  # type: ignore[attr-defined]
-        and not torch.compiler.is_compiling()
+        may_take_shortcuts()
+        and x.is_cpu
         and len(x) >= _LARGE_BATCH
         and x.dtype is torch.float32
-        and weight.is_contiguous(memory_format=torch.channels_last)
         and torch.backends.mkldnn.is_available()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
     )
@@ -62,11 +58,3 @@ def dense(x: Tensor, weights: Iterable[Tensor]) -> Tensor:
     with torch.no_grad():
         zero = 0 * sum(weight.sum() for weight in weights)
     return x.to_dense().add_(zero)
-
-
-def place(x: Tensor) -> tuple[int, int]:
-    """(address, bytes) of the memory that a tensor lies in, in whichever order."""
-    if x.is_mkldnn:
-        return torch.ops.mkldnn.data_ptr(x), torch.ops.mkldnn._nbytes(x)
-    storage = x.untyped_storage()
-    return storage.data_ptr(), storage.nbytes()

@@ -13,7 +13,6 @@ from deepexp.check import Plan
 from deepexp.config import catalogue
 from deepexp.config.composer import Composed
 from deepexp.errors import DeepexpError, RunFailed
-from deepexp.models import onednn
 from deepexp.parts import Parts
 from deepexp.schema import TrainConfig
 from deepexp.step import OUT_OF_MEMORY, Batch, is_out_of_memory
@@ -96,9 +95,9 @@ def _bytes_kept_for_backward(model: nn.Module, images: Tensor) -> int:
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
-        address, size = onednn.place(tensor)
-        if address not in weights:
-            kept[address] = size
+        storage = tensor.untyped_storage()
+        if storage.data_ptr() not in weights:
+            kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 
     with runtime.forked_random(images.device), torch.autograd.graph.saved_tensors_hooks(note, lambda tensor: tensor):

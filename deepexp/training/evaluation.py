@@ -104,7 +104,7 @@ def _evaluate(
 ) -> Evaluation:
     order = torch.arange(samples)
     bounds = batch_bounds(samples, batch_size)
-    with torch.inference_mode(), precision.autocast():
+    with torch.inference_mode(), precision.arithmetic():
         batches = list(scorer(model, loader, order, bounds))
     return Evaluation(
         loss=math.fsum(torch.stack([batch.loss for batch in batches]).tolist()) / samples,

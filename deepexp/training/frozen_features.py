@@ -112,7 +112,7 @@ def _function(first: nn.Module, precision: Precision) -> Function:
 
     @torch.no_grad()
     def features(images: Tensor) -> Tensor:
-        with precision.autocast():
+        with precision.arithmetic():
             return cast(Tensor, first(images))
 
     return features

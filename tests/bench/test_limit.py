@@ -81,7 +81,7 @@ def test_layers_behind_the_first_are_timed_on_bfloat16_where_training_has_that()
 
 @pytest.mark.skipif(not torch.backends.mkldnn.is_available(), reason="this torch has no oneDNN")
 def test_layers_are_timed_in_the_memory_order_that_training_has_them_in(monkeypatch):
-    monkeypatch.setattr(onednn, "pays", lambda x, weight: True)
+    monkeypatch.setattr(onednn, "pays", lambda x: True)
     config, plan = planned()
     with limit.opened(config, plan) as opened:
         layers = limit.layers_of(MnistNet(shape=(1, 28, 28), classes=10), torch.zeros(2, 1, 28, 28))
@@ -94,7 +94,7 @@ def test_layers_are_timed_in_the_memory_order_that_training_has_them_in(monkeypa
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
 @pytest.mark.parametrize("blocked", [False, True])
 def test_the_limit_is_measured(precision, blocked, monkeypatch):
-    monkeypatch.setattr(onednn, "pays", lambda x, weight: blocked and torch.backends.mkldnn.is_available())
+    monkeypatch.setattr(onednn, "pays", lambda x: blocked and torch.backends.mkldnn.is_available())
     monkeypatch.setattr(limit, "_SECONDS_A_LAYER", 0.01)
     config, plan = planned(f"precision={precision}")
     with limit.opened(config, plan) as opened:

@@ -1,13 +1,10 @@
-"""What a dry run says of memory; one whose update fails gives the same message as a run."""
+"""A dry run whose update fails gives the same message as a run."""
 
 import pytest
 import torch
 
 import deepexp
 from deepexp.errors import RunFailed
-from deepexp.models import onednn
-from deepexp.models.mnist_net import MnistNet
-from deepexp.run import dry_run
 
 from ..files import write
 
@@ -42,13 +39,3 @@ def test_too_little_memory_is_reported_with_advice(monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "conv2d", refuse)
     with pytest.raises(RunFailed, match=r"^out of memory: lower batch_size"):
         deepexp.train(["model=resnet", "model.depth=8", *SMALL], quiet=True)
-
-
-@pytest.mark.parametrize("blocked", [False, True], ids=["torch's order", "oneDNN's order"])
-def test_maps_kept_for_the_backward_pass_are_counted(monkeypatch, blocked):
-    monkeypatch.setattr(onednn, "pays", lambda x, weight: blocked and torch.backends.mkldnn.is_available())
-    pictures = torch.rand(70, 1, 28, 28)
-    kept = dry_run._bytes_kept_for_backward(MnistNet(shape=(1, 28, 28), classes=10), pictures)
-    first, second, places = 32 * 24 * 24 + 32 * 8 * 8, 64 * 4 * 4 + 64 * 2 * 2, 32 * 8 * 8 + 64 * 2 * 2
-    maps = 4 * 70 * (28 * 28 + first + second)
-    assert maps < kept < maps + 8 * 70 * places + 4 * 70 * 3000  # with the places of maxima, and behind the maps
