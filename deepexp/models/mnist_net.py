@@ -58,7 +58,6 @@ class MnistNet(nn.Module):
         self.fc2 = nn.Linear(200, classes)
         self.activation = _ACTIVATIONS[activation]()
         self.dropout = dropout_layer(dropout)
-        self._suits_onednn = activation == "relu" and not normalised
 
     def forward(self, x: Tensor) -> Tensor:
         x = self.dropout(self._features(x).flatten(1))  # (batch, 256) for pictures of 28×28
@@ -67,17 +66,36 @@ class MnistNet(nn.Module):
 
     def _features(self, x: Tensor) -> Tensor:
         # Sizes are those of pictures of 28×28: the convolutions give 24×24 and 4×4 pixels.
-        if self._suits_onednn and onednn.pays(x):
+        if onednn.pays(x) and self._suits_onednn():
             return self._features_of_blocked(onednn.blocked(x))
         x = self.activation(_convolved_and_pooled(x, self.conv1, self.bn1, size=3))  # (batch, 32, 8, 8)
         return self.activation(_convolved_and_pooled(x, self.conv2, self.bn2, size=2))  # (batch, 64, 2, 2)
 
     def _features_of_blocked(self, x: Tensor) -> Tensor:
-        """`_features` with ReLU and without batch normalisation, of pictures in oneDNN's memory order."""
-        (weight1, bias1), (weight2, bias2) = self.conv1.parameters(), self.conv2.parameters()
+        """`_features` of pictures in oneDNN's memory order, where `_suits_onednn`."""
+        (weight1, bias1), (weight2, bias2) = self._filters()
         x = F.relu(onednn.max_pool2d(onednn.conv2d(x, weight1, bias1), size=3))
         x = onednn.max_pool2d(onednn.conv2d(x, weight2, bias2), size=2)
         return F.relu_(onednn.dense(x, [weight1, bias1, weight2, bias2]))
+
+    def _suits_onednn(self) -> bool:
+        """Whether it has ReLU and no batch normalisation, and no layer was given a hook or replaced by another kind."""
+        layers = (self.conv1, self.bn1, self.conv2, self.bn2, self.activation)
+        kinds = (nn.Conv2d, nn.Identity, nn.Conv2d, nn.Identity, nn.ReLU)
+        return (
+            all(type(layer) is kind for layer, kind in zip(layers, kinds, strict=True))
+            and not any(layer._forward_pre_hooks or layer._forward_hooks for layer in layers)
+            and all(_is_plain(conv) for conv in (self.conv1, self.conv2))
+        )
+
+    def _filters(self) -> list[tuple[Tensor, Tensor]]:
+        return [(conv.weight, conv.bias) for conv in (self.conv1, self.conv2) if conv.bias is not None]
+
+
+def _is_plain(conv: nn.Conv2d) -> bool:
+    """Whether it has a bias, and neither padding nor steps nor groups."""
+    settings = (conv.stride, conv.padding, conv.dilation, conv.groups)
+    return conv.bias is not None and settings == ((1, 1), (0, 0), (1, 1), 1)
 
 
 def _convolved_and_pooled(x: Tensor, conv: nn.Conv2d, norm: nn.Module, size: int) -> Tensor:

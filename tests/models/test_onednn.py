@@ -124,6 +124,28 @@ def test_models_that_onednn_does_not_suit_keep_torchs_order(monkeypatch):
         net()(torch.rand(4, 1, 28, 28))
 
 
+@pytest.mark.parametrize(
+    "change",
+    [
+        lambda model: setattr(model.conv1, "bias", None),
+        lambda model: setattr(model.conv2, "padding", (1, 1)),
+        lambda model: setattr(model, "bn1", nn.BatchNorm2d(32)),
+        lambda model: setattr(model, "activation", nn.Tanh()),
+        lambda model: model.conv1.register_forward_hook(lambda layer, inputs, output: -output),
+    ],
+)
+def test_changes_of_the_layers_take_effect(used, monkeypatch, change):
+    model, x = net((1, 40, 40)).eval(), torch.rand(4, 1, 40, 40)
+    model.fc1, model.fc2 = nn.Flatten(), nn.Identity()
+    with torch.no_grad():
+        before = model(x)
+        change(model)
+        ours = model(x)
+        monkeypatch.setattr(onednn, "pays", lambda x: False)
+        assert torch.equal(ours, model(x))
+    assert ours.shape != before.shape or not torch.allclose(ours, before)
+
+
 @pytest.fixture
 def avx512(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
