@@ -66,7 +66,7 @@ class MnistNet(nn.Module):
 
     def _features(self, x: Tensor) -> Tensor:
         # Sizes are those of pictures of 28×28: the convolutions give 24×24 and 4×4 pixels.
-        if onednn.pays(x) and self._suits_onednn():
+        if onednn.pays(x) and self._suits_onednn() and onednn.stays_finite(x, self._filters()):
             return self._features_of_blocked(onednn.blocked(x))
         x = self.activation(_convolved_and_pooled(x, self.conv1, self.bn1, size=3))  # (batch, 32, 8, 8)
         return self.activation(_convolved_and_pooled(x, self.conv2, self.bn2, size=2))  # (batch, 64, 2, 2)
@@ -76,7 +76,7 @@ class MnistNet(nn.Module):
         (weight1, bias1), (weight2, bias2) = self._filters()
         x = F.relu(onednn.max_pool2d(onednn.conv2d(x, weight1, bias1), size=3))
         x = onednn.max_pool2d(onednn.conv2d(x, weight2, bias2), size=2)
-        return F.relu_(onednn.dense(x, [weight1, bias1, weight2, bias2]))
+        return F.relu_(x.to_dense())
 
     def _suits_onednn(self) -> bool:
         """Whether it has ReLU and no batch normalisation, and no layer was given a hook or replaced by another kind."""

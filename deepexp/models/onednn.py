@@ -5,7 +5,8 @@ writes it once. Convolutions are faster in its order, too. Tensors in it have a 
 calls them "mkldnn", and only a few functions take them; their gradients have no gradients.
 """
 
-from collections.abc import Iterable
+import math
+from collections.abc import Sequence
 
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,7 @@ CONVOLUTION = torch.ops.aten.mkldnn_convolution.default
 """`torch.nn.functional.conv2d` cannot compute gradients in this order in bfloat16."""
 
 _LARGE_BATCH = 64  # samples
+_LARGEST = 1e38  # a little less than float32 and bfloat16 have
 
 
 def pays(x: Tensor) -> bool:
@@ -50,11 +52,14 @@ def max_pool2d(x: Tensor, size: int) -> Tensor:
     return F.max_pool2d(x, size, stride=size)
 
 
-def dense(x: Tensor, weights: Iterable[Tensor]) -> Tensor:
-    """The tensor in torch's order; NaN if one of the weights that it was computed with is not finite.
+def stays_finite(x: Tensor, weights_and_biases: Sequence[tuple[Tensor, Tensor]]) -> bool:
+    """Whether no convolution by these, one behind the other with pooling and ReLU between, can give infinity or NaN.
 
-    Such a weight would otherwise go unnoticed: oneDNN's pooling and ReLU take NaN for the least of all numbers.
+    Such a value could go unnoticed: oneDNN's pooling and ReLU take NaN for the least of all numbers. An output is at
+    most its inputs' norm times its weights', plus the bias; and of n inputs, the norm is at most √n times the largest.
     """
     with torch.no_grad():
-        zero = 0 * sum(weight.sum() for weight in weights)
-    return x.to_dense().add_(zero)
+        largest = x.norm().item()
+        for weight, bias in weights_and_biases:
+            largest = math.sqrt(weight[0].numel()) * largest * weight.norm().item() + bias.norm().item()
+    return largest < _LARGEST

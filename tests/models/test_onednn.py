@@ -105,6 +105,25 @@ def test_a_weight_that_is_not_finite_shows_in_the_output(used, layer, name, valu
         assert model(torch.rand(4, 1, 28, 28)).isnan().all()
 
 
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_pixel_that_is_not_finite_shows_in_the_output_of_its_picture_alone(used, value):
+    x = torch.rand(4, 1, 28, 28)
+    x[2, 0, 14, 14] = value
+    assert net()(x).isnan().all(1).tolist() == [False, False, True, False]
+
+
+def test_maps_that_overflow_show_and_large_weights_that_do_not_are_no_nan(used):
+    model, x = net(), torch.rand(4, 1, 28, 28)
+    with torch.no_grad():
+        model.conv2.weight.abs_().mul_(1e36)  # whose sum is infinite
+        model.conv1.weight.mul_(1e-6)
+        model.fc1.weight.mul_(1e-36)
+        assert model(x).isfinite().all()
+        model.conv1.weight.mul_(1e44)  # maps are infinite, and their sum, with both signs, NaN
+        model.conv2.weight.copy_(net().conv2.weight)
+        assert model(x).isnan().all()
+
+
 def test_frozen_layers_get_no_gradient(used):
     model = net()
     model.conv1.requires_grad_(False)
