@@ -265,4 +265,7 @@ class Step:
 
 def is_out_of_memory(error: BaseException) -> bool:
     """Whether torch or NumPy ran out of memory; on a CPU torch says so in a plain `RuntimeError`."""
-    return isinstance(error, (torch.OutOfMemoryError, MemoryError)) or "can't allocate memory" in str(error)
+    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
+        return True
+    # oneDNN knows that it can compute something before it makes "a primitive", for which memory alone may be lacking.
+    return "can't allocate memory" in str(error) or str(error) == "could not create a primitive"

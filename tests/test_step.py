@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from deepexp.step import Batch, Objective, Precision, Step
+from deepexp.step import Batch, Objective, Precision, Step, is_out_of_memory
 
 CPU = torch.device("cpu")
 
@@ -282,3 +282,8 @@ def test_bf16_is_near_fp32_and_keeps_float32_weights():
         assert all(p.dtype == torch.float32 for p in model.parameters())
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=2e-2)
+
+
+def test_onednns_word_for_too_little_memory_is_known():
+    assert is_out_of_memory(RuntimeError("could not create a primitive"))
+    assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for the convolution"))
