@@ -33,6 +33,8 @@ def pays(x: Tensor) -> bool:
         and len(x) >= _LARGE_BATCH
         and x.dtype is torch.float32
         and torch.backends.mkldnn.is_available()
+        and bool(torch.backends.mkldnn.enabled)
+        and not torch.is_anomaly_enabled()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
     )
 
@@ -58,8 +60,9 @@ def stays_finite(x: Tensor, weights_and_biases: Sequence[tuple[Tensor, Tensor]])
     Such a value could go unnoticed: oneDNN's pooling and ReLU take NaN for the least of all numbers. An output is at
     most its inputs' norm times its weights', plus the bias; and of n inputs, the norm is at most √n times the largest.
     """
+    tensors = [x, *(tensor for pair in weights_and_biases for tensor in pair)]
     with torch.no_grad():
-        largest = x.norm().item()
-        for weight, bias in weights_and_biases:
-            largest = math.sqrt(weight[0].numel()) * largest * weight.norm().item() + bias.norm().item()
+        largest, *norms = torch.stack(torch._foreach_norm(tensors)).tolist()
+    for (weight, _), weight_norm, bias_norm in zip(weights_and_biases, norms[::2], norms[1::2], strict=True):
+        largest = math.sqrt(weight[0].numel()) * largest * weight_norm + bias_norm
     return largest < _LARGEST

@@ -191,6 +191,16 @@ def test_training_and_evaluation_may_use_the_order_and_others_may_not(avx512, pr
     assert not onednn.pays(x)
 
 
+def test_it_gives_way_to_torchs_own_switches(avx512):
+    x = torch.rand(100, 1, 28, 28)
+    with shortcuts_allowed(), torch.backends.mkldnn.flags(enabled=False):
+        assert not onednn.pays(x)
+    with shortcuts_allowed(), torch.autograd.set_detect_anomaly(True):
+        assert not onednn.pays(x)
+    with shortcuts_allowed():
+        assert onednn.pays(x)
+
+
 def test_a_users_own_calls_can_differentiate_twice(avx512):
     x = torch.rand(100, 1, 28, 28, requires_grad=True)
     (gradient,) = torch.autograd.grad(net()(x).sum(), x, create_graph=True)
