@@ -38,5 +38,5 @@ def shortcuts_allowed() -> Iterator[None]:
 
 
 def may_take_shortcuts() -> bool:
-    """Whether the call comes from within `shortcuts_allowed`; false while torch compiles the model."""
-    return not torch.compiler.is_compiling() and _may_take_shortcuts.get()
+    """Whether the call comes from within `shortcuts_allowed`; true while torch compiles the model, which cannot ask."""
+    return torch.compiler.is_compiling() or _may_take_shortcuts.get()

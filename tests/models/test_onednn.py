@@ -180,12 +180,14 @@ def test_it_pays_for_large_batches_with_avx512(monkeypatch, capability):
 
 
 @pytest.mark.parametrize("precision", ["fp32", "bf16"])
-def test_training_and_evaluation_may_use_the_order_and_others_may_not(avx512, precision):
+def test_training_may_use_the_order_and_tests_and_other_callers_may_not(avx512, precision):
     arithmetic = Precision(torch.device("cpu"), precision).arithmetic
     x = torch.rand(100, 1, 28, 28)
     assert not onednn.pays(x)
     with arithmetic():
         assert onednn.pays(x)
+        with torch.inference_mode():
+            assert not onednn.pays(x)
     with contextlib.suppress(KeyError), arithmetic():
         raise KeyError
     assert not onednn.pays(x)
