@@ -117,9 +117,9 @@ def _summing_later_pays(x: Tensor) -> bool:
     return (
         may_take_shortcuts()
         and x.is_cpu
-        and len(x) >= _LARGE_BATCH
         and torch.is_grad_enabled()
         and not torch.is_autocast_enabled("cpu")
+        and len(x) >= _LARGE_BATCH  # last: an exported graph must not depend on it, and has no gradients
     )
 
 

@@ -25,8 +25,8 @@ def pays(x: Tensor) -> bool:
     """Whether training on this batch takes less time if it is `blocked` first, and the model may do so.
 
     Not in test: classes and probabilities do not depend on how many pictures are taken at a time.
-    Measured for `mnist_net` on two Zen 4 cores: a training step of 100 samples takes 0.89 of its time, of 50 samples
-    0.95 to 1.0, of 16 samples 1.01 to 1.03. Without AVX-512 it takes 1.5, since oneDNN's gradients are slow then.
+    Measured for `mnist_net` on two Zen 4 cores: a training step of 100 samples takes 0.89 to 0.94 of its time, of 50
+    0.95 to 1.0, of 16 1.01 to 1.03. Without AVX-512 it takes 1.5, since oneDNN's gradients are slow then.
     """
     return (
         not torch.compiler.is_compiling()
