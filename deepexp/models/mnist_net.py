@@ -79,23 +79,28 @@ class MnistNet(nn.Module):
         return F.relu_(x.to_dense())
 
     def _suits_onednn(self) -> bool:
-        """Whether it has ReLU and no batch normalisation, and no layer was given a hook or replaced by another kind."""
-        layers = (self.conv1, self.bn1, self.conv2, self.bn2, self.activation)
-        kinds = (nn.Conv2d, nn.Identity, nn.Conv2d, nn.Identity, nn.ReLU)
+        """Whether it has ReLU, and its convolutions are plain and without batch normalisation."""
         return (
-            all(type(layer) is kind for layer, kind in zip(layers, kinds, strict=True))
-            and not any(layer._forward_pre_hooks or layer._forward_hooks for layer in layers)
-            and all(_is_plain(conv) for conv in (self.conv1, self.conv2))
+            _is_plain(self.conv1, self.bn1)
+            and _is_plain(self.conv2, self.bn2)
+            and _is_unchanged(self.activation, nn.ReLU)
         )
 
     def _filters(self) -> list[tuple[Tensor, Tensor]]:
         return [(conv.weight, conv.bias) for conv in (self.conv1, self.conv2) if conv.bias is not None]
 
 
-def _is_plain(conv: nn.Conv2d) -> bool:
-    """Whether it has a bias, and neither padding nor steps nor groups."""
+def _is_plain(conv: nn.Conv2d, norm: nn.Module) -> bool:
+    """Whether the convolution has a bias, and neither padding nor steps nor groups nor a normalisation behind it."""
+    if not (_is_unchanged(conv, nn.Conv2d) and _is_unchanged(norm, nn.Identity)):
+        return False
     settings = (conv.stride, conv.padding, conv.dilation, conv.groups)
     return conv.bias is not None and settings == ((1, 1), (0, 0), (1, 1), 1)
+
+
+def _is_unchanged(layer: nn.Module, kind: type[nn.Module]) -> bool:
+    """Whether a layer was neither given a hook nor replaced by one of another kind."""
+    return type(layer) is kind and not layer._forward_pre_hooks and not layer._forward_hooks
 
 
 def _convolved_and_pooled(x: Tensor, conv: nn.Conv2d, norm: nn.Module, size: int) -> Tensor:
@@ -104,12 +109,11 @@ def _convolved_and_pooled(x: Tensor, conv: nn.Conv2d, norm: nn.Module, size: int
     It is a sum over all pixels, and max-pooling passes each of its gradients on to one pixel. So the sum behind the
     pooling is the same, over size² times fewer values.
     """
-    if conv.bias is None or not isinstance(norm, nn.Identity) or not _summing_later_pays(x):
+    if conv.bias is None or not (_summing_later_pays(x) and _is_plain(conv, norm)):
         return F.max_pool2d(norm(conv(x)), size)
     bias = conv.bias.detach()
-    maps = F.conv2d(x, conv.weight, bias, conv.stride, conv.padding, conv.dilation, conv.groups)
     zeros = conv.bias - bias  # which have the bias's gradient
-    return F.max_pool2d(maps, size) + zeros[:, None, None]
+    return F.max_pool2d(F.conv2d(x, conv.weight, bias), size) + zeros[:, None, None]
 
 
 def _summing_later_pays(x: Tensor) -> bool:

@@ -60,6 +60,21 @@ def test_gradients_of_biases_that_are_summed_behind_the_pooling_equal_the_lectur
         torch.testing.assert_close(mine, reference, rtol=1e-12, atol=1e-14, msg=name)
 
 
+def test_hooks_and_changes_of_a_convolution_take_effect_where_biases_are_summed_later():
+    x = torch.randn(100, 1, 28, 28, dtype=torch.float64)
+    changed = mnist_net().double()
+    changed.conv1.padding, changed.conv1.padding_mode = (3, 3), "circular"  # 10×10 pixels behind the pooling
+    changed.conv1._reversed_padding_repeated_twice = [3] * 4
+    changed.conv2 = nn.Conv2d(32, 64, 7, dtype=torch.float64)
+    hooked, seen = mnist_net().double(), []
+    hooked.conv2.register_forward_hook(lambda layer, inputs, output: seen.append(output.shape))
+    usual = changed(x)
+    with shortcuts_allowed():
+        assert torch.equal(changed(x), usual)
+        hooked(x)
+    assert seen == [(100, 64, 4, 4)]
+
+
 def test_a_frozen_convolution_leaves_other_gradients_unchanged():
     net = mnist_net()
     net.conv1.requires_grad_(False)
