@@ -129,6 +129,11 @@ def _try(
         log.debug("%s cannot be tried in training mode: %s", target, error)
     else:
         _check_output(output, target, classes, " in training mode")
+        if not output.requires_grad and any(parameter.requires_grad for parameter in model.parameters()):
+            raise InputError(
+                f"model: what {target} gives in training mode has no gradient, so it could not be trained; "
+                "trainable layers must lead to it, without detach() and torch.no_grad()"
+            )
     if others:
         _check_saving(model, target, others)
 
@@ -155,10 +160,10 @@ def _check_saving(model: nn.Module, target: str, others: Sequence[Callable[[], n
 
 
 def _output(model: nn.Module, shape: tuple[int, int, int], *, training: bool) -> Any:
-    """What a model gives for two pictures of zeros; it is in training mode afterwards."""
+    """What a model gives for two pictures of zeros, in training with gradients; it is in training mode afterwards."""
     device = next(model.parameters()).device
     try:
-        with torch.no_grad():
+        with torch.set_grad_enabled(training):
             pictures = torch.zeros(2, *shape, device=device).to(memory_format=torch.channels_last)
             return model.train(training)(pictures)
     finally:

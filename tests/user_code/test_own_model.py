@@ -42,6 +42,10 @@ class Predicts(Net):
     def forward(self, x):
         return super().forward(x).argmax(1)
 
+class Detached(Net):
+    def forward(self, x):
+        return super().forward(x).detach()
+
 class Wide(Net):
     def __init__(self, *, shape, classes):
         super().__init__(shape=shape, classes=classes + 3)
@@ -287,9 +291,10 @@ def test_layers_in_plain_lists_are_reported_and_logged(here, capsys):
         ("Pair", "model: their_model.Pair gives a tuple for two pictures; a float tensor of shape (2, 10) is needed"),
         ("Nothing", "gives None for two pictures"),
         ("Predicts", "gives torch.int64 of shape (2,) for two pictures"),
+        ("Detached", "model: what their_model.Detached gives in training mode has no gradient, so it could not be"),
         ("Wide", "gives torch.float32 of shape (2, 13) for two pictures; a float tensor of shape (2, 10)"),
         ("Narrow", "their_model.Narrow fails for two pictures of 1×28×28: their_model.py:13: RuntimeError: "),
-        ("View", "View fails for two pictures of 1×28×28: their_model.py:78: RuntimeError: view size is not"),
+        ("View", "View fails for two pictures of 1×28×28: their_model.py:82: RuntimeError: view size is not"),
         ("Double", "mat1 and mat2 must have the same dtype"),
         ("Half", "mat1 and mat2 must have the same dtype"),
         ("TwoInputs", "fails for two pictures of 1×28×28: TypeError: TwoInputs.forward() missing 1 required"),
@@ -297,9 +302,9 @@ def test_layers_in_plain_lists_are_reported_and_logged(here, capsys):
         ("NoShape", "NoShape: got an unexpected keyword argument 'shape' (deepexp gives it shape and classes)"),
         ("Lazy", "model._target_: their_model.Lazy has a lazy layer (fc.weight), whose size is open; set its size, or"),
         ("LazyStatistics", "their_model.LazyStatistics has a lazy layer (norm.running_mean), whose size is open"),
-        ("Exits", "their_model.Exits fails for two pictures of 1×28×28: their_model.py:115: SystemExit"),
-        ("ExitsAtOnce", "model: their_model.ExitsAtOnce failed: their_model.py:125: SystemExit"),
-        ("Refuses", "model: their_model.py:129: odd sizes only"),
+        ("Exits", "their_model.Exits fails for two pictures of 1×28×28: their_model.py:119: SystemExit"),
+        ("ExitsAtOnce", "model: their_model.ExitsAtOnce failed: their_model.py:129: SystemExit"),
+        ("Refuses", "model: their_model.py:133: odd sizes only"),
         ("Bare", "model._target_: their_model.Bare has no parameters, so there is nothing to train"),
         (
             "Grows",
