@@ -19,6 +19,7 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deepexp import paths
+from deepexp.config import catalogue
 from deepexp.text.suggest import did_you_mean
 
 _PRESETS = "experiment"
@@ -173,6 +174,9 @@ def explain(error: BaseException, chosen: Sequence[Path], loader: ConfigLoader) 
     if isinstance(error, HydraException) and (headless := _headless_preset(chosen)):
         return no_header(headless)
     message = " ".join(_lines(error)[:2] or _lines(error.__cause__ or error)[:1])
+    unchosen = r"Could not override ('.*?')\. No match.*"
+    groups = ", ".join(catalogue.defaults())
+    message = re.sub(unchosen, rf"no defaults list has the group \1; one of {groups}", message)
     named = re.match(r"In '?([\w/]+)'?: (.*)", message)
     if named and (culprit := path_of(named[1], loader)):
         return f"{paths.shown(culprit)}: {named[2]}"

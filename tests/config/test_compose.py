@@ -242,6 +242,12 @@ def test_broken_yaml_of_the_user_is_named_with_its_line(tmp_path, text, line):
     assert complaints("optim=bad")[0].replace("\\", "/").startswith(line)
 
 
+def test_a_group_of_the_user_that_no_defaults_list_has_is_refused(tmp_path):
+    write(tmp_path / "conf" / "mine" / "a.yaml", "# x\na: 1\n")
+    (line,) = complaints("mine=a")
+    assert "no defaults list has the group 'mine'; one of model, data, optim, schedule, augment, " in line
+
+
 def test_a_broken_value_is_blamed_on_the_file_read_last(tmp_path):
     write(tmp_path / "conf" / "optim" / "base.yaml", "# x\na: ${zzz}\n")
     write(tmp_path / "conf" / "optim" / "mine.yaml", "# x\ndefaults: [base, _self_]\n\na: ${yyy}\n")
@@ -265,7 +271,7 @@ def test_yaml_that_is_not_utf8_is_named(tmp_path):
         ("# x\ndefaults:\n  - override /optim: adam\n", ":1: a preset begins with the line '# @package _global_'"),
         ("# @package _global_\n# x\ndefaults: [optim: adam]\n", ":3: there is no experiment/optim/adam; a preset"
          " chooses an option with '- override /optim: adam'"),
-        ("# @package _global_\n# x\ndefaults:\n  - override /zzz: adam\n", ": Could not override 'zzz'"),
+        ("# @package _global_\n# x\ndefaults:\n  - override /zzz: adam\n", ": no defaults list has the group 'zzz'"),
         ("# @package _global_\n# x\nhydra:\n  run: {dir: here}\n", ":4: hydra.run: has no effect; output_dir and name"),
     ],
 )  # fmt: skip
