@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 MOST_STYLES = 10
 """Up to so many series are told apart by style, more by a colour map, or a few of them are named."""
 
+_LEGEND_POINTS = 9  # size of its letters
 _NAMED = 3  # of the best and of the worst
 _LIGHTEST = 0.88  # of the colour map: what is lighter cannot be seen on white
 
@@ -56,11 +57,22 @@ class Styles:
         if handles := [*lines, *more]:
             longest = max(len(line) for handle in handles for line in str(handle.get_label()).splitlines())
             columns = max(1, min(len(handles), 4, room // (longest + 7)))
-            figure.legend(handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=9)
+            figure.legend(
+                handles=handles, loc="outside lower center", ncols=columns, frameon=False, fontsize=_LEGEND_POINTS
+            )
+            _make_room(figure, [str(handle.get_label()).count("\n") + 1 for handle in handles], columns)
         if self.colour_key is not None:
             bar = figure.colorbar(_mappable(self.values), ax=axes, label=literal(self.colour_key))
             if needs_log(self.values):
                 bar.ax.yaxis.set_major_formatter(plain_numbers())
+
+
+def _make_room(figure: "Figure", lines: Sequence[int], columns: int) -> None:
+    """Make the figure higher by what its legend takes of it beyond a quarter; `lines`: of each of its entries."""
+    entries = -(-len(lines) // columns)  # in a column
+    inches = (sum(sorted(lines)[-entries:]) * 1.2 + entries * 0.5) * _LEGEND_POINTS / 72  # a line, and a gap
+    width, height = figure.get_size_inches()
+    figure.set_size_inches(width, height + max(0.0, inches - height / 4))
 
 
 def _in_lines(label: str, width: int) -> str:

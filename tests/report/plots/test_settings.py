@@ -1,5 +1,7 @@
 """Error over what varies: heat map, parallel coordinates, learning rate."""
 
+import itertools
+
 import numpy as np
 import pytest
 
@@ -120,6 +122,19 @@ def test_the_learning_rate_plot_has_a_series_for_each_other_value(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.01, 0.1], "batch_size": [10, 20]}, lambda job: 0.2)
     plot = learning_rate.draw(*groups_and_keys(tmp_path))
     assert [text.get_text() for text in plot.figure.legends[0].get_texts()] == ["batch_size=10", "batch_size=20"]
+
+
+def test_a_long_legend_makes_the_picture_higher_and_not_the_axes_lower(tmp_path):
+    grid = {"val_fraction": [0.1234567, 0.2345678], "label_smoothing": [0.0123456, 0.0234567]}
+    grid |= {"clip_grad_norm": [1.2345678, 2.3456789]}
+    for index, values in enumerate(itertools.product(*grid.values())):
+        others = dict(zip(grid, values, strict=True)) | {"max_minutes": 1234567.5 + index % 2}
+        make_run(tmp_path / str(index), {"optim.lr": 0.01 * (index + 1), **others})
+    figure = learning_rate.draw(*groups_and_keys(tmp_path)).figure
+    figure.draw_without_rendering()
+    axes, legend = figure.axes[0].get_window_extent(), figure.legends[0].get_window_extent()
+    assert legend.height > 2 * figure.dpi and 0 <= legend.y0 < legend.y1 < axes.y0
+    assert axes.height > 2 * figure.dpi
 
 
 def test_learning_rates_without_a_result_do_not_affect_axis_and_legend(tmp_path):
