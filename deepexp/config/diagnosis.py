@@ -45,6 +45,8 @@ def _unreadable(override: str) -> str:
         return f"{override!r}: {key!r} cannot be a key; `deepexp train --help` lists the keys"
     if re.match(r"[\[{]|\w+\(", value) and (bracket := _unbalanced(value)):
         return f"{key}: {value} cannot be read as a value: {bracket} (in a shell, quote a word that has blanks)"
+    if re.search(r"(^|[,\[{(])\s*,|,\s*([\]})]|$)", value):
+        return f"{key}: {value} cannot be read as a value: nothing stands beside a comma (write a,b without blanks)"
     if re.match(r"choice\(.*(?<=[(,])\s*null\s*[,)]", value):
         return f"{key}: choice() takes no null; give the values with commas alone: {key}=null,…"
     inner = quote(value)
@@ -140,6 +142,9 @@ def unknown_key(override: Override, config: DictConfig) -> str | None:
     except (OmegaConfBaseException, TypeError, ValueError) as error:
         if whole := _list_above(key, config):
             return f"{key}: {whole} is a list without such an element; set all of it with {whole}=[…]"
+        if OmegaConf.is_config(there):
+            kind = "a list" if isinstance(there, ListConfig) else "a mapping is needed"
+            return f"{key}: {override.get_value_string()} is not allowed; {kind}"
         return f"{key}: {override.get_value_string()} does not fit ({first_line(error)})"
     return None
 

@@ -31,7 +31,7 @@ def split_flags(argv: Sequence[str], flags: Mapping[str, Sequence[str]]) -> tupl
             continue
         flag, equals, value = word.partition("=")
         if flag not in flags:
-            raise InputError(no_such("flag", flag, flags))
+            raise InputError(f"{no_such('flag', flag, [*flags, '--help'])}; a key is set as KEY=VALUE, without dashes")
         if flags[flag] and not equals:
             value = next(words, "")
         if value not in (flags[flag] or [""]):

@@ -210,6 +210,11 @@ def test_the_advice_on_quoting_can_be_followed():
     assert complaints(advice) == ["name.x: there is no such key; name is null and has no keys to set"]
 
 
+def test_a_mapping_for_a_list_and_a_list_for_a_mapping_are_refused():
+    assert complaints("optim.groups={pattern: a}") == ["optim.groups: {pattern: a} is not allowed; a list"]
+    assert complaints("checkpoint=[1]") == ["checkpoint: [1] is not allowed; a mapping is needed"]
+
+
 def test_types_of_values_are_not_checked_here():
     assert compose("train", ["batch_size=abc"]).config.batch_size == "abc"
 

@@ -40,5 +40,12 @@ def test_brackets_that_do_not_match_are_named(value: str, what: str) -> None:
     assert complaint(f"model.x={value}").startswith(f"model.x: {value} cannot be read as a value: {what} ")
 
 
+@pytest.mark.parametrize("value", ["0.1,", ",0.1", "0.1,,0.2", "[0.1,]", "[{pattern: x},]"])
+def test_a_comma_without_a_value_beside_it_is_named(value: str) -> None:
+    assert complaint(f"model.x={value}") == (
+        f"model.x: {value} cannot be read as a value: nothing stands beside a comma (write a,b without blanks)"
+    )
+
+
 def test_brackets_in_quotes_do_not_count() -> None:
     assert "quote it twice" in complaint("model.x='[' = 2")

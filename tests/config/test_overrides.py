@@ -125,7 +125,8 @@ def test_flags_stand_anywhere(argv, overrides, flags):
         (["--cfg"], "--cfg: takes one of job, hydra, not ''"),
         (["--cfg", "all"], "--cfg: takes one of job, hydra, not 'all'"),
         (["-m=3"], "-m: takes no value, not '3'"),
-        (["-x"], "-x: there is no such flag"),
+        (["--x", "1"], "--x: there is no such flag; one of -m, --multirun, --cfg, --help; a key is set as KEY=VALUE,"),
+        (["--hlep"], "--hlep: there is no such flag (did you mean '--help'?); one of"),
     ],
 )
 def test_wrong_flags_are_refused(argv, message):
