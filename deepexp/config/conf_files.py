@@ -23,6 +23,7 @@ from deepexp.config import catalogue
 from deepexp.text.suggest import did_you_mean
 
 _PRESETS = "experiment"
+_CHOICE = "a preset chooses an option with"
 
 
 @dataclass(frozen=True)
@@ -174,13 +175,22 @@ def explain(error: BaseException, chosen: Sequence[Path], loader: ConfigLoader) 
     if isinstance(error, HydraException) and (headless := _headless_preset(chosen)):
         return no_header(headless)
     message = " ".join(_lines(error)[:2] or _lines(error.__cause__ or error)[:1])
-    unchosen = r"Could not override ('.*?')\. No match.*"
-    groups = ", ".join(catalogue.defaults())
-    message = re.sub(unchosen, rf"no defaults list has the group \1; one of {groups}", message)
+    message = _plainly(message, str(error))
     named = re.match(r"In '?([\w/]+)'?: (.*)", message)
     if named and (culprit := path_of(named[1], loader)):
         return f"{paths.shown(culprit)}: {named[2]}"
     return f"{paths.shown(mine[-1])}: {message}" if mine else message
+
+
+def _plainly(message: str, whole: str) -> str:
+    """The message without Hydra's class names, and without its advice, which leads to further errors here."""
+    if unknown := re.search(r"Key '.*' not in .*\n\s*full_key: (\S+)", whole):
+        message = re.sub(r"ConfigKeyError raised while .*", f"{unknown[1]}: there is no such key", message)
+    choosing = rf"(Could not override '{_PRESETS}/|Multiple values for )([\w/]+)[@.].*"
+    message = re.sub(choosing, rf"{_CHOICE} '- override /\2: NAME'", message)
+    unchosen = r"Could not override ('.*?')\. No match.*"
+    groups = ", ".join(catalogue.defaults())
+    return re.sub(unchosen, rf"no defaults list has the group \1; one of {groups}", message)
 
 
 def _headless_preset(chosen: Sequence[Path]) -> Path | None:
@@ -222,7 +232,7 @@ def _missing(error: MissingConfigException, suspects: Sequence[Path], loader: Co
     meant = group.removeprefix(f"{_PRESETS}/")
     hint = did_you_mean(name, options)
     if meant != group and meant in loader.list_groups(""):
-        hint = f"; a preset chooses an option with '- override /{meant}: {name}'"
+        hint = f"; {_CHOICE} '- override /{meant}: {name}'"
     parent = re.match(r"In '([\w/]+)'", first_line(error))
     named_in = path_of(parent[1], loader) if parent else None
     for path in [*suspects, *([named_in] if named_in else [])]:
@@ -251,6 +261,12 @@ def _marked(error: yaml.MarkedYAMLError, path: Path | None) -> str:
     problem = str(error.problem)
     if r"'\t'" in problem:
         problem = "a tab stands where only blanks may"
+    elif problem == "mapping values are not allowed here":
+        problem = (
+            "KEY: VALUE stands where it cannot (its indentation, the line above, or a text with ': ' without quotes)"
+        )
+    elif problem == "could not find expected ':'" and error.context_mark:
+        mark, problem = error.context_mark, "is no KEY: VALUE, with a colon and a blank"
     return f"{paths.shown(path or Path(mark.name))}:{mark.line + 1}: {problem}"
 
 

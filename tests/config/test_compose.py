@@ -224,6 +224,8 @@ def test_types_of_values_are_not_checked_here():
     [
         ("# x\na: 1\n\tb: 2\n", "conf/optim/bad.yaml:3: a tab stands where only blanks may"),
         ("# x\na: 1\na: 2\n", "conf/optim/bad.yaml:3: found duplicate key a"),
+        ("# x\na: 1\n  b: 2\n", "conf/optim/bad.yaml:3: KEY: VALUE stands where it cannot (its indentation"),
+        ("# x\na: 1\nb:2\nc: 3\n", "conf/optim/bad.yaml:3: is no KEY: VALUE, with a colon and a blank"),
         ("# x\na: [1\n", "conf/optim/bad.yaml:3: expected ',' or ']'"),
         ("# x\na: *here\n", "conf/optim/bad.yaml:2: found undefined alias 'here'"),
         ("# x\na: !!python/name:os.system\n", "conf/optim/bad.yaml:2: could not determine a constructor"),
@@ -277,6 +279,11 @@ def test_yaml_that_is_not_utf8_is_named(tmp_path):
         ("# @package _global_\n# x\ndefaults: [optim: adam]\n", ":3: there is no experiment/optim/adam; a preset"
          " chooses an option with '- override /optim: adam'"),
         ("# @package _global_\n# x\ndefaults:\n  - override /zzz: adam\n", ": no defaults list has the group 'zzz'"),
+        ("# @package _global_\n# x\ndefaults: [override optim: adam]\n", ": a preset chooses an option with "
+         "'- override /optim: NAME'"),
+        ("# @package _global_\n# x\ndefaults: [/optim: adam]\n", ": a preset chooses an option with "
+         "'- override /optim: NAME'"),
+        ("# @package _global_\n# x\nhydra:\n  sweper: {params: 1}\n", ": hydra.sweper: there is no such key"),
         ("# @package _global_\n# x\nhydra:\n  run: {dir: here}\n", ":4: hydra.run: has no effect; output_dir and name"),
     ],
 )  # fmt: skip
