@@ -19,6 +19,8 @@ class Command:
     """Options of its own, for shell completion."""
     path_keys: tuple[str, ...] = ()
     """Those of `keys` whose values are paths."""
+    takes_paths: bool = False
+    """Whether words that are no option are paths, for shell completion."""
     takes_keys: bool = False
     """Whether it takes the config keys of `train`, for its help and for shell completion."""
 
@@ -52,6 +54,7 @@ COMMANDS = {
         "the classes that a run's model predicts for picture files",
         keys=("run", "input", "checkpoint", "device", "top", "invert", "json"),
         path_keys=("run", "input"),
+        takes_paths=True,
     ),
     "export": Command(
         "deepexp.commands.export",
@@ -64,11 +67,13 @@ COMMANDS = {
         "tables, tests and plots over many runs",
         keys=("to", "baseline", "diff", "mistakes"),
         path_keys=("to",),
+        takes_paths=True,
     ),
     "runs": Command(
         "deepexp.commands.runs",
         "what is in outputs/; removes old checkpoints",
         keys=("sort", "json", "prune", "older_than", "confirm"),
+        takes_paths=True,
     ),
     "completion": Command("deepexp.commands.completion", "tab completion", words=("bash", "fish", "zsh")),
 }

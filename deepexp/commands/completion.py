@@ -22,7 +22,7 @@ from deepexp.errors import InputError
 from deepexp.text.suggest import did_you_mean
 
 # A shell asks with the line up to the cursor and gets one whole word a line, with a blank after it when the word is
-# complete; the line `:path` stands for the files below what follows the `=`.
+# complete; the line `:path` stands for the files below what follows the `=`, or below the word.
 PATH = ":path"
 
 BASH = r"""
@@ -33,7 +33,7 @@ _deepexp() {
     [[ "$word" == "=" || "${COMP_WORDS[COMP_CWORD - 1]}" == "=" ]] && is_value=1
     [[ "$word" == "=" ]] && word=""
     if [[ "${COMPREPLY[0]}" == ":path" ]]; then
-        [[ -z "$is_value" ]] && lead="${word%%=*}="
+        [[ -z "$is_value" && "$word" == *=* ]] && lead="${word%%=*}="
         word="${word#"$lead"}"
         COMPREPLY=()
         for found in $(compgen -f -- "${word//\\/}"); do
@@ -67,9 +67,9 @@ function __deepexp_complete
     set -l found (deepexp completion --line (commandline -cp) 2>/dev/null)
     if test "$found[1]" = ":path"
         set -l word (commandline -ct)
-        set -l key (string split -m 1 = -- $word)[1]
-        for path in (__fish_complete_path (string split -m 1 = -- $word)[2])
-            echo "$key=$path"
+        set -l lead (string match -r '^[^=]*=' -- $word)
+        for path in (__fish_complete_path (string replace -r '^[^=]*=' '' -- $word))
+            echo "$lead$path"
         end
     else
         string trim --right -- $found
@@ -113,10 +113,11 @@ def complete(line: str) -> list[str]:
     if not command.takes_keys:
         if value is not None:
             return [PATH] if key in command.path_keys else []
-        return _begun([*first, *(f"{option}=" for option in command.keys), "--help "], typed)
+        found = _begun([*first, *(f"{option}=" for option in command.keys), "--help "], typed)
+        return [PATH] if command.takes_paths and typed and not found else found
     if value is not None:
         return [f"{prefix}{key}={word}" if word != PATH else PATH for word in _values(key, value)]
-    flags = ["-m ", "--multirun ", "--cfg ", "--help "]
+    flags = ["-m ", "--multirun ", "--cfg ", "--help "] if name == "train" else ["--help "]
     return _begun([*first, *flags, *(f"{prefix}{key}=" for key in _keys(before))], typed)
 
 

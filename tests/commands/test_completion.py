@@ -47,6 +47,10 @@ def elsewhere(tmp_path, monkeypatch):
         ("deepexp eval run=", [":path"]),
         ("deepexp eval checkpoint=", []),
         ("deepexp runs o", ["older_than="]),
+        ("deepexp runs outp", [":path"]),
+        ("deepexp report some", [":path"]),
+        ("deepexp predict run=here some", [":path"]),
+        ("deepexp bench step -", ["--help "]),
         ("deepexp list opt", ["optim "]),
         ("deepexp completion ", ["bash ", "fish ", "zsh ", "--help "]),
         ("deepexp nonsense ", []),
@@ -111,6 +115,7 @@ def shell_folder(folder):
         ("deepexp train ord\tseq\t", ["train", "order=sequential"]),
         ("deepexp train data.root=so\ta\tepo\t3", ["train", "data.root=some data/a file", "epochs=3"]),
         ("deepexp train data.root=some\\ da\t", ["train", "data.root=some data/"]),
+        ("deepexp report so\ta\tto=so\t", ["report", "some data/a file", "to=some data/"]),
         ("cd some*\ndeepexp train resume=\t", ["train", "resume=a file"]),
     ],
 )
@@ -137,6 +142,7 @@ def test_bash_completes_what_is_typed(tmp_path, setup, typed, words):
         ("deepexp train optim=adama", ["optim=adamax"]),
         ("deepexp train optim=sgd,adama", ["optim=sgd,adamax"]),
         ("deepexp train data.root=so", ["data.root=some data/"]),
+        ("deepexp report so", ["some data/"]),
     ],
 )
 def test_fish_gets_the_same_completions(tmp_path, typed, words):
