@@ -6,6 +6,7 @@ The points come from Hydra's own multirun, so that any sweeper can be used; `job
 import contextlib
 import itertools
 import logging
+import os
 import shlex
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -65,6 +66,8 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
         raise InputError("dry_run: shows one run, and -m makes many; leave out -m and the values with commas")
     hydra_keys.check_effect(words)
     begun = resuming.place_in(words)
+    if begun is not None and not os.path.lexists(begun):
+        raise InputError(f"{begun}: is no sweep: there is nothing of that name")
     if begun is not None and not is_sweep(begun):
         raise InputError(f"{begun}: is no sweep (it has no sweep.json); leave out -m to go on with a single run")
     asked = overrides.quote_paths([word for word in words if not resuming.names_place(word)])

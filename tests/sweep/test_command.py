@@ -206,6 +206,8 @@ def test_directories_that_are_no_sweep_are_refused(
         (folder / "x" / "sweep.json").write_text(content)
     with pytest.raises(InputError, match=message):
         sweep("resume=x")
+    with pytest.raises(InputError, match=r"^nowhere: is no sweep: there is nothing of that name$"):
+        sweep("resume=nowhere")
 
 
 def test_a_job_composes_its_config_only_if_the_parent_cannot(sweep: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
