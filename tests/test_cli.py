@@ -216,3 +216,9 @@ class TestPythonApi:
         code = "import sys, deepexp; print(*sys.modules)"
         run = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
         assert not {name.split(".")[0] for name in run.stdout.split()} & HEAVY
+
+
+def test_a_key_that_is_given_twice_is_warned_of(capsys):
+    assert main(["train", "--cfg", "job", "epochs=2", "epochs=3"]) == 0
+    out, err = capsys.readouterr()
+    assert err == "warning: epochs: is given 2 times; only the last counts, epochs=3\n" and "\nepochs: 3\n" in out

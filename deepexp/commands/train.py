@@ -48,7 +48,7 @@ from deepexp.config import catalogue
 from deepexp.config.compose import check_swept_keys, compose, without_mistakes
 from deepexp.config.composed_of import GROUPS
 from deepexp.config.composer import Composed
-from deepexp.config.overrides import split, split_flags
+from deepexp.config.overrides import repeated, split, split_flags
 from deepexp.data.dataset import Dataset
 from deepexp.data.source import Source
 from deepexp.disk.storage import place_that_stays
@@ -74,6 +74,9 @@ def main(argv: Sequence[str]) -> int:
     """Train one run, or a sweep, or print a config."""
     overrides, flags = split_flags(argv, FLAGS)
     _check_single_process()
+    console = Console()
+    for line in repeated(overrides):
+        console.warn(line)
     if "--cfg" in flags:
         if (place := resuming.place_in(overrides)) is not None:
             saved = "the saved config of each run (its .hydra/config.yaml)"
@@ -85,8 +88,8 @@ def main(argv: Sequence[str]) -> int:
     if {"-m", "--multirun"} & set(flags) or _resumes_sweep(overrides):
         from deepexp.sweep.command import sweep
 
-        return sweep(overrides, Console())
-    train(overrides, Console())
+        return sweep(overrides, console)
+    train(overrides, console)
     return 0
 
 

@@ -70,6 +70,18 @@ def split(override: str) -> tuple[str, str, str | None]:
     return override[: len(override) - len(bare)], key, value if equals else None
 
 
+def repeated(overrides: Sequence[str]) -> list[str]:
+    """A line for each key that is given several times, of which Hydra takes the last."""
+    values: dict[str, list[str]] = {}
+    for _, key, value in map(split, overrides):
+        values.setdefault(key, []).append(value or "")
+    return [
+        f"{key}: is given {len(found)} times; only the last counts, {key}={found[-1]}"
+        for key, found in values.items()
+        if len(found) > 1
+    ]
+
+
 def _quoted(override: str) -> str:
     prefix, key, value = split(override)
     if key not in PATH_KEYS or not value or prefix.startswith("~"):

@@ -3,7 +3,7 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from deepexp.config.overrides import PATH_KEYS, quote, quote_paths, split, split_flags, unquote
+from deepexp.config.overrides import PATH_KEYS, quote, quote_paths, repeated, split, split_flags, unquote
 from deepexp.errors import InputError
 
 # Letters that mean something to Hydra's grammar, to its quotes or to a shell, and some that mean nothing.
@@ -133,3 +133,9 @@ def test_wrong_flags_are_refused(argv, message):
     with pytest.raises(InputError) as caught:
         split_flags(argv, FLAGS)
     assert str(caught.value).startswith(message)
+
+
+def test_a_key_that_is_given_several_times_is_named_with_the_value_that_counts():
+    words = ["optim.lr=0.1", "model=resnet", "epochs=3", "+optim.lr=a=b", "optim=adam"]
+    assert repeated(words) == ["optim.lr: is given 2 times; only the last counts, optim.lr=a=b"]
+    assert repeated(["seed=1", "seed=1", "seed="]) == ["seed: is given 3 times; only the last counts, seed="]
