@@ -73,6 +73,14 @@ def describe_device(device: torch.device) -> str:
     return str(device)
 
 
+def cpu_arithmetic() -> dict[str, int | str]:
+    """What rounding on a CPU depends on: the number of threads, and the widest vector instructions that torch uses.
+
+    Which order a model computes in can depend on the instructions, too (`models/onednn.py`).
+    """
+    return {"threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability()}
+
+
 def synchronise(device: torch.device) -> None:
     """Wait until the device has done what it was given, so that a clock can be read."""
     if device.type == "cuda":

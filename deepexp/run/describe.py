@@ -77,7 +77,7 @@ def provenance(
         code=parts.identity.code,
         choices={
             "device": str(plan.device),
-            "threads": torch.get_num_threads(),
+            **runtime.cpu_arithmetic(),
             "data.mode": mode,
             "cache_frozen": parts.frozen_features.choice,
             "cuda_graph": parts.update_maker.choice,

@@ -202,22 +202,24 @@ def note_circumstances(
 ) -> None:
     """Write into `provenance.json` how the run goes on, and warn of what keeps it from being equal bit for bit.
 
-    That is a device, number of threads (on a CPU), torch or deepexp other than at its first start, and code of the
-    user's own, or of a package that a `_target_` names, other than the code that its checkpoint was trained with.
+    That is a device, number of threads or vector instructions (on a CPU), torch or deepexp other than at its first
+    start, and code of the user's own, or of a package that a `_target_` names, other than that of its checkpoint.
     `lost`: the files that begin anew.
     """
     if lost:
         log.warning("%s", lost_files.in_words(lost, content["progress"]["step"]))
     known = run.read_json("provenance.json")
     words = runtime.describe_device(device)
-    now = {"device": words, "threads": torch.get_num_threads(), **_versions(provenance.versions())}
+    of_cpu = runtime.cpu_arithmetic()
+    now = {"device": words, **of_cpu, **_versions(provenance.versions())}
     before = {
         "device": known.get("device"),
-        "threads": _get(known.get("choices"), "threads"),
+        **{name: _get(known.get("choices"), name) for name in of_cpu},
         **_versions(known.get("versions")),
     }
     on_cpu = device.type == "cpu" and str(before["device"]).startswith("cpu")
-    compared = [name for name in now if before[name] is not None and name != ("device" if on_cpu else "threads")]
+    left_out = {"device"} if on_cpu else of_cpu.keys()
+    compared = [name for name in now if before[name] is not None and name not in left_out]
     told = [name for name in compared if now[name] != before[name]]
     if told:
         differences = ", ".join(f"{name}: {now[name]} instead of {before[name]}" for name in told)

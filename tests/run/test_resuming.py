@@ -229,20 +229,20 @@ def provenance(result):
     return json.loads((result.directory / "provenance.json").read_text())
 
 
-def test_another_number_of_threads_is_reported_and_recorded(run, monkeypatch):
+def test_another_number_of_threads_and_other_instructions_are_reported_and_recorded(run, monkeypatch):
     first = run([*SMALL, "threads=auto"])
     assert provenance(first).get("resumed") is None
     resume(first, "epochs=3")
-    assert [entry["differs"] for entry in provenance(first)["resumed"]] == [[]]
     log = first.directory / "run.log"
-    assert "arithmetic" not in log.read_text()
+    assert [entry["differs"] for entry in provenance(first)["resumed"]] == [[]] and "arithmetic" not in log.read_text()
     other = torch.get_num_threads() + 1
     monkeypatch.setattr(runtime, "default_threads", lambda: other)
+    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "Z80")
     resume(first, "epochs=4")
-    said = f"threads: {other} instead of {other - 1}"
+    said = f"threads: {other} instead of {other - 1}, instructions: Z80 instead of "
     assert said in log.read_text() and f"OMP_NUM_THREADS={other - 1}" in log.read_text()
     last = provenance(first)["resumed"][-1]
-    assert last["differs"] == ["threads"] and last["threads"] == other
+    assert {name: last[name] for name in last["differs"]} == {"threads": other, "instructions": "Z80"}
 
 
 def test_another_device_is_reported_and_recorded(run):
