@@ -263,9 +263,13 @@ class Step:
             self._known_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm)
 
 
+# On a CPU of Linux and macOS, of Windows, on MPS.
+_NO_MEMORY = ("can't allocate memory", "not enough memory", "MPS backend out of memory")
+
+
 def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or NumPy ran out of memory; on a CPU torch says so in a plain `RuntimeError`."""
+    """Whether torch or NumPy ran out of memory; on a CPU and a Mac's GPU torch says so in a plain `RuntimeError`."""
     if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
         return True
     # oneDNN knows that it can compute something before it makes "a primitive", for which memory alone may be lacking.
-    return "can't allocate memory" in str(error) or str(error) == "could not create a primitive"
+    return any(words in str(error) for words in _NO_MEMORY) or str(error) == "could not create a primitive"
