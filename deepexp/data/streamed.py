@@ -30,6 +30,8 @@ class StreamedLoader:
 
     def __init__(self, split: Split, mean: Tensor, std: Tensor, device: torch.device, *, workers: int) -> None:
         self._device = device
+        # Only then may a copy go on behind our back: MPS reads memory that was freed meanwhile (pytorch #189690).
+        self._is_pinned = device.type == "cuda"
         self._rows = split.rows
         self._labels = split.labels.to(device)
         self._normalise = Normaliser(split.shape, mean.to(device), std.to(device))
@@ -49,7 +51,7 @@ class StreamedLoader:
             with _default_child_signals():
                 pieces = iter(self._loader)
             for (start, stop), pixels in zip(bounds, pieces, strict=True):
-                yield self._normalise(pixels.to(self._device, non_blocking=True)), labels[start:stop]
+                yield self._normalise(pixels.to(self._device, non_blocking=self._is_pinned)), labels[start:stop]
 
     def gatherer(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> None:  # noqa: ARG002
         """See `loader.Loader`; the pictures come from other processes."""
@@ -75,7 +77,7 @@ class StreamedLoader:
             batch_size=None,  # an element of the sampler is a batch already
             sampler=self._sampler,
             num_workers=self._workers,
-            pin_memory=self._device.type == "cuda",
+            pin_memory=self._is_pinned,
             generator=torch.Generator(),  # else each epoch draws from the global one, and dropout would differ
             **several,
         )

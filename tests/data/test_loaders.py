@@ -88,6 +88,19 @@ def test_batches_of_subset_replicated_and_validation_samples(kind: str) -> None:
         loader.close()
 
 
+def test_pictures_that_are_not_pinned_are_there_before_their_memory_is_freed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A copy to MPS that goes on behind our back reads what is there by then."""
+    to, in_background = Tensor.to, []
+
+    def recorded(self: Tensor, *arguments: object, **options: object) -> Tensor:
+        in_background.append(bool(options.get("non_blocking")))
+        return to(self, *arguments, **options)  # type: ignore[call-overload]
+
+    monkeypatch.setattr(Tensor, "to", recorded)
+    list(make("streamed-0", dataset()).batches(torch.arange(50), [(0, 50)]))
+    assert in_background and not any(in_background)
+
+
 def test_samples_may_come_twice(kind: str) -> None:
     data = dataset()
     order = epoch_order(50, "with_replacement", 0, 0)
