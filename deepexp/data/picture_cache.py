@@ -29,6 +29,7 @@ from deepexp.data.decode import show
 from deepexp.data.folder_scan import Listing, PictureFile
 from deepexp.data.source import Shape, Split
 from deepexp.errors import InputError, RunFailed
+from deepexp.process.spawning import signals_held_back
 from deepexp.runtime import available_cores
 from deepexp.text.console import progress
 from deepexp.text.units import amount
@@ -230,7 +231,8 @@ def _decode_split(
     channels, height, width = shape
     chunk = max(1, min(_MAX_CHUNK, _CHUNK_BYTES // (channels * height * width)))
     chunks = [[file.path for file in files[start : start + chunk]] for start in range(0, len(files), chunk)]
-    results = pool.map(decode.decode_many, chunks, [shape] * len(chunks))
+    with signals_held_back():  # this starts the processes
+        results = pool.map(decode.decode_many, chunks, [shape] * len(chunks))
     lost_colour = 0
     with target.open("wb") as file, progress(f"decoding {target.stem} pictures", len(files), "pictures") as bar:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), height, width, channels)}

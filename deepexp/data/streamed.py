@@ -17,6 +17,7 @@ from deepexp.data.normalise import Normaliser
 from deepexp.data.source import Split
 from deepexp.errors import RunFailed
 from deepexp.process.orphans import die_with_parent
+from deepexp.process.spawning import signals_held_back
 
 _PREFETCH_BATCHES = 4  # for each worker
 
@@ -48,7 +49,7 @@ class StreamedLoader:
         if self._loader is None:
             self._loader = self._make_loader()
         with _worker_deaths_explained():
-            with _default_child_signals():
+            with _default_child_signals(), signals_held_back():
                 pieces = iter(self._loader)
             for (start, stop), pixels in zip(bounds, pieces, strict=True):
                 yield self._normalise(pixels.to(self._device, non_blocking=self._is_pinned)), labels[start:stop]

@@ -15,6 +15,7 @@ from multiprocessing.connection import Connection
 from multiprocessing.process import BaseProcess
 from typing import Protocol
 
+from deepexp.process.spawning import signals_held_back
 from deepexp.sweep import server
 from deepexp.sweep.slots import Slot
 from deepexp.sweep.worker import NOT_TRAINING, Ending, Progress, Task, kill_with_children, run_job
@@ -120,7 +121,8 @@ class _Pool:
         process = server.context().Process(
             target=run_job, args=(task, environment, self.working_directory, theirs), name=task.name, daemon=False
         )
-        process.start()
+        with signals_held_back():
+            process.start()
         theirs.close()
         self.running.append(_Running(task, slot, process, ours))
 

@@ -25,6 +25,7 @@ from deepexp.disk.storage import storage_errors
 from deepexp.errors import InputError, Interrupted, Paused, RunFailed, in_short
 from deepexp.metrics import EpochMetrics
 from deepexp.process.orphans import die_with_parent
+from deepexp.process.spawning import drop_held_signals
 from deepexp.run.identity import HOW
 from deepexp.run.resuming import with_keys_of_its_own
 from deepexp.sweep.shared_data import SharedSource
@@ -90,6 +91,7 @@ def run_job(task: Task, environment: dict[str, str], working_directory: str, par
     _die_with(parent)
     if hasattr(os, "setpgid"):
         os.setpgid(0, 0)  # Ctrl-C in the terminal is for the parent, which then asks each job once
+    drop_held_signals()
     os.environ.clear()
     os.environ.update(environment)
     _offer_itself_when_memory_runs_out()
