@@ -100,6 +100,26 @@ def test_ctrl_c_while_writing_leaves_no_temporary_file(tmp_path, monkeypatch):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs fcntl")
+@pytest.mark.parametrize("has_full_sync", [True, False])
+def test_on_macos_the_cache_of_the_drive_is_emptied_too_where_that_can_be_done(tmp_path, monkeypatch, has_full_sync):
+    import fcntl
+
+    done, fsync = [], os.fsync
+
+    def recorded(descriptor, command):
+        done.append(command)
+        if not has_full_sync:
+            raise OSError(errno.ENOTSUP, "Operation not supported")
+
+    monkeypatch.setattr("sys.platform", "darwin")
+    monkeypatch.setattr(fcntl, "F_FULLFSYNC", 51, raising=False)
+    monkeypatch.setattr(fcntl, "fcntl", recorded)
+    monkeypatch.setattr(os, "fsync", lambda descriptor: (done.append("fsync"), fsync(descriptor)))
+    write_atomically(tmp_path / "x", b"new")
+    assert done == ([51, 51] if has_full_sync else [51, "fsync", 51, "fsync"])  # the file, its folder
+
+
 @pytest.mark.parametrize("call", ["os.fsync", "pathlib.Path.replace"])
 def test_a_full_disk_leaves_the_old_file_alone(tmp_path, monkeypatch, call):
     path = tmp_path / "status.json"
