@@ -54,16 +54,16 @@ def open_or_build(
     `where`: the folder for caches; None: beside the data if that can be written to, else the user's cache folder.
     `keep_out_of`: which of `root` and `cache` a stranger may have chosen; a cache there is read, but none is made.
     """
-    homes = [where] if where is not None else [_beside(root), _of_user()]
+    homes = [where] if where is not None else [_beside(root), *_of_user()]
     is_foreign = ("cache" if where is not None else "root") in keep_out_of
     name = f"{root.name[:40] or 'root'}-{_digest(_FORMAT, shape, str(root))[:12]}"
     cache = _name_of_split(listing) + _digest(listing.digest(root))[:16]
-    for home in dict.fromkeys([*homes, _of_user()]):
+    for home in dict.fromkeys([*homes, *_of_user()]):
         found = _read(home / name / cache, listing)
         if found is not None:
             log.info("decoded pictures are read from %s", show(home / name / cache))
             return found
-    writable = [home for home in ([_of_user()] if is_foreign else homes) if _is_writable(home)]
+    writable = [home for home in (_of_user() if is_foreign else homes) if _is_writable(home)]
     if not writable:
         raise InputError(
             f"decoded pictures cannot be kept in {' or '.join(show(home) for home in homes)}: "
@@ -91,8 +91,10 @@ def _beside(root: Path) -> Path:
     return root.parent / ".deepexp-cache"
 
 
-def _of_user() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "deepexp"
+def _of_user() -> list[Path]:
+    """The user's cache folder; none for a user without a home, as in containers."""
+    caches = os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")
+    return [] if caches.startswith("~") else [Path(caches) / "deepexp"]
 
 
 def _is_writable(home: Path) -> bool:

@@ -94,6 +94,21 @@ def test_the_users_cache_is_used_where_none_can_be_beside_the_data(
         source(picture_root, size=4).load()
 
 
+@pytest.mark.skipif(os.name == "nt", reason="needs POSIX users")
+def test_a_user_without_a_home_needs_none(picture_root: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in a container that runs with the number of a user that it does not know."""
+    import pwd
+
+    def unknown(number: int) -> None:
+        raise KeyError(f"getpwuid(): uid not found: {number}")
+
+    monkeypatch.setattr(pwd, "getpwuid", unknown)
+    monkeypatch.delenv("HOME")
+    monkeypatch.delenv("XDG_CACHE_HOME", raising=False)
+    source(picture_root).load()
+    assert len(caches(picture_root.parent / ".deepexp-cache")) == 1
+
+
 def test_a_changed_file_is_decoded_again_and_the_old_cache_removed(
     picture_root: Path, save_picture: Callable[..., None]
 ) -> None:
