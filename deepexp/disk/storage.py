@@ -9,6 +9,7 @@ import errno
 import os
 import shutil
 import sys
+import time
 from collections.abc import Iterator
 from contextvars import ContextVar
 from pathlib import Path
@@ -20,6 +21,9 @@ _CANNOT_SYNC = frozenset({errno.EINVAL, errno.ENOTSUP})
 
 # Of a disk, a folder or a file that may not be written to.
 _NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+_TRIES = 20 if os.name == "nt" else 1  # to rename a file
+_PAUSE_SECONDS = 0.05
 
 _OUTPUT_DIR = "output_dir=DIR"
 _place_stays: ContextVar[bool] = ContextVar("_place_stays", default=False)
@@ -125,12 +129,22 @@ def write_atomically(path: Path, data: bytes | memoryview) -> None:
                 file.write(data)
                 file.flush()
                 _sync(file.fileno())
-            partial.replace(path)
+            _rename(partial, path)
         except BaseException:
             with contextlib.suppress(OSError):  # the first error is the one to tell of
                 partial.unlink(missing_ok=True)
             raise
         sync_directory(path.parent)
+
+
+def _rename(source: Path, target: Path) -> None:
+    """Replace `target` by `source`; tried for a second on Windows, which refuses while another process reads it."""
+    for _ in range(_TRIES - 1):
+        with contextlib.suppress(PermissionError):
+            source.replace(target)
+            return
+        time.sleep(_PAUSE_SECONDS)
+    source.replace(target)
 
 
 def put_new(source: Path, target: Path) -> None:

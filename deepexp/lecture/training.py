@@ -102,7 +102,8 @@ def _handing_signals_on(child: subprocess.Popen[str]) -> Iterator[list[int]]:
 
     def hand_on(number: int, _: FrameType | None) -> None:
         received.append(number)
-        child.send_signal(number)
+        with contextlib.suppress(ValueError):  # Windows hands on no Ctrl-C; its terminal has sent it to the child too
+            child.send_signal(number)
 
     if threading.current_thread() is not threading.main_thread():
         yield received

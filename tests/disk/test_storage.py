@@ -7,6 +7,7 @@ from pathlib import Path
 
 import pytest
 
+from deepexp.disk import storage
 from deepexp.disk.storage import (
     AppendFile,
     make_directory,
@@ -28,6 +29,27 @@ def test_write_atomically_replaces_and_leaves_no_temporary_file(tmp_path):
     write_atomically(path, b"new")
     assert path.read_bytes() == b"new"
     assert list(tmp_path.iterdir()) == [path]
+
+
+@pytest.mark.parametrize(("refusals", "expected"), [(2, b"new"), (3, b"old")])
+def test_a_file_that_windows_does_not_replace_while_it_is_read_is_replaced_later(
+    tmp_path, monkeypatch, refusals, expected
+):
+    path = tmp_path / "status.json"
+    write_atomically(path, b"old")
+    replace, left = Path.replace, [None] * refusals
+
+    def refuse(self, target):
+        if left:
+            left.pop()
+            raise PermissionError(13, "Permission denied")
+        return replace(self, target)
+
+    monkeypatch.setattr(Path, "replace", refuse)
+    monkeypatch.setattr(storage, "_TRIES", 3)
+    with contextlib.nullcontext() if expected == b"new" else pytest.raises(RunFailed):
+        write_atomically(path, b"new")
+    assert path.read_bytes() == expected
 
 
 def test_write_atomically_syncs_the_content_before_the_name(tmp_path, monkeypatch):
