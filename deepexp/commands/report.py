@@ -55,7 +55,7 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Read, compare, write, and print the tables and the sentences."""
     chosen, words = options.parse(argv, Options)
-    paths = [_path(word) for word in words]
+    paths = folder.without_reports([_path(word) for word in words])
     if not paths:
         raise InputError("report: of what? Give runs, sweeps or a folder above them: deepexp report outputs")
     if chosen.to == "":  # as of a variable that is not set: the files would go into the working directory

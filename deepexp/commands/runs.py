@@ -32,6 +32,7 @@ from deepexp.disk import json_file
 from deepexp.errors import InputError, RunFailed
 from deepexp.paths import shown
 from deepexp.report import listing, prune
+from deepexp.report.folder import without_reports
 from deepexp.report.runs import FAILED, Run, is_empty, read
 from deepexp.schema import key
 from deepexp.text.suggest import did_you_mean
@@ -108,7 +109,7 @@ def _sorted_out(words: Sequence[str], names: Sequence[str]) -> tuple[list[Path],
             paths.append(path)
         else:
             raise InputError(f"{word}: is no path and no KEY=VALUE{did_you_mean(word, names)}")
-    return paths or [DEFAULT], conditions
+    return without_reports(paths) or [DEFAULT], conditions
 
 
 def _in_order(runs: Sequence[Run], sort: str, names: Sequence[str], now: datetime.datetime) -> list[Run]:

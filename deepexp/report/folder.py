@@ -39,6 +39,11 @@ def choose(paths: Sequence[Path], to: str | None) -> Path:
     return next(folder for folder in _candidates(common) if _is_free_or_ours(folder, absolute))
 
 
+def without_reports(paths: Sequence[Path]) -> list[Path]:
+    """The paths without folders of reports, which `*` in a shell gives too; all of them if there is nothing else."""
+    return [path for path in paths if not _content(path)] or list(paths)
+
+
 def write(directory: Path, paths: Sequence[Path], fill: Callable[[Path], object]) -> list[Path]:
     """Let `fill` write files into an empty folder, and then put them into `directory`, each in one step.
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from deepexp.commands.report import main
+from deepexp.commands.runs import main as list_runs
 from deepexp.errors import InputError, RunFailed
 
 spec = importlib.util.spec_from_file_location("synthetic", Path(__file__).parents[1] / "report" / "synthetic.py")
@@ -32,6 +33,18 @@ def test_report_prints_tables_and_writes_its_files(sweep, capsys):
     main([str(sweep)])  # again: it replaces the first report, which is not taken for a run
     assert sorted(path.name for path in (sweep / "report").iterdir()) == before
     assert not list(sweep.glob(".report-*"))
+
+
+def test_folders_of_reports_among_the_paths_are_passed_over(tmp_path, capsys):
+    for seed in range(2):
+        synthetic.make_sweep(tmp_path / "runs" / f"s{seed}", {"optim.lr": [0.1, 0.2]}, lambda job: job["optim.lr"])
+    for _ in range(3):
+        assert main([str(path) for path in (tmp_path / "runs").iterdir()]) == 0  # as `runs/*` in a shell
+        assert sorted(path.name for path in (tmp_path / "runs").iterdir()) == ["report", "s0", "s1"]
+    assert list_runs([str(path) for path in (tmp_path / "runs").iterdir()]) == 0
+    capsys.readouterr()
+    with pytest.raises(InputError, match="there is no run in it"):
+        main([str(tmp_path / "runs" / "report")])
 
 
 def test_a_run_directory_is_not_taken_for_an_option(sweep, capsys, monkeypatch, tmp_path):
