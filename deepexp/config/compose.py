@@ -92,6 +92,23 @@ def check_swept_keys(composed: Composed, words: Sequence[str]) -> None:
     raise_any([line] if line else [])
 
 
+@contextlib.contextmanager
+def mistakes_placed(command: str, composed: Composed) -> Iterator[None]:
+    """Begin each line of an `InputError` with the file and line of the user's, if its key got its value there."""
+    try:
+        yield
+    except InputError as error:
+        lines = str(error).splitlines()
+        with _hydra() as loader:
+            places = Composer(command, loader).places(composed, {_key(line) for line in lines}, of_user=True)
+        raise InputError("\n".join(f"{places[_key(line)]}{line}" for line in lines)) from error
+
+
+def _key(line: str) -> str:
+    """The key that a line about a config begins with."""
+    return line.partition(": ")[0]
+
+
 def _prepared(overrides: Sequence[str]) -> list[str]:
     """The overrides as Hydra gets them."""
     return presets.with_scale(quote_paths(overrides))

@@ -6,7 +6,7 @@ Only names are judged here: keys, groups, options, and YAML that cannot be read.
 
 import copy
 import itertools
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -245,10 +245,18 @@ class Composer:
         found = conf_files.unresolved(composed.config)
         if not found:
             return []
-        files = conf_files.files_of(self.command, composed.overrides, self.loader)
-        set_here = tuple(f"{key}." for _, key, _ in map(split, composed.overrides) if key not in composed.choices)
-        places = {key: "" if f"{key}.".startswith(set_here) else conf_files.place_of(key, files) for key in found}
+        places = self.places(composed, found)
         return [f"{places[key]}{key}: {problem}" for key, problem in found.items()]
+
+    def places(self, composed: Composed, keys: Iterable[str], *, of_user: bool = False) -> dict[str, str]:
+        """Key → `conf/model/mine.yaml:3: `, where a file gave it its value; empty if an override or nothing did.
+
+        `of_user`: files of the user alone count.
+        """
+        files = conf_files.files_of(self.command, composed.overrides, self.loader)
+        files = [file for file in files if not (of_user and file.path.is_relative_to(paths.CONF_DIR))]
+        set_here = tuple(f"{key}." for _, key, _ in map(split, composed.overrides) if key not in composed.choices)
+        return {key: "" if f"{key}.".startswith(set_here) else conf_files.place_of(key, files) for key in keys}
 
 
 def wrong_keys(found: dict[str, list[str]]) -> list[str]:

@@ -13,7 +13,7 @@ from omegaconf import OmegaConf
 
 from deepexp import build, check, runtime
 from deepexp.config import catalogue, overrides
-from deepexp.config.compose import check_swept_keys, composing
+from deepexp.config.compose import check_swept_keys, composing, mistakes_placed
 from deepexp.config.composer import Composed
 from deepexp.data.loader import mode_that_fits
 from deepexp.data.memory import capacity_bytes
@@ -212,7 +212,8 @@ def _check_point(
     if not varying:  # it is the only point, and named like a single run
         name = job_names([{}], composed.run_name)[0]
     but_for_the_seed = config_hash({key: value for key, value in resolved.items() if key != "seed"})
-    config, plan = check.typed_and_planned(resolved, plans.get(but_for_the_seed))
+    with mistakes_placed("train", composed):
+        config, plan = check.typed_and_planned(resolved, plans.get(but_for_the_seed))
     plans[but_for_the_seed] = plan
     for key in NOT_OF_THE_RESULT:
         if key in varying:

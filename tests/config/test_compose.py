@@ -12,6 +12,7 @@ from omegaconf import OmegaConf
 from omegaconf.errors import ConfigAttributeError
 
 from deepexp import paths
+from deepexp.cli import main
 from deepexp.config.compose import check_jobs, compose, expand_sweep
 from deepexp.errors import InputError
 
@@ -373,3 +374,18 @@ def test_an_option_whose_name_reads_as_a_value_is_quoted(tmp_path, monkeypatch, 
         f"optim: {name} is read as a value, and not as a name; quote it twice: optim=\"'{name}'\""
     )
     assert compose("train", [f"optim='{name}'"]).choices["optim"] == name
+
+
+@pytest.mark.parametrize("words", [["train"], ["train", "-m", "seed=0,1"]])
+def test_wrong_values_in_a_file_of_the_user_are_named_with_their_line(tmp_path, capsys, words):
+    text = "# @package _global_\n# x\nepoch: 3\nbatch_size: 0\nval_fraction: 2\nfreeze:\n  - pattern: a\n    share: 9\n"
+    write(tmp_path / "conf" / "experiment" / "mine.yaml", text)
+    assert main([*words, "experiment=mine", "batch_size=-1", "optim.lr=x"]) == 2
+    error = capsys.readouterr().err.replace("\\", "/").replace("all 2 points: ", "").replace("nothing was started", "")
+    assert [line[: line.index(" is ")] for line in error.splitlines() if " is " in line] == [
+        "deepexp: conf/experiment/mine.yaml:3: epoch: there",
+        "deepexp: batch_size: -1",  # an override's, and no file's
+        "deepexp: conf/experiment/mine.yaml:8: freeze[0].share: 9",
+        "deepexp: conf/experiment/mine.yaml:5: val_fraction: 2",
+        "deepexp: optim.lr: 'x'",
+    ]
