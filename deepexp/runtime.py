@@ -78,7 +78,9 @@ def cpu_arithmetic() -> dict[str, int | str]:
 
     Which order a model computes in can depend on the instructions, too (`models/onednn.py`).
     """
-    return {"threads": torch.get_num_threads(), "instructions": torch.backends.cpu.get_cpu_capability()}
+    matrix_units = " and AMX" if torch.cpu._is_amx_tile_supported() else ""
+    instructions = torch.backends.cpu.get_cpu_capability() + matrix_units
+    return {"threads": torch.get_num_threads(), "instructions": instructions}
 
 
 def synchronise(device: torch.device) -> None:

@@ -26,7 +26,8 @@ def pays(x: Tensor) -> bool:
 
     Not in test: classes and probabilities do not depend on how many pictures are taken at a time.
     Measured for `mnist_net` on two Zen 4 cores: a training step of 100 samples takes 0.89 to 0.94 of its time, of 50
-    0.95 to 1.0, of 16 1.01 to 1.03. Without AVX-512 it takes 1.5, since oneDNN's gradients are slow then.
+    0.95 to 1.0, of 16 1.01 to 1.03. Without AVX-512 it takes 1.5, since oneDNN's gradients are slow then. Not measured
+    with AMX, Intel's matrix units for bfloat16, for which oneDNN has other convolutions.
     """
     return (
         not torch.compiler.is_compiling()
@@ -39,6 +40,7 @@ def pays(x: Tensor) -> bool:
         and bool(torch.backends.mkldnn.enabled)
         and not torch.is_anomaly_enabled()
         and torch.backends.cpu.get_cpu_capability() == "AVX512"
+        and not (torch.is_autocast_enabled("cpu") and torch.cpu._is_amx_tile_supported())
     )
 
 

@@ -168,6 +168,17 @@ def test_changes_of_the_layers_take_effect(used, monkeypatch, change):
 @pytest.fixture
 def avx512(monkeypatch):
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "AVX512")
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: False)
+
+
+@pytest.mark.parametrize("has_amx", [False, True])
+def test_with_matrix_units_bfloat16_stays_in_torchs_order(avx512, monkeypatch, has_amx):
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: has_amx)
+    x = torch.zeros(100, 1, 28, 28)
+    with shortcuts_allowed():
+        assert onednn.pays(x)
+        with torch.autocast("cpu", torch.bfloat16):
+            assert onednn.pays(x) != has_amx
 
 
 @pytest.mark.parametrize("capability", ["AVX512", "AVX2"])

@@ -235,7 +235,7 @@ def test_another_number_of_threads_and_other_instructions_are_reported_and_recor
     resume(first, "epochs=3")
     log = first.directory / "run.log"
     assert [entry["differs"] for entry in provenance(first)["resumed"]] == [[]] and "arithmetic" not in log.read_text()
-    other = torch.get_num_threads() + 1
+    other = provenance(first)["choices"]["threads"] + 1
     monkeypatch.setattr(runtime, "default_threads", lambda: other)
     monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "Z80")
     resume(first, "epochs=4")
