@@ -11,8 +11,9 @@ _ASKING = {number for name in ("SIGINT", "SIGUSR1", "SIGHUP") if (number := geta
 
 @contextlib.contextmanager
 def signals_held_back() -> Iterator[None]:
-    """Let signals that ask for a stop wait: here until the block ends, in what it spawns until `drop_held_signals`.
+    """Let signals that ask for a stop wait: for this thread until the block ends, in what it spawns longer.
 
+    There they wait until it calls `drop_held_signals`.
     A spawned process imports torch first, which takes seconds. Ctrl-C, which a terminal sends to it too, would end it
     with a traceback. On Linux processes are forked, and begin with the handlers that they need; Windows holds nothing.
     """

@@ -9,6 +9,8 @@ import pytest
 
 from deepexp.process import spawning
 
+NUMBERS = [getattr(signal, name) for name in ("SIGINT", "SIGHUP") if hasattr(signal, name)]
+
 needs_masks = pytest.mark.skipif(not hasattr(signal, "pthread_sigmask"), reason="needs POSIX signals")
 
 SLOW_TO_IMPORT = """
@@ -25,6 +27,15 @@ def work():
 """
 
 
+@pytest.fixture(autouse=True)
+def heard():
+    """Signals are heard here, and so in what is spawned, even if the tests run in the background or under `nohup`."""
+    before = {number: signal.signal(number, signal.SIG_DFL) for number in NUMBERS}
+    yield
+    for number, handler in before.items():
+        signal.signal(number, handler)
+
+
 def wait_for(path):
     deadline = time.monotonic() + 30
     while not path.exists():
@@ -33,7 +44,7 @@ def wait_for(path):
 
 
 @needs_masks
-@pytest.mark.parametrize("number", [signal.SIGINT, getattr(signal, "SIGHUP", None)])
+@pytest.mark.parametrize("number", NUMBERS)
 def test_a_spawned_process_is_not_stopped_while_it_imports_and_listens_afterwards(tmp_path, monkeypatch, number):
     (tmp_path / "slow_to_import.py").write_text(SLOW_TO_IMPORT)
     monkeypatch.syspath_prepend(tmp_path)
@@ -64,7 +75,7 @@ def test_a_signal_that_comes_meanwhile_arrives_here_afterwards(monkeypatch):
     before = signal.signal(signal.SIGINT, lambda number, _: came.append(number))
     try:
         with spawning.signals_held_back():
-            os.kill(os.getpid(), signal.SIGINT)
+            signal.raise_signal(signal.SIGINT)  # for this thread, which alone holds it back
             assert not came
         assert came == [signal.SIGINT]
     finally:

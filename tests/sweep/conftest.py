@@ -24,7 +24,7 @@ MODULE = """
             self.linear = torch.nn.Linear(shape[0] * shape[1] * shape[2], classes)
 
         def forward(self, x):
-            if self.training and torch.is_grad_enabled():  # not in the checks before the run
+            if self.training and len(x) > 2:  # not in the checks before the run
                 self.act()
             logits = self.linear(self.flat(x))
             return logits * float("nan") if self.trouble == "diverge" else logits
