@@ -164,7 +164,7 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
         table.write_csv(going_on.directory.path / "table.csv", shown)
     except RunFailed as error:  # the table can still be shown, and written once there is room again
         console.warn(str(error))
-    for number, line in enumerate(table.lines(shown)):
+    for number, line in enumerate(table.lines(shown, console.width)):
         console.print(line, style="" if number else "bold")
     for number, line in enumerate(table.lines_over_seeds(rows)):
         console.print(line if number else f"\n{line}", style="" if number else "bold")

@@ -34,6 +34,9 @@ _FIGURES = (
 RATES = {"val_error_rate": "val error", "test_error_rate": "test error"}
 """The error rates of a summary, as tables name them."""
 
+_EXPENDABLE = ("run time", "test loss", "errors", "pretrained")
+"""Columns that a narrow terminal does without, in this order."""
+
 
 @dataclass(frozen=True)
 class Row:
@@ -87,8 +90,11 @@ def write_csv(path: Path, rows: Sequence[Row]) -> None:
     write_text(path, buffer.getvalue())
 
 
-def lines(rows: Sequence[Row]) -> Iterator[str]:
-    """The table, its titles first, without jobs that were not started, which may be hundreds."""
+def lines(rows: Sequence[Row], width: int | None = None) -> Iterator[str]:
+    """The table, its titles first, without jobs that were not started, which may be hundreds.
+
+    `width`: of the terminal, in characters; a narrow one gets fewer columns.
+    """
     rows = [row for row in rows if row.state != "queued"]
     if not rows:
         return
@@ -103,7 +109,11 @@ def lines(rows: Sequence[Row]) -> Iterator[str]:
         columns["pretrained"] = [str(_figure(row, "pretrained") or "-") for row in rows]
     columns["run time"] = [_time(_figure(row, "total_seconds")) for row in rows]
     columns["state"] = [_state(row) for row in rows]
-    yield from Table.of_columns(columns, left={*keys, "pretrained", "state"}).lines()
+    whole = Table.of_columns(columns, left={*keys, "pretrained", "state"})
+    shown, left_out = (whole, []) if width is None else whole.fitted(width, _EXPENDABLE)
+    yield from shown.lines()
+    if left_out:
+        yield f"(in table.csv only: {', '.join(left_out)})"
 
 
 def lines_over_seeds(rows: Sequence[Row]) -> list[str]:

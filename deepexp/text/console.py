@@ -177,6 +177,11 @@ class Console:
         if self.mode != "quiet":
             self._write(f"{self._out.styled(text, style)}\n")
 
+    @property
+    def width(self) -> int | None:
+        """Characters of a line of the terminal; None where there is none, as in a file, whose lines may be long."""
+        return self._out.width if self._out.is_terminal else None
+
     def warn(self, text: str) -> None:
         """A warning on standard error, above the progress bar."""
         if self.mode == "quiet":

@@ -36,6 +36,16 @@ def test_lines_of_the_table() -> None:
     assert lines[2].endswith("FAILED")
 
 
+def test_a_narrow_terminal_gets_fewer_columns_and_is_told_which_are_left_out() -> None:
+    rows = [row(0.012, 0.01, batch_size="10"), row(None, batch_size="100")]
+    whole = list(table.lines(rows))
+    width = max(map(len, whole))
+    assert list(table.lines(rows, width=width)) == whole
+    *shown, left_out = table.lines(rows, width=width - 12)
+    assert left_out == "(in table.csv only: run time, test loss)"
+    assert shown[0] == "batch_size  val error  test error  errors  state"
+
+
 def test_mean_and_sample_deviation_over_seeds() -> None:
     rows = [
         row(0.01, a="x", seed="0"),
