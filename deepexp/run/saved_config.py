@@ -6,6 +6,8 @@ It is data from a file: plain YAML, whose targets must be known here (`trust.che
 from pathlib import Path
 from typing import Any
 
+from omegaconf import OmegaConf
+
 from deepexp import schema
 from deepexp.disk.yaml_file import read_mapping
 from deepexp.errors import InputError
@@ -27,6 +29,11 @@ def read(run: RunDirectory) -> tuple[dict[str, Any], schema.TrainConfig]:
     if config is None or problems.lines:
         raise InputError("\n".join(f"{place} is damaged: {line}" for line in problems.lines))
     return found, config
+
+
+def has(found: dict[str, Any], key: str, value: Any) -> bool:
+    """Whether a dotted key has this value in a saved config, and not just none in both."""
+    return value is not None and OmegaConf.select(OmegaConf.create(found), key) == value
 
 
 def _place(run: RunDirectory) -> Path:

@@ -30,7 +30,7 @@ def resume(result, *overrides):
     return deepexp.train([f"resume={result.directory}", *overrides], quiet=True)
 
 
-@pytest.mark.parametrize("change", ["batch_size=10", "optim.lr=1", "model=resnet", "seed=3", "device=cpu"])
+@pytest.mark.parametrize("change", ["batch_size=10", "optim.lr=1", "model=resnet", "seed=3", "device=auto"])
 def test_keys_that_must_not_change_are_refused_by_name(run, change):
     with pytest.raises(InputError, match=rf"{change.split('=')[0]}: cannot be changed"):
         resume(run(SMALL), change)
