@@ -41,7 +41,7 @@ def place_that_stays() -> Iterator[None]:
 
 @contextlib.contextmanager
 def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str | None = _OUTPUT_DIR) -> Iterator[None]:
-    """Turn an `OSError` of the block into ours, which names `path`, reason and space left.
+    """Turn an `OSError` of the block into ours, which names `path`, the reason, and on a full disk the space left.
 
     That is a `RunFailed`; with `chosen_by_user` (nothing was ever written there), a folder that
     refuses is an `InputError` instead, unless the disk itself is the trouble. `option`: the word by
@@ -53,16 +53,17 @@ def storage_errors(path: Path, *, chosen_by_user: bool = False, option: str | No
         if isinstance(error, FileNotFoundError) and not chosen_by_user:
             text = f"cannot write {path}: its folder was removed during the run"
             raise RunFailed(text) from error
-        remedies = ["make room there"] if error.errno in DISK_TROUBLE else []
+        of_disk = error.errno in DISK_TROUBLE
+        remedies = ["make room there"] if of_disk else []
         has_choice = option is not None and not (option == _OUTPUT_DIR and _place_stays.get())
         if has_choice:
             remedies.append(f"choose another place with {option}")
         elif error.errno in _NOT_WRITABLE:
             remedies += ["make it writable", "work in a copy elsewhere"]
-        text = f"cannot write {path}: {error.strerror or error} ({_free_space(path)})"
+        text = f"cannot write {path}: {error.strerror or error}" + (f" ({_free_space(path)})" if of_disk else "")
         if remedies:
             text += f"; {', or '.join(remedies)}"
-        if chosen_by_user and error.errno not in DISK_TROUBLE:
+        if chosen_by_user and not of_disk:
             raise InputError(text) from error
         raise RunFailed(text) from error
 

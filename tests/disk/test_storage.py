@@ -175,13 +175,14 @@ def test_only_errors_of_a_place_that_the_user_chose_are_input_errors(tmp_path, n
 
 
 @pytest.mark.parametrize(("number", "told"), [
-    (errno.ENOSPC, "; make room there"),
+    (errno.ENOSPC, r" \([\d,.]+ MB free there\); make room there"),
     (errno.EROFS, "; make it writable, or work in a copy elsewhere"),
     (errno.EACCES, "; make it writable, or work in a copy elsewhere"),
     (errno.EBUSY, ""),
 ])  # fmt: skip
 def test_without_an_option_no_other_place_is_advised(tmp_path, number, told):
-    with pytest.raises(RunFailed, match=rf" MB free there\){told}$"), storage_errors(tmp_path, option=None):
+    reason = os.strerror(number)
+    with pytest.raises(RunFailed, match=f": {reason}{told}$"), storage_errors(tmp_path, option=None):
         raise OSError(number, os.strerror(number))
 
 
