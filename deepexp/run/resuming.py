@@ -87,7 +87,7 @@ def resume(run: RunDirectory, composed: Composed) -> Resumed:
     Raises `InputError` naming each change that is refused, and why.
     """
     saved, _ = saved_config.read(run)
-    asked = _asked(composed, saved)
+    asked = _asked(run, composed, saved)
     changes = _different(asked, saved)
     before = OmegaConf.create(saved)
     if "data.root" in changes:  # the old place may hold no data any more
@@ -126,7 +126,7 @@ def begin(run: RunDirectory, resumed: Resumed, *, anew: bool) -> None:
 def is_complete(run: RunDirectory, composed: Composed) -> bool:
     """Whether the run is done, and no change asked for would train it further."""
     saved = saved_config.values(run)
-    asked = _asked(composed, saved)
+    asked = _asked(run, composed, saved)
     return run.read_status().get("status") == "done" and _different(asked, saved).keys() <= HOW
 
 
@@ -308,10 +308,10 @@ def _keep_old_attempt(run: RunDirectory) -> None:
     log.warning("the results of the earlier attempt are kept in %s: %s", run.path, kept_in)
 
 
-def _asked(composed: Composed, saved: dict[str, Any]) -> dict[str, Any]:
+def _asked(run: RunDirectory, composed: Composed, saved: dict[str, Any]) -> dict[str, Any]:
     """The keys that are given anew, with their values; `InputError` names those that must not change, and would."""
     keys = [split(override)[1] for override in composed.overrides]
-    check_changes([key for key in keys if not saved_config.has(saved, key, OmegaConf.select(composed.config, key))])
+    check_changes(saved_config.changed_keys(run, saved, composed))
     if "output_dir" in keys:
         check_output_dir(Path(str(composed.config.resume)), str(composed.config.output_dir))
     asked = {key: OmegaConf.select(composed.config, key) for key in keys if key in MAY_CHANGE}

@@ -9,7 +9,9 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from deepexp import schema
-from deepexp.disk.yaml_file import read_mapping
+from deepexp.config.composer import Composed
+from deepexp.config.overrides import split
+from deepexp.disk.yaml_file import read_list, read_mapping
 from deepexp.errors import InputError
 from deepexp.run.rundir import RunDirectory
 from deepexp.user_code import trust
@@ -31,9 +33,25 @@ def read(run: RunDirectory) -> tuple[dict[str, Any], schema.TrainConfig]:
     return found, config
 
 
-def has(found: dict[str, Any], key: str, value: Any) -> bool:
-    """Whether a dotted key has this value in a saved config, and not just none in both."""
-    return value is not None and OmegaConf.select(OmegaConf.create(found), key) == value
+def changed_keys(run: RunDirectory, found: dict[str, Any], composed: Composed) -> list[str]:
+    """The keys of a command's overrides that have other values in the saved config, and are not as the run began."""
+    before = OmegaConf.create(found)
+    began = {split(word)[1]: word for word in began_with(run.path) or ()}  # the last for each key
+    changed = []
+    for word in composed.overrides:
+        key = split(word)[1]
+        value = OmegaConf.select(composed.config, key)
+        if word != began.get(key) and (value is None or OmegaConf.select(before, key) != value):
+            changed.append(key)
+    return changed
+
+
+def began_with(run: Path) -> list[str] | None:
+    """The overrides that the run in a directory began with; None if they are lost or damaged."""
+    try:
+        return [str(word) for word in read_list(run / ".hydra" / "overrides.yaml")]
+    except InputError:
+        return None
 
 
 def _place(run: RunDirectory) -> Path:

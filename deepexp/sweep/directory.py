@@ -17,7 +17,6 @@ from deepexp import paths
 from deepexp.disk import json_file
 from deepexp.disk.json_file import FORMAT
 from deepexp.disk.storage import storage_errors
-from deepexp.disk.yaml_file import read_list
 from deepexp.errors import InputError, in_short
 from deepexp.run import provenance
 from deepexp.run.rundir import RunDirectory, has_lost_status, make_unique_directory, was_only_made
@@ -108,14 +107,6 @@ class SweepDirectory:
         with contextlib.suppress(OSError):
             if set(os.listdir(self.path)) <= {".lock", LOGS}:
                 shutil.rmtree(self.path)
-
-
-def began_with(run: Path) -> list[str] | None:
-    """The overrides that a run began with; None if they are lost or damaged."""
-    try:
-        return [str(word) for word in read_list(run / ".hydra" / "overrides.yaml")]
-    except InputError:
-        return None
 
 
 def can_go_on(run: Path) -> bool:

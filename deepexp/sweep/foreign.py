@@ -12,8 +12,9 @@ from deepexp.config import overrides
 from deepexp.errors import InputError, raise_any
 from deepexp.run.identity import FREE
 from deepexp.run.rundir import check_entries
+from deepexp.run.saved_config import began_with
 from deepexp.sweep import ledger
-from deepexp.sweep.directory import LEDGER, SWEEP_FILE, began_with, read_description
+from deepexp.sweep.directory import LEDGER, SWEEP_FILE, read_description
 from deepexp.sweep.settings import LauncherConfig
 from deepexp.user_code import trust
 

@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from deepexp.errors import Interrupted
+from deepexp.run.saved_config import began_with
 from deepexp.sweep import pool, server, shapes
-from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, began_with, can_go_on, finished, result_of
+from deepexp.sweep.directory import LEDGER, LOGS, SweepDirectory, can_go_on, finished, result_of
 from deepexp.sweep.display import Display
 from deepexp.sweep.halving import WORST, Halving
 from deepexp.sweep.ledger import Entry, Ledger, read
