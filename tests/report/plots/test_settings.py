@@ -76,6 +76,17 @@ def test_a_heat_map_needs_two_keys(tmp_path):
     assert isinstance(parallel_coordinates.draw(*groups_and_keys(tmp_path)), Missing)
 
 
+@pytest.mark.parametrize(("name", "points"), [
+    ("optim.lr", [(0.1, 10), (0.2, 20), (0.3, 10), (0.4, 20)]),
+    ("batch_size", [(0.1, 10), (0.2, 20), (0.1, 30)]),
+])  # fmt: skip
+def test_there_is_no_heat_map_of_points_drawn_at_random(tmp_path, name, points):
+    for lr, size in points:
+        make_run(tmp_path / f"{lr},{size}", {"optim.lr": lr, "batch_size": size})
+    missing = heat_map.draw(*groups_and_keys(tmp_path))
+    assert missing == Missing(f"each value of {name} was run with a single value of the other key")
+
+
 @pytest.fixture
 def three_keys(tmp_path):
     def rate(job):
