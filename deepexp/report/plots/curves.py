@@ -1,5 +1,6 @@
 """Loss and error against epochs, updates and seconds: training thin, test bold, a band over seeds."""
 
+import math
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -27,6 +28,8 @@ _X_NAMES = {
 _ROWS = (("loss", 1.0, "loss"), ("error_rate", 100.0, "error (%)"))  # key, factor, name of the axis
 _MIXING = frozenset(f"deepexp.data.augment.{name}" for name in ("Mixup", "CutMix"))
 _MOST_MARKED = 15  # points of a curve that get a marker each
+_EXPLODED = 1e4  # times the median loss
+_EDGE = 1.25  # times the highest loss
 _TRAIN_WIDTH, _TEST_WIDTH, _CROWDED_WIDTH = 0.9, 2.2, 1.0
 
 
@@ -47,11 +50,14 @@ def draw(groups: Sequence[Group], against: Against = "epochs") -> Plot | Missing
         return Missing("no run has come to the end of an epoch")
     look = styles([group.label for group in shown], [group.values for group in shown], [_score(g) for g in shown])
     figure, axes = plotting.figure(6.0, 6.4 + 0.1 * min(len(shown), 10), rows=2)
+    beyond: str | None = None
     for (key, factor, name), axis in zip(_ROWS, axes[:, 0], strict=True):
         drawn: list[float] = []
         for group, style in zip(shown, look.each, strict=True):
             drawn += _draw_group(axis, group, key, factor, against, style, crowded=look.are_many)
         value_axis(axis, drawn, name)
+        if key == "loss" and (highest := _highest_of_use(drawn)) is not None:
+            beyond = _cut(axis, drawn, highest, name)
         axis.set_xlim(left=0)
         if drawn and all(_is_dot(line.get_xdata()) for line in axis.lines):
             axis.set_xlim(right=2 * max(line.get_xdata()[0] for line in axis.lines))  # not on the edge
@@ -62,7 +68,8 @@ def draw(groups: Sequence[Group], against: Against = "epochs") -> Plot | Missing
     axes[0, 0].sharex(axes[1, 0])
     look.add_legend(figure, [] if look.are_many else _width_handles(), axes=axes)
     alt = f"Loss and error of {len(shown)} groups of runs against {against}."
-    return Plot(f"curves_{against}", figure, _caption(shown, groups, look), alt)
+    caption = " ".join([*_sentences(shown, groups, look), *([beyond] if beyond else [])])
+    return Plot(f"curves_{against}", figure, caption, alt)
 
 
 def same_steps_each_epoch(groups: Sequence[Group]) -> bool:
@@ -109,6 +116,25 @@ def _draw_group(
     return drawn
 
 
+def _highest_of_use(losses: Sequence[float]) -> float | None:
+    """The highest loss to be shown, where some are so much higher that the others would all seem the same."""
+    known = [loss for loss in losses if math.isfinite(loss)]
+    usual = [loss for loss in known if loss <= _EXPLODED * statistics.median(known)]
+    return max(usual) if usual and len(usual) < len(known) else None
+
+
+def _cut(axis: "Axes", losses: Sequence[float], highest: float, name: str) -> str:
+    """Let the axis end above the highest loss to be shown; returns the sentence that says so."""
+    axis.set_yscale("linear")
+    usual = [loss for loss in losses if loss <= highest]
+    value_axis(axis, usual, name)
+    if axis.get_yscale() == "log":
+        axis.set_ylim(bottom=min(usual) / _EDGE, top=highest * _EDGE)
+    else:
+        axis.set_ylim(top=highest * _EDGE)
+    return f"Losses above {highest:.3g}, up to {max(losses):.0e}, lie beyond the upper edge."
+
+
 def _is_dot(x: Sequence[float]) -> bool:
     """Whether a curve is a single point, which a line would not show."""
     return len(x) == 1
@@ -131,10 +157,6 @@ def _width_handles() -> list[Any]:
         Line2D([], [], color="#555555", linewidth=_TEST_WIDTH, label="test (bold)"),
         Line2D([], [], color="#555555", linewidth=_TRAIN_WIDTH, label="training (thin)"),
     ]
-
-
-def _caption(shown: Sequence[Group], groups: Sequence[Group], look: Styles) -> str:
-    return " ".join(_sentences(shown, groups, look))
 
 
 def _sentences(shown: Sequence[Group], groups: Sequence[Group], look: Styles) -> Iterator[str]:

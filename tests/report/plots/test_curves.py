@@ -1,6 +1,7 @@
 """Curves show the figures of the runs: means, bands, and what is left out."""
 
 import itertools
+import json
 
 import pytest
 import torch
@@ -198,3 +199,19 @@ def test_numbers_of_a_log_axis_have_one_format():
     value_axis(axis, [0.5, 20_000.0], "loss")
     ticks = [axis.yaxis.get_major_formatter()(x) for x in (0.1, 1.0, 10.0, 100.0, 1000.0, 10_000.0, 1e6)]
     assert ticks == ["0.1", "1", "10", "100", "1,000", "10,000", "1e6"]
+
+
+@pytest.mark.parametrize(("lowest", "scale"), [(1.5, "linear"), (0.001, "log")])
+def test_losses_of_a_run_that_nearly_diverged_leave_room_for_the_others(tmp_path, lowest, scale):
+    for lr, losses in ((0.1, [2.0, lowest]), (0.2, [2.1, 1.8]), (0.3, [2.2, 1.9]), (9.0, [1e32, 2.0])):
+        path = make_run(tmp_path / str(lr), {"optim.lr": lr, "epochs": 2}, rates=[0.5, 0.4]) / "metrics.jsonl"
+        evaluations = map(json.loads, path.read_text().splitlines())
+        pairs = zip(evaluations, losses, strict=True)
+        changed = [line | {"train_loss": loss, "test_loss": loss} for line, loss in pairs]
+        path.write_text("".join(f"{json.dumps(line)}\n" for line in changed))
+    plot = curves.draw(groups(tmp_path))
+    axis = plot.figure.axes[0]
+    low, high = axis.get_ylim()
+    assert low < lowest and 2.2 < high < 4 and axis.get_yscale() == scale
+    assert "Losses above 2.2, up to 1e+32, lie beyond the upper edge." in plot.caption
+    assert max(plot.figure.axes[1].get_ylim()) < 100
