@@ -21,10 +21,13 @@ from deepexp import paths
 from deepexp.config import catalogue
 from deepexp.config.conf_files import first_line
 from deepexp.config.overrides import quote, split
-from deepexp.text.suggest import did_you_mean, nearest
+from deepexp.text.suggest import did_you_mean, nearest, no_such
 
 SYNONYMS = {"learning_rate": "lr", "network": "model", "architecture": "model", "wd": "weight_decay"}
 """Other programs' words for a key of ours, too far from it to be found as typing mistakes."""
+
+_FUNCTIONS = ("choice", "range", "interval", "glob", "tag", "shuffle", "sort", "int", "float", "str", "bool")
+"""What Hydra's grammar knows to be called in a value."""
 
 
 def parse(override: str, loader: ConfigLoader) -> Override | str:
@@ -49,9 +52,16 @@ def _unreadable(override: str) -> str:
         return f"{key}: {value} cannot be read as a value: nothing stands beside a comma (write a,b without blanks)"
     if re.match(r"choice\(.*(?<=[(,])\s*null\s*[,)]", value):
         return f"{key}: choice() takes no null; give the values with commas alone: {key}=null,…"
+    if value.startswith("="):
+        return f"{key}: is set by a single =: {prefix}{key}{value}"
+    if typographic := re.search("[“”„‘’«»]", value):
+        return f"{key}: {value} has the typographic quote {typographic[0]}, which is read as a letter; write ' or \""
+    reason = ""
+    if (called := re.match(r"(\w+)\(", value)) and called[1] not in _FUNCTIONS:
+        reason = f": {no_such('function', called[1], _FUNCTIONS)}"
     inner = quote(value)
     quoted = f'{prefix}{key}="{inner}"' if not set(inner) & set('"$`!\\') else shlex.quote(f"{prefix}{key}={inner}")
-    return f"{key}: {value} cannot be read as a value; if it is meant as a text, quote it twice: {quoted}"
+    return f"{key}: {value} cannot be read as a value{reason}; if it is meant as a text, quote it twice: {quoted}"
 
 
 def _unbalanced(value: str) -> str | None:

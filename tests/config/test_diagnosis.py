@@ -47,5 +47,15 @@ def test_a_comma_without_a_value_beside_it_is_named(value: str) -> None:
     )
 
 
+@pytest.mark.parametrize(("word", "told"), [
+    ("optim.lr==0.1", "optim.lr: is set by a single =: optim.lr=0.1"),
+    ("+optim.lr==0.1", "optim.lr: is set by a single =: +optim.lr=0.1"),
+    ("name=“a b”", "name: “a b” has the typographic quote “, which is read as a letter; write ' or \""),
+    ("seed=rang(3)", "seed: rang(3) cannot be read as a value: rang: there is no such function (did you"),
+])  # fmt: skip
+def test_values_that_were_meant_otherwise_are_explained(word: str, told: str) -> None:
+    assert complaint(word).startswith(told)
+
+
 def test_brackets_in_quotes_do_not_count() -> None:
     assert "quote it twice" in complaint("model.x='[' = 2")
