@@ -288,12 +288,18 @@ def _why_no_run(path: Path) -> str | None:
         again = f"go on with its sweep: {shlex.join(['deepexp', 'train', f'resume={paths.shown(sweep)}'])}"
         way_on = again if is_job else "give its command again"
         return f"nothing had begun in it when it was cut off; {way_on}"
-    return f"it has no {' and no '.join(missing)}{_meant(path)}"
+    return f"it has no {' and no '.join(missing)}{_meant(path) or _newest_in(path)}"
 
 
 def _meant(path: Path) -> str:
-    """The run that `path` lies in, if it does, as a question."""
+    """The end of a message: the run that `path` lies in, if it does, as a question."""
     for folder in path.absolute().parents:
         if all((folder / name).is_file() for name in _REQUIRED):
             return f"; did you mean {folder}?"
     return ""
+
+
+def _newest_in(folder: Path) -> str:
+    """The end of a message: the newest run or sweep in a folder, if there is one; their names begin with the time."""
+    found = [path.parent for name in ("status.json", "sweep.json") for path in folder.glob(f"*/{name}")]
+    return f"; the newest in it is {max(found)}" if found else ""

@@ -141,6 +141,7 @@ def test_open_says_what_is_missing(tmp_path, run):
         tmp_path / "file": "is a file; a run is a folder",
         tmp_path / "folder": r"no \.hydra/config\.yaml and no status\.json",
         tmp_path / "sweep": "is a sweep",
+        run.path.parent: f"status.json; the newest in it is {run.path}$",
         run.checkpoints: f"did you mean {run.path}",
         run.path / "status.json": f"did you mean {run.path}",
     }
