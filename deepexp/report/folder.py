@@ -41,7 +41,12 @@ def choose(paths: Sequence[Path], to: str | None) -> Path:
 
 def without_reports(paths: Sequence[Path]) -> list[Path]:
     """The paths without folders of reports, which `*` in a shell gives too; all of them if there is nothing else."""
-    return [path for path in paths if not _content(path)] or list(paths)
+    return [path for path in paths if not _is_report(path)] or list(paths)
+
+
+def _is_report(path: Path) -> bool:
+    """Whether there is nothing in a folder but what a report wrote; it may have been written into a run's."""
+    return bool(_content(path)) and {entry.name for entry in path.iterdir()} <= {*_written(path), _OURS}
 
 
 def write(directory: Path, paths: Sequence[Path], fill: Callable[[Path], object]) -> list[Path]:

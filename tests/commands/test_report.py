@@ -47,6 +47,14 @@ def test_folders_of_reports_among_the_paths_are_passed_over(tmp_path, capsys):
         main([str(tmp_path / "runs" / "report")])
 
 
+def test_a_run_that_a_report_was_written_into_is_still_a_run(tmp_path, capsys):
+    runs = [synthetic.make_run(tmp_path / str(seed), {"seed": seed}) for seed in range(2)]
+    assert main([str(runs[0]), f"to={runs[0]}"]) == 0
+    capsys.readouterr()
+    assert list_runs([str(run) for run in runs]) == 0
+    assert str(runs[0]) in capsys.readouterr().out
+
+
 def test_a_run_directory_is_not_taken_for_an_option(sweep, capsys, monkeypatch, tmp_path):
     monkeypatch.chdir(sweep)
     assert main(["optim.lr=0.1,seed=0", "optim.lr=0.2,seed=0", "diff=true", f"to={tmp_path / 'r'}"]) == 0
