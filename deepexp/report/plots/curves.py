@@ -119,8 +119,9 @@ def _draw_group(
 def _highest_of_use(losses: Sequence[float]) -> float | None:
     """The highest loss to be shown, where some are so much higher that the others would all seem the same."""
     known = [loss for loss in losses if math.isfinite(loss)]
-    usual = [loss for loss in known if loss <= _EXPLODED * statistics.median(known)]
-    return max(usual) if usual and len(usual) < len(known) else None
+    limit = _EXPLODED * statistics.median(known) if known else 0.0
+    usual = [loss for loss in known if loss <= limit]
+    return max(usual) if limit > 0 and len(usual) < len(known) else None
 
 
 def _cut(axis: "Axes", losses: Sequence[float], highest: float, name: str) -> str:
@@ -128,11 +129,9 @@ def _cut(axis: "Axes", losses: Sequence[float], highest: float, name: str) -> st
     axis.set_yscale("linear")
     usual = [loss for loss in losses if loss <= highest]
     value_axis(axis, usual, name)
-    if axis.get_yscale() == "log":
-        axis.set_ylim(bottom=min(usual) / _EDGE, top=highest * _EDGE)
-    else:
-        axis.set_ylim(top=highest * _EDGE)
-    return f"Losses above {highest:.3g}, up to {max(losses):.0e}, lie beyond the upper edge."
+    bottom = min(usual) / _EDGE if axis.get_yscale() == "log" else min(0.0, min(usual) * _EDGE)
+    axis.set_ylim(bottom, highest * _EDGE)
+    return f"Losses above {highest:.3g}, up to {max(filter(math.isfinite, losses)):.0e}, lie beyond the upper edge."
 
 
 def _is_dot(x: Sequence[float]) -> bool:

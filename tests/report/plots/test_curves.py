@@ -201,6 +201,19 @@ def test_numbers_of_a_log_axis_have_one_format():
     assert ticks == ["0.1", "1", "10", "100", "1,000", "10,000", "1e6"]
 
 
+@pytest.mark.parametrize(("losses", "highest"), [
+    ([0.0, 0.0, 0.0, 0.5], None), ([-1e5, -1.0, -1.0, -2.0], None), ([1.0, 2.0, NAN], None), ([NAN], None),
+    ([1.0, 2.0, 1e9], 2.0), ([-0.5, 1.0, 2.0, 1e32, NAN], 2.0),
+])  # fmt: skip
+def test_losses_are_cut_only_where_the_usual_ones_are_positive(losses, highest):
+    assert curves._highest_of_use(losses) == highest
+    if highest is not None:
+        _, axes = plotting.figure(4, 4)
+        assert "nan" not in curves._cut(axes[0, 0], losses, highest, "loss")
+        low, high = axes[0, 0].get_ylim()
+        assert low == pytest.approx(min(0.0, 1.25 * losses[0])) and highest < high < 3
+
+
 @pytest.mark.parametrize(("lowest", "scale"), [(1.5, "linear"), (0.001, "log")])
 def test_losses_of_a_run_that_nearly_diverged_leave_room_for_the_others(tmp_path, lowest, scale):
     for lr, losses in ((0.1, [2.0, lowest]), (0.2, [2.1, 1.8]), (0.3, [2.2, 1.9]), (9.0, [1e32, 2.0])):
