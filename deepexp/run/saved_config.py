@@ -16,6 +16,8 @@ from deepexp.errors import InputError
 from deepexp.run.rundir import RunDirectory
 from deepexp.user_code import trust
 
+_ABSENT = object()
+
 
 def values(run: RunDirectory) -> dict[str, Any]:
     """The values in the file, not checked; `InputError` names the file if it cannot be read."""
@@ -34,14 +36,18 @@ def read(run: RunDirectory) -> tuple[dict[str, Any], schema.TrainConfig]:
 
 
 def changed_keys(run: RunDirectory, found: dict[str, Any], composed: Composed) -> list[str]:
-    """The keys of a command's overrides that have other values in the saved config, and are not as the run began."""
+    """The keys of a command's overrides that have other values in the saved config, and are not as the run began.
+
+    A word with an interpolation is judged by its value now.
+    """
     before = OmegaConf.create(found)
     began = {split(word)[1]: word for word in began_with(run.path) or ()}  # the last for each key
     changed = []
     for word in composed.overrides:
         key = split(word)[1]
-        value = OmegaConf.select(composed.config, key)
-        if word != began.get(key) and (value is None or OmegaConf.select(before, key) != value):
+        value = OmegaConf.select(composed.config, key, default=_ABSENT)
+        is_same = value is not _ABSENT and OmegaConf.select(before, key, default=_ABSENT) == value
+        if not is_same and (word != began.get(key) or "${" in word):
             changed.append(key)
     return changed
 

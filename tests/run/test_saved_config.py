@@ -23,11 +23,14 @@ def test_the_saved_config_is_that_of_the_run(run):
 def test_keys_may_be_given_anew_with_the_values_that_the_run_has(run, monkeypatch):
     """As in the command that began it, copied."""
     words = [*SMALL[:-1], "optim=adam", "optim.lr=0.003", "seed=7", "freeze=[{pattern: conv1.*, epochs: 1}]"]
-    words += ["batch_size=5", "batch_size=10", "dropout=null"]
+    words += ["batch_size=5", "batch_size=10", "dropout=null", "evaluate_every=${epochs}"]
     monkeypatch.delenv("DEEPEXP_DATA", raising=False)  # the default place is relative then
     directory = run([*words, "epochs=1"]).directory
-    assert deepexp.train([f"resume={directory}", *words, "epochs=2"], quiet=True).epochs == 2
-    for other in ("optim.lr=0.004", "seed=8", "optim=sgd", "init_from=null", "batch_size=5", "experiment=dropout"):
+    with pytest.raises(InputError, match=r"^evaluate_every: cannot be changed"):  # the same word, another value
+        deepexp.train([f"resume={directory}", *words, "epochs=2"], quiet=True)
+    again = [*words[:-1], "clip_grad_norm=null", "epochs=2"]
+    assert deepexp.train([f"resume={directory}", *again], quiet=True).epochs == 2
+    for other in ("optim.lr=0.004", "seed=8", "optim=sgd", "clip_grad_norm=1", "batch_size=5", "experiment=dropout"):
         with pytest.raises(InputError, match=rf"^{other.partition('=')[0]}: cannot be changed"):
             deepexp.train([f"resume={directory}", "threads=1", other, "epochs=3"], quiet=True)
 
