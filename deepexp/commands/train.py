@@ -45,7 +45,7 @@ from omegaconf import OmegaConf
 from deepexp import build, check
 from deepexp.check import Plan
 from deepexp.config import catalogue
-from deepexp.config.compose import check_swept_keys, compose, mistakes_placed, without_mistakes
+from deepexp.config.compose import check_swept_keys, compose, placed, without_mistakes
 from deepexp.config.composed_of import GROUPS
 from deepexp.config.composer import Composed
 from deepexp.config.overrides import repeated, split, split_flags
@@ -134,8 +134,10 @@ def train(
         resuming.check_place(str(composed.config.resume))
         return resume(Path(os.path.expanduser(composed.config.resume)), composed, console, loaded, until)
     check_swept_keys(composed, words)
-    with mistakes_placed("train", composed):
+    try:
         config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
+    except InputError as error:
+        raise InputError("\n".join(placed("train", composed, str(error).splitlines()))) from error
     with console, build.session(config, plan):
         if config.dry_run:
             dry_run.show(config, plan, composed, console)

@@ -92,16 +92,11 @@ def check_swept_keys(composed: Composed, words: Sequence[str]) -> None:
     raise_any([line] if line else [])
 
 
-@contextlib.contextmanager
-def mistakes_placed(command: str, composed: Composed) -> Iterator[None]:
-    """Begin each line of an `InputError` with the file and line of the user's, if its key got its value there."""
-    try:
-        yield
-    except InputError as error:
-        lines = str(error).splitlines()
-        with _hydra() as loader:
-            places = Composer(command, loader).places(composed, {_key(line) for line in lines}, of_user=True)
-        raise InputError("\n".join(f"{places[_key(line)]}{line}" for line in lines)) from error
+def placed(command: str, composed: Composed, lines: Sequence[str]) -> list[str]:
+    """Lines about keys of a config, each behind the file and line of the user's where its key got its value, if any."""
+    with _hydra() as loader:
+        places = Composer(command, loader).places(composed, {_key(line) for line in lines}, of_user=True)
+    return [f"{places[_key(line)]}{line}" for line in lines]
 
 
 def _key(line: str) -> str:

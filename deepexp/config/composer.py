@@ -251,6 +251,8 @@ class Composer:
     def places(self, composed: Composed, keys: Iterable[str], *, of_user: bool = False) -> dict[str, str]:
         """Key → `conf/model/mine.yaml:3: `, where a file gave it its value; empty if an override or nothing did.
 
+        Also empty for a whole mapping, of which an error does not say which of its keys is meant.
+
         `of_user`: files of the user alone count.
         """
         files = conf_files.files_of(self.command, composed.overrides, self.loader)

@@ -34,7 +34,7 @@ class ConfFile:
     package: str
 
     def line_of(self, key: str) -> int | None:
-        """The line, from 1, on which a dotted key of the config is written in this file."""
+        """The line, from 1, on which a dotted key of the config is written in this file; None for a whole mapping."""
         if self.package and not key.startswith(f"{self.package}."):
             return None
         inner = key.removeprefix(f"{self.package}.") if self.package else key
@@ -44,7 +44,7 @@ class ConfFile:
             line, node = _child(node, part)
             if line is None:
                 return None
-        return line
+        return None if isinstance(node, yaml.MappingNode) else line
 
 
 def files_of(command: str, overrides: Sequence[str], loader: ConfigLoader) -> list[ConfFile]:

@@ -376,6 +376,15 @@ def test_an_option_whose_name_reads_as_a_value_is_quoted(tmp_path, monkeypatch, 
     assert compose("train", [f"optim='{name}'"]).choices["optim"] == name
 
 
+def test_a_value_of_an_override_is_blamed_on_no_file(tmp_path, capsys):
+    text = "# @package _global_\n# x\nmodel:\n  dropout: 0.1\nlabel_smoothing: ${optim.lr}\n"
+    write(tmp_path / "conf" / "experiment" / "mine.yaml", text)
+    assert main(["train", "experiment=mine", "model.dropout=7"]) == 2
+    assert capsys.readouterr().err.startswith("deepexp: model")
+    assert main(["train", "-m", "experiment=mine", "optim.lr=2,3,4"]) == 2  # one line, as for values of overrides
+    assert "all 3 points: label_smoothing: 2, 3, " in " ".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("words", [["train"], ["train", "-m", "seed=0,1"]])
 def test_wrong_values_in_a_file_of_the_user_are_named_with_their_line(tmp_path, capsys, words):
     text = "# @package _global_\n# x\nepoch: 3\nbatch_size: 0\nval_fraction: 2\nfreeze:\n  - pattern: a\n    share: 9\n"
