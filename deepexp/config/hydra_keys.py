@@ -33,7 +33,7 @@ def check_single(words: Sequence[str]) -> None:
         [
             f"{key}: {value} is several values, and it takes one; a list is written {key}=[{value}]"
             for key, value in given
-            if re.match(r"[^\[{(\"',]+,", value)
+            if re.match(r"[^\[{(\"',\\]+,", value)
         ]
     )
 

@@ -301,5 +301,6 @@ def _meant(path: Path) -> str:
 
 def _newest_in(folder: Path) -> str:
     """The end of a message: the newest run or sweep in a folder, if there is one; their names begin with the time."""
-    found = [path.parent for name in ("status.json", "sweep.json") for path in folder.glob(f"*/{name}")]
-    return f"; the newest in it is {max(found)}" if found else ""
+    names = ("status.json", "sweep.json")
+    found = [path.parent for name in names for below in ("*", "*/*") for path in folder.glob(f"{below}/{name}")]
+    return f"; the newest in it is {max(found, key=lambda place: place.name)}" if found else ""

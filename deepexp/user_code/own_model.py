@@ -134,6 +134,7 @@ def _try(
                 f"model: what {target} gives in training mode has no gradient, so it could not be trained; "
                 "trainable layers must lead to it, without detach() and torch.no_grad()"
             )
+        del output  # and with it what is kept for the backward pass
     if others:
         _check_saving(model, target, others)
 
