@@ -1,6 +1,5 @@
 """Hydra's own keys: which of them have an effect here, and what to use instead of the others."""
 
-import re
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -24,18 +23,6 @@ _INSTEAD = {
 def check_effect(words: Sequence[str]) -> None:
     """Raise `InputError` with a line for each of Hydra's own keys that would change nothing."""
     raise_any([_complaint(key) for _, key, _ in map(split, words) if _has_no_effect(key)])
-
-
-def check_single(words: Sequence[str]) -> None:
-    """Raise `InputError` with a line for each of Hydra's own keys that would be swept."""
-    given = [(key, value or "") for _, key, value in map(split, words) if key.startswith(OF_SWEEPS)]
-    raise_any(
-        [
-            f"{key}: {value} is several values, and it takes one; a list is written {key}=[{value}]"
-            for key, value in given
-            if re.match(r"[^\[{(\"',\\]+,", value)
-        ]
-    )
 
 
 def without_effect(preset: Path) -> list[str]:

@@ -65,7 +65,7 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
     if any(overrides.split(word)[1:] == ("dry_run", "true") for word in words):
         raise InputError("dry_run: shows one run, and -m makes many; leave out -m and the values with commas")
     hydra_keys.check_effect(words)
-    hydra_keys.check_single(words)
+    shapes.check_settings(words)
     begun = resuming.place_in(words)
     if begun is not None and not os.path.lexists(begun):
         raise InputError(f"{begun}: is no sweep: there is nothing of that name")

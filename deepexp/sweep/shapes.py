@@ -13,8 +13,10 @@ from hydra.core.override_parser.overrides_parser import OverridesParser
 from hydra.core.override_parser.types import IntervalSweep, Override
 
 from deepexp.config.compose import expand_sweep
+from deepexp.config.hydra_keys import OF_SWEEPS
+from deepexp.config.overrides import split
 from deepexp.disk.yaml_words import yaml_word
-from deepexp.errors import InputError
+from deepexp.errors import InputError, raise_any
 
 Point = list[str]
 
@@ -187,6 +189,18 @@ def but_for_seed(varying: Mapping[str, str]) -> tuple[tuple[str, str], ...]:
 def words_of(params: Mapping[str, object]) -> list[str]:
     """`hydra.sweeper.params` as words."""
     return [f"{key}={yaml_word(value)}" for key, value in params.items()]
+
+
+def check_settings(words: Sequence[str]) -> None:
+    """Raise `InputError` with a line for each of Hydra's own keys (`hydra.sweeper.zip`) that is swept itself."""
+    lines = []
+    for word in words:
+        _, key, value = split(word)
+        override = _parse(word) if key.startswith(OF_SWEEPS) else None
+        if override is not None and override.is_sweep_override():
+            listed = "a,b" if "(" in str(value) else value
+            lines.append(f"{key}: {value} is several values, and it takes one; a list is written {key}=[{listed}]")
+    raise_any(lines)
 
 
 def _axis(word: str) -> Axis:

@@ -108,3 +108,23 @@ def test_one_at_a_time_has_every_value_and_both_ends() -> None:
         ["seed=0", "batch_size=3", "optim.lr=0.5"],
         ["seed=0", "batch_size=1", "optim.lr=1"],
     ]
+
+
+def test_a_key_of_a_sweep_is_not_swept_itself() -> None:
+    words = [
+        "hydra.sweeper.zip=seed,optim.lr",
+        "seed=0,1",
+        "hydra.launcher.jobs=1,2",
+        "hydra.sweeper.samples=choice(1,2)",
+    ]
+    with pytest.raises(InputError) as caught:
+        shapes.check_settings(words)
+    assert str(caught.value).splitlines() == [
+        "hydra.sweeper.zip: seed,optim.lr is several values, and it takes one; a list is written "
+        "hydra.sweeper.zip=[seed,optim.lr]",
+        "hydra.launcher.jobs: 1,2 is several values, and it takes one; a list is written hydra.launcher.jobs=[1,2]",
+        "hydra.sweeper.samples: choice(1,2) is several values, and it takes one; a list is written "
+        "hydra.sweeper.samples=[a,b]",
+    ]
+    single = ["hydra.sweeper.zip=[seed,optim.lr]", "hydra.launcher.jobs=2", "hydra.sweeper.seed='1,2'"]
+    shapes.check_settings([*single, r"hydra.sweeper.study=a\,b"])

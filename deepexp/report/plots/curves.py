@@ -50,14 +50,18 @@ def draw(groups: Sequence[Group], against: Against = "epochs") -> Plot | Missing
         return Missing("no run has come to the end of an epoch")
     look = styles([group.label for group in shown], [group.values for group in shown], [_score(g) for g in shown])
     figure, axes = plotting.figure(6.0, 6.4 + 0.1 * min(len(shown), 10), rows=2)
-    beyond: str | None = None
+    beyond: list[str] = []
     for (key, factor, name), axis in zip(_ROWS, axes[:, 0], strict=True):
         drawn: list[float] = []
         for group, style in zip(shown, look.each, strict=True):
             drawn += _draw_group(axis, group, key, factor, against, style, crowded=look.are_many)
-        value_axis(axis, drawn, name)
-        if key == "loss" and (highest := _highest_of_use(drawn)) is not None:
-            beyond = _cut(axis, drawn, highest, name)
+        highest = _highest_of_use(drawn) if key == "loss" else None
+        usual = drawn if highest is None else [value for value in drawn if value <= highest]
+        value_axis(axis, usual, name)
+        if highest is not None:
+            _end_axis(axis, usual)
+            most = max(filter(math.isfinite, drawn))
+            beyond.append(f"Losses above {highest:.3g}, up to {most:.0e}, lie beyond the upper edge.")
         axis.set_xlim(left=0)
         if drawn and all(_is_dot(line.get_xdata()) for line in axis.lines):
             axis.set_xlim(right=2 * max(line.get_xdata()[0] for line in axis.lines))  # not on the edge
@@ -68,7 +72,7 @@ def draw(groups: Sequence[Group], against: Against = "epochs") -> Plot | Missing
     axes[0, 0].sharex(axes[1, 0])
     look.add_legend(figure, [] if look.are_many else _width_handles(), axes=axes)
     alt = f"Loss and error of {len(shown)} groups of runs against {against}."
-    caption = " ".join([*_sentences(shown, groups, look), *([beyond] if beyond else [])])
+    caption = " ".join([*_sentences(shown, groups, look), *beyond])
     return Plot(f"curves_{against}", figure, caption, alt)
 
 
@@ -124,14 +128,10 @@ def _highest_of_use(losses: Sequence[float]) -> float | None:
     return max(usual) if limit > 0 and len(usual) < len(known) else None
 
 
-def _cut(axis: "Axes", losses: Sequence[float], highest: float, name: str) -> str:
-    """Let the axis end above the highest loss to be shown; returns the sentence that says so."""
-    axis.set_yscale("linear")
-    usual = [loss for loss in losses if loss <= highest]
-    value_axis(axis, usual, name)
+def _end_axis(axis: "Axes", usual: Sequence[float]) -> None:
+    """Let the axis end beside these losses, whatever else is drawn."""
     bottom = min(usual) / _EDGE if axis.get_yscale() == "log" else min(0.0, min(usual) * _EDGE)
-    axis.set_ylim(bottom, highest * _EDGE)
-    return f"Losses above {highest:.3g}, up to {max(filter(math.isfinite, losses)):.0e}, lie beyond the upper edge."
+    axis.set_ylim(bottom, max(usual) * _EDGE)
 
 
 def _is_dot(x: Sequence[float]) -> bool:

@@ -42,14 +42,15 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
         return Missing("one of the two keys has a single value")
     if np.isnan(cells.mean).all():
         return Missing("no run has a result")
-    for axis, key in enumerate(reversed(cells.keys)):
-        if cells.was_run.sum(axis).max() < 2:  # as of points drawn at random
+    for along, key in enumerate(reversed(cells.keys)):
+        if cells.was_run.sum(along).max() < 2:  # as of points drawn at random
             return Missing(f"each value of {key} was run with a single value of the other key")
     rows, columns = cells.mean.shape
     figure, axes = plotting.figure(min(10.0, 2.6 + 0.95 * columns), _height(rows))
-    _draw_cells(axes[0, 0], cells)
-    axes[0, 0].set_xlabel(literal(keys[1]))
-    axes[0, 0].set_ylabel(literal(keys[0]))
+    axis = axes[0, 0]
+    _draw_cells(axis, cells)
+    axis.set_xlabel(literal(keys[1]))
+    axis.set_ylabel(literal(keys[0]))
     caption = "Mean test error in percent over the seeds, and the standard deviation (±)."
     if np.isnan(cells.spread).all():
         caption = "Test error in percent."

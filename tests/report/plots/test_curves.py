@@ -209,7 +209,8 @@ def test_losses_are_cut_only_where_the_usual_ones_are_positive(losses, highest):
     assert curves._highest_of_use(losses) == highest
     if highest is not None:
         _, axes = plotting.figure(4, 4)
-        assert "nan" not in curves._cut(axes[0, 0], losses, highest, "loss")
+        axes[0, 0].plot(losses)
+        curves._end_axis(axes[0, 0], [loss for loss in losses if loss <= highest])
         low, high = axes[0, 0].get_ylim()
         assert low == pytest.approx(min(0.0, 1.25 * losses[0])) and highest < high < 3
 
