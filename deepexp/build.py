@@ -26,20 +26,14 @@ from deepexp.data.dataset import Dataset, Pictures, announced_pictures, assemble
 from deepexp.data.features import FeatureLoader
 from deepexp.data.loader import choose_mode, make_loader
 from deepexp.data.source import DataInfo, Shape, Source, Split
-from deepexp.errors import InputError, in_short, raise_any
+from deepexp.errors import InputError, RunFailed, in_short, raise_any
 from deepexp.models import init, pretrained, transfer
 from deepexp.models.layout import channels_last, unshared
 from deepexp.optim.capturable import capturable_arguments
 from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
 from deepexp.optim.fused import fused_arguments
-from deepexp.optim.groups import (
-    check_arguments,
-    check_group_options,
-    check_learning_rate,
-    parameter_groups,
-    refusals,
-)
+from deepexp.optim.groups import check_arguments, check_group_options, check_learning_rate, parameter_groups, refusals
 from deepexp.parts import Parts
 from deepexp.run.identity import Identity
 from deepexp.run.rundir import RunDirectory
@@ -48,6 +42,7 @@ from deepexp.step import Objective, Precision, Step
 from deepexp.text.units import counted
 from deepexp.training.compiled import AsWritten, Compiled
 from deepexp.training.frozen_features import arrange
+from deepexp.training.memory import is_out_of_memory
 from deepexp.training.updates import EagerUpdates
 from deepexp.user_code import own_data, own_model, own_parts, targets
 
@@ -248,15 +243,20 @@ def dataset(config: TrainConfig, plan: "Plan", loaded: Mapping[str, Source] | No
 
 def assembled(config: TrainConfig, source: Source, shape: Shape) -> Dataset:
     """The pictures of a source as the config has them chosen, held out and normalised."""
-    return assemble(
-        source,
-        shape=shape,
-        subset=config.data.subset,
-        replicate=config.data.replicate,
-        val_fraction=config.val_fraction,
-        normalise=config.data.normalise,
-        seed=config.seed,
-    )
+    try:
+        return assemble(
+            source,
+            shape=shape,
+            subset=config.data.subset,
+            replicate=config.data.replicate,
+            val_fraction=config.val_fraction,
+            normalise=config.data.normalise,
+            seed=config.seed,
+        )
+    except (RuntimeError, MemoryError) as error:
+        if not is_out_of_memory(error):
+            raise
+        raise RunFailed(f"data: out of memory; fewer or smaller pictures need less ({in_short(error)})") from error
 
 
 def data_mode(config: TrainConfig, plan: "Plan", data: Dataset) -> LoaderMode:

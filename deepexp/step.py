@@ -20,10 +20,9 @@ from deepexp.models.modes import shortcuts_allowed
 from deepexp.optim.capturable import begin_momentum, is_capturable
 from deepexp.optim.learning_rates import LearningRates
 from deepexp.training.compiled import AsWritten, Forward
+from deepexp.training.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
-
-OUT_OF_MEMORY = "out of memory: lower batch_size, or try precision=bf16, on_oom=halve, data.mode=streamed"
 
 
 @dataclass(frozen=True)
@@ -261,15 +260,3 @@ class Step:
     def _clip(self) -> None:
         if self.clip_grad_norm is not None:
             self._known_norm = torch.nn.utils.clip_grad_norm_(self.model.parameters(), self.clip_grad_norm)
-
-
-# On a CPU of Linux and macOS, of Windows, on MPS.
-_NO_MEMORY = ("can't allocate memory", "not enough memory", "MPS backend out of memory")
-
-
-def is_out_of_memory(error: BaseException) -> bool:
-    """Whether torch or NumPy ran out of memory; on a CPU and a Mac's GPU torch says so in a plain `RuntimeError`."""
-    if isinstance(error, (torch.OutOfMemoryError, MemoryError)):
-        return True
-    # oneDNN knows that it can compute something before it makes "a primitive", for which memory alone may be lacking.
-    return any(words in str(error) for words in _NO_MEMORY) or str(error) == "could not create a primitive"

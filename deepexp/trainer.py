@@ -27,10 +27,11 @@ from deepexp.optim.finite import finite_numbers, is_finite
 from deepexp.parts import Parts
 from deepexp.runlog import RunLog
 from deepexp.schema import TrainConfig
-from deepexp.step import OUT_OF_MEMORY, Update, is_out_of_memory
+from deepexp.step import Update
 from deepexp.text.units import counted, one_line
 from deepexp.training.evaluation import Evaluation, Scores, evaluate
 from deepexp.training.interrupt import StopRequest
+from deepexp.training.memory import is_out_of_memory, out_of_memory
 from deepexp.training.progress import Progress, Readings
 from deepexp.training.updates import Bounds
 from deepexp.user_code.own_parts import multiplier
@@ -164,17 +165,16 @@ class Trainer:
     def _one_update(self, make: Callable[[], Update]) -> Update:
         try:
             return make()
-        except RuntimeError as error:
+        except (RuntimeError, MemoryError) as error:
             if not is_out_of_memory(error):
                 raise
-            raise RunFailed(f"{OUT_OF_MEMORY} (step {self.progress.step + 1}, on {self._device})") from error
+            raise RunFailed(f"{out_of_memory(self.config)} ({self._device}, step {self.progress.step + 1})") from error
 
     def _updates(self) -> Iterator[tuple[Callable[[], Update], int]]:
         """For each update that is left in this epoch: what makes it, and how many samples it has."""
         parts, seed, epoch = self.parts, self.config.seed, self.progress.epoch
         order = epoch_order(parts.train_samples, self.config.order, seed, epoch)
-        random = runtime.generator(seed, "augment", epoch)
-        draws = parts.augment.draw(parts.train_samples, parts.shape, random)
+        draws = parts.augment.draw(parts.train_samples, parts.shape, runtime.generator(seed, "augment", epoch))
         return parts.update_maker.of_epoch(order, draws, parts.updates[self.progress.update :])
 
     def _read(self) -> None:

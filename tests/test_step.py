@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.nn import functional as F
 
-from deepexp.step import Batch, Objective, Precision, Step, is_out_of_memory
+from deepexp.step import Batch, Objective, Precision, Step
 
 CPU = torch.device("cpu")
 
@@ -282,19 +282,3 @@ def test_bf16_is_near_fp32_and_keeps_float32_weights():
         assert all(p.dtype == torch.float32 for p in model.parameters())
     assert losses[0] != losses[1]
     assert losses[1] == pytest.approx(losses[0], rel=2e-2)
-
-
-@pytest.mark.parametrize(
-    "message",
-    [
-        "MPS backend out of memory (MPS allocated: 5.5 GiB, other allocations: 14.7 GiB, max allowed: 20.4 GiB).",
-        "[enforce fail at alloc_cpu.cpp:116] data. DefaultCPUAllocator: not enough memory: you tried to allocate 9 B.",
-    ],
-)
-def test_words_of_other_systems_for_too_little_memory_are_known(message):
-    assert is_out_of_memory(RuntimeError(message))
-
-
-def test_onednns_word_for_too_little_memory_is_known():
-    assert is_out_of_memory(RuntimeError("could not create a primitive"))
-    assert not is_out_of_memory(RuntimeError("could not create a primitive descriptor for the convolution"))

@@ -46,7 +46,7 @@ def main(argv: Sequence[str]) -> int:
 
 def _one(name: str, words: Sequence[str]) -> int:
     from deepexp.lecture import options
-    from deepexp.step import is_out_of_memory
+    from deepexp.training.memory import is_out_of_memory
 
     demonstrate = importlib.import_module(f"deepexp.lecture.{name}").demonstrate
     given = options.parse(words, demonstrate, extra=["to"])

@@ -59,10 +59,10 @@ from deepexp.run.describe import Names
 from deepexp.run.rundir import RunDirectory, Status, check_entries
 from deepexp.runlog import RunLog, check_lengths, heard_early
 from deepexp.schema import TrainConfig
-from deepexp.step import OUT_OF_MEMORY, is_out_of_memory
 from deepexp.text.console import Console
 from deepexp.trainer import Trainer
 from deepexp.training.interrupt import StopRequest
+from deepexp.training.memory import is_out_of_memory, out_of_memory
 from deepexp.user_code import targets
 
 log = logging.getLogger(__name__)
@@ -242,7 +242,7 @@ def _run(
 ) -> Result:
     """Train in a run directory, from the beginning or from a checkpoint."""
     content, lost = earlier.content, earlier.lost
-    with StopRequest() as stop, _recorded(run, console) as run_log:
+    with StopRequest() as stop, _recorded(run, config, console) as run_log:
         run_log.note(earlier.said)
         if content is None:
             catalogue.warn_of_unused(names.items())
@@ -283,7 +283,7 @@ _STATUSES: Mapping[type, Status] = {Interrupted: "killed-by-signal", Paused: "pa
 
 
 @contextlib.contextmanager
-def _recorded(run: RunDirectory, console: Console) -> Iterator[RunLog]:
+def _recorded(run: RunDirectory, config: TrainConfig, console: Console) -> Iterator[RunLog]:
     """The log of a run; an error that ends the run is recorded in its status, and raised on."""
     run_log: RunLog | None = None
 
@@ -306,7 +306,7 @@ def _recorded(run: RunDirectory, console: Console) -> Iterator[RunLog]:
         raise
     except (Exception, SystemExit) as error:  # code of the user's own may call exit()
         log.info("traceback", exc_info=True)
-        reason = OUT_OF_MEMORY if is_out_of_memory(error) else targets.told(error)
+        reason = out_of_memory(config) if is_out_of_memory(error) else targets.told(error)
         stopped("failed", f"{reason} (the traceback is in {run.path / 'run.log'})")
         failed = RunFailed(reason)
         failed.shown = run_log is not None

@@ -15,10 +15,11 @@ from deepexp.config.composer import Composed
 from deepexp.errors import DeepexpError, RunFailed
 from deepexp.parts import Parts
 from deepexp.schema import TrainConfig
-from deepexp.step import OUT_OF_MEMORY, Batch, is_out_of_memory
+from deepexp.step import Batch
 from deepexp.text.console import Console
 from deepexp.text.text_table import Table
 from deepexp.text.units import counted
+from deepexp.training.memory import is_out_of_memory, out_of_memory
 from deepexp.user_code import targets
 
 
@@ -35,7 +36,7 @@ def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) 
     except DeepexpError:
         raise
     except (Exception, SystemExit) as error:  # code of the user's own may raise anything
-        raise RunFailed(OUT_OF_MEMORY if is_out_of_memory(error) else targets.told(error)) from error
+        raise RunFailed(out_of_memory(config) if is_out_of_memory(error) else targets.told(error)) from error
     console.print("dry run: nothing was trained or written")
 
 

@@ -13,7 +13,8 @@ from torch.nn import functional as F
 from deepexp.data.loader import Loader
 from deepexp.data.order import batch_bounds
 from deepexp.models.modes import in_test_mode
-from deepexp.step import Precision, is_out_of_memory
+from deepexp.step import Precision
+from deepexp.training.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
 
