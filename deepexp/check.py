@@ -74,6 +74,15 @@ def typed_and_planned(config: Any, known: Plan | None = None) -> tuple[TrainConf
     return result, known
 
 
+def check_values(config: Any) -> None:
+    """Raise one `InputError` with a line for each wrong value; nothing is built for it, nor are data looked for."""
+    problems = Problems()
+    result = schema.typed(config, problems)
+    if result is not None:
+        schema.check_values(result, problems)
+    problems.raise_any()
+
+
 _SIZES = {"model", "data", "experiment", "scale", "data.subset", "data.replicate", "val_fraction"}
 _LENGTHS = {"batch_size", "drop_last", "accumulate", "epochs", "max_steps", *_SIZES}
 

@@ -222,3 +222,17 @@ def test_a_key_that_is_given_twice_is_warned_of(capsys):
     assert main(["train", "--cfg", "job", "epochs=2", "epochs=3"]) == 0
     out, err = capsys.readouterr()
     assert err == "warning: epochs: is given 2 times; only the last counts, epochs=3\n" and "\nepochs: 3\n" in out
+
+
+def test_cfg_refuses_wrong_values_and_sweeps(capsys):
+    assert main(["train", "--cfg", "job", "batch_size=ten", "epochs=0"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and err.startswith("deepexp: batch_size: 'ten' is not allowed") and "deepexp: epochs: 0 is" in err
+    assert main(["train", "-m", "--cfg", "job", "epochs=1,2"]) == 2
+    out, err = capsys.readouterr()
+    assert out == "" and "--cfg: shows one run, and -m makes many; leave out -m" in err
+
+
+def test_cfg_needs_no_data(tmp_path, capsys):
+    assert main(["train", "--cfg", "job", "data=image_folder", f"data.root={tmp_path / 'nowhere'}"]) == 0
+    assert "nowhere" in capsys.readouterr().out

@@ -77,20 +77,39 @@ def main(argv: Sequence[str]) -> int:
     console = Console()
     for line in repeated(overrides):
         console.warn(line)
+    is_sweep = not {"-m", "--multirun"}.isdisjoint(flags)
     if "--cfg" in flags:
-        if (place := resuming.place_in(overrides)) is not None:
-            saved = "the saved config of each run (its .hydra/config.yaml)"
-            raise InputError(f"--cfg: {place} is resumed with {saved}, not with one composed now; leave out resume")
-        composed = compose("train", overrides)
-        check_swept_keys(composed, overrides)
-        print(OmegaConf.to_yaml(composed.config, resolve=True), end="")
+        print(_config_alone(overrides, is_sweep), end="")
         return 0
-    if {"-m", "--multirun"} & set(flags) or _resumes_sweep(overrides):
+    if is_sweep or _resumes_sweep(overrides):
         from deepexp.sweep.command import sweep
 
         return sweep(overrides, console)
     train(overrides, console)
     return 0
+
+
+def _config_alone(overrides: Sequence[str], is_sweep: bool) -> str:
+    """The composed config as YAML; the data that it names need not be there."""
+    if (place := resuming.place_in(overrides)) is not None:
+        saved = "the saved config of each run (its .hydra/config.yaml)"
+        raise InputError(f"--cfg: {place} is resumed with {saved}, not with one composed now; leave out resume")
+    if is_sweep:
+        raise InputError("--cfg: shows one run, and -m makes many; leave out -m and the values with commas")
+    composed = compose("train", overrides)
+    check_swept_keys(composed, overrides)
+    with _places_told(composed):
+        check.check_values(OmegaConf.to_container(composed.config, resolve=True))
+    return OmegaConf.to_yaml(composed.config, resolve=True)
+
+
+@contextlib.contextmanager
+def _places_told(composed: Composed) -> Iterator[None]:
+    """Add to the lines of an `InputError` in which file of the user's a wrong value stands."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError("\n".join(placed("train", composed, str(error).splitlines()))) from error
 
 
 def _check_single_process() -> None:
@@ -134,10 +153,8 @@ def train(
         resuming.check_place(str(composed.config.resume))
         return resume(Path(os.path.expanduser(composed.config.resume)), composed, console, loaded, until)
     check_swept_keys(composed, words)
-    try:
+    with _places_told(composed):
         config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
-    except InputError as error:
-        raise InputError("\n".join(placed("train", composed, str(error).splitlines()))) from error
     with console, build.session(config, plan):
         if config.dry_run:
             dry_run.show(config, plan, composed, console)
