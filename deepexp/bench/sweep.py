@@ -126,6 +126,7 @@ class _Commands:
     def __init__(self, folder: Path, shown: Progress) -> None:
         self._folder = folder
         self._shown = shown
+        self._running: set[subprocess.Popen[str]] = set()
 
     def seconds(self, commands: Sequence[Sequence[str]], at_a_time: int, environment: Mapping[str, str]) -> float:
         """Wall time until all are done, `at_a_time` of them at once."""
@@ -134,17 +135,31 @@ class _Commands:
         try:
             for future in [pool.submit(self._command, words, environment) for words in commands]:
                 future.result()
+        except BaseException:  # one that fails ends the comparison, as a signal does
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(self._running):
+                process.terminate()
+            raise
         finally:
-            pool.shutdown(cancel_futures=True)  # one that fails ends the comparison
+            pool.shutdown()
         return time.perf_counter() - began
 
     def _command(self, words: Sequence[str], environment: Mapping[str, str]) -> None:
         command = [sys.executable, "-m", "deepexp", "train", *words, f"output_dir={quote(str(self._folder))}"]
-        done = subprocess.run(
-            command, env=dict(environment), stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace"
+        process = subprocess.Popen(
+            command,
+            env=dict(environment),
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
+            errors="replace",
         )
+        self._running.add(process)
+        out, err = process.communicate()
+        self._running.discard(process)
         self._shown.advance(1)
-        if done.returncode:
-            said = (done.stderr.strip() or done.stdout.strip() or "nothing was said").replace("deepexp: ", "")
-            error = InputError if done.returncode == USAGE_ERROR else RunFailed
-            raise error(f"bench: deepexp train {' '.join(words)} ended with status {done.returncode}: {said}")
+        if process.returncode:
+            said = (err.strip() or out.strip() or "nothing was said").replace("deepexp: ", "")
+            error = InputError if process.returncode == USAGE_ERROR else RunFailed
+            raise error(f"bench: deepexp train {' '.join(words)} ended with status {process.returncode}: {said}")

@@ -51,12 +51,16 @@ lie ready, and where the time goes. Data that have to be decoded come from the c
   json=false          print JSON instead of tables
 """
 
+import contextlib
 import importlib
-from collections.abc import Sequence
+import signal
+import threading
+from collections.abc import Iterator, Sequence
+from types import FrameType
 
 from deepexp.bench import options, plot
 from deepexp.disk import json_file
-from deepexp.errors import InputError
+from deepexp.errors import InputError, Interrupted
 from deepexp.text.suggest import no_such
 
 BENCHMARKS: dict[str, type] = {
@@ -76,7 +80,9 @@ def main(argv: Sequence[str]) -> int:
         raise InputError(no_such("benchmark", name, BENCHMARKS) if name else which)
     chosen, overrides = options.parse(words, BENCHMARKS[name])
     picture = None if chosen.plot is None else plot.check_path(chosen.plot)
-    report = importlib.import_module(f"deepexp.bench.{name}").run(chosen, overrides)
+    benchmark = importlib.import_module(f"deepexp.bench.{name}")
+    with _raising_signals():
+        report = benchmark.run(chosen, overrides)
     if chosen.json:
         print(json_file.text_of(report.as_json()))
     else:
@@ -84,3 +90,24 @@ def main(argv: Sequence[str]) -> int:
     if picture is not None:
         plot.write(report.charts(), picture)
     return 0
+
+
+@contextlib.contextmanager
+def _raising_signals() -> Iterator[None]:
+    """Let SIGTERM and SIGHUP raise `Interrupted`, so that the processes end and their files are removed."""
+
+    def stop(number: int, _: FrameType | None) -> None:
+        raise Interrupted(number, "interrupted")
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    numbers = [getattr(signal, name) for name in ("SIGTERM", "SIGHUP") if hasattr(signal, name)]
+    caught = [number for number in numbers if signal.getsignal(number) == signal.SIG_DFL]  # ignored under `nohup`
+    for number in caught:
+        signal.signal(number, stop)
+    try:
+        yield
+    finally:
+        for number in caught:
+            signal.signal(number, signal.SIG_DFL)
