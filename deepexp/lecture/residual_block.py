@@ -12,6 +12,7 @@ from torch import Tensor
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, check_sizes, figures, table
 from deepexp.models.blocks import ResidualBlock
 from deepexp.models.resnet import ResNet
+from deepexp.models.size import parameter_count
 from deepexp.pages import plotting
 
 if TYPE_CHECKING:
@@ -67,7 +68,7 @@ def parameters(depth: int) -> int:
     """How many numbers a residual network for CIFAR-10 learns."""
     with torch.device("meta"):  # shapes alone, without memory
         model = ResNet(shape=(3, 32, 32), classes=10, depth=depth)
-    return sum(parameter.numel() for parameter in model.parameters())
+    return parameter_count(model)
 
 
 def follow(depth: int, seed: int, **options: Any) -> Tensor:

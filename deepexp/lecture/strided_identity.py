@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from deepexp.data.digits import Digits
 from deepexp.lecture.demonstration import Demonstration, Picture, figures, table
 from deepexp.models.blocks import PadShortcut
+from deepexp.models.size import parameter_count
 from deepexp.pages import plotting
 
 if TYPE_CHECKING:
@@ -39,8 +40,8 @@ def demonstrate(*, seed: int = 0) -> Demonstration:
         "zero_channels": padded[:, 2:].abs().max().item(),
         "projection_error": (projected - by_hand).abs().max().item(),
         "kept": grid.numel() / x.numel(),
-        "pad_parameters": _parameters(PadShortcut(CHANNELS, MORE_CHANNELS, 2)),
-        "conv_parameters": _parameters(nn.Conv2d(CHANNELS, MORE_CHANNELS, 1, 2, bias=False)),
+        "pad_parameters": parameter_count(PadShortcut(CHANNELS, MORE_CHANNELS, 2)),
+        "conv_parameters": parameter_count(nn.Conv2d(CHANNELS, MORE_CHANNELS, 1, 2, bias=False)),
     }
     rows = [
         ("pad (option A)", _shape(padded), f"{facts['pad_parameters']:,.0f}", figures(facts["grid_error"])),
@@ -70,10 +71,6 @@ def maps() -> Tensor:
 
 def _shape(x: Tensor) -> str:
     return "×".join(map(str, x.shape[1:]))
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _draw(x: Tensor, padded: Tensor, projected: Tensor) -> "Figure":

@@ -14,6 +14,7 @@ from deepexp.errors import InputError
 from deepexp.lecture.demonstration import Demonstration, Picture, Scale, figures, table
 from deepexp.models import pretrained
 from deepexp.models.monster import Monster
+from deepexp.models.size import parameter_count
 from deepexp.optim.freeze import FreezePlan
 from deepexp.pages import plotting
 
@@ -38,8 +39,8 @@ def demonstrate(
     # ── them. When those give sensible gradients, the borrowed layer may move too without being spoilt.
     rules = [{"pattern": "features.*", "share": 0.5}]
     moved = train(model, FreezePlan(model, rules, EPOCHS), lr, seed)
-    rows = [(part, f"{_parameters(getattr(model, part)):,}", *(figures(m[part]) for m in moved)) for part in PARTS]
-    rows.append(("all", f"{_parameters(model):,}", "", ""))
+    rows = [(part, f"{parameter_count(getattr(model, part)):,}", *(figures(m[part]) for m in moved)) for part in PARTS]
+    rows.append(("all", f"{parameter_count(model):,}", "", ""))
     if not moved[1]["features"] > 0:  # also if it is NaN
         raise ValueError(f"lr: {lr:g} is not allowed; the layers above are spoilt by it, or do not move at all")
     origin = model.pretrained_origin
@@ -59,7 +60,7 @@ def demonstrate(
         pictures=(Picture("first_layer", _draw(filters), f"The 64 filters of the first layer ({origin})."),),
         facts={
             **{f"{part}_epoch_{epoch + 1}": m[part] for epoch, m in enumerate(moved) for part in PARTS},
-            **{f"parameters_{part}": _parameters(getattr(model, part)) for part in PARTS},
+            **{f"parameters_{part}": parameter_count(getattr(model, part)) for part in PARTS},
             "pretrained": float(origin != "random"),
         },
     )
@@ -104,10 +105,6 @@ def _choice(asked: bool | str | None) -> pretrained.Choice:
         except InputError as error:  # it names the key of a training run
             raise InputError(str(error).replace("model.pretrained", "pretrained")) from error
     return pretrained.cached_file(pretrained.ALEXNET_URL).exists()
-
-
-def _parameters(module: nn.Module) -> int:
-    return sum(parameter.numel() for parameter in module.parameters())
 
 
 def _draw(filters: Tensor) -> "Figure":

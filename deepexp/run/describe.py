@@ -21,6 +21,7 @@ from deepexp.data.dataset import Dataset
 from deepexp.disk.yaml_file import read_mapping, text_of
 from deepexp.metrics import Summary
 from deepexp.models import pretrained
+from deepexp.models.size import parameter_count
 from deepexp.parts import Parts
 from deepexp.run import provenance as origin
 from deepexp.run.rundir import HydraFiles, RunDirectory
@@ -145,7 +146,7 @@ def header(config: TrainConfig, plan: Plan, data: Dataset, names: Names, model: 
     channels, height, width = plan.shape
     return Header(
         model=str(names["model"]),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=parameter_count(model),
         data=f"{names['data']}, {' + '.join(counts)} samples, {channels}×{height}×{width}",
         device=f"{runtime.describe_device(plan.device)}, {config.precision}",
         directory=run.path,
@@ -192,5 +193,5 @@ def summary(config: TrainConfig, plan: Plan, names: Names, model: nn.Module, out
         device=runtime.describe_device(plan.device),
         precision=config.precision,
         pretrained=_origin(config, model),
-        parameters=sum(parameter.numel() for parameter in model.parameters()),
+        parameters=parameter_count(model),
     )

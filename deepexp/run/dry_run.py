@@ -13,6 +13,7 @@ from deepexp.check import Plan
 from deepexp.config import catalogue
 from deepexp.config.composer import Composed
 from deepexp.errors import DeepexpError, RunFailed
+from deepexp.models.size import parameter_count
 from deepexp.parts import Parts
 from deepexp.schema import TrainConfig
 from deepexp.step import Batch
@@ -73,7 +74,7 @@ def _parameter_table(model: nn.Module, optimizer: torch.optim.Optimizer) -> Tabl
         (name, "×".join(map(str, p.shape)), f"{p.numel():,}", f"{rates[id(p)]:g}" if p.requires_grad else "frozen")
         for name, p in model.named_parameters()
     ]
-    total = sum(p.numel() for p in model.parameters())
+    total = parameter_count(model)
     return Table(["parameter", "shape", "values", "lr"], [*rows, ("total", "", f"{total:,}", "")], frozenset({2, 3}))
 
 
