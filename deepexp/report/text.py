@@ -7,7 +7,7 @@ from deepexp.report.diff import Difference
 from deepexp.report.model import Report
 from deepexp.report.table import expendable
 from deepexp.report.variation import setting
-from deepexp.text.text_table import Table, escape_markdown
+from deepexp.text.text_table import Table, escape_markdown, left_out_note
 
 LONGEST = 60
 """Rows of a table in the terminal; the files have all."""
@@ -90,7 +90,7 @@ def _table(table: Table, columns: int | None, can_go: Sequence[str], whole_in: s
     if len(shown) > LONGEST + 1:
         yield f"… and {len(shown) - LONGEST - 1:,} more rows, in {whole_in}"
     if dropped:
-        yield from _wrapped(f"(in {whole_in} only: {', '.join(dropped)})", columns)
+        yield from _wrapped(left_out_note(dropped, whole_in), columns)
 
 
 def _difference(difference: Difference) -> Iterator[str]:

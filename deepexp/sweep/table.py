@@ -13,7 +13,7 @@ from deepexp.metrics import titles
 from deepexp.sweep.ledger import State
 from deepexp.sweep.shapes import REPEATED, but_for_seed
 from deepexp.text.terminal import printable
-from deepexp.text.text_table import Table
+from deepexp.text.text_table import Table, left_out_note
 from deepexp.text.units import counted, duration, mean_percent, percent
 
 _FIGURES = (
@@ -113,7 +113,7 @@ def lines(rows: Sequence[Row], width: int | None = None) -> Iterator[str]:
     shown, left_out = (whole, []) if width is None else whole.fitted(width, _EXPENDABLE)
     yield from shown.lines()
     if left_out:
-        yield f"(in table.csv only: {', '.join(left_out)})"
+        yield left_out_note(left_out, "table.csv")
 
 
 def lines_over_seeds(rows: Sequence[Row]) -> list[str]:

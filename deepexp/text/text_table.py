@@ -69,6 +69,11 @@ class Table:
         return [max(len(printable(text)) for text in column) for column in columns]
 
 
+def left_out_note(titles: Sequence[str], file: str) -> str:
+    """The line below a table that `fitted` has made narrower: which columns to look for in the file that has all."""
+    return f"(in {file} only: {', '.join(titles)})"
+
+
 def escape_markdown(text: str) -> str:
     """A text that Markdown shows as it is, on one line."""
     return re.sub(r"([\\`*_{}\[\]<>|~#])", r"\\\1", printable(text))
