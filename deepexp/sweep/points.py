@@ -112,7 +112,7 @@ def check_points(points: Sequence[Sequence[str]], fixed: Collection[str], *, nee
 
 def refusal(problems: Mapping[str, Sequence[str]], total: int) -> InputError:
     """One error for all problems, each with the names of the points that have it, of `total` points."""
-    lines = [f"{_whose(names, total)}: {line}" if total > 1 else line for line, names in _together(problems).items()]
+    lines = [f"{_whose(names, total)}: {line}" if total > 1 else line for line, names in problems.items()]
     return InputError("\n".join([*lines, NOTHING_STARTED]))
 
 
