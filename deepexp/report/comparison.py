@@ -277,10 +277,17 @@ def _over_seeds(
     result: statistics.MeanDifference,
     seeds: int,
 ) -> Comparison:
-    means = fmean(rates[0]), fmean(rates[1])
-    interval = None if result.low == result.high else (result.low, result.high)
-    labels = groups[0].label, groups[1].label
-    return Comparison(test, labels, means, interval, None, len(rates[0]), seeds, result.p, result.p)
+    return Comparison(
+        test=test,
+        labels=(groups[0].label, groups[1].label),
+        rates=(fmean(rates[0]), fmean(rates[1])),
+        interval=None if result.low == result.high else (result.low, result.high),
+        alone_wrong=None,
+        size=len(rates[0]),
+        seeds=seeds,
+        p=result.p,
+        corrected_p=result.p,
+    )
 
 
 def _mcnemar(
@@ -291,8 +298,17 @@ def _mcnemar(
         return "there is one run of each, and one of them has no predictions.npz to compare sample by sample"
     alone = int((first & ~second).sum()), int((second & ~first).sum())
     p = statistics.mcnemar(*alone)
-    rates = float(first.mean()), float(second.mean())
-    return Comparison(MCNEMAR, labels, rates, None, alone, len(first), seeds, p, p)
+    return Comparison(
+        test=MCNEMAR,
+        labels=labels,
+        rates=(float(first.mean()), float(second.mean())),
+        interval=None,
+        alone_wrong=alone,
+        size=len(first),
+        seeds=seeds,
+        p=p,
+        corrected_p=p,
+    )
 
 
 def _data_settings(run: Run) -> dict[str, object]:

@@ -110,14 +110,14 @@ def _reach(group: Group, by_seed: Mapping[object, float], aim: float) -> Reach |
     first = [line for run, _ in runs if (line := _first_at(run, by_seed.get(run.seed, aim))) is not None]
     bests = [best for _, best in runs]
     return Reach(
-        group.label,
-        len(runs),
-        len(first),
-        _median([line["step"] for line in first]),
-        _median([line["epoch"] for line in first]),
-        _median([line["elapsed_seconds"] for line in first]),
-        statistics.fmean(bests),
-        statistics.stdev(bests) if len(bests) > 1 else None,
+        label=group.label,
+        runs=len(runs),
+        reached=len(first),
+        steps=_median([line["step"] for line in first]),
+        epochs=_median([line["epoch"] for line in first]),
+        seconds=_median([line["elapsed_seconds"] for line in first]),
+        best_accuracy=statistics.fmean(bests),
+        spread=statistics.stdev(bests) if len(bests) > 1 else None,
     )
 
 

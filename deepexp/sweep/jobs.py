@@ -169,15 +169,15 @@ class Sweep:
             if trouble is not None:
                 entry = replace(entry, state="failed", reason=trouble)
         return Row(
-            point.name,
-            point.varying,
-            entry.state,
-            summary,
-            entry.reason,
-            entry.log,
-            entry.directory,
-            entry.tries,
-            latest,
+            name=point.name,
+            varying=point.varying,
+            state=entry.state,
+            summary=summary,
+            reason=entry.reason,
+            log=entry.log,
+            directory=entry.directory,
+            tries=entry.tries,
+            latest=latest,
         )
 
     def close(self) -> None:
@@ -236,9 +236,8 @@ class Sweep:
                 self.points.append(point)
             entry = self.ledger.entries.get(point.config_hash)
             if entry is None:
-                entry = Entry(
-                    point.name, point.config_hash, point.overrides, "queued", directory=self._unknown_run(point)
-                )
+                run = self._unknown_run(point)
+                entry = Entry(point.name, point.config_hash, point.overrides, state="queued", directory=run)
                 news[point.config_hash] = entry
             is_done = self._is_done(entry)
             if is_done and entry.state != "done":  # the sweep was killed before it could record that

@@ -180,8 +180,16 @@ def settled(point: Checked, choices: Choices) -> Point:
     if point.config.data.mode == "auto":
         words.append(f"data.mode={choices.data_mode}")  # no part of the hash: the batches are the same
     how = identity.HOW - point.varying.keys()
-    known_by, formerly = config_hash(_without(resolved, how)), config_hash(resolved)
-    return Point(point.name, point.varying, words, known_by, formerly, point.epochs, point.takes, point.config)
+    return Point(
+        name=point.name,
+        varying=point.varying,
+        overrides=words,
+        config_hash=config_hash(_without(resolved, how)),
+        former_hash=config_hash(resolved),
+        epochs=point.epochs,
+        takes=point.takes,
+        config=point.config,
+    )
 
 
 def config_hash(resolved: Mapping[str, Any]) -> str:
@@ -228,9 +236,18 @@ def _check_point(
             "val_fraction: settings are chosen by the validation error, and there is none; set val_fraction=0.1, "
             "or ask for the test error with hydra.launcher.objective=test_error_rate"
         )
-    pictures = build.device_bytes(config, plan)
-    choices = composed.choices
-    return Checked(words, varying, name, config, plan.epochs, plan.device, pictures, plan.takes, choices, resolved)
+    return Checked(
+        words=words,
+        varying=varying,
+        name=name,
+        config=config,
+        epochs=plan.epochs,
+        device=plan.device,
+        device_bytes=build.device_bytes(config, plan),
+        takes=plan.takes,
+        choices=composed.choices,
+        resolved=resolved,
+    )
 
 
 def _placed(problems: Mapping[str, list[str]], first: Mapping[str, Composed]) -> dict[str, list[str]]:
