@@ -67,17 +67,10 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
     hydra_keys.check_effect(words)
     shapes.check_settings(words)
     begun = resuming.place_in(words)
-    if begun is not None and not os.path.lexists(begun):
-        raise InputError(f"{begun}: is no sweep: there is nothing of that name")
-    if begun is not None and not is_sweep(begun):
-        raise InputError(f"{begun}: is no sweep (it has no sweep.json); leave out -m to go on with a single run")
     asked = overrides.quote_paths([word for word in words if not resuming.names_place(word)])
-    if begun is not None:
-        check_sweep(begun, asked)
-        asked = [word for word in asked if not _names_its_place(word, begun)]
-    directory = SweepDirectory.open(begun) if begun is not None else None
+    directory = None if begun is None else _opened(begun, asked)
     if directory is not None:
-        directory.words = asked = merged(directory.words, asked)
+        asked = directory.words
     with console:
         try:
             first = _first(asked)
@@ -88,6 +81,19 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
         finally:
             if directory is not None:
                 directory.close()
+
+
+def _opened(begun: Path, asked: Sequence[str]) -> SweepDirectory:
+    """The directory of the sweep to go on with, its words with those that are asked for now among them."""
+    if not os.path.lexists(begun):
+        raise InputError(f"{begun}: is no sweep: there is nothing of that name")
+    if not is_sweep(begun):
+        raise InputError(f"{begun}: is no sweep (it has no sweep.json); leave out -m to go on with a single run")
+    check_sweep(begun, asked)
+    new = [word for word in asked if not _names_its_place(word, begun)]
+    directory = SweepDirectory.open(begun)
+    directory.words = merged(directory.words, new)
+    return directory
 
 
 def _names_its_place(word: str, begun: Path) -> bool:
