@@ -165,32 +165,34 @@ def _show_end(going_on: Sweep, console: Console) -> list[Row]:
     rows = going_on.rows()
     if not rows:
         return rows
-    shown = table.ordered(rows)
+    shown, directory = table.ordered(rows), going_on.directory.path
     try:
-        table.write_csv(going_on.directory.path / "table.csv", shown)
+        table.write_csv(directory / "table.csv", shown)
     except RunFailed as error:  # the table can still be shown, and written once there is room again
         console.warn(str(error))
     for number, line in enumerate(table.lines(shown, console.width)):
         console.print(line, style="" if number else "bold")
     for number, line in enumerate(table.lines_over_seeds(rows)):
         console.print(line if number else f"\n{line}", style="" if number else "bold")
-    if going_on.trials is not None:
-        for line in _best(going_on.trials):
-            console.print(line)
-    for line in _other_code(rows, going_on.directory.path):
+    for line in _best(going_on.trials):
+        console.print(line)
+    for line in _other_code(rows, directory):
         console.warn(line)
-    for line in table.failures(rows, short_path(going_on.directory.path)):
+    for line in table.failures(rows, short_path(directory)):
         console.print(line, style="bad")
-    behind = going_on.left_behind
-    for left in (table.unfinished(rows, behind), table.paused(shown, behind, short_path(going_on.directory.path))):
-        if left is not None:
-            console.print(left)
-    if going_on.trials is not None and (missing := going_on.trials.left):
-        count = counted(going_on.trials.search.count, "setting")
-        console.print(f"{missing} of {count} {'was' if missing == 1 else 'were'} not tried")
-    for line in _not_asked_for(going_on):
+    for line in _left_to_do(going_on, rows):
         console.print(line)
     return rows
+
+
+def _left_to_do(going_on: Sweep, rows: Sequence[Row]) -> Iterator[str]:
+    """Lines about jobs that are not finished, settings that were not tried, and jobs that are no longer asked for."""
+    behind, directory = going_on.left_behind, short_path(going_on.directory.path)
+    yield from filter(None, [table.unfinished(rows, behind), table.paused(table.ordered(rows), behind, directory)])
+    if going_on.trials is not None and (missing := going_on.trials.left):
+        count = counted(going_on.trials.search.count, "setting")
+        yield f"{missing} of {count} {'was' if missing == 1 else 'were'} not tried"
+    yield from _not_asked_for(going_on)
 
 
 def _not_asked_for(going_on: Sweep) -> Iterator[str]:
@@ -215,10 +217,9 @@ def _other_code(rows: Sequence[Row], directory: Path) -> list[str]:
     return mixed_code.told(found)
 
 
-def _best(trials: Trials) -> list[str]:
-    """Lines about the best setting of a search, and the command that trains it alone."""
-    best = trials.best()
-    if best is None:
+def _best(trials: Trials | None) -> list[str]:
+    """Lines about the best setting of a search, if there is one, and the command that trains it alone."""
+    if trials is None or (best := trials.best()) is None:
         return []
     points = trials.search.space.points(best.setting)
     words = {word.partition("=")[0]: as_typed(word) for word in points[0]}
