@@ -63,6 +63,12 @@ def unquote(value: str) -> str:
     return re.sub(rf"\\+(?={value[0]}|\Z)", lambda found: found[0][: len(found[0]) // 2], value[1:-1])
 
 
+def as_typed(override: str) -> str:
+    """An override as it is written on the command line, where values of path keys need no quotes of Hydra's."""
+    prefix, key, value = split(override)
+    return f"{prefix}{key}={unquote(value)}" if key in PATH_KEYS and value else override
+
+
 def split(override: str) -> tuple[str, str, str | None]:
     """An override's prefix (`+`, `++`, `~` or none), key and value (None without `=`)."""
     bare = override.lstrip("+~")

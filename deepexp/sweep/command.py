@@ -24,7 +24,7 @@ from deepexp.run.rundir import RunDirectory
 from deepexp.sweep import shapes, table
 from deepexp.sweep.directory import SweepDirectory, is_sweep
 from deepexp.sweep.display import Display
-from deepexp.sweep.foreign import as_typed, check_sweep, said_again
+from deepexp.sweep.foreign import check_sweep, said_again
 from deepexp.sweep.jobs import Sweep
 from deepexp.sweep.launcher import JobFailed
 from deepexp.sweep.table import Row
@@ -222,7 +222,7 @@ def _best(trials: Trials | None) -> list[str]:
     if trials is None or (best := trials.best()) is None:
         return []
     points = trials.search.space.points(best.setting)
-    words = {word.partition("=")[0]: as_typed(word) for word in points[0]}
+    words = {word.partition("=")[0]: overrides.as_typed(word) for word in points[0]}
     chosen = ", ".join(words[key] for key in trials.search.keys)
     rates = ", ".join(f"{table.RATES[name]} {percent(rate)}" for name, rate in best.rates.items())
     mean = f", the means of {len(points)} seeds" if len(points) > 1 else ""

@@ -42,13 +42,7 @@ def check_sweep(directory: Path, asked: Collection[str]) -> None:
 
 def said_again(words: Sequence[str]) -> list[str]:
     """The words of a sweep that have to be given again to resume it, as they are typed."""
-    return [as_typed(word) for word in words if _complaint(word) is not None]
-
-
-def as_typed(word: str) -> str:
-    """A word as it is written on the command line, where values of path keys need no quotes of Hydra's."""
-    prefix, key, value = overrides.split(word)
-    return f"{prefix}{key}={overrides.unquote(value)}" if key in overrides.PATH_KEYS and value else word
+    return [overrides.as_typed(word) for word in words if _complaint(word) is not None]
 
 
 def _complaint(word: str) -> str | None:
