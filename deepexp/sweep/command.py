@@ -222,7 +222,7 @@ def _best(trials: Trials | None) -> list[str]:
     if trials is None or (best := trials.best()) is None:
         return []
     points = trials.search.space.points(best.setting)
-    words = {word.partition("=")[0]: overrides.as_typed(word) for word in points[0]}
+    words = {shapes.key_of(word): overrides.as_typed(word) for word in points[0]}
     chosen = ", ".join(words[key] for key in trials.search.keys)
     rates = ", ".join(f"{table.RATES[name]} {percent(rate)}" for name, rate in best.rates.items())
     mean = f", the means of {len(points)} seeds" if len(points) > 1 else ""

@@ -18,7 +18,7 @@ from deepexp.errors import InputError
 from deepexp.run.identity import HOW
 from deepexp.runtime import derive_seed
 from deepexp.sweep import shapes
-from deepexp.sweep.shapes import Space
+from deepexp.sweep.shapes import Space, key_of
 
 if TYPE_CHECKING:
     from optuna.distributions import BaseDistribution
@@ -82,7 +82,7 @@ class Search:
 
         A sweep may have appended overrides of its own. Keys that do not change a result (`HOW`) may have other values.
         """
-        given = {override.partition("=")[0]: override for override in reversed(overrides)}
+        given = {key_of(override): override for override in reversed(overrides)}
         given |= {axis.key: axis.values[0] for axis in self.space.axes if axis.key in HOW and not axis.is_swept}
         try:
             parts = [tuple(given[key] for key in _keys(block)) for block in self.blocks]
@@ -170,7 +170,7 @@ class Search:
 
     def _params(self, setting: Setting) -> dict[str, float | None]:
         """A setting as parameters of Optuna."""
-        given = {override.partition("=")[0]: override for override in setting}
+        given = {key_of(override): override for override in setting}
         params: dict[str, float | None] = {
             _name(block): block.index(tuple(given[key] for key in _keys(block))) for block in self.blocks
         }
@@ -178,7 +178,7 @@ class Search:
 
 
 def _keys(block: Sequence[Setting]) -> list[str]:
-    return [override.partition("=")[0] for override in block[0]]
+    return [key_of(override) for override in block[0]]
 
 
 def _name(block: Sequence[Setting]) -> str:

@@ -203,6 +203,11 @@ def check_settings(words: Sequence[str]) -> None:
     raise_any(lines)
 
 
+def key_of(override: str) -> str:
+    """The key of an override, with its prefix (`+`) if it has one."""
+    return override.partition("=")[0]
+
+
 def _axis(word: str) -> Axis:
     override = _parse(word)
     if override is not None and override.is_sweep_override() and not override.is_discrete_sweep():
@@ -212,7 +217,7 @@ def _axis(word: str) -> Axis:
     values = [point[0] for point in expand_sweep("train", [word])]
     if not values:
         raise InputError(f"{word}: has no values")
-    return Axis(word.partition("=")[0], values)
+    return Axis(key_of(word), values)
 
 
 def _parse(word: str) -> Override | None:
@@ -239,7 +244,7 @@ def _blocks(given: Sequence[Axis], zipped: Sequence[str]) -> list[list[tuple[str
 
 def _in_order(given: Sequence[Axis], parts: Sequence[Sequence[str]]) -> Point:
     """One override of each word, in the order of the words."""
-    chosen = {override.partition("=")[0]: override for part in parts for override in part}
+    chosen = {key_of(override): override for part in parts for override in part}
     return [chosen[axis.key] for axis in given]
 
 

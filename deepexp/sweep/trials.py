@@ -11,6 +11,7 @@ from deepexp.sweep.halving import WORST
 from deepexp.sweep.ledger import Entry
 from deepexp.sweep.points import NOTHING_STARTED, Point
 from deepexp.sweep.search import Search, Setting, Trial
+from deepexp.sweep.shapes import key_of
 from deepexp.sweep.table import RATES, Row
 
 log = logging.getLogger(__name__)
@@ -97,7 +98,7 @@ class Trials:
             try:
                 self._points[setting] = self._jobs.enter(self.search.space.points(setting))
             except InputError as error:
-                swept = [word for word in setting if word.partition("=")[0] in self.search.keys]
+                swept = [word for word in setting if key_of(word) in self.search.keys]
                 lines = [line for line in str(error).splitlines() if line != NOTHING_STARTED]
                 log.warning(
                     "%s: is not possible, and counts as wrong in every picture: %s", ",".join(swept), "; ".join(lines)
