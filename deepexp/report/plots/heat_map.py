@@ -51,6 +51,11 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
     _draw_cells(axis, cells)
     axis.set_xlabel(literal(keys[1]))
     axis.set_ylabel(literal(keys[0]))
+    alt = f"Test error over {keys[0]} and {keys[1]} as a table of coloured cells."
+    return Plot("heat_map", figure, _caption(groups, cells), alt)
+
+
+def _caption(groups: Sequence[Group], cells: Cells) -> str:
     caption = "Mean test error in percent over the seeds, and the standard deviation (±)."
     if np.isnan(cells.spread).all():
         caption = "Test error in percent."
@@ -60,7 +65,7 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
         caption += " Hatched: not run."
     if (cells.was_run & np.isnan(cells.mean)).any():
         caption += " ×: run, without a result."
-    return Plot("heat_map", figure, caption, f"Test error over {keys[0]} and {keys[1]} as a table of coloured cells.")
+    return caption
 
 
 def _height(rows: int) -> float:
