@@ -4,7 +4,7 @@ from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 from deepexp.pages import plotting
-from deepexp.report.plots.plot import Missing, Plot, log_numbers, numbers, value_axis
+from deepexp.report.plots.plot import Missing, Plot, log_numbers, mark_missing, numbers, value_axis
 from deepexp.report.plots.series import styles
 from deepexp.report.runs import CUT_OFF, FAILED, Run
 from deepexp.report.variation import Group, label
@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 KEY = "optim.lr"
-_TOP = 1.03  # of the axes' height: where runs without a result are marked
 
 
 def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
@@ -27,7 +26,7 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
     if not any(group.done for group in groups):
         return Missing("no run has a result")
     shown = [group for group in groups if group.done or _failed(group.runs)]  # none that was only paused
-    rates = [float(str(group.values[KEY])) for group in shown]
+    rates = list(map(_rate, shown))
     others = [key for key in keys if key != KEY]
     series: dict[str, list[Group]] = {}
     for group in shown:
@@ -50,25 +49,28 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
 
 def _draw_series(axis: "Axes", members: Sequence[Group], style: Mapping[str, Any], *, crowded: bool) -> list[float]:
     """Draw one series and return the errors that it shows."""
-    ordered = sorted(members, key=lambda group: float(str(group.values[KEY])))
+    ordered = sorted(members, key=_rate)
     done = [group for group in ordered if group.done]
     axis.plot(
-        [float(str(group.values[KEY])) for group in done],
-        [_mean(group) for group in done],
+        list(map(_rate, done)),
+        list(map(_mean, done)),
         **{**style, "marker": ""},
         linewidth=1.0 if crowded and style.get("zorder", 0) < 3 else 2.0,
     )
     drawn = []
     for group in ordered:
-        rate = float(str(group.values[KEY]))
+        rate = _rate(group)
         errors = [100 * run.summary["test_error_rate"] for run in group.done if run.summary]
         look = {"color": style["color"], "marker": style["marker"] or ".", "linestyle": "", "alpha": 0.75}
         axis.plot([rate] * len(errors), errors, **look, markersize=3 if crowded else 5)
         drawn += errors
         if _failed(group.runs):
-            edge = axis.get_xaxis_transform()
-            axis.plot([rate], [_TOP], "x", color=style["color"], transform=edge, clip_on=False, markeredgewidth=2)
+            mark_missing(axis, [rate], style["color"])
     return drawn
+
+
+def _rate(group: Group) -> float:
+    return float(str(group.values[KEY]))
 
 
 def _failed(runs: Sequence[Run]) -> int:

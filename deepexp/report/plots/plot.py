@@ -3,7 +3,7 @@
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -14,6 +14,7 @@ LOG_FROM = 20
 """The ratio of the largest to the smallest value from which on an axis is logarithmic."""
 
 _LONGEST_LABEL = 44
+_TOP = 1.03  # of the axes' height: where a missing result is marked
 
 
 @dataclass(frozen=True)
@@ -68,6 +69,12 @@ def log_numbers(axis: "Axes") -> None:
     axis.set_xscale("log")
     axis.xaxis.set_major_formatter(plain_numbers())
     axis.xaxis.set_minor_formatter(plain_numbers(minor=True))
+
+
+def mark_missing(axis: "Axes", places: Sequence[float], colour: Any) -> None:
+    """Put a × at the top edge above each of these places on the x axis, where there is no result."""
+    edge = axis.get_xaxis_transform()
+    axis.plot(places, [_TOP] * len(places), "x", color=colour, transform=edge, clip_on=False, markeredgewidth=2)
 
 
 def shortened(text: str, longest: int = _LONGEST_LABEL) -> str:

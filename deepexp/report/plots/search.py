@@ -5,14 +5,13 @@ from collections.abc import Sequence
 from itertools import accumulate
 
 from deepexp.pages import plotting
-from deepexp.report.plots.plot import Missing, Plot, value_axis
+from deepexp.report.plots.plot import Missing, Plot, mark_missing, value_axis
 from deepexp.report.runs import CUT_OFF, FAILED, PAUSED
 from deepexp.report.searched import Searched
 from deepexp.report.variation import Group
 from deepexp.text.units import counted
 
 _NAMES = {"val_error_rate": "validation error", "test_error_rate": "test error"}
-_TOP = 1.03  # of the axes' height: where settings without a result are marked
 
 
 def draw(groups: Sequence[Group], search: Searched) -> Plot | Missing:
@@ -35,15 +34,7 @@ def draw(groups: Sequence[Group], search: Searched) -> Plot | Missing:
     axis.plot(numbers, values, "o", color=plotting.COLOURS[0], zorder=3, markersize=5)
     axis.step([*numbers, len(errors)], [*least, least[-1]], where="post", color=plotting.COLOURS[1], linewidth=2.0)
     failed = [number for number, error in errors.items() if error is None and number not in paused]
-    axis.plot(
-        failed,
-        [_TOP] * len(failed),
-        "x",
-        color=plotting.COLOURS[0],
-        transform=axis.get_xaxis_transform(),
-        clip_on=False,
-        markeredgewidth=2,
-    )
+    mark_missing(axis, failed, plotting.COLOURS[0])
     if paused:
         axis.plot(*zip(*paused.items(), strict=True), "o", color=plotting.COLOURS[0], fillstyle="none", zorder=2)
     name = _NAMES[search.objective]
