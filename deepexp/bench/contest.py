@@ -7,8 +7,6 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from omegaconf import OmegaConf
-
 from deepexp import build, check
 from deepexp.bench import compare
 from deepexp.bench.process import ContenderProcess, running
@@ -78,7 +76,7 @@ def opened(overrides: Sequence[str], against: Sequence[str] | str) -> Iterator[C
     taking_part, left_out = rivals(against)
     hydra_keys.check_effect(overrides)
     composed = compose("train", overrides)
-    config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
+    config, plan = check.typed_and_planned(composed.resolved())
     for key, is_asked in {"resume": config.resume is not None, "dry_run": config.dry_run}.items():
         if is_asked:
             raise InputError(f"{key}: a benchmark neither resumes a run nor skips training; leave it out")
@@ -118,6 +116,5 @@ def _is_installed(package: str) -> bool:
 
 def _as_sent(composed: Composed, config: TrainConfig) -> Mapping[str, Any]:
     """The resolved config, with `pretrained=auto` replaced by what it comes to, the same for all contenders."""
-    resolved = OmegaConf.to_container(composed.config, resolve=True)
-    assert isinstance(resolved, dict)
+    resolved = composed.resolved()
     return {**resolved, "model": {**resolved["model"], **config.model.component.arguments}}

@@ -18,7 +18,6 @@ from typing import Any
 
 import numpy as np
 import torch
-from omegaconf import OmegaConf
 
 from deepexp import build, check, runtime
 from deepexp.bench import compare, contest, keras_loop, plain
@@ -127,7 +126,7 @@ def _prepared(overrides: Sequence[str], folder: Path) -> tuple[list[str], Compos
 
 
 def _planned(composed: Composed) -> tuple[TrainConfig, check.Plan]:
-    return check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
+    return check.typed_and_planned(composed.resolved())
 
 
 def _has_cache(config: TrainConfig) -> bool:

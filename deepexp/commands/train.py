@@ -99,7 +99,7 @@ def _config_alone(overrides: Sequence[str], is_sweep: bool) -> str:
     composed = compose("train", overrides)
     check_swept_keys(composed, overrides)
     with _places_told(composed):
-        check.check_values(OmegaConf.to_container(composed.config, resolve=True))
+        check.check_values(composed.resolved())
     return OmegaConf.to_yaml(composed.config, resolve=True)
 
 
@@ -154,7 +154,7 @@ def train(
         return resume(Path(os.path.expanduser(composed.config.resume)), composed, console, loaded, until)
     check_swept_keys(composed, words)
     with _places_told(composed):
-        config, plan = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
+        config, plan = check.typed_and_planned(composed.resolved())
     with console, build.session(config, plan):
         if config.dry_run:
             dry_run.show(config, plan, composed, console)
@@ -185,7 +185,7 @@ def _composed(words: Sequence[str]) -> Composed:
         rest, wrong = without_mistakes("train", words)
         if rest is None:
             raise
-        lines = [str(error), *check.problems_beside(OmegaConf.to_container(rest.config, resolve=True), wrong)]
+        lines = [str(error), *check.problems_beside(rest.resolved(), wrong)]
         raise InputError("\n".join(lines)) from error
 
 

@@ -43,6 +43,12 @@ class Composed:
         """The key `name`, or the model's option without the folders of `conf/model/` that its file lies in."""
         return str(self.config.name or str(self.choices["model"]).rpartition("/")[2])
 
+    def resolved(self) -> dict[str, Any]:
+        """The config as plain values, its interpolations evaluated."""
+        values: Any = OmegaConf.to_container(self.config, resolve=True)
+        assert isinstance(values, dict)
+        return values
+
 
 @dataclass(frozen=True)
 class _Findings:

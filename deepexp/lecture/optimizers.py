@@ -3,7 +3,6 @@
 from collections.abc import Sequence
 
 import torch
-from omegaconf import OmegaConf
 from torch import Tensor, nn
 
 from deepexp import build, check
@@ -34,7 +33,7 @@ def check_names(names: Sequence[str]) -> None:
 def config_of(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
     """The config of a run on the CPU with this optimizer and further overrides."""
     composed = compose("train", ["device=cpu", f"optim={name}", *overrides])
-    config, _ = check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
+    config, _ = check.typed_and_planned(composed.resolved())
     return config
 
 

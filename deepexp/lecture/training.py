@@ -121,7 +121,7 @@ def _handing_signals_on(child: subprocess.Popen[str]) -> Iterator[list[int]]:
 def _digest(preset: str, scale: str) -> str:
     """Eight hex digits that change with the preset's config, except for `data.root`, and with deepexp's version."""
     composed = compose("train", [f"experiment={preset}", f"scale={scale}"])
-    config: Any = OmegaConf.to_container(composed.config, resolve=True)
+    config = composed.resolved()
     del config["data"]["root"]
     sweeper: Any = OmegaConf.to_container(composed.hydra.sweeper)
     content = json.dumps([__version__, config, sweeper], sort_keys=True)

@@ -41,8 +41,7 @@ _PLACES = PATH_KEYS - {"init_from", "model.pretrained"}  # where things lie, whi
 
 def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
     """What Hydra composed, with every interpolation resolved, so that it means the same wherever it is read."""
-    resolved = OmegaConf.to_container(composed.config, resolve=True)
-    assert isinstance(resolved, dict)
+    resolved = composed.resolved()
     resolved["model"] = {**resolved["model"], **config.model.component.arguments}
     resolved["data"]["root"] = paths.absolute(config.data.root)
     resolved["init_from"] = config.init_from

@@ -9,7 +9,6 @@ from dataclasses import dataclass, field
 from typing import Any
 
 import torch
-from omegaconf import OmegaConf
 
 from deepexp import build, check, runtime
 from deepexp.config import catalogue, overrides
@@ -222,7 +221,7 @@ def _check_point(
 ) -> Checked:
     """`plans`: those made so far; points that differ in their seed alone share one."""
     check_swept_keys(composed, words)
-    resolved: Any = OmegaConf.to_container(composed.config, resolve=True)
+    resolved = composed.resolved()
     if not varying:  # it is the only point, and named like a single run
         name = job_names([{}], composed.run_name)[0]
     but_for_the_seed = config_hash({key: value for key, value in resolved.items() if key != "seed"})
