@@ -41,6 +41,11 @@ def ratio(figures: Measured, of: str, to: str) -> Ratio:
     return Ratio(statistics.median(ratios), min(ratios), max(ratios))
 
 
+def ratios(figures: Measured, of: str) -> dict[str, Ratio]:
+    """The ratio of `of` to each of the others."""
+    return {name: ratio(figures, of, name) for name in figures if name != of}
+
+
 def medians(figures: Measured) -> dict[str, float]:
     """The median of each contender's figures over the rounds."""
     return {name: statistics.median(values) for name, values in figures.items()}

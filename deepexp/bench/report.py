@@ -60,9 +60,7 @@ class Report:
             "seconds": self.figures,
             "median_seconds": {name: compare.medians(figures) for name, figures in self.figures.items()},
             "ratio": {
-                name: {
-                    other: dataclasses.asdict(compare.ratio(figures, OURS, other)) for other in figures if other != OURS
-                }
+                name: {other: dataclasses.asdict(ratio) for other, ratio in compare.ratios(figures, OURS).items()}
                 for name, figures in self.figures.items()
             },
             "test_error_rate": self.test_error_rates,
@@ -110,27 +108,22 @@ class Report:
         """The step and the epoch, each with the limit of this machine."""
         what = f"{self.setting.model} on {self.setting.data}, batch size {self.setting.batch_size}"
         return [
-            Chart(
-                f"{_TITLES[name]}: {what}",
-                [
-                    Bar(
-                        self.setting.names[contender],
-                        seconds,
-                        None if contender == OURS else compare.ratio(figures, OURS, contender),
-                    )
-                    for contender, seconds in figures.items()
-                ],
-                self.limit[f"{name}_seconds"],
-            )
+            Chart(f"{_TITLES[name]}: {what}", self._bars(figures), self.limit[f"{name}_seconds"])
             for name, figures in self.figures.items()
         ]
+
+    def _bars(self, figures: compare.Measured) -> list[Bar]:
+        ratios = compare.ratios(figures, OURS)
+        names = self.setting.names
+        return [Bar(names[contender], seconds, ratios.get(contender)) for contender, seconds in figures.items()]
 
     def _rows(self, name: str, figures: compare.Measured) -> Iterator[tuple[str, ...]]:
         with_errors = name == "epoch" and bool(self.test_error_rates)
         ends = ("test error after it",) if with_errors else ()
+        ratios = compare.ratios(figures, OURS)
         yield _TITLES[name], "time", "deepexp / this", "rounds", "peak memory", *ends
         for contender, seconds in figures.items():
-            ratio = "" if contender == OURS else compare.ratio(figures, OURS, contender).shown()
+            ratio = ratios[contender].shown() if contender in ratios else ""
             ends = (percent(self.test_error_rates[contender]),) if with_errors else ()
             median = short(statistics.median(seconds))
             title = self.setting.names[contender]

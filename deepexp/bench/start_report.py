@@ -70,7 +70,7 @@ class StartReport:
             "seconds": figures,
             "median_seconds": {name: compare.medians(measured) for name, measured in figures.items()},
             "ratio": {
-                name: {other: dataclasses.asdict(compare.ratio(measured, OURS, other)) for other in self._others()}
+                name: {other: dataclasses.asdict(ratio) for other, ratio in compare.ratios(measured, OURS).items()}
                 for name, measured in figures.items()
             },
             "parts_seconds": [start.parts_seconds for start in self.starts[OURS]],
@@ -95,23 +95,20 @@ class StartReport:
 
     def charts(self) -> list[Chart | Stack]:
         """The starts until the first update is made, and the parts of deepexp's."""
-        bars = [Bar(self.names[OURS], self.done[OURS])]
-        for name in self._others():
-            bars.append(Bar(self.names[name], self.done[name], compare.ratio(self.done, OURS, name)))
+        ratios = compare.ratios(self.done, OURS)
+        bars = [Bar(self.names[name], seconds, ratios.get(name)) for name, seconds in self.done.items()]
         title = f"start to the end of the first step: {self.model} on {self.data}"
         return [Chart(title, bars), Stack("the parts of deepexp's start (round of median length)", self.parts())]
-
-    def _others(self) -> list[str]:
-        return [name for name in self.starts if name != OURS]
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
         if self.first is not None:
             seconds = (self.first.began_seconds, self.first.done_seconds)
             yield f"{self.names[OURS]}, the first time", *map(short, seconds), "", "1"
+        ratios = compare.ratios(self.done, OURS)
         for name, title in self.names.items():
             began, done = (statistics.median(measured[name]) for measured in (self.began, self.done))
             cached = ", data from the cache" if name == OURS and self.first is not None else ""
-            ratio = "" if name == OURS else compare.ratio(self.done, OURS, name).shown()
+            ratio = ratios[name].shown() if name in ratios else ""
             yield f"{title}{cached}", short(began), short(done), ratio, str(len(self.done[name]))
 
     def _part_rows(self) -> Iterator[tuple[str, ...]]:

@@ -54,7 +54,7 @@ class Report:
             "runs": self.runs,
             "seconds": self.figures,
             "median_seconds": compare.medians(self.figures),
-            "ratio": {way: dataclasses.asdict(self._ratio(way)) for way in self._others()},
+            "ratio": {way: dataclasses.asdict(ratio) for way, ratio in compare.ratios(self.figures, SWEEP).items()},
         }
 
     def lines(self) -> Iterator[str]:
@@ -69,25 +69,16 @@ class Report:
 
     def charts(self) -> list[Chart]:
         """The wall time of every way."""
-        bars = [Bar(SWEEP, self.figures[SWEEP])]
-        bars += [Bar(way, self.figures[way], self._ratio(way)) for way in self._others()]
+        ratios = compare.ratios(self.figures, SWEEP)
+        bars = [Bar(way, seconds, ratios.get(way)) for way, seconds in self.figures.items()]
         return [Chart(f"wall time of {counted(self.runs, 'run')}", bars)]
 
     def _rows(self) -> Iterator[tuple[str, ...]]:
+        ratios = compare.ratios(self.figures, SWEEP)
         for way, seconds in self.figures.items():
             median = statistics.median(seconds)
-            yield way, short(median), short(median / self.runs), self._shown_ratio(way), str(len(seconds))
-
-    def _shown_ratio(self, way: str) -> str:
-        if way == SWEEP:
-            return ""
-        return self._ratio(way).shown()
-
-    def _ratio(self, way: str) -> compare.Ratio:
-        return compare.ratio(self.figures, SWEEP, way)
-
-    def _others(self) -> list[str]:
-        return [way for way in self.figures if way != SWEEP]
+            ratio = ratios[way].shown() if way in ratios else ""
+            yield way, short(median), short(median / self.runs), ratio, str(len(seconds))
 
 
 def run(options: SweepOptions, overrides: Sequence[str]) -> Report:

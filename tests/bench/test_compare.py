@@ -20,4 +20,5 @@ def test_one_outlying_round_moves_neither_ratio_nor_medians():
     ratio = compare.ratio(figures, "a", "b")
     assert ratio.median == pytest.approx(0.5)
     assert (ratio.lowest, ratio.highest) == (pytest.approx(100 / 210), pytest.approx(0.6))
+    assert compare.ratios(figures, "a") == {"b": ratio}
     assert compare.medians(figures) == {"a": 1.2, "b": 2.0}
