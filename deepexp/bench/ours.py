@@ -162,7 +162,7 @@ class _Stopwatch(RunLog):
         self._began = 0.0
         self._profile: torch.profiler.profile | None = None
 
-    def arm(self, lead: int, count: int, profile: torch.profiler.profile | None = None) -> None:
+    def arm(self, lead: int, count: int, profile: torch.profiler.profile | None) -> None:
         """Time the `count` updates after the first `lead` of the next epoch, then raise `_TurnOver`."""
         self._first, self._last = lead, lead + count
         self._profile = profile

@@ -92,7 +92,7 @@ def cifar100(*, root: Path, download: bool = True) -> "CifarSource":
 class CifarSource:
     """A data set of pickled batches below `<root>/<folder>`; downloaded and unpacked if missing and `download`."""
 
-    def __init__(self, published: Published, root: Path, download: bool = True) -> None:
+    def __init__(self, published: Published, root: Path, download: bool) -> None:
         self._published = published
         self._root = Path(root)
         self._folder = self._root / published.folder

@@ -77,7 +77,7 @@ def fashion_mnist(*, root: Path, download: bool = True) -> "IdxSource":
 class IdxSource:
     """A data set in four IDX files below `<root>/<folder>/raw`; missing ones are downloaded if `download`."""
 
-    def __init__(self, published: Published, root: Path, download: bool = True) -> None:
+    def __init__(self, published: Published, root: Path, download: bool) -> None:
         self._published = published
         self._root = Path(root)
         self._download = download

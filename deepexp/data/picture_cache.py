@@ -47,7 +47,7 @@ Splits = tuple[Split, Split]
 
 
 def open_or_build(
-    root: Path, listing: Listing, shape: Shape, where: Path | None, keep_out_of: Collection[str] = ()
+    root: Path, listing: Listing, shape: Shape, where: Path | None, keep_out_of: Collection[str]
 ) -> Splits:
     """Both splits in the order of the listing, decoding the pictures if no cache has them.
 

@@ -30,14 +30,14 @@ def check_names(names: Sequence[str]) -> None:
     )
 
 
-def config_of(name: str, overrides: Sequence[str] = ()) -> TrainConfig:
+def config_of(name: str, overrides: Sequence[str]) -> TrainConfig:
     """The config of a run on the CPU with this optimizer and further overrides."""
     composed = compose("train", ["device=cpu", f"optim={name}", *overrides])
     config, _ = check.typed_and_planned(composed.resolved())
     return config
 
 
-def optimizer_for(name: str, model: nn.Module, lr: float | None = None) -> torch.optim.Optimizer:
+def optimizer_for(name: str, model: nn.Module, lr: float | None) -> torch.optim.Optimizer:
     """The optimizer with the options of its YAML file, and `lr` in place of its own unless that is None."""
     overrides = [] if lr is None else [f"optim.lr={lr!r}"]
     return build.optimizer(config_of(name, overrides), model)

@@ -82,7 +82,7 @@ def near_misses(runs: Sequence[Run], conditions: Sequence[Condition]) -> list[st
 
 
 def in_order(
-    runs: Sequence[Run], key: str, options: Sequence[str], special: Callable[[Run], object] | None = None
+    runs: Sequence[Run], key: str, options: Sequence[str], special: Callable[[Run], object] | None
 ) -> list[Run]:
     """The runs sorted by a key, numbers before texts, those without it last; `-KEY`: the other way round.
 

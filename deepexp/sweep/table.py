@@ -148,7 +148,7 @@ def failures(rows: Sequence[Row], directory: str) -> list[str]:
     return lines
 
 
-def unfinished(rows: Sequence[Row], left_behind: Collection[str] = ()) -> str | None:
+def unfinished(rows: Sequence[Row], left_behind: Collection[str]) -> str | None:
     """How many jobs have neither a result nor failed, and their states; without those left behind at a look."""
     rest = [row for row in rows if row.state not in ("done", "failed", "killed")]
     states = [_STATES[row.state] for row in rest if row.state != "paused" or row.name not in left_behind]

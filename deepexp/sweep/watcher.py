@@ -37,7 +37,7 @@ class JobWatcher:
         ledger: Ledger,
         display: Display,
         jobs: Jobs,
-        more: Callable[[], Sequence[Point]] = list,
+        more: Callable[[], Sequence[Point]],
     ) -> None:
         """`directory`: the sweep's. `more`: asked for further points while slots are free."""
         self.config = config

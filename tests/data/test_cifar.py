@@ -89,7 +89,7 @@ def test_unpacked_files_become_splits(tmp_path: Path) -> None:
 
 def test_archive_is_downloaded_and_unpacked(server: Served, tmp_path: Path) -> None:
     server.files["set.tar.gz"] = archive(FILES)
-    source = cifar.CifarSource(published(server.url, server.files["set.tar.gz"]), tmp_path)
+    source = cifar.CifarSource(published(server.url, server.files["set.tar.gz"]), tmp_path, download=True)
     train, _ = source.load()
     assert len(train) == 12
     source.load()

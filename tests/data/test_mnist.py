@@ -150,7 +150,7 @@ def test_missing_files_are_downloaded(server: Served, tmp_path: Path, caplog: py
     arrays = idx_arrays()
     contents = {name: idx_bytes(array) for name, array in arrays.items()}
     server.files = {f"{name}.gz": packed(content) for name, content in contents.items()}
-    made = mnist.IdxSource(published(server.url, contents), tmp_path)
+    made = mnist.IdxSource(published(server.url, contents), tmp_path, download=True)
     train, _ = made.load()
     assert np.array_equal(train.images.squeeze(1).numpy(), arrays[IMAGES])
     assert sorted(server.requests) == sorted(server.files)

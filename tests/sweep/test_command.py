@@ -304,7 +304,7 @@ def test_no_retry_is_announced_once_a_failure_has_stopped_the_sweep(sweep: Sweep
     entry = ledger.Entry("seed=0", "a", [], "running")
     book: Any = types.SimpleNamespace(entries={"a": entry, "b": entry}, record=lambda _: None)
     config = LauncherConfig(on_failure="stop", retries=1)
-    told = JobWatcher(config, folder, book, display, lambda *_: cast(Any, None))
+    told = JobWatcher(config, folder, book, display, lambda *_: cast(Any, None), list)
     told.tries = {"a": 2, "b": 1}
     for name in "ab":
         task = Task(f"seed={name}", name, [], folder / name, False, folder / "log")

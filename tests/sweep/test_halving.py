@@ -286,7 +286,7 @@ def test_a_pause_does_not_use_up_a_retry(tmp_path: Path) -> None:
     book: Any = SimpleNamespace(entries={"a": Entry("a", "a", [], "running")}, record=lambda *_: None)
     display: Any = SimpleNamespace(started=lambda _: None, ended=lambda *_, **__: None)
     jobs: Any = SimpleNamespace(task=lambda *_, anew: "again", is_waiting=lambda _: False, latest=lambda _: None)
-    watcher = JobWatcher(LauncherConfig(retries=1), tmp_path, book, display, jobs)
+    watcher = JobWatcher(LauncherConfig(retries=1), tmp_path, book, display, jobs, list)
     watcher.points["a"] = cast(Any, None)
     task = Task("a", "a", ["optim.lr=1"], tmp_path / "a", False, tmp_path / "log")
     again = []

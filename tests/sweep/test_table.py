@@ -87,9 +87,9 @@ def test_unfinished_jobs_do_not_count_as_failed() -> None:
     states: list[State] = ["done", "failed", "interrupted", "queued", "running", "interrupted"]
     rows = [replace(row(0.1 if state == "done" else None), state=state) for state in states]
     assert table.failures(rows, "outputs/x")[0] == "1 of 6 jobs failed:"
-    assert table.unfinished(rows) == "4 of 6 jobs are not finished: 2 interrupted, 1 not run, 1 cut off"
-    assert table.unfinished(rows[2:3]) == "1 of 1 job is not finished: 1 interrupted"
-    assert table.unfinished(rows[:2]) is None
+    assert table.unfinished(rows, ()) == "4 of 6 jobs are not finished: 2 interrupted, 1 not run, 1 cut off"
+    assert table.unfinished(rows[2:3], ()) == "1 of 1 job is not finished: 1 interrupted"
+    assert table.unfinished(rows[:2], ()) is None
 
 
 def test_csv_has_all_figures(tmp_path: Path) -> None:

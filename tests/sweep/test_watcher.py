@@ -18,7 +18,7 @@ def test_one_that_fails_while_its_sweep_is_stopped_has_failed_only_without_tries
 
     book: Any = types.SimpleNamespace(entries=entries, record=record)
     display: Any = types.SimpleNamespace(ended=lambda *_, again: None)
-    watcher = JobWatcher(LauncherConfig(retries=1), tmp_path, book, display, cast(Any, None))
+    watcher = JobWatcher(LauncherConfig(retries=1), tmp_path, book, display, cast(Any, None), list)
     watcher.tries = {"a": 2, "b": 1}
     for name in "ab":
         task = Task(f"seed={name}", name, [], tmp_path / name, False, tmp_path / "log")

@@ -52,7 +52,7 @@ def counted_cells(predicted: np.ndarray, target: np.ndarray, classes: int) -> np
     return np.bincount(target * classes + predicted, minlength=classes * classes).reshape(classes, classes)
 
 
-def frequent(cells: np.ndarray, names: Sequence[str] | None = None) -> list[Confusion]:
+def frequent(cells: np.ndarray, names: Sequence[str] | None) -> list[Confusion]:
     """The confusions with the most samples; of equal ones, in the order of the classes."""
     errors = cells - np.diag(np.diag(cells))
     order = np.argsort(-errors, axis=None, kind="stable")[:_MOST_LISTED]
@@ -77,7 +77,7 @@ def draw(run: Run, name: str, names: Sequence[str] | None = None) -> Plot | Miss
     return draw_matrix(cells, run.name, name, names)
 
 
-def draw_matrix(cells: np.ndarray, run: str, name: str, names: Sequence[str] | None = None) -> Plot:
+def draw_matrix(cells: np.ndarray, run: str, name: str, names: Sequence[str] | None) -> Plot:
     """The matrix for `cells` that are counted already; `run` is the name of the run."""
     classes = len(cells)
     width = min(8.4, max(4.6, 1.9 + 0.42 * classes))

@@ -77,7 +77,7 @@ def mark_missing(axis: "Axes", places: Sequence[float], colour: Any) -> None:
     axis.plot(places, [_TOP] * len(places), "x", color=colour, transform=edge, clip_on=False, markeredgewidth=2)
 
 
-def shortened(text: str, longest: int = _LONGEST_LABEL) -> str:
+def shortened(text: str, longest: int) -> str:
     """A label that leaves room for the picture; its middle is left out where it is longer."""
     if len(text) <= longest:
         return text

@@ -43,7 +43,7 @@ class Styles:
         """Whether the series are too many for bands, markers and training curves."""
         return len(self.each) > MOST_STYLES
 
-    def add_legend(self, figure: "Figure", more: Sequence[Any] = (), axes: Any = None) -> None:
+    def add_legend(self, figure: "Figure", more: Sequence[Any] = (), *, axes: Any) -> None:
         """Explain the styles below the axes, or by a colour bar; `more` are further handles with labels."""
         from matplotlib.lines import Line2D
 
