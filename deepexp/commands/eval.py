@@ -18,8 +18,6 @@ has a 95% interval (Wilson).
 """
 
 import contextlib
-import csv
-import io
 import os
 import sys
 import tempfile
@@ -43,7 +41,7 @@ from deepexp.report.statistics import wilson_interval
 from deepexp.schema import key
 from deepexp.text.suggest import no_word_but_keys
 from deepexp.text.terminal import Stream
-from deepexp.text.text_table import Table
+from deepexp.text.text_table import Table, as_csv
 from deepexp.text.units import counted, percent
 
 if TYPE_CHECKING:
@@ -295,10 +293,6 @@ def _fill(folder: Path, run: Run, found: "Retest") -> list[str]:
     ):
         if not isinstance(plot, Missing):
             written += [path.name for path in plotting.save(plot.figure, folder / plot.name)]
-    text = io.StringIO()
     answers = list(_answers(found, range(len(found.target))))
-    table = csv.DictWriter(text, list(answers[0]), lineterminator="\n")
-    table.writeheader()
-    table.writerows(answers)
-    write_text(folder / "answers.csv", text.getvalue())
+    write_text(folder / "answers.csv", as_csv(list(answers[0]), [list(answer.values()) for answer in answers]))
     return [*written, "answers.csv"]

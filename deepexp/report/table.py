@@ -1,8 +1,6 @@
 """The tables of a report: a row for each run, a row for each group of seeds, and the file with every figure."""
 
-import csv
 import dataclasses
-import io
 import math
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -12,7 +10,7 @@ from deepexp.report.comparison import best_by_validation, share_data
 from deepexp.report.runs import DONE, FAILED, PAUSED, Run
 from deepexp.report.statistics import wilson_interval
 from deepexp.report.variation import SEED, Group, text, value_of, varies
-from deepexp.text.text_table import Table
+from deepexp.text.text_table import Table, as_csv
 from deepexp.text.units import duration, mean_percent, percent
 
 VALIDATION, TEST, INTERVAL = "val error", "test error", "95% interval"
@@ -133,18 +131,15 @@ def _as_low(groups: Sequence[Group], chosen: Group, figure: str) -> str:
 
 def csv_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
     """Every run with every figure in full; a missing one is an empty field."""
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     named = titles(_FIGURES, keys)
-    writer.writerow(
-        ["run", *keys, SEED, "status", *named.values(), "test_error_low", "test_error_high", "directory", "reason"]
-    )
+    header = ["run", *keys, SEED, "status", *named.values(), "test_error_low", "test_error_high", "directory", "reason"]
+    rows = []
     for run in runs:
         figures = [_figure(run, name) for name in named]
         values = [text(value_of(run, key)) for key in keys]
-        row = [run.name, *values, run.seed, run.status, *figures, *(_interval(run) or ("", "")), run.path, run.reason]
-        writer.writerow(["" if value is None else value for value in row])
-    return buffer.getvalue()
+        interval = _interval(run) or (None, None)
+        rows.append([run.name, *values, run.seed, run.status, *figures, *interval, run.path, run.reason])
+    return as_csv(header, rows)
 
 
 def failures(runs: Sequence[Run]) -> list[str]:

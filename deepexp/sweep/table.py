@@ -1,7 +1,5 @@
 """The table at the end of a sweep: on the console, with means over seeds, and as `table.csv`."""
 
-import csv
-import io
 import shlex
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -13,7 +11,7 @@ from deepexp.metrics import titles
 from deepexp.sweep.ledger import State
 from deepexp.sweep.shapes import REPEATED, but_for_seed
 from deepexp.text.terminal import printable
-from deepexp.text.text_table import Table, left_out_note
+from deepexp.text.text_table import Table, as_csv, left_out_note
 from deepexp.text.units import counted, duration, mean_percent, percent
 
 _FIGURES = (
@@ -79,15 +77,14 @@ def _place(row: Row) -> tuple[float, float, float]:
 def write_csv(path: Path, rows: Sequence[Row]) -> None:
     """All rows, in their order, with every figure; the field of a missing figure is empty."""
     keys = _keys(rows)
-    buffer = io.StringIO()
-    writer = csv.writer(buffer, lineterminator="\n")
     named = titles(_FIGURES, keys)
-    writer.writerow([*keys, "status", *named.values(), "tries", "directory", "reason"])
+    written: list[list[object]] = []
     for row in rows:
-        values = [row.varying.get(key, "") for key in keys]
-        figures = ["" if (value := _figure(row, name)) is None else value for name in named]
-        writer.writerow([*values, row.state, *figures, row.tries, row.directory or "", row.reason or ""])
-    write_text(path, buffer.getvalue())
+        values = [row.varying.get(key) for key in keys]
+        figures = [_figure(row, name) for name in named]
+        written.append([*values, row.state, *figures, row.tries, row.directory, row.reason])
+    header = [*keys, "status", *named.values(), "tries", "directory", "reason"]
+    write_text(path, as_csv(header, written))
 
 
 def lines(rows: Sequence[Row], width: int | None = None) -> Iterator[str]:

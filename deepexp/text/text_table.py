@@ -1,7 +1,9 @@
-"""Tables of texts, and how they look in a terminal and in Markdown; what stands in them is made elsewhere."""
+"""Tables of texts, and how they look in a terminal, in Markdown and as CSV; what stands in them is made elsewhere."""
 
+import csv
+import io
 import re
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from deepexp.text.terminal import printable
@@ -67,6 +69,15 @@ class Table:
     def _widths(self) -> list[int]:
         columns = zip(self.header, *self.rows, strict=True)
         return [max(len(printable(text)) for text in column) for column in columns]
+
+
+def as_csv(header: Sequence[str], rows: Iterable[Sequence[object]]) -> str:
+    """The text of a CSV file: numbers in full, and an empty field for None."""
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator="\n")
+    writer.writerow(header)
+    writer.writerows(rows)
+    return buffer.getvalue()
 
 
 def left_out_note(titles: Sequence[str], file: str) -> str:
