@@ -71,12 +71,11 @@ class Trials:
         known = [(search.setting_of(entry.overrides), jobs.has_come_far(entry)) for entry in entries]
         self.jobs_done = sum(setting is not None and done for setting, done in known)
         """How many jobs of the search had a result before it was resumed."""
-        self._known = [setting for setting in dict.fromkeys(setting for setting, _ in known) if setting is not None]
         noted = [(place, setting) for place, words in impossible if (setting := search.setting_of(words)) is not None]
         self._noted = {setting for _, setting in noted}
-        self._known = [setting for setting in self._known if setting not in self._noted]
-        for place, setting in noted:  # what a search chooses depends on the order, too
-            self._known.insert(place, setting)
+        """The settings that turned out to be impossible before the search was resumed."""
+        self._known = _in_their_order([setting for setting, _ in known if setting is not None], noted)
+        """All settings that were tried before that."""
         self.jobs = max(search.count, len(self._known)) * len(search.space.seeds)
         """How many jobs there will be; more than asked for now if more settings were tried before."""
         self._points: dict[Setting, list[Point]] = {}
@@ -155,6 +154,18 @@ class Trials:
                 return None
             self._values[setting] = statistics.fmean(known)
         return self._values[setting]
+
+
+def _in_their_order(entered: Sequence[Setting], noted: Sequence[tuple[int, Setting]]) -> list[Setting]:
+    """Each setting once: those of the ledger, and impossible ones at their places, since a choice depends on the order.
+
+    `noted`: (how many settings come before it, an impossible setting).
+    """
+    refused = {setting for _, setting in noted}
+    found = [setting for setting in dict.fromkeys(entered) if setting not in refused]
+    for place, setting in noted:
+        found.insert(place, setting)
+    return found
 
 
 def _mean(rows: Sequence[Row], name: str) -> float:
