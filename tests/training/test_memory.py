@@ -1,6 +1,5 @@
 import numpy as np
 import pytest
-from omegaconf import OmegaConf
 
 from deepexp import cli, schema
 from deepexp.config.compose import compose
@@ -36,7 +35,7 @@ def test_onednns_word_for_too_little_memory_is_known():
 def test_only_settings_that_are_not_chosen_are_advised(chosen, advice):
     composed = compose("train", ["data=synthetic", *chosen])
     problems = schema.Problems()
-    config = schema.typed(OmegaConf.to_container(composed.config, resolve=True), problems)
+    config = schema.typed(composed.resolved(), problems)
     assert not problems.lines
     assert out_of_memory(config) == f"out of memory: {advice}"
 
