@@ -17,8 +17,8 @@ from torch import nn
 from deepexp import build, cuda_graph, paths, runtime, schema
 from deepexp.data.dataset import training_samples
 from deepexp.data.memory import available_bytes
-from deepexp.data.order import batch_bounds
-from deepexp.data.source import DataInfo, Source
+from deepexp.data.order import Bounds, batch_bounds
+from deepexp.data.source import DataInfo, Shape, Source
 from deepexp.errors import InputError
 from deepexp.optim.freeze import FreezePlan
 from deepexp.run import identity
@@ -40,13 +40,13 @@ class Plan:
     device: torch.device
     source: Source
     info: DataInfo
-    shape: tuple[int, int, int]  # (channels, height, width) of what the model sees
+    shape: Shape  # of what the model sees
     train_samples: int
-    updates: list[list[tuple[int, int]]]  # of an epoch: the batches of each update, as positions in the epoch's order
+    updates: list[list[Bounds]]  # of an epoch: the batches of each update
     total_steps: int
 
     @property
-    def takes(self) -> tuple[tuple[int, int, int], int]:
+    def takes(self) -> tuple[Shape, int]:
         """(shape of pictures, number of classes) that its model is made for."""
         return self.shape, len(self.info.classes)
 
@@ -167,7 +167,7 @@ def uses_batch_norm(model: nn.Module | None) -> bool:
     return model is not None and any(isinstance(m, nn.modules.batchnorm._BatchNorm) for m in model.modules())
 
 
-def _trains_on_one(config: TrainConfig, model: nn.Module, shape: tuple[int, int, int]) -> bool:
+def _trains_on_one(config: TrainConfig, model: nn.Module, shape: Shape) -> bool:
     """Whether the model can train on a batch of one picture.
 
     Batch normalisation refuses one where a layer then has a single value per channel, unless the layer stays frozen to
@@ -237,7 +237,7 @@ def _training_samples(config: TrainConfig, info: DataInfo) -> int:
     return samples
 
 
-def _updates(config: TrainConfig, samples: int, batch_norm: bool) -> list[list[tuple[int, int]]]:
+def _updates(config: TrainConfig, samples: int, batch_norm: bool) -> list[list[Bounds]]:
     """The batches of each update of an epoch."""
     if config.batch_size == "full":
         return [batch_bounds(samples, FULL_CHUNK, False, batch_norm)]
@@ -249,7 +249,7 @@ def _check_combinations(
     config: TrainConfig,
     device: torch.device | None,
     model: nn.Module | None,
-    shape: tuple[int, int, int] | None,
+    shape: Shape | None,
     samples: int | None,
     problems: Problems,
 ) -> None:

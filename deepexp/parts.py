@@ -11,6 +11,8 @@ from torch import Tensor, nn
 from deepexp.data.augment import Augment
 from deepexp.data.dataset import Pictures
 from deepexp.data.loader import Loader
+from deepexp.data.order import Bounds
+from deepexp.data.source import Shape
 from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
 from deepexp.optim.schedules import Schedule
@@ -18,7 +20,7 @@ from deepexp.run.identity import Identity
 from deepexp.step import Step
 from deepexp.training.evaluation import Scorer
 from deepexp.training.frozen_features import FrozenFeatures
-from deepexp.training.updates import Bounds, UpdateMaker
+from deepexp.training.updates import UpdateMaker
 
 
 @dataclass(frozen=True)
@@ -38,11 +40,11 @@ class Parts:
     train: Loader
     val: Loader | None
     test: Loader
-    updates: list[list[Bounds]]  # of an epoch: the batches of each update, as positions in the epoch's order
+    updates: list[list[Bounds]]  # of an epoch: the batches of each update
     train_samples: int
     val_samples: int
     test_samples: int
-    shape: tuple[int, int, int]  # (channels, height, width)
+    shape: Shape
     pictures: Pictures
     identity: Identity
 

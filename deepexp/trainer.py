@@ -20,7 +20,7 @@ from torch import Tensor, nn
 
 from deepexp import checkpoint, runtime
 from deepexp.data.loader import Loader
-from deepexp.data.order import epoch_order
+from deepexp.data.order import Bounds, epoch_order
 from deepexp.errors import InputError, Interrupted, Paused, RunFailed
 from deepexp.metrics import EpochMetrics
 from deepexp.optim.finite import finite_numbers, is_finite
@@ -33,7 +33,6 @@ from deepexp.training.evaluation import Evaluation, Scores, evaluate
 from deepexp.training.interrupt import StopRequest
 from deepexp.training.memory import is_out_of_memory, out_of_memory
 from deepexp.training.progress import Progress, Readings
-from deepexp.training.updates import Bounds
 from deepexp.user_code.own_parts import multiplier
 
 log = logging.getLogger(__name__)

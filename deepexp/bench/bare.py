@@ -16,7 +16,7 @@ from deepexp.bench.contender import EpochResult, Unsuited
 from deepexp.check import Plan
 from deepexp.data.augment import Nothing
 from deepexp.data.loader import make_loader
-from deepexp.data.order import batch_bounds
+from deepexp.data.order import Bounds, batch_bounds
 from deepexp.optim.freeze import FreezePlan
 from deepexp.runtime import synchronise
 from deepexp.schema import TrainConfig
@@ -92,7 +92,7 @@ class Bare:
         self._model.train()
         self._freeze.eval_frozen()
 
-    def _train_some(self, bounds: list[tuple[int, int]]) -> int:
+    def _train_some(self, bounds: list[Bounds]) -> int:
         """Make an update on each of these batches of a new order; returns their number."""
         order = torch.randperm(self._train_samples)
         for images, labels in self._train.batches(order, bounds):

@@ -18,6 +18,7 @@ from deepexp.bench.contender import EpochResult
 from deepexp.check import Plan
 from deepexp.data.dataset import Dataset
 from deepexp.data.memory import available_bytes
+from deepexp.data.order import Bounds
 from deepexp.data.source import Split
 from deepexp.errors import InputError
 from deepexp.optim.freeze import FreezePlan
@@ -85,7 +86,7 @@ class Plain:
         self._optimizer.step()
         return loss.item()
 
-    def _gradients(self, batches: list[tuple[int, int]]) -> Tensor:
+    def _gradients(self, batches: list[Bounds]) -> Tensor:
         """Make the gradients of an update, and return the loss: of its last batch, where several are accumulated."""
         self._optimizer.zero_grad()
         for start, stop in batches:

@@ -11,8 +11,9 @@ from collections.abc import Sequence
 from deepexp.cuda_graph.evaluation import RecordedScores
 from deepexp.cuda_graph.recorder import can_record, make_recorder
 from deepexp.cuda_graph.updates import RecordedUpdates
+from deepexp.data.order import Bounds
 from deepexp.training.evaluation import Scorer, score
-from deepexp.training.updates import Bounds, EagerUpdates, UpdateMaker
+from deepexp.training.updates import EagerUpdates, UpdateMaker
 
 __all__ = ["arrange", "can_record"]
 

@@ -16,9 +16,9 @@ from torch import Tensor, nn
 
 from deepexp.cuda_graph.recorder import NoRoom, Recorder, reason_of
 from deepexp.data.loader import Loader
+from deepexp.data.order import Bounds
 from deepexp.data.resident import Gather
 from deepexp.training.evaluation import Scores, score, scores_of
-from deepexp.training.updates import Bounds
 
 log = logging.getLogger(__name__)
 

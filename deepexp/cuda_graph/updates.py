@@ -19,9 +19,10 @@ from torch import Tensor
 
 from deepexp.cuda_graph.recorder import NoRoom, Recorder, reason_of
 from deepexp.data.augment import Draws
+from deepexp.data.order import Bounds
 from deepexp.data.resident import Gather
 from deepexp.step import Batch, Gradients, Update
-from deepexp.training.updates import Bounds, EagerUpdates, augmented, samples_of
+from deepexp.training.updates import EagerUpdates, augmented, samples_of
 
 log = logging.getLogger(__name__)
 

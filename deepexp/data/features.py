@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from deepexp.data.loader import Loader
+from deepexp.data.order import Bounds
 from deepexp.data.resident import Gather
 from deepexp.data.source import Shape
 
@@ -50,13 +51,13 @@ class FeatureLoader:
         self._computed_sizes: set[int] = set()  # of the batches in `_kept`
         self._compared_sizes: set[int] = set()
 
-    def batches(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[tuple[Tensor, Tensor]]:
         """See `loader.Loader`; features (batch, …) have the shape, type and memory order that the function gives."""
         if self._function is None:
             return self._pictures.batches(order, bounds)
         return self._features(self._function, order, bounds)
 
-    def gatherer(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Gather | None:
+    def gatherer(self, order: Tensor, bounds: Sequence[Bounds]) -> Gather | None:
         """See `loader.Loader`; for features, None until all that are asked for are kept."""
         if self._function is None:
             return self._pictures.gatherer(order, bounds)
@@ -68,9 +69,7 @@ class FeatureLoader:
         self.switch(None)
         self._pictures.close()
 
-    def _features(
-        self, function: Function, order: Tensor, bounds: Sequence[tuple[int, int]]
-    ) -> Iterator[tuple[Tensor, Tensor]]:
+    def _features(self, function: Function, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[tuple[Tensor, Tensor]]:
         known = self._known(function, order, bounds)
         rows = order.to(self._device)
         unknown = [bound for bound, is_known in zip(bounds, known, strict=True) if not is_known]
@@ -87,7 +86,7 @@ class FeatureLoader:
                 self._computed_sizes.add(stop - start)
             yield features, labels
 
-    def _known(self, function: Function, order: Tensor, bounds: Sequence[tuple[int, int]]) -> list[bool]:
+    def _known(self, function: Function, order: Tensor, bounds: Sequence[Bounds]) -> list[bool]:
         """For each bound, whether its batch can be taken from memory."""
         if self._kept is None:
             return [False] * len(bounds)
@@ -108,9 +107,7 @@ class FeatureLoader:
         self._may_keep, self._kept = False, None
         return [False] * len(bounds)
 
-    def _first_inexact(
-        self, kept: "_Kept", function: Function, order: Tensor, bounds: Sequence[tuple[int, int]]
-    ) -> int | None:
+    def _first_inexact(self, kept: "_Kept", function: Function, order: Tensor, bounds: Sequence[Bounds]) -> int | None:
         """A batch size for which kept and computed features differ, or None; each size is compared once."""
         new = {stop - start for start, stop in bounds} - self._compared_sizes
         chosen = [bound for size in new for bound in [b for b in bounds if b[1] - b[0] == size][:_COMPARED]]
@@ -136,7 +133,7 @@ class _Kept:
             self._labels = torch.zeros(samples, dtype=torch.int64, device=example.device)
             self._is_known = torch.zeros(samples, dtype=torch.bool)
 
-    def knows(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> list[bool]:
+    def knows(self, order: Tensor, bounds: Sequence[Bounds]) -> list[bool]:
         """For each bound, whether all of its samples are here."""
         missing = [0, *(~self._is_known[order]).cumsum(0).tolist()]
         return [missing[start] == missing[stop] for start, stop in bounds]

@@ -11,6 +11,7 @@ from torch import Tensor
 
 from deepexp.data.dataset import Dataset
 from deepexp.data.memory import available_bytes
+from deepexp.data.order import Bounds
 from deepexp.data.resident import Gather, ResidentLoader
 from deepexp.data.source import Split
 from deepexp.data.streamed import StreamedLoader
@@ -24,7 +25,7 @@ _MOST_WORKERS = 4  # they only copy bytes; more of them would wait for the memor
 class Loader(Protocol):
     """Yields the batches of a split."""
 
-    def batches(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[tuple[Tensor, Tensor]]:
         """(images, labels) of the samples `order[start:stop]` for each bound, on the loader's device.
 
         images: (batch, channels, height, width) float32, normalised, channels_last; labels: (batch,) int64.
@@ -32,7 +33,7 @@ class Loader(Protocol):
         """
         ...
 
-    def gatherer(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Gather | None:
+    def gatherer(self, order: Tensor, bounds: Sequence[Bounds]) -> Gather | None:
         """A function that gives any batch of `batches(order, bounds)` from the device's memory; None: not all is there.
 
         Equal functions gather from the same memory.

@@ -9,6 +9,9 @@ from deepexp.runtime import generator
 
 Order = Literal["shuffled", "sequential", "with_replacement"]
 
+Bounds = tuple[int, int]
+"""Where a batch begins and ends: the position of its first sample in the order of its epoch, and of that behind it."""
+
 
 def epoch_order(samples: int, order: Order, seed: int, epoch: int) -> Tensor:
     """(samples,) int64 on the CPU, a pure function of its arguments; every device sees the same batches for it.
@@ -26,10 +29,8 @@ def epoch_order(samples: int, order: Order, seed: int, epoch: int) -> Tensor:
     raise ValueError(f"order: {order!r} is not allowed; shuffled, sequential or with_replacement")
 
 
-def batch_bounds(
-    samples: int, batch_size: int, drop_last: bool = False, batch_norm: bool = False
-) -> list[tuple[int, int]]:
-    """(start, stop) of each batch of an epoch, as positions in its order.
+def batch_bounds(samples: int, batch_size: int, drop_last: bool = False, batch_norm: bool = False) -> list[Bounds]:
+    """The bounds of each batch of an epoch.
 
     A last partial batch is kept unless `drop_last`. With batch normalisation a last batch of one sample, which has no
     variance, joins the one before.

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from deepexp.data.normalise import Normaliser
+from deepexp.data.order import Bounds
 from deepexp.data.source import Split
 
 Gather = Callable[[Tensor], tuple[Tensor, Tensor]]
@@ -27,7 +28,7 @@ class ResidentLoader:
         self._labels = split.labels.to(device)
         self._normalise = Normaliser(split.shape, mean.to(device), std.to(device))
 
-    def batches(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[tuple[Tensor, Tensor]]:
         """See `loader.Loader`. The order is copied to the device once, not batch by batch."""
         order = order.to(self._device)
         rows = order if self._rows is None else self._rows[order]
@@ -36,7 +37,7 @@ class ResidentLoader:
             pixels = self._pixels.index_select(0, rows[start:stop])  # (batch, height * width * channels)
             yield self._normalise(pixels), labels[start:stop]
 
-    def gatherer(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Gather:  # noqa: ARG002
+    def gatherer(self, order: Tensor, bounds: Sequence[Bounds]) -> Gather:  # noqa: ARG002
         """See `loader.Loader`; the pictures are always there."""
         return self._gather
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset, Sampler
 
 from deepexp.data.normalise import Normaliser
+from deepexp.data.order import Bounds
 from deepexp.data.source import Split
 from deepexp.errors import RunFailed
 from deepexp.process.orphans import die_with_parent
@@ -41,7 +42,7 @@ class StreamedLoader:
         self._workers = workers
         self._loader: DataLoader[Tensor] | None = None
 
-    def batches(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Iterator[tuple[Tensor, Tensor]]:
+    def batches(self, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[tuple[Tensor, Tensor]]:
         """See `loader.Loader`. `RunFailed` when a worker is killed."""
         rows = (order if self._rows is None else self._rows[order]).numpy()
         labels = self._labels[order.to(self._device)]
@@ -54,7 +55,7 @@ class StreamedLoader:
             for (start, stop), pixels in zip(bounds, pieces, strict=True):
                 yield self._normalise(pixels.to(self._device, non_blocking=self._is_pinned)), labels[start:stop]
 
-    def gatherer(self, order: Tensor, bounds: Sequence[tuple[int, int]]) -> None:  # noqa: ARG002
+    def gatherer(self, order: Tensor, bounds: Sequence[Bounds]) -> None:  # noqa: ARG002
         """See `loader.Loader`; the pictures come from other processes."""
         return
 

@@ -17,6 +17,7 @@ from torch import Tensor, nn
 from deepexp import build, runtime
 from deepexp.data.dataset import Dataset, Pictures
 from deepexp.data.loader import Loader
+from deepexp.data.order import Bounds
 from deepexp.data.resident import ResidentLoader
 from deepexp.data.source import FileSource, Source, WritingSource
 from deepexp.errors import InputError
@@ -116,9 +117,7 @@ class _Answers:
     def __init__(self) -> None:
         self.probabilities: list[Tensor] = []  # (batch, classes) float32 each, on the CPU
 
-    def __call__(
-        self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[tuple[int, int]]
-    ) -> Iterator[Scores]:
+    def __call__(self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[Scores]:
         self.probabilities.clear()  # left by a pass that ran out of memory
         for images, labels in loader.batches(order, bounds):
             logits = model(images).float()  # (batch, classes)

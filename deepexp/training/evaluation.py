@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from deepexp.data.loader import Loader
-from deepexp.data.order import batch_bounds
+from deepexp.data.order import Bounds, batch_bounds
 from deepexp.models.modes import in_test_mode
 from deepexp.step import Precision
 from deepexp.training.memory import is_out_of_memory
@@ -53,14 +53,12 @@ class Scores:
 class Scorer(Protocol):
     """Scores the batches of a split; the caller sets test mode, inference mode and precision."""
 
-    def __call__(
-        self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[tuple[int, int]]
-    ) -> Iterator[Scores]:
+    def __call__(self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[Scores]:
         """The scores of the samples `order[start:stop]` for each bound, as `Loader.batches` has them."""
         ...
 
 
-def score(model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[tuple[int, int]]) -> Iterator[Scores]:
+def score(model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[Scores]:
     """The `Scorer` that calls the model each time."""
     for images, labels in loader.batches(order, bounds):
         yield scores_of(model, images, labels)

@@ -11,11 +11,9 @@ from torch import Tensor
 
 from deepexp.data.augment import Augment, Draws
 from deepexp.data.loader import Loader
+from deepexp.data.order import Bounds
 from deepexp.optim.ema import Ema
 from deepexp.step import Batch, Step, Update
-
-Bounds = tuple[int, int]
-"""Where a batch begins and ends in the epoch's order."""
 
 
 class UpdateMaker(Protocol):

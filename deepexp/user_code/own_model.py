@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from torch.nn.parameter import is_lazy
 
 from deepexp import checkpoint
+from deepexp.data.source import Shape
 from deepexp.errors import InputError, RunFailed
 from deepexp.schema import Component
 from deepexp.text.units import one_line
@@ -25,7 +26,7 @@ def check(
     made: Any,
     component: Component,
     found: Callable[..., Any],
-    shape: tuple[int, int, int],
+    shape: Shape,
     classes: int,
     make_real: Callable[[], Any] | None,
 ) -> None:
@@ -106,7 +107,7 @@ def _copy(model: nn.Module) -> nn.Module | None:
 def _try(
     model: nn.Module,
     target: str,
-    shape: tuple[int, int, int],
+    shape: Shape,
     classes: int,
     others: Sequence[Callable[[], nn.Module]],
 ) -> None:
@@ -160,7 +161,7 @@ def _check_saving(model: nn.Module, target: str, others: Sequence[Callable[[], n
     )
 
 
-def _output(model: nn.Module, shape: tuple[int, int, int], *, training: bool) -> Any:
+def _output(model: nn.Module, shape: Shape, *, training: bool) -> Any:
     """What a model gives for two pictures of zeros, in training with gradients; it is in training mode afterwards."""
     device = next(model.parameters()).device
     try:
