@@ -147,14 +147,9 @@ def _origins(config: TrainConfig) -> Iterator[tuple[str, str]]:
     """(package, module) of the imported targets of a config that are neither deepexp's nor torch's."""
     for node in (config.model, config.data, config.optim, config.schedule, config.augment):
         for target in (node.component.target, *trust.targets_in(node.component.arguments)):
-            package = target.partition(".")[0]
             module = targets.module_of(target)
-            if module is not None and package not in _KNOWN:
-                yield package, module.__name__
-
-
-_KNOWN = ("deepexp", "torch", "torchvision")
-"""Packages whose versions every run notes."""
+            if module is not None and not targets.is_of_deepexp_or_torch(target):
+                yield target.partition(".")[0], module.__name__
 
 
 _IMPORT = re.compile(r"(?:^|[;:])[ \t]*(?:from|import)[ \t]+([\w.]+)", re.MULTILINE)
@@ -171,8 +166,7 @@ def _digests(name: str) -> dict[str, str]:
         name = waiting.pop()
         held = _held(sys.modules.get(name))
         file = held.get("__file__")
-        known = name.partition(".")[0] in _KNOWN
-        if known or not isinstance(file, str) or not targets.is_the_users(Path(file)):
+        if targets.is_of_deepexp_or_torch(name) or not isinstance(file, str) or not targets.is_the_users(Path(file)):
             continue
         try:
             source = _source(file, held.get("__loader__"))

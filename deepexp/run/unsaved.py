@@ -17,10 +17,10 @@ from torch import nn
 
 from deepexp.parts import Parts
 from deepexp.text.units import first_few
+from deepexp.user_code import targets
 
 log = logging.getLogger(__name__)
 
-_LIBRARIES = ("deepexp", "torch", "torchvision")
 _MOST_ELEMENTS = 1 << 20  # of a tensor that is looked at
 _DEEPEST = 2  # lists within lists
 _MADE_OF = ("_orig", "_v")
@@ -107,7 +107,7 @@ def _saves_itself(module: nn.Module) -> bool:
 
 
 def _is_own(part: object) -> bool:
-    return hasattr(part, "__dict__") and type(part).__module__.partition(".")[0] not in _LIBRARIES
+    return hasattr(part, "__dict__") and not targets.is_of_deepexp_or_torch(type(part).__module__)
 
 
 def _beyond(usual: object, part: object) -> dict[str, Any]:

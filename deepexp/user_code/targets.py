@@ -169,6 +169,11 @@ def kind(found: object) -> str:
     return "None" if found is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
 
 
+def is_of_deepexp_or_torch(name: str) -> bool:
+    """Whether a dotted name lies in a package of which a run need record nothing but the version, as it always does."""
+    return name.partition(".")[0] in ("deepexp", "torch", "torchvision")
+
+
 def is_the_users(file: Path) -> bool:
     """Whether a file is Python of the user's own: not deepexp's, not Python's, and not of an installed package."""
     if file.suffix != ".py" or {"site-packages", "dist-packages"} & set(file.parts):
