@@ -116,30 +116,36 @@ def _beyond(usual: object, part: object) -> dict[str, Any]:
 
 
 def _comparable(held: dict[str, Any], saved: set[int], depth: int = 0) -> Iterator[tuple[str, object, object]]:
-    """(name, shape, present value) of numbers, flags, random generators, tensors; of optimizers, how much they hold.
+    """(name, shape, present value) of each attribute that may be compared, and of those within lists and mappings.
 
     Tensors in `saved` memory, such as views of parameters, are left out.
     """
     for name, value in held.items():
-        if type(value) in (bool, int, float):
-            yield name, None, repr(value)  # as text: NaN is not equal to itself
+        if type(value) in (list, tuple, dict):
+            if depth < _DEEPEST:
+                items = value.items() if isinstance(value, dict) else enumerate(value)
+                yield from _comparable({f"{name}[{key!r}]": item for key, item in items}, saved, depth + 1)
         elif type(value) is torch.Tensor:
             is_small = _has_numbers(value) and value.numel() <= _MOST_ELEMENTS
             if is_small and value.untyped_storage().data_ptr() not in saved:
                 yield name, value.shape, _digest(value)
-        elif isinstance(value, torch.Generator):
-            yield name, None, _digest(value.get_state())
-        elif isinstance(value, np.random.Generator):
-            yield name, None, repr(value.bit_generator.state)
-        elif isinstance(value, np.random.RandomState):
-            yield name, None, repr(value.get_state(legacy=False))
-        elif isinstance(value, random.Random):
-            yield name, None, value.getstate()
-        elif isinstance(value, torch.optim.Optimizer):
-            yield name, None, len(value.state)
-        elif type(value) in (list, tuple, dict) and depth < _DEEPEST:
-            items = value.items() if isinstance(value, dict) else enumerate(value)
-            yield from _comparable({f"{name}[{key!r}]": item for key, item in items}, saved, depth + 1)
+        elif (state := _state(value)) is not None:
+            yield name, None, state
+
+
+def _state(value: object) -> object:
+    """What to compare of a number, a flag or a random generator; of an optimizer, how much it holds; else None."""
+    if type(value) in (bool, int, float):
+        return repr(value)  # as text: NaN is not equal to itself
+    if isinstance(value, torch.Generator):
+        return _digest(value.get_state())
+    if isinstance(value, np.random.Generator):
+        return repr(value.bit_generator.state)
+    if isinstance(value, np.random.RandomState):
+        return repr(value.get_state(legacy=False))
+    if isinstance(value, random.Random):
+        return value.getstate()
+    return len(value.state) if isinstance(value, torch.optim.Optimizer) else None
 
 
 def _has_numbers(tensor: torch.Tensor) -> bool:
