@@ -132,7 +132,7 @@ def _keys(before: Sequence[str]) -> Iterator[str]:
     for group, options in catalogue.groups().items():
         yield group
         for option in options:
-            if option.name == chosen.get(group) and group != "experiment":
+            if option.name == chosen.get(group) and group != presets.GROUP:
                 yield from (f"{group}.{key}" for key in option.keys)
     yield presets.SCALE
     yield from (key for key, _, _ in schema.describe_keys())

@@ -88,7 +88,7 @@ def check_swept_keys(composed: Composed, words: Sequence[str]) -> None:
     of_sweeps = [key for key in keys if key.startswith(hydra_keys.OF_SWEEPS)]
     raise_any([f"{key}: is for a sweep; add -m, or leave it out" for key in of_sweeps])
     swept = composed.hydra.sweeper.get("params") or {}
-    line = presets.missing_sweep(words, composed.choices.get("experiment"), [str(key) for key in swept])
+    line = presets.missing_sweep(words, composed.choices.get(presets.GROUP), [str(key) for key in swept])
     raise_any([line] if line else [])
 
 

@@ -237,8 +237,8 @@ class Composer:
             for group, option in {**asked, **choices}.items()
             if option is not None
         ]
-        preset = conf_files.path_of(f"experiment/{choices.get('experiment')}", self.loader)
-        if "experiment" in config:
+        preset = conf_files.path_of(f"{presets.GROUP}/{choices.get(presets.GROUP)}", self.loader)
+        if presets.GROUP in config:
             lines.append(conf_files.no_header(preset))
         elif preset and not preset.is_relative_to(paths.CONF_DIR):
             files = conf_files.files_of(self.command, overrides, self.loader)  # with those that the preset builds on

@@ -1,4 +1,4 @@
-"""The YAML files behind a config: the file and line of something wrong."""
+"""The YAML files behind a config: whether one has changed, and the file and line of something wrong."""
 
 import contextlib
 import functools
@@ -19,10 +19,9 @@ from omegaconf import DictConfig, OmegaConf
 from omegaconf.errors import OmegaConfBaseException
 
 from deepexp import paths
-from deepexp.config import catalogue
+from deepexp.config import catalogue, presets
 from deepexp.text.suggest import did_you_mean
 
-_PRESETS = "experiment"
 _CHOICE = "a preset chooses an option with"
 
 
@@ -186,7 +185,7 @@ def _plainly(message: str, whole: str) -> str:
     """The message without Hydra's class names, and without its advice, which leads to further errors here."""
     if unknown := re.search(r"Key '.*' not in .*\n\s*full_key: (\S+)", whole):
         message = re.sub(r"ConfigKeyError raised while .*", f"{unknown[1]}: there is no such key", message)
-    choosing = rf"(Could not override '{_PRESETS}/|Multiple values for )([\w/]+)[@.].*"
+    choosing = rf"(Could not override '{presets.GROUP}/|Multiple values for )([\w/]+)[@.].*"
     message = re.sub(choosing, rf"{_CHOICE} '- override /\2: NAME'", message)
     unchosen = r"Could not override ('.*?')\. No match.*"
     groups = ", ".join(catalogue.defaults())
@@ -197,7 +196,7 @@ def _headless_preset(chosen: Sequence[Path]) -> Path | None:
     """A preset without its header: what it overrides is then sought below `experiment`, and not found."""
     for path in chosen:
         text = path.read_text(encoding="utf-8", errors="replace").lstrip()
-        if path.parent.name == _PRESETS and not re.match(r"#\s*@package\s+_global_\s*$", text, re.MULTILINE):
+        if path.parent.name == presets.GROUP and not re.match(r"#\s*@package\s+_global_\s*$", text, re.MULTILINE):
             return path
     return None
 
@@ -229,7 +228,7 @@ def _missing(error: MissingConfigException, suspects: Sequence[Path], loader: Co
     missing = str(error.missing_cfg_file)
     group, _, name = missing.rpartition("/")
     options = loader.get_group_options(group, ObjectType.CONFIG) if group else []
-    meant = group.removeprefix(f"{_PRESETS}/")
+    meant = group.removeprefix(f"{presets.GROUP}/")
     hint = did_you_mean(name, options)
     if meant != group and meant in loader.list_groups(""):
         hint = f"; {_CHOICE} '- override /{meant}: {name}'"
