@@ -55,11 +55,17 @@ class _Findings:
     """What was found out about words and about sets of options; valid while no file of the config changes."""
 
     read: dict[str, Override | str] = field(default_factory=dict)
+    """Word → how Hydra's grammar reads it, or a line that says why it cannot."""
     groups: dict[str, bool] = field(default_factory=dict)
+    """Key → whether it is a group, with options to choose from."""
     kinds: dict[str, _Kind] = field(default_factory=dict)
+    """Word → what it does."""
     bases: dict[tuple[str, ...], DictConfig | str] = field(default_factory=dict)
+    """Options → the config of them before values are set in it, or a line that says why there is none."""
     beginnings: dict[tuple[str, ...], Composed | None] = field(default_factory=dict)
-    known: dict[tuple[tuple[str, ...], str], str | None] = field(default_factory=dict)
+    """Options → the same with Hydra's node apart, of which `compose` takes copies; None if there is none."""
+    complaints: dict[tuple[tuple[str, ...], str], str | None] = field(default_factory=dict)
+    """(options, a key and the type of a value) → what is wrong with setting it in the config of them, if anything."""
 
 
 _found: dict[str, tuple[conf_files.State, _Findings]] = {}
@@ -202,9 +208,9 @@ class Composer:
 
     def _unknown_key(self, override: Override, base: DictConfig, options: tuple[str, ...]) -> list[str]:
         question = (options, f"{override.get_key_element()} {type(override.value())}")
-        if question not in self.found.known:
-            self.found.known[question] = diagnosis.unknown_key(override, base)
-        line = self.found.known[question]
+        if question not in self.found.complaints:
+            self.found.complaints[question] = diagnosis.unknown_key(override, base)
+        line = self.found.complaints[question]
         return [line] if line else []
 
     def _base(self, options: tuple[str, ...]) -> DictConfig | str:
@@ -257,9 +263,8 @@ class Composer:
     def places(self, composed: Composed, keys: Iterable[str], *, of_user: bool = False) -> dict[str, str]:
         """Key → `conf/model/mine.yaml:3: `, where a file gave it its value; empty if an override or nothing did.
 
-        Also empty for a whole mapping, of which an error does not say which of its keys is meant.
-
-        `of_user`: files of the user alone count.
+        Also empty for a whole mapping, of which an error does not say which of its keys is meant. `of_user`: only files
+        of the user count.
         """
         files = conf_files.files_of(self.command, composed.overrides, self.loader)
         files = [file for file in files if not (of_user and file.path.is_relative_to(paths.CONF_DIR))]
