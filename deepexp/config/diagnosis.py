@@ -29,6 +29,8 @@ SYNONYMS = {"learning_rate": "lr", "network": "model", "architecture": "model", 
 _FUNCTIONS = ("choice", "range", "interval", "glob", "tag", "shuffle", "sort", "int", "float", "str", "bool")
 """What Hydra's grammar knows to be called in a value."""
 
+_NOTHING = object()
+
 
 def parse(override: str, loader: ConfigLoader) -> Override | str:
     """An override as Hydra's grammar reads it, or a line that says why it cannot be read."""
@@ -130,17 +132,27 @@ def unknown_key(override: Override, config: DictConfig) -> str | None:
     key = override.key_or_group
     if override.package is not None:
         return f"{override.get_key_element()}: there is no group {key!r} to choose from"
-    there = OmegaConf.select(config, key, throw_on_missing=False, throw_on_resolution_failure=False)
     if override.is_delete():
-        if there is not None:
-            return None
-        if OmegaConf.select(config, key, throw_on_resolution_failure=False, default=config) is None:
-            return f"{key}: is null as it is, and nothing to delete; leave it out"
-        return f"{key}: there is nothing to delete{_nearest_key(key, config)}"
+        return _undeletable(key, config)
     if override.is_add():
-        return f"{key}: is there already; leave out the +" if there is not None else None
-    if override.is_force_add():
-        return None
+        return f"{key}: is there already; leave out the +" if _at(key, config) is not None else None
+    return None if override.is_force_add() else _unsettable(override, config)
+
+
+def _at(key: str, config: DictConfig, default: object = None) -> object:
+    """The value of a dotted key as it is; `default` where there is none, or one that cannot be resolved."""
+    return OmegaConf.select(config, key, throw_on_resolution_failure=False, default=default)
+
+
+def _undeletable(key: str, config: DictConfig) -> str | None:
+    found = _at(key, config, default=_NOTHING)
+    if found is None:
+        return f"{key}: is null as it is, and nothing to delete; leave it out"
+    return f"{key}: there is nothing to delete{_nearest_key(key, config)}" if found is _NOTHING else None
+
+
+def _unsettable(override: Override, config: DictConfig) -> str | None:
+    key = override.key_or_group
     copy = config.copy()
     try:
         OmegaConf.update(copy, key, None if override.is_sweep_override() else override.value(), merge=True)
@@ -152,7 +164,7 @@ def unknown_key(override: Override, config: DictConfig) -> str | None:
     except (OmegaConfBaseException, TypeError, ValueError) as error:
         if whole := _list_above(key, config):
             return f"{key}: {whole} is a list without such an element; set all of it with {whole}=[…]"
-        if OmegaConf.is_config(there):
+        if OmegaConf.is_config(there := _at(key, config)):
             kind = "a list" if isinstance(there, ListConfig) else "a mapping is needed"
             return f"{key}: {override.get_value_string()} is not allowed; {kind}"
         return f"{key}: {override.get_value_string()} does not fit ({first_line(error)})"
