@@ -134,9 +134,9 @@ def unknown_key(override: Override, config: DictConfig) -> str | None:
         return f"{override.get_key_element()}: there is no group {key!r} to choose from"
     if override.is_delete():
         return _undeletable(key, config)
-    if override.is_add():
-        return f"{key}: is there already; leave out the +" if _at(key, config) is not None else None
-    return None if override.is_force_add() else _unsettable(override, config)
+    if override.is_add() and _at(key, config) is not None:
+        return f"{key}: is there already; leave out the +"
+    return _unsettable(override, config)
 
 
 def _at(key: str, config: DictConfig, default: object = None) -> object:
@@ -153,9 +153,10 @@ def _undeletable(key: str, config: DictConfig) -> str | None:
 
 def _unsettable(override: Override, config: DictConfig) -> str | None:
     key = override.key_or_group
-    copy = config.copy()
+    copy, value = config.copy(), None if override.is_sweep_override() else override.value()
+    adds = override.is_add() or override.is_force_add()
     try:
-        OmegaConf.update(copy, key, None if override.is_sweep_override() else override.value(), merge=True)
+        OmegaConf.update(copy, key, value, merge=True, force_add=adds)
     except (ConfigAttributeError, ConfigKeyError):
         key = _missing_in(key, override.value(), config)
         group = override.key_or_group
