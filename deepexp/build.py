@@ -26,7 +26,7 @@ from deepexp.data.dataset import Dataset, Pictures, announced_pictures, assemble
 from deepexp.data.features import FeatureLoader
 from deepexp.data.loader import choose_mode, make_loader
 from deepexp.data.source import DataInfo, Shape, Source, Split
-from deepexp.errors import InputError, RunFailed, in_short, raise_any
+from deepexp.errors import InputError, RunFailed, in_short, raise_any, under
 from deepexp.models import init, pretrained, transfer
 from deepexp.models.layout import channels_last, unshared
 from deepexp.optim.capturable import capturable_arguments
@@ -204,8 +204,8 @@ def optimizer(
         how = fused_arguments(partial, next(of.parameters()).device) if fused else {}
         how |= capturable_arguments(partial, config.optim.groups) if recorded else {}
         made: torch.optim.Optimizer = partial(groups, **how)
-    except Exception as error:  # an optimizer may raise anything for wrong arguments
-        raise InputError(_under("optim", error)) from error
+    except Exception as error:
+        raise _refused_by_optimizer(error) from error
     return made
 
 
@@ -220,7 +220,12 @@ def check_optimizer(config: TrainConfig) -> None:
         check_learning_rate(config.optim.component.arguments["lr"])
         check_group_options(partial, config.optim.groups)
     except Exception as error:
-        raise InputError(_under("optim", error)) from error
+        raise _refused_by_optimizer(error) from error
+
+
+def _refused_by_optimizer(error: Exception) -> InputError:
+    """What to raise for an error of an optimizer, which may be of any kind for wrong arguments."""
+    return InputError(under("optim", str(error) if isinstance(error, ValueError) else in_short(error)))
 
 
 def schedule(config: TrainConfig) -> Any:
@@ -391,9 +396,3 @@ def _instantiate(group: str, component: Component, **given: Any) -> Any:
         raise InputError(f"{group}: {component.target} failed: {reason}") from error
     own_parts.check_methods(group, made, component.target)
     return made
-
-
-def _under(key: str, error: Exception) -> str:
-    """The lines of an error, each beginning with the key that it is about."""
-    lines = str(error).splitlines() if isinstance(error, ValueError) else [in_short(error)]
-    return "\n".join(line if line.startswith(key) else f"{key}: {line}" for line in lines)

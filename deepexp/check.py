@@ -19,7 +19,7 @@ from deepexp.data.dataset import training_samples
 from deepexp.data.memory import available_bytes
 from deepexp.data.order import Bounds, batch_bounds
 from deepexp.data.source import DataInfo, Shape, Source
-from deepexp.errors import InputError
+from deepexp.errors import InputError, under
 from deepexp.optim.freeze import FreezePlan
 from deepexp.run import identity
 from deepexp.schema import Problems, TrainConfig
@@ -203,10 +203,10 @@ class _Attempt:
         try:
             return make()
         except InputError as error:
-            lines = str(error).splitlines()
+            text = str(error)
         except ValueError as error:
-            lines = [line if line.startswith(key) else f"{key}: {line}" for line in str(error).splitlines()]
-        for line in lines:
+            text = under(key, str(error))
+        for line in text.splitlines():
             self._problems.add(line)
         return None
 

@@ -58,6 +58,11 @@ def raise_any(lines: Sequence[str]) -> None:
         raise InputError("\n".join(dict.fromkeys(lines)))
 
 
+def under(key: str, text: str) -> str:
+    """The lines of a message, each beginning with the key that it is about."""
+    return "\n".join(line if line.startswith(key) else f"{key}: {line}" for line in text.splitlines())
+
+
 def in_short(error: BaseException) -> str:
     """The type of an error and the first line of its message, if it has one: `ValueError: …`."""
     lines = str(error).strip().splitlines()
