@@ -100,7 +100,7 @@ def _test(chosen: Options, run: Run, to: Path | None) -> None:
 
 
 def _no_option(word: str) -> str:
-    return no_word_but_keys(word, Options.__dataclass_fields__, "tests the run of that name")
+    return no_word_but_keys(word, options.names_of(Options), "tests the run of that name")
 
 
 @contextlib.contextmanager

@@ -88,7 +88,7 @@ def main(argv: Sequence[str]) -> int:
 
 
 def _no_option(word: str) -> str:
-    return no_word_but_keys(word, Options.__dataclass_fields__, "exports the model of the run of that name")
+    return no_word_but_keys(word, options.names_of(Options), "exports the model of the run of that name")
 
 
 def _place(chosen: Options, run: Run) -> Path:

@@ -91,7 +91,7 @@ def _files(words: Sequence[str]) -> list[str]:
         elif os.path.exists(path):
             raise InputError(f"{word}: is not a file; a picture, or a folder of pictures")
         elif equals and "/" not in word:
-            raise InputError(no_such("key", name, Options.__dataclass_fields__))
+            raise InputError(no_such("key", name, options.names_of(Options)))
         else:
             raise InputError(
                 f"{word or 'an empty word'}: there is nothing of that name; a picture, or a folder of pictures"

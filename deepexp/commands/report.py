@@ -83,5 +83,5 @@ def _path(word: str) -> Path:
     path = Path(os.path.expanduser(word))
     name, equals, _ = word.partition("=")
     if equals and "/" not in word and not path.exists():
-        raise InputError(no_such("key", name, Options.__dataclass_fields__))
+        raise InputError(no_such("key", name, options.names_of(Options)))
     return path

@@ -56,11 +56,13 @@ class Options:
     confirm: bool = key(False, "remove without asking")
 
 
+_NAMES = options.names_of(Options)
+
+
 def main(argv: Sequence[str]) -> int:
     """List the runs that are asked for, or remove checkpoints of them."""
     chosen, words = options.parse(argv, Options)
-    names = list(Options.__dataclass_fields__)
-    paths, conditions = _sorted_out(words, names)
+    paths, conditions = _sorted_out(words)
     older_than = chosen.older_than or OLD
     limit = _seconds(older_than)
     _check_together(chosen)
@@ -69,11 +71,11 @@ def main(argv: Sequence[str]) -> int:
         return 0
     reading = read(paths)
     now = datetime.datetime.now().astimezone()
-    runs = listing.chosen(reading.runs, conditions, names)
+    runs = listing.chosen(reading.runs, conditions, _NAMES)
     if chosen.sort is not None:
         if not chosen.sort.removeprefix("-"):
             raise InputError("sort: is empty; give a key to sort by, or age or size")
-        runs = _in_order(runs, chosen.sort, names, now)
+        runs = _in_order(runs, chosen.sort, now)
     for line in reading.damaged:
         print(f"damaged: {printable(line)}", file=sys.stderr)
     for line in listing.near_misses(reading.runs, conditions):
@@ -97,7 +99,7 @@ def _check_together(chosen: Options) -> None:
         raise InputError("json: prints what runs there are, and prune=true removes some of them; leave out one of them")
 
 
-def _sorted_out(words: Sequence[str], names: Sequence[str]) -> tuple[list[Path], list[listing.Condition]]:
+def _sorted_out(words: Sequence[str]) -> tuple[list[Path], list[listing.Condition]]:
     """(paths, conditions). Runs of a sweep have `=` in their names: a word that exists as a path is one."""
     paths, conditions = [], []
     for word in words:
@@ -108,13 +110,13 @@ def _sorted_out(words: Sequence[str], names: Sequence[str]) -> tuple[list[Path],
         elif path.exists() or "/" in word:
             paths.append(path)
         else:
-            raise InputError(f"{word}: is no path and no KEY=VALUE{did_you_mean(word, names)}")
+            raise InputError(f"{word}: is no path and no KEY=VALUE{did_you_mean(word, _NAMES)}")
     return without_reports(paths) or [DEFAULT], conditions
 
 
-def _in_order(runs: Sequence[Run], sort: str, names: Sequence[str], now: datetime.datetime) -> list[Run]:
+def _in_order(runs: Sequence[Run], sort: str, now: datetime.datetime) -> list[Run]:
     special = {"age": lambda run: prune.seconds_since_end(run.state, now), "size": lambda run: prune.size(run.path)}
-    return listing.in_order(runs, sort, [*names, *special], special.get(sort.removeprefix("-")))
+    return listing.in_order(runs, sort, [*_NAMES, *special], special.get(sort.removeprefix("-")))
 
 
 def _show(runs: Sequence[Run], now: datetime.datetime) -> None:

@@ -11,6 +11,11 @@ from deepexp.schema import Problems, section
 Options = TypeVar("Options")
 
 
+def names_of(kind: type) -> list[str]:
+    """The names of a command's options, given their dataclass."""
+    return [item.name for item in dataclasses.fields(kind)]
+
+
 def parse(
     words: Sequence[str], kind: type[Options], refuse: Callable[[str], str | None] = lambda _: None
 ) -> tuple[Options, list[str]]:
@@ -20,7 +25,7 @@ def parse(
     says what is wrong with one of the other words, if anything.
     """
     texts = {name for name, annotation in get_type_hints(kind).items() if annotation in (str, str | None)}
-    names = [item.name for item in dataclasses.fields(kind)]  # type: ignore[arg-type]
+    names = names_of(kind)
     problems = Problems()
     given: dict[str, Any] = {}
     others = []

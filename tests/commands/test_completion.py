@@ -10,6 +10,7 @@ import pytest
 
 from deepexp.commands import COMMANDS
 from deepexp.commands.completion import SCRIPTS, complete, main
+from deepexp.config.options import names_of
 from deepexp.errors import InputError
 
 
@@ -66,7 +67,7 @@ def test_completions_of_a_line(line, words):
 @pytest.mark.parametrize("name", ["eval", "export", "predict", "report", "runs"])
 def test_options_of_each_command_are_offered(name):
     module = importlib.import_module(COMMANDS[name].module)
-    assert list(COMMANDS[name].keys) == list(module.Options.__dataclass_fields__)
+    assert list(COMMANDS[name].keys) == names_of(module.Options)
     assert set(COMMANDS[name].path_keys) <= set(COMMANDS[name].keys)
 
 
