@@ -7,7 +7,7 @@ import datetime
 import itertools
 import logging
 import os
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -197,29 +197,35 @@ def check_same_data(run: RunDirectory, data: Dataset, content: dict[str, Any]) -
 
 
 def note_circumstances(
-    run: RunDirectory, device: torch.device, identity: Identity, content: dict[str, Any], lost: Sequence[str] = ()
+    run: RunDirectory, device: torch.device, identity: Identity, content: dict[str, Any], lost: Sequence[str]
 ) -> None:
     """Write into `provenance.json` how the run goes on, and warn of what keeps it from being equal bit for bit.
 
-    That is a device, number of threads or vector instructions (on a CPU), torch or deepexp other than at its first
-    start, and code of the user's own, or of a package that a `_target_` names, other than that of its checkpoint.
-    `lost`: the files that begin anew.
+    That is other arithmetic than at its first start, and code of the user's own, or of a package that a `_target_`
+    names, other than that of its checkpoint. `lost`: the files that begin anew.
     """
     if lost:
         log.warning("%s", lost_files.in_words(lost, content["progress"]["step"]))
-    known = run.read_json("provenance.json")
-    words = runtime.describe_device(device)
+    began = run.read_json("provenance.json")
     of_cpu = runtime.cpu_arithmetic()
-    now = {"device": words, **of_cpu, **_versions(provenance.versions())}
+    now = {"device": runtime.describe_device(device), **of_cpu, **_versions(provenance.versions())}
     before = {
-        "device": known.get("device"),
-        **{name: _get(known.get("choices"), name) for name in of_cpu},
-        **_versions(known.get("versions")),
+        "device": began.get("device"),
+        **{name: _get(began.get("choices"), name) for name in of_cpu},
+        **_versions(began.get("versions")),
     }
-    on_cpu = device.type == "cpu" and str(before["device"]).startswith("cpu")
-    left_out = {"device"} if on_cpu else of_cpu.keys()
-    compared = [name for name in now if before[name] is not None and name not in left_out]
-    told = [name for name in compared if now[name] != before[name]]
+    other = _warn_of_other_arithmetic(now, before, of_cpu.keys())
+    other += warn_of_other_code(identity, content, run.checkpoints)
+    earlier = began.get("resumed")
+    time = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
+    entry = {"time": time, **now, "code": identity.code, "differs": other, "lost": list(lost)}
+    run.update_json("provenance.json", {"resumed": [*(earlier if isinstance(earlier, list) else []), entry]})
+
+
+def _warn_of_other_arithmetic(now: dict[str, Any], before: dict[str, Any], of_cpu: Collection[str]) -> list[str]:
+    """Warn of, and return, what is known to differ. On CPUs, what is `of_cpu` counts in place of the device's name."""
+    left_out = {"device"} if all(str(at["device"]).startswith("cpu") for at in (now, before)) else of_cpu
+    told = [name for name in now if name not in left_out and before[name] not in (None, now[name])]
     if told:
         differences = ", ".join(f"{name}: {now[name]} instead of {before[name]}" for name in told)
         threads = f"; OMP_NUM_THREADS={before['threads']} gives it as many threads" if "threads" in told else ""
@@ -229,11 +235,7 @@ def note_circumstances(
             differences,
             threads,
         )
-    code = warn_of_other_code(identity, content, run.checkpoints)
-    earlier = known.get("resumed")
-    time = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    entry = {"time": time, **now, "code": identity.code, "differs": [*told, *code], "lost": list(lost)}
-    run.update_json("provenance.json", {"resumed": [*(earlier if isinstance(earlier, list) else []), entry]})
+    return told
 
 
 def _versions(versions: Any) -> dict[str, Any]:
