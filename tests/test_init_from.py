@@ -177,7 +177,7 @@ def test_lost_provenance_is_replaced_without_a_digest_of_the_weights(first: Path
 def test_init_from_expands_a_tilde(first: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(first.parent.absolute()))
     config, plan = typed_and_planned(
-        OmegaConf.to_container(compose("train", [*SMALL, f"init_from=~/{first.name}"]).config, resolve=True)
+        OmegaConf.to_container(compose([*SMALL, f"init_from=~/{first.name}"]).config, resolve=True)
     )
     model = build.model(config, plan.shape, len(plan.info.classes), plan.device)
     averaged = deepexp.load_run(first).model.state_dict()

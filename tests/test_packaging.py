@@ -28,7 +28,7 @@ import deepexp, hydra_plugins.deepexp_plugins, json
 from deepexp import paths
 from deepexp.config.compose import compose
 from hydra.core.plugins import Plugins
-composed = compose("train", ["optim=mine"])
+composed = compose(["optim=mine"])
 print(json.dumps({
     "package": deepexp.__file__,
     "plugins": hydra_plugins.deepexp_plugins.__file__,

@@ -75,7 +75,7 @@ def opened(overrides: Sequence[str], against: Sequence[str] | str) -> Iterator[C
     """Compose, check, and start the contenders. Raises `InputError` as `deepexp train` would for the same overrides."""
     taking_part, left_out = rivals(against)
     hydra_keys.check_effect(overrides)
-    composed = compose("train", overrides)
+    composed = compose(overrides)
     config, plan = check.typed_and_planned(composed.resolved())
     for key, is_asked in {"resume": config.resume is not None, "dry_run": config.dry_run}.items():
         if is_asked:

@@ -116,10 +116,10 @@ def _prepared(overrides: Sequence[str], folder: Path) -> tuple[list[str], Compos
     """(the run's overrides, the composed config, the typed one, the plan); decoded pictures are cached in `folder`."""
     hydra_keys.check_effect(overrides)
     words = quote_paths(overrides)
-    composed = compose("train", words)
+    composed = compose(words)
     if _has_cache(_planned(composed)[0]):
         words = [*words, f"data.cache={quote(str(folder / 'cache'))}"]
-        composed = compose("train", words)
+        composed = compose(words)
     config, plan = _planned(composed)
     build.resolve_pretrained(config, plan)
     return words, composed, config, plan

@@ -103,11 +103,11 @@ def _points(overrides: Sequence[str]) -> tuple[list[str], list[list[str]]]:
     """(the words of the sweep, the words of each of its runs); four seeds where nothing varies."""
     check_own_runs("sweep", overrides)
     words = quote_paths(list(overrides))
-    points = expand_sweep("train", words)
+    points = expand_sweep(words)
     if len(points) == 1:
         words = [*words, _DEFAULT_SWEEP]
-        points = expand_sweep("train", words)
-    check_jobs("train", points)
+        points = expand_sweep(words)
+    check_jobs(points)
     return words, points
 
 

@@ -96,7 +96,7 @@ def _config_alone(overrides: Sequence[str], is_sweep: bool) -> str:
         raise InputError(f"--cfg: {place} is resumed with {saved}, not with one composed now; leave out resume")
     if is_sweep:
         raise InputError("--cfg: shows one run, and -m makes many; leave out -m and the values with commas")
-    composed = compose("train", overrides)
+    composed = compose(overrides)
     check_swept_keys(composed, overrides)
     with _places_told(composed):
         check.check_values(composed.resolved())
@@ -109,7 +109,7 @@ def _places_told(composed: Composed) -> Iterator[None]:
     try:
         yield
     except InputError as error:
-        raise InputError("\n".join(placed("train", composed, str(error).splitlines()))) from error
+        raise InputError("\n".join(placed(composed, str(error).splitlines()))) from error
 
 
 def _check_single_process() -> None:
@@ -174,7 +174,7 @@ def _composed(words: Sequence[str]) -> Composed:
     """The config; one `InputError` for all wrong words, and for wrong values in the other words."""
     words = resuming.with_keys_of_its_own(words)
     try:
-        return compose("train", words)
+        return compose(words)
     except InputError as error:
         keys = [split(word)[1] for word in words]
         if (place := resuming.place_in(words)) is not None:
@@ -182,7 +182,7 @@ def _composed(words: Sequence[str]) -> Composed:
             # The run may use another model or data set than the default one, which lacks its keys. They exist, but
             # must not change; `check_changes` says so.
             resuming.check_changes([key for key in keys if key.partition(".")[0] in GROUPS])
-        rest, wrong = without_mistakes("train", words)
+        rest, wrong = without_mistakes(words)
         if rest is None:
             raise
         lines = [str(error), *check.problems_beside(rest.resolved(), wrong)]

@@ -13,14 +13,14 @@ from hydra.core.global_hydra import GlobalHydra
 from hydra.version import VersionBase
 
 from deepexp import paths
-from deepexp.config import hydra_keys, presets
+from deepexp.config import conf_files, hydra_keys, presets
 from deepexp.config.composer import Composed, Composer, wrong_keys
 from deepexp.config.overrides import quote_paths, split
 from deepexp.errors import InputError, raise_any
 
 
-def compose(command: str, overrides: Sequence[str]) -> Composed:
-    """The config of one job of a command (`train`: conf/train.yaml and its groups).
+def compose(overrides: Sequence[str]) -> Composed:
+    """The config of one job: conf/train.yaml with its groups.
 
     It may be called again and again, inside another Hydra program too, whose state it leaves alone. For options that
     were composed before, files are read again only if one has changed: 10 ms instead of 200.
@@ -28,21 +28,21 @@ def compose(command: str, overrides: Sequence[str]) -> Composed:
     sweep, interpolation that leads nowhere, and YAML file of the user's that is broken.
     """
     with _hydra() as loader:
-        return Composer(command, loader).compose(_prepared(overrides))
+        return Composer(loader).compose(_prepared(overrides))
 
 
 @contextlib.contextmanager
-def composing(command: str) -> Iterator[Callable[[Sequence[str]], Composed]]:
+def composing() -> Iterator[Callable[[Sequence[str]], Composed]]:
     """`compose` for the many jobs of a sweep: whether files have changed is checked once."""
     with _hydra() as loader:
-        composer = Composer(command, loader)
+        composer = Composer(loader)
         yield lambda overrides: composer.compose(_prepared(overrides))
 
 
-def without_mistakes(command: str, overrides: Sequence[str]) -> tuple[Composed | None, list[str]]:
+def without_mistakes(overrides: Sequence[str]) -> tuple[Composed | None, list[str]]:
     """(the config of all overrides but the wrong ones, or None if there is none; the keys of the wrong ones)."""
     with _hydra() as loader:
-        composer = Composer(command, loader)
+        composer = Composer(loader)
         found, _ = composer.judged(_prepared(overrides))
         try:
             return composer.compose([text for text in found if not found[text]]), wrong_keys(found)
@@ -50,32 +50,32 @@ def without_mistakes(command: str, overrides: Sequence[str]) -> tuple[Composed |
             return None, wrong_keys(found)
 
 
-def expand_sweep(command: str, overrides: Sequence[str]) -> list[list[str]]:
+def expand_sweep(overrides: Sequence[str]) -> list[list[str]]:
     """The overrides of each job of a grid: every combination of the swept values, the last one varying fastest.
 
     `a,b`, `choice()`, `range()` and `glob()` are swept; `interval()` has no grid and is an `InputError`, as is what
     cannot be read. Without a swept value it is one job.
     """
     with _hydra() as loader:
-        return Composer(command, loader).expand(quote_paths(overrides))
+        return Composer(loader).expand(quote_paths(overrides))
 
 
-def check_jobs(command: str, jobs: Sequence[Sequence[str]]) -> None:
+def check_jobs(jobs: Sequence[Sequence[str]]) -> None:
     """Judge the overrides of all jobs of a sweep; one `InputError` with a line for each problem of any job.
 
     Jobs with the same group options are composed once, so that a large grid is judged in little time.
     """
     with _hydra() as loader:
-        composer = Composer(command, loader)
+        composer = Composer(loader)
         raise_any([line for job in jobs for line in composer.problems(_prepared(job))])
 
 
-def multirun(command: str, task: Any, overrides: Sequence[str]) -> None:
+def multirun(task: Any, overrides: Sequence[str]) -> None:
     """Let the configured sweeper give its points to its launcher, which gets the `task`."""
     with _hydra():
         hydra = GlobalHydra.instance().hydra
         assert hydra is not None
-        hydra.multirun(command, task, _prepared(overrides), with_log_configuration=False)
+        hydra.multirun(conf_files.CONFIG, task, _prepared(overrides), with_log_configuration=False)
 
 
 def check_swept_keys(composed: Composed, words: Sequence[str]) -> None:
@@ -92,10 +92,10 @@ def check_swept_keys(composed: Composed, words: Sequence[str]) -> None:
     raise_any([line] if line else [])
 
 
-def placed(command: str, composed: Composed, lines: Sequence[str]) -> list[str]:
+def placed(composed: Composed, lines: Sequence[str]) -> list[str]:
     """Lines about keys of a config, each behind the file and line of the user's where its key got its value, if any."""
     with _hydra() as loader:
-        places = Composer(command, loader).places(composed, {_key(line) for line in lines}, of_user=True)
+        places = Composer(loader).places(composed, {_key(line) for line in lines}, of_user=True)
     return [f"{places[_key(line)]}{line}" for line in lines]
 
 

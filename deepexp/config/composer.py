@@ -68,33 +68,31 @@ class _Findings:
     """(options, a key and the type of a value) → what is wrong with setting it in the config of them, if anything."""
 
 
-_found: dict[str, tuple[conf_files.State, _Findings]] = {}
-"""The latest findings about each command, with the state of the files then."""
+_found: list[tuple[conf_files.State, _Findings]] = []
+"""The latest findings, with the state of the files then; empty before there are any."""
 
 _MOST_WORDS = 10_000
 """Findings about more than these are thrown away, so that a process that composes for days does not grow."""
 
 
-def _findings(command: str, loader: ConfigLoader) -> _Findings:
+def _findings(loader: ConfigLoader) -> _Findings:
     state = conf_files.state(loader)
     if state is None:
         return _Findings()
-    before = _found.get(command)
-    if before is None or before[0] != state or len(before[1].read) > _MOST_WORDS:
-        before = _found[command] = state, _Findings()
-    return before[1]
+    if not _found or _found[0][0] != state or len(_found[0][1].read) > _MOST_WORDS:
+        _found[:] = [(state, _Findings())]
+    return _found[0][1]
 
 
 class Composer:
-    """Composes and judges one command's config; made anew for each call of a function of `compose.py`.
+    """Composes and judges a config; made anew for each call of a function of `compose.py`.
 
     Findings about an override or a set of options are kept, for jobs and runs that differ in little.
     """
 
-    def __init__(self, command: str, loader: ConfigLoader) -> None:
-        self.command = command
+    def __init__(self, loader: ConfigLoader) -> None:
         self.loader = loader
-        self.found = _findings(command, loader)
+        self.found = _findings(loader)
 
     def compose_whole(self, overrides: list[str]) -> Composed:
         """The config, or one `InputError` for all problems; Hydra itself would stop at the first."""
@@ -224,7 +222,7 @@ class Composer:
 
     def _load(self, overrides: Sequence[str]) -> DictConfig:
         try:
-            config = self.loader.load_configuration(self.command, list(overrides), RunMode.RUN)
+            config = self.loader.load_configuration(conf_files.CONFIG, list(overrides), RunMode.RUN)
         except Exception as error:  # wrong YAML makes Hydra raise errors of every kind
             names = (override.replace("=", "/", 1) for override in overrides)
             files = [path for name in names if (path := conf_files.path_of(name, self.loader))]
@@ -247,7 +245,7 @@ class Composer:
         if presets.GROUP in config:
             lines.append(conf_files.no_header(preset))
         elif preset and not preset.is_relative_to(paths.CONF_DIR):
-            files = conf_files.files_of(self.command, overrides, self.loader)  # with those that the preset builds on
+            files = conf_files.files_of(overrides, self.loader)  # with those that the preset builds on
             theirs = [file.path for file in files if not (file.package or file.path.is_relative_to(paths.CONF_DIR))]
             lines += [line for path in theirs for line in hydra_keys.without_effect(path)]
         return [line for line in lines if line]
@@ -266,7 +264,7 @@ class Composer:
         Also empty for a whole mapping, of which an error does not say which of its keys is meant. `of_user`: only files
         of the user count.
         """
-        files = conf_files.files_of(self.command, composed.overrides, self.loader)
+        files = conf_files.files_of(composed.overrides, self.loader)
         files = [file for file in files if not (of_user and file.path.is_relative_to(paths.CONF_DIR))]
         set_here = tuple(f"{key}." for _, key, _ in map(split, composed.overrides) if key not in composed.choices)
         return {key: "" if f"{key}.".startswith(set_here) else conf_files.place_of(key, files) for key in keys}

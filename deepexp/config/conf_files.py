@@ -22,6 +22,9 @@ from deepexp import paths
 from deepexp.config import catalogue, presets
 from deepexp.text.suggest import did_you_mean
 
+CONFIG = "train"
+"""What Hydra calls conf/train.yaml, from which with its groups every config is composed."""
+
 _CHOICE = "a preset chooses an option with"
 
 
@@ -46,9 +49,9 @@ class ConfFile:
         return None if isinstance(node, yaml.MappingNode) else line
 
 
-def files_of(command: str, overrides: Sequence[str], loader: ConfigLoader) -> list[ConfFile]:
+def files_of(overrides: Sequence[str], loader: ConfigLoader) -> list[ConfFile]:
     """The files of a config that can be composed, Hydra's own left out; later ones override earlier ones."""
-    listed = loader.compute_defaults_list(command, list(overrides), RunMode.RUN).defaults
+    listed = loader.compute_defaults_list(CONFIG, list(overrides), RunMode.RUN).defaults
     found = [(path_of(str(default.config_path), loader), default.package or "") for default in listed]
     return [ConfFile(path, package) for path, package in found if path is not None]
 

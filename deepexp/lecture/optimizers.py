@@ -32,7 +32,7 @@ def check_names(names: Sequence[str]) -> None:
 
 def config_of(name: str, overrides: Sequence[str]) -> TrainConfig:
     """The config of a run on the CPU with this optimizer and further overrides."""
-    composed = compose("train", ["device=cpu", f"optim={name}", *overrides])
+    composed = compose(["device=cpu", f"optim={name}", *overrides])
     config, _ = check.typed_and_planned(composed.resolved())
     return config
 

@@ -120,7 +120,7 @@ def _handing_signals_on(child: subprocess.Popen[str]) -> Iterator[list[int]]:
 
 def _digest(preset: str, scale: str) -> str:
     """Eight hex digits that change with the preset's config, except for `data.root`, and with deepexp's version."""
-    composed = compose("train", [f"experiment={preset}", f"scale={scale}"])
+    composed = compose([f"experiment={preset}", f"scale={scale}"])
     config = composed.resolved()
     del config["data"]["root"]
     sweeper: Any = OmegaConf.to_container(composed.hydra.sweeper)

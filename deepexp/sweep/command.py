@@ -108,8 +108,8 @@ def _names_its_place(word: str, begun: Path) -> bool:
 def _first(words: Sequence[str]) -> Composed:
     """Check all words, and return the first point, composed."""
     points = shapes.one_at_a_time(words)
-    compose.check_jobs("train", points)
-    first = compose.compose("train", points[0])
+    compose.check_jobs(points)
+    first = compose.compose(points[0])
     if first.hydra.launcher["_target_"] != OUR_LAUNCHER:
         raise InputError("hydra/launcher: a sweep of deepexp runs its jobs itself; leave hydra/launcher=deepexp")
     return first
@@ -153,7 +153,7 @@ def _multirun(going_on: Sweep, words: Sequence[str]) -> None:
     """Let Hydra's sweeper hand its points to our launcher."""
     inside = f"hydra.sweep.dir={overrides.quote(str(going_on.directory.path))}"
     try:
-        compose.multirun("train", going_on, [*words, inside])
+        compose.multirun(going_on, [*words, inside])
     except HydraException as error:
         raise InputError(first_line(error)) from error
     except JobFailed:

@@ -91,7 +91,7 @@ def check_points(points: Sequence[Sequence[str]], fixed: Collection[str], *, nee
     problems: dict[str, list[str]] = {}
     first: dict[str, Composed] = {}  # problem → the config of the first point that has it
     plans: dict[str, check.Plan] = {}
-    with composing("train") as compose:
+    with composing() as compose:
         for words, values, name in zip(points, varying, names, strict=True):
             composed = None
             try:
@@ -252,7 +252,7 @@ def _check_point(
 def _placed(problems: Mapping[str, list[str]], first: Mapping[str, Composed]) -> dict[str, list[str]]:
     """The problems, some of them with their place in a file of the user's; looking for one takes 50 ms."""
     lines = [line for line in problems if line in first][:_MOST_PLACED]
-    found = {line: placed("train", first[line], [line])[0] for line in lines}
+    found = {line: placed(first[line], [line])[0] for line in lines}
     return {found.get(line, line): names for line, names in problems.items()}
 
 

@@ -214,7 +214,7 @@ def _axis(word: str) -> Axis:
         value = override.value()
         assert isinstance(value, IntervalSweep)
         return Axis(override.get_key_element(), [], value)
-    values = [point[0] for point in expand_sweep("train", [word])]
+    values = [point[0] for point in expand_sweep([word])]
     if not values:
         raise InputError(f"{word}: has no values")
     return Axis(key_of(word), values)

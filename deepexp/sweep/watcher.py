@@ -70,7 +70,7 @@ class JobWatcher:
         )
         self.display.started(task)
         try:
-            return replace(task, composed=compose("train", task.words))
+            return replace(task, composed=compose(task.words))
         except Exception:  # a file has changed since all points were checked: the job, and it alone, fails for that
             return task
 

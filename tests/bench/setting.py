@@ -9,4 +9,4 @@ from deepexp.config.compose import compose
 def planned(*overrides):
     """(config, plan) of the default experiment on a hundred digits."""
     words = ["threads=1", "device=cpu", "data.subset=100", "batch_size=20", *overrides]
-    return check.typed_and_planned(OmegaConf.to_container(compose("train", words).config, resolve=True))
+    return check.typed_and_planned(OmegaConf.to_container(compose(words).config, resolve=True))

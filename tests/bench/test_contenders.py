@@ -224,7 +224,7 @@ from deepexp.bench import contender, ours
 from deepexp.config.compose import compose
 
 words = ["threads=1", "device=cpu", "data.subset=100", "batch_size=20"]
-config, plan = check.typed_and_planned(OmegaConf.to_container(compose("train", words).config, resolve=True))
+config, plan = check.typed_and_planned(OmegaConf.to_container(compose(words).config, resolve=True))
 with ours.opened(config, plan) as one:
     one.steps(3)
     size = contender.peak_memory_bytes()

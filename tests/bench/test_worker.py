@@ -12,7 +12,7 @@ from deepexp.config.compose import compose
 def test_the_bare_loop_imports_no_compiler_as_runs_do_not(tmp_path):
     """torch's optimizers would import it, which takes seconds."""
     words = ["threads=1", "device=cpu", "data.subset=100", "batch_size=20"]
-    config = OmegaConf.to_container(compose("train", words).config, resolve=True)
+    config = OmegaConf.to_container(compose(words).config, resolve=True)
     script = tmp_path / "script.py"
     script.write_text(
         "import sys\nfrom deepexp.bench import worker\nsys.argv[1:] = ['bare']\nworker.main()\n"

@@ -273,7 +273,7 @@ def test_resuming_a_pruned_run_says_that_checkpoints_were_removed(run, tmp_path,
     directory = run(["epochs=1", "max_steps=3"]).directory
     main(["prune=true", "confirm=true", "older_than=0d", str(tmp_path / "outputs")])
     assert left(directory) == []
-    composed = compose("train", [f"resume={directory}", "max_steps=6", "epochs=2"])
+    composed = compose([f"resume={directory}", "max_steps=6", "epochs=2"])
     with pytest.raises(InputError, match="its checkpoints were removed"):
         resume(directory, composed, Console("quiet"))
     assert (directory / "summary.json").exists()

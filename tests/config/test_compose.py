@@ -28,12 +28,12 @@ def elsewhere(tmp_path, monkeypatch):
 
 def complaints(*overrides):
     with pytest.raises(InputError) as caught:
-        compose("train", overrides)
+        compose(overrides)
     return str(caught.value).splitlines()
 
 
 def test_the_config_of_a_command():
-    composed = compose("train", ["optim=adam", "batch_size=32", "optim.lr=0.5"])
+    composed = compose(["optim=adam", "batch_size=32", "optim.lr=0.5"])
     assert composed.config.batch_size == 32
     assert composed.config.optim.lr == 0.5
     assert composed.choices["optim"] == "adam"
@@ -45,31 +45,31 @@ def test_the_config_of_a_command():
 
 
 def test_every_value_has_a_type_and_interpolations_are_kept():
-    composed = compose("train", [])
+    composed = compose([])
     assert OmegaConf.to_container(composed.config, resolve=False)["data"]["root"].startswith("${oc.env:")
     with pytest.raises(ConfigAttributeError):
         composed.config.no_such_key = 1
 
 
 def test_a_preset_and_overrides_of_it():
-    composed = compose("train", ["experiment=resnet20_cifar10", "epochs=3"])
+    composed = compose(["experiment=resnet20_cifar10", "epochs=3"])
     assert composed.choices["model"] == "resnet"
     assert composed.choices["data"] == "cifar10"
     assert composed.config.epochs == 3
     assert composed.choices["experiment"] == "resnet20_cifar10"
-    assert compose("train", ["experiment=resnet20_cifar10", "data=digits"]).choices["data"] == "digits"
+    assert compose(["experiment=resnet20_cifar10", "data=digits"]).choices["data"] == "digits"
 
 
 def test_composing_twice_gives_equal_separate_configs():
-    first, second = (compose("train", ["optim=adam"]) for _ in range(2))
+    first, second = (compose(["optim=adam"]) for _ in range(2))
     assert first.config == second.config
     assert first.config is not second.config
     assert not GlobalHydra.instance().is_initialized()
 
 
 def test_composing_what_was_composed_gives_the_same():
-    composed = compose("train", ["data.root=a b,c", "optim=adam"])
-    again = compose("train", composed.overrides)
+    composed = compose(["data.root=a b,c", "optim=adam"])
+    again = compose(composed.overrides)
     assert again.config == composed.config
     assert again.overrides == composed.overrides
 
@@ -78,9 +78,9 @@ def test_composing_leaves_another_hydra_program_alone(tmp_path):
     write(tmp_path / "theirs" / "config.yaml", "theirs: 1\n")
     with initialize_config_dir(str(tmp_path / "theirs"), version_base="1.2"):
         outer = GlobalHydra.instance().hydra
-        assert compose("train", []).config.batch_size == 100
+        assert compose([]).config.batch_size == 100
         with pytest.raises(InputError):
-            compose("train", ["nonsense"])
+            compose(["nonsense"])
         assert GlobalHydra.instance().hydra is outer
         assert str(VersionBase.instance().getbase()) == "1.2"
         assert hydra_compose("config").theirs == 1
@@ -96,31 +96,31 @@ def test_another_hydra_program_does_not_see_the_users_conf_through_us(tmp_path):
 
 def test_path_keys_take_any_path():
     path = "a b,(1)=#'ü\""
-    composed = compose("train", [f"data.root={path}", f"output_dir={path}", "resume=~/d"])
+    composed = compose([f"data.root={path}", f"output_dir={path}", "resume=~/d"])
     assert composed.config.data.root == composed.config.output_dir == path
     assert composed.config.resume == "~/d"
-    assert compose("train", ["resume=null"]).config.resume is None
+    assert compose(["resume=null"]).config.resume is None
 
 
 class TestUsersConf:
     def test_adds_options(self, tmp_path):
         write(tmp_path / "conf" / "optim" / "mine.yaml", "# Mine\n_target_: my_optimizer.Mine\nlr: 7\n")
-        composed = compose("train", ["optim=mine"])
+        composed = compose(["optim=mine"])
         assert composed.choices["optim"] == "mine"
         assert composed.config.optim.lr == 7
         assert composed.config.optim.groups == []
 
     def test_builds_on_options_of_the_package(self, tmp_path):
         write(tmp_path / "conf" / "optim" / "mine.yaml", "# Mine\ndefaults: [adam, _self_]\nlr: 7\n")
-        optim = compose("train", ["optim=mine"]).config.optim
+        optim = compose(["optim=mine"]).config.optim
         assert optim.lr == 7
-        assert optim._target_ == compose("train", ["optim=adam"]).config.optim._target_
+        assert optim._target_ == compose(["optim=adam"]).config.optim._target_
 
     def test_never_replaces_one(self, tmp_path):
-        before = compose("train", ["optim=adam"]).config
+        before = compose(["optim=adam"]).config
         write(tmp_path / "conf" / "optim" / "adam.yaml", "# Not this one\n_target_: evil.Adam\n")
         write(tmp_path / "conf" / "train.yaml", "batch_size: 1\n")
-        assert compose("train", ["optim=adam"]).config == before
+        assert compose(["optim=adam"]).config == before
 
     def test_is_where_deepexp_is_called_from(self, tmp_path, monkeypatch):
         write(tmp_path / "conf" / "optim" / "mine.yaml", "# Mine\nlr: 7\n")
@@ -130,7 +130,7 @@ class TestUsersConf:
 
     def test_its_modules_can_be_imported(self, tmp_path):
         write(tmp_path / "module_of_my_own.py", "here = 1\n")
-        compose("train", [])
+        compose([])
         import module_of_my_own
 
         assert module_of_my_own.here == 1
@@ -217,7 +217,7 @@ def test_a_mapping_for_a_list_and_a_list_for_a_mapping_are_refused():
 
 
 def test_types_of_values_are_not_checked_here():
-    assert compose("train", ["batch_size=abc"]).config.batch_size == "abc"
+    assert compose(["batch_size=abc"]).config.batch_size == "abc"
 
 
 @pytest.mark.parametrize(
@@ -302,18 +302,18 @@ def test_hydra_keys_without_effect_are_found_in_the_defaults_of_a_preset(tmp_pat
     assert line.replace("\\", "/").startswith(
         "conf/experiment/base.yaml:3: hydra.verbose: has no effect; the whole log"
     )
-    assert compose("train", ["experiment=base", "scale=alone"]).config.epochs == 3
+    assert compose(["experiment=base", "scale=alone"]).config.epochs == 3
 
 
 def test_a_broken_file_that_was_not_chosen_does_no_harm(tmp_path):
     write(tmp_path / "conf" / "optim" / "bad.yaml", "a: [")
-    assert compose("train", ["optim=adam"]).choices["optim"] == "adam"
+    assert compose(["optim=adam"]).choices["optim"] == "adam"
     assert complaints("lr=1") == ["lr: there is no such key (did you mean 'optim.lr'?)"]
 
 
 class TestSweep:
     def test_every_combination_with_the_last_key_varying_fastest(self):
-        jobs = expand_sweep("train", ["optim=sgd,adam", "epochs=3", "seed=range(2)"])
+        jobs = expand_sweep(["optim=sgd,adam", "epochs=3", "seed=range(2)"])
         assert jobs == [
             ["optim=sgd", "epochs=3", "seed=0"],
             ["optim=sgd", "epochs=3", "seed=1"],
@@ -322,36 +322,36 @@ class TestSweep:
         ]
 
     def test_choice_and_glob_are_expanded(self):
-        assert expand_sweep("train", ["epochs=choice(1,[2,3])"]) == [["epochs=1"], ["epochs=[2,3]"]]
-        assert expand_sweep("train", ["optim=glob(adam*)"]) == [["optim=adam"], ["optim=adamax"], ["optim=adamw"]]
+        assert expand_sweep(["epochs=choice(1,[2,3])"]) == [["epochs=1"], ["epochs=[2,3]"]]
+        assert expand_sweep(["optim=glob(adam*)"]) == [["optim=adam"], ["optim=adamax"], ["optim=adamw"]]
 
     def test_true_and_false_stay_as_they_were_typed(self):
-        assert expand_sweep("train", ["batch_norm=true,false,null"]) == [
+        assert expand_sweep(["batch_norm=true,false,null"]) == [
             ["batch_norm=true"],
             ["batch_norm=false"],
             ["batch_norm=null"],
         ]
 
     def test_a_path_is_one_value(self):
-        assert expand_sweep("train", ["data.root=a,b"]) == [["data.root='a,b'"]]
-        jobs = expand_sweep("train", ["data.root=choice('a b','x=1,y',c)"])
-        assert [compose("train", job).config.data.root for job in jobs] == ["a b", "x=1,y", "c"]
+        assert expand_sweep(["data.root=a,b"]) == [["data.root='a,b'"]]
+        jobs = expand_sweep(["data.root=choice('a b','x=1,y',c)"])
+        assert [compose(job).config.data.root for job in jobs] == ["a b", "x=1,y", "c"]
 
     def test_values_of_a_path_key_that_are_no_paths_are_swept(self):
-        jobs = expand_sweep("train", ["model=monster", "model.pretrained=true,false,auto"])
-        assert [compose("train", job).config.model.pretrained for job in jobs] == [True, False, "auto"]
+        jobs = expand_sweep(["model=monster", "model.pretrained=true,false,auto"])
+        assert [compose(job).config.model.pretrained for job in jobs] == [True, False, "auto"]
 
     def test_nothing_swept_is_one_job(self):
-        assert expand_sweep("train", []) == [[]]
+        assert expand_sweep([]) == [[]]
 
     def test_an_interval_has_no_grid(self):
         with pytest.raises(InputError, match=r"optim.lr=interval\(0,1\): has no grid; use choice\(…\) or range\(…\)"):
-            expand_sweep("train", ["optim.lr=interval(0,1)"])
+            expand_sweep(["optim.lr=interval(0,1)"])
 
     def test_mistakes_of_all_jobs_are_reported_together(self):
-        jobs = expand_sweep("train", ["optim=adam,sgd,adma", "optim.betas=[0.9,0.9]", "zzz=1,2"])
+        jobs = expand_sweep(["optim=adam,sgd,adma", "optim.betas=[0.9,0.9]", "zzz=1,2"])
         with pytest.raises(InputError) as caught:
-            check_jobs("train", jobs)
+            check_jobs(jobs)
         found = str(caught.value).splitlines()
         assert [line.split(" (")[0].split(";")[0] for line in found] == [
             "zzz: there is no such key",
@@ -360,7 +360,7 @@ class TestSweep:
         ]
 
     def test_correct_jobs_pass_the_check(self):
-        check_jobs("train", expand_sweep("train", ["optim=sgd,adam", "optim.lr=0.1,0.2"]))
+        check_jobs(expand_sweep(["optim=sgd,adam", "optim.lr=0.1,0.2"]))
 
 
 @pytest.mark.parametrize(("name", "word"), [("18", "18"), ("true", "True"), ("nan", "nan")])
@@ -369,11 +369,11 @@ def test_an_option_whose_name_reads_as_a_value_is_quoted(tmp_path, monkeypatch, 
     (tmp_path / "conf" / "optim" / f"{name}.yaml").write_text("_target_: torch.optim.SGD\n_partial_: true\nlr: 0.1\n")
     monkeypatch.chdir(tmp_path)
     with pytest.raises(InputError) as caught:
-        compose("train", [f"optim={word}"])
+        compose([f"optim={word}"])
     assert str(caught.value) == (
         f"optim: {name} is read as a value, and not as a name; quote it twice: optim=\"'{name}'\""
     )
-    assert compose("train", [f"optim='{name}'"]).choices["optim"] == name
+    assert compose([f"optim='{name}'"]).choices["optim"] == name
 
 
 def test_a_value_of_an_override_is_blamed_on_no_file(tmp_path, capsys):

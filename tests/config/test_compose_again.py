@@ -29,7 +29,7 @@ def elsewhere(tmp_path, monkeypatch):
     """Called from an empty folder, in a process that has composed nothing yet."""
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, "path", list(sys.path))
-    monkeypatch.setattr(composer, "_found", {})
+    monkeypatch.setattr(composer, "_found", [])
 
 
 @pytest.fixture
@@ -74,9 +74,9 @@ def test_each_config_equals_the_one_that_hydra_composes_alone(tmp_path):
     write(tmp_path / "conf" / "mine" / "one.yaml", "width: 1\n")
     write(tmp_path / "conf" / "experiment" / "odd.yaml", "# @package _global_\nmine: {width: 2}\n")
     expected = [OmegaConf.to_yaml(by_hydra(job)) for job in JOBS]
-    with composing("train") as compose_job:
+    with composing() as compose_job:
         together = [compose_job(job) for job in JOBS]
-    alone = [compose("train", job) for job in JOBS]
+    alone = [compose(job) for job in JOBS]
     for job, one, words, text in zip(together, alone, JOBS, expected, strict=True):
         assert OmegaConf.to_yaml(job.config) == OmegaConf.to_yaml(one.config) == text
         assert job.overrides == one.overrides == presets.with_scale(quote_paths(words))
@@ -110,38 +110,38 @@ def test_mistakes_are_reported_as_for_a_config_composed_alone(tmp_path, monkeypa
     write(tmp_path / "conf" / "model" / "broken.yaml", "_target_: [\n")
 
     def as_a_whole(job):
-        monkeypatch.setattr(composer, "_found", {})
+        monkeypatch.setattr(composer, "_found", [])
         with module._hydra() as loader:
-            return composer.Composer("train", loader).compose_whole(module._prepared(job))
+            return composer.Composer(loader).compose_whole(module._prepared(job))
 
     expected = [complaint(as_a_whole, job) for job in WRONG]
-    monkeypatch.setattr(composer, "_found", {})
-    with composing("train") as compose_job:
+    monkeypatch.setattr(composer, "_found", [])
+    with composing() as compose_job:
         assert [complaint(compose_job, job) for job in WRONG * 2] == expected * 2
-    assert [complaint(lambda job: compose("train", job), job) for job in WRONG] == expected
+    assert [complaint(compose, job) for job in WRONG] == expected
 
 
 def test_the_same_options_are_read_once(read):
-    with composing("train") as compose_job:
+    with composing() as compose_job:
         for optimizer in ("sgd", "adam"):
             for seed in range(5):
                 job = compose_job([f"optim={optimizer}", f"seed={seed}", "experiment=dropout", "scale=quick"])
                 assert (job.config.seed, job.choices["optim"]) == (seed, optimizer)
-    assert compose("train", ["optim=adam", "experiment=dropout", "scale=quick", "seed=7"]).config.seed == 7
+    assert compose(["optim=adam", "experiment=dropout", "scale=quick", "seed=7"]).config.seed == 7
     assert len(read) == 2
 
 
 def test_a_file_that_has_changed_is_read_again(tmp_path, read):
     mine = tmp_path / "conf" / "optim" / "mine.yaml"
     write(mine, "_target_: torch.optim.SGD\n_partial_: true\nlr: 0.5\n")
-    assert compose("train", ["optim=mine"]).config.optim.lr == 0.5
+    assert compose(["optim=mine"]).config.optim.lr == 0.5
     write(mine, "_target_: torch.optim.SGD\n_partial_: true\nlr: 0.7\n")
     os.utime(mine, ns=(0, mine.stat().st_mtime_ns + 10_000_000))  # some file systems count time in such steps
-    assert compose("train", ["optim=mine"]).config.optim.lr == 0.7
+    assert compose(["optim=mine"]).config.optim.lr == 0.7
     write(tmp_path / "conf" / "optim" / "new.yaml", "_target_: torch.optim.SGD\n_partial_: true\nlr: 0.9\n")
-    assert compose("train", ["optim=new"]).config.optim.lr == 0.9
+    assert compose(["optim=new"]).config.optim.lr == 0.9
     mine.unlink()
-    assert "'mine' is not allowed" in complaint(lambda job: compose("train", job), ["optim=mine"])
+    assert "'mine' is not allowed" in complaint(compose, ["optim=mine"])
 
 
 def test_the_conf_of_another_folder_is_read(tmp_path, monkeypatch):
@@ -149,7 +149,7 @@ def test_the_conf_of_another_folder_is_read(tmp_path, monkeypatch):
         write(tmp_path / f"{lr}" / "conf" / "optim" / "mine.yaml", f"_target_: torch.optim.SGD\nlr: {lr}\n")
     for lr in (0.5, 0.7, 0.5):
         monkeypatch.chdir(tmp_path / f"{lr}")
-        assert compose("train", ["optim=mine"]).config.optim.lr == lr
+        assert compose(["optim=mine"]).config.optim.lr == lr
 
 
 def test_configs_in_hydras_config_store_are_found(monkeypatch):
@@ -157,7 +157,7 @@ def test_configs_in_hydras_config_store_are_found(monkeypatch):
     monkeypatch.setattr(ConfigStore.instance(), "repo", copy.deepcopy(repo))
     for target in ("torch.nn.Flatten", "torch.nn.Linear"):
         ConfigStore.instance().store(group="model", name="stored", node={"_target_": target})
-        assert compose("train", ["model=stored"]).config.model._target_ == target
+        assert compose(["model=stored"]).config.model._target_ == target
 
 
 @pytest.mark.parametrize(
@@ -172,13 +172,13 @@ def test_defaults_with_environment_variables_are_read_each_time(tmp_path, monkey
     write(tmp_path / "conf" / "experiment" / "mine.yaml", f"# @package _global_\ndefaults:{defaults}")
     for optimizer in ("adam", "adagrad"):
         monkeypatch.setenv("MINE", optimizer)
-        assert compose("train", ["experiment=mine"]).choices["optim"] == optimizer
+        assert compose(["experiment=mine"]).choices["optim"] == optimizer
 
 
 def test_an_option_named_by_an_environment_variable_is_read_each_time(monkeypatch):
     for data in ("mnist", "digits"):
         monkeypatch.setenv("MINE", data)
-        assert compose("train", ["data=${oc.env:MINE}"]).choices["data"] == data
+        assert compose(["data=${oc.env:MINE}"]).choices["data"] == data
 
 
 def test_a_changed_file_of_the_same_time_and_size_is_read_again(tmp_path):
@@ -186,7 +186,7 @@ def test_a_changed_file_of_the_same_time_and_size_is_read_again(tmp_path):
     for lr in (0.5, 0.7):
         write(mine, f"_target_: torch.optim.SGD\nlr: {lr}\n")
         os.utime(mine, (1.7e9, 1.7e9))
-        assert compose("train", ["optim=mine"]).config.optim.lr == lr
+        assert compose(["optim=mine"]).config.optim.lr == lr
         time.sleep(0.02)
 
 
@@ -200,35 +200,35 @@ def test_an_unreadable_file_that_was_not_chosen_does_no_harm(tmp_path, monkeypat
         return read_bytes(path)
 
     monkeypatch.setattr(Path, "read_bytes", refused)
-    assert compose("train", ["seed=3"]).config.seed == 3
+    assert compose(["seed=3"]).config.seed == 3
 
 
 def test_values_with_environment_variables_are_resolved_each_time(monkeypatch):
     for root in ("here", "there"):
         monkeypatch.setenv("DEEPEXP_DATA", root)
-        assert compose("train", []).config.data.root == root
+        assert compose([]).config.data.root == root
 
 
 def test_changing_a_config_changes_no_later_one():
-    one = compose("train", ["optim=adam"])
+    one = compose(["optim=adam"])
     one.config.optim.lr, one.choices["optim"] = 7.0, "changed"
     with pytest.raises(Exception, match="read-only"):
         one.hydra.job.name = "changed"
-    other = compose("train", ["optim=adam"])
+    other = compose(["optim=adam"])
     assert other.config.optim.lr == 0.001 and other.choices["optim"] == "adam"
 
 
 def test_hydra_keys_can_be_set_after_an_earlier_composition():
-    compose("train", ["seed=1"])
-    assert compose("train", ["seed=1", "hydra.launcher.jobs=3"]).hydra.launcher.jobs == 3
-    check_jobs("train", [["seed=1", "hydra.launcher.jobs=3"]])
+    compose(["seed=1"])
+    assert compose(["seed=1", "hydra.launcher.jobs=3"]).hydra.launcher.jobs == 3
+    check_jobs([["seed=1", "hydra.launcher.jobs=3"]])
 
 
 def test_links_in_a_circle_end(tmp_path):
     write(tmp_path / "conf" / "optim" / "mine.yaml", "_target_: torch.optim.SGD\nlr: 0.5\n")
     for name in ("a", "b", "c"):
         (tmp_path / "conf" / "optim" / name).symlink_to(tmp_path / "conf", target_is_directory=True)
-    assert compose("train", ["optim=mine"]).config.optim.lr == 0.5
+    assert compose(["optim=mine"]).config.optim.lr == 0.5
 
 
 def test_the_search_of_a_large_folder_is_given_up(tmp_path, monkeypatch):
@@ -242,13 +242,13 @@ def test_the_search_of_a_large_folder_is_given_up(tmp_path, monkeypatch):
     (tmp_path / "conf" / "data").symlink_to(tmp_path / "data")
     seen = []
     monkeypatch.setattr(conf_files.os.path, "realpath", lambda path: seen.append(path) or os.path.abspath(path))
-    assert [compose("train", [word]).config.seed for word in ("seed=1", "seed=2")] == [1, 2]
+    assert [compose([word]).config.seed for word in ("seed=1", "seed=2")] == [1, 2]
     below = [path for path in seen if path.startswith(str(tmp_path / "conf"))]
-    assert 2 <= len(below) < 120 and composer._found == {}
+    assert 2 <= len(below) < 120 and composer._found == []
 
 
 def test_the_memory_of_words_is_bounded(monkeypatch):
     monkeypatch.setattr(composer, "_MOST_WORDS", 20)
     for seed in range(100):
-        compose("train", [f"seed={seed}"])
-    assert len(composer._found["train"][1].read) <= 21
+        compose([f"seed={seed}"])
+    assert len(composer._found[0][1].read) <= 21

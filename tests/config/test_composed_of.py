@@ -51,7 +51,7 @@ def test_a_run_without_its_hydra_files_can_be_read_tested_exported_and_resumed(
 def test_an_option_is_inferred_from_its_values_or_the_overrides(directory, option, is_changed):
     remove(directory, "hydra")
     words = [f"optim={option}", "optim.lr=0.5", "optim.weight_decay=0.5"] if is_changed else [f"optim={option}"]
-    composed = compose.compose("train", words)
+    composed = compose.compose(words)
     if is_changed:
         (directory / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(words))
     else:

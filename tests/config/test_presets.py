@@ -64,13 +64,13 @@ WRONG = [
 @pytest.mark.parametrize(("words", "line"), WRONG, ids=[" ".join(words) for words, _ in WRONG])
 def test_a_scale_that_is_not_there_is_refused(own, words, line):
     with pytest.raises(InputError) as caught:
-        compose("train", words)
+        compose(words)
     assert str(caught.value).startswith(line)
 
 
 def test_a_wrong_scale_is_reported_with_other_mistakes():
     with pytest.raises(InputError) as caught:
-        compose("train", ["experiment=momentun", "scale=quick", "optmi=adam"])
+        compose(["experiment=momentun", "scale=quick", "optmi=adam"])
     assert [line.split(" (")[0].split(";")[0] for line in str(caught.value).splitlines()] == [
         "experiment: 'momentun' is not allowed",
         "scale: there is no preset 'momentun' that could have one",
@@ -79,11 +79,11 @@ def test_a_wrong_scale_is_reported_with_other_mistakes():
 
 
 def test_a_preset_of_the_users_own_can_have_scales(own):
-    assert compose("train", ["experiment=single"]).config.epochs == 3
-    assert compose("train", ["experiment=sized"]).config.epochs == 4
-    composed = compose("train", ["experiment=sized", "scale=tiny"])
+    assert compose(["experiment=single"]).config.epochs == 3
+    assert compose(["experiment=sized"]).config.epochs == 4
+    composed = compose(["experiment=sized", "scale=tiny"])
     assert (composed.config.epochs, composed.choices["experiment"]) == (1, "sized/tiny")
-    assert compose("train", ["experiment=sized", "scale=tiny", "epochs=7"]).config.epochs == 7
+    assert compose(["experiment=sized", "scale=tiny", "epochs=7"]).config.epochs == 7
 
 
 @pytest.mark.parametrize("scale", ["quick", "standard", "full"])
@@ -91,9 +91,9 @@ def test_a_preset_of_the_users_own_can_have_scales(own):
 def test_every_preset_passes_the_check_at_every_scale(name, scale):
     """Its last point passes the check that a run makes before it begins; quick ones need no download."""
     words = [f"experiment={name}", f"scale={scale}"]
-    hydra = OmegaConf.to_container(compose("train", words).hydra.sweeper)
+    hydra = OmegaConf.to_container(compose(words).hydra.sweeper)
     found = sweeper.points({key: value for key, value in hydra.items() if key != "_target_"}, words)
-    composed = compose("train", found[-1])
+    composed = compose(found[-1])
     check.typed_and_planned(OmegaConf.to_container(composed.config, resolve=True))
     assert composed.config.name == name
     assert (composed.choices["data"] == "digits") == (scale == "quick")
@@ -102,7 +102,7 @@ def test_every_preset_passes_the_check_at_every_scale(name, scale):
 
 @pytest.mark.parametrize("name", NAMES)
 def test_the_data_of_a_preset_can_be_replaced(name):
-    composed = compose("train", [f"experiment={name}", "data=image_folder", "data.root=somewhere"])
+    composed = compose([f"experiment={name}", "data=image_folder", "data.root=somewhere"])
     assert composed.choices["data"] == "image_folder"
     assert composed.config.data.root == "somewhere"
 

@@ -61,7 +61,7 @@ def provenance(result):
 @pytest.mark.parametrize("preset", [None, *(option.name for option in catalogue.options("experiment"))])
 def test_a_saved_config_has_the_same_identity_when_read(preset):
     """Otherwise no run could be resumed."""
-    composed = compose("train", [f"experiment={preset}"] if preset else [])
+    composed = compose([f"experiment={preset}"] if preset else [])
     config = typed(OmegaConf.to_container(composed.config, resolve=True))
     saved = yaml.load(describe.hydra_files(composed, config).config, yaml_file.SAFE_LOADER)
     kept = Identity.of(config)
@@ -211,7 +211,7 @@ def importable(place):
 
 def code():
     """What a run of model=mine would record."""
-    config = typed(OmegaConf.to_container(compose("train", ["model=mine"]).config, resolve=True))
+    config = typed(OmegaConf.to_container(compose(["model=mine"]).config, resolve=True))
     find(config.model.component.target)
     return Identity.of(config).code
 
@@ -361,6 +361,6 @@ def test_the_distribution_of_a_package_is_found_in_its_record(forget_own_modules
 
 
 def test_parts_of_deepexp_and_torch_have_no_digest():
-    config = typed(OmegaConf.to_container(compose("train", []).config, resolve=True))
+    config = typed(OmegaConf.to_container(compose([]).config, resolve=True))
     find(config.model.component.target)
     assert torch.__version__ and Identity.of(config).code == {}

@@ -213,11 +213,11 @@ def test_directories_that_are_no_sweep_are_refused(
 def test_a_job_composes_its_config_only_if_the_parent_cannot(sweep: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
     composed = []
 
-    def compose(command: str, words: list[str]) -> Composed:
+    def compose(words: list[str]) -> Composed:
         composed.append(words)
         if "seed=1" in words:
             raise OSError("a file is gone")
-        return original(command, [*words, "name=from the parent"])
+        return original([*words, "name=from the parent"])
 
     original = watcher.compose
     monkeypatch.setattr(watcher, "compose", compose)
@@ -230,7 +230,7 @@ def test_a_job_composes_its_config_only_if_the_parent_cannot(sweep: Sweeper, mon
 def test_a_resumed_job_takes_keys_of_its_own_data_source(folder: Path) -> None:
     words = ["data=image_folder", "data.cache='of (all)'", "data.workers=0"]
     task = Task("job", "job", words, folder / "job", True, folder / "log")
-    data = compose("train", task.words).config.data
+    data = compose(task.words).config.data
     assert (data.cache, data.workers) == ("of (all)", 0)
 
 

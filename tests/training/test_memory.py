@@ -33,7 +33,7 @@ def test_onednns_word_for_too_little_memory_is_known():
     ],
 )
 def test_only_settings_that_are_not_chosen_are_advised(chosen, advice):
-    composed = compose("train", ["data=synthetic", *chosen])
+    composed = compose(["data=synthetic", *chosen])
     problems = schema.Problems()
     config = schema.typed(composed.resolved(), problems)
     assert not problems.lines
