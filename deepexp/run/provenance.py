@@ -36,9 +36,8 @@ def collect(
 ) -> dict[str, Any]:
     """The content of provenance.json.
 
-    `device` in words; `data_fingerprint` of the samples used; `pretrained`: where such weights came from, and the
-    digest of their file; `code`: see `identity.Identity`; `choices`: what was decided at run time (more can be added by
-    `RunDirectory.update_json`).
+    `device`: in words. `data_fingerprint`: of the samples used. `pretrained`: where such weights came from.
+    `pretrained_sha256`: of their file. `code`: see `identity.Identity`. `choices`: what was decided at run time.
     """
     directory = Path.cwd()
     return {

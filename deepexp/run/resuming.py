@@ -219,7 +219,7 @@ def note_circumstances(
     earlier = began.get("resumed")
     time = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
     entry = {"time": time, **now, "code": identity.code, "differs": other, "lost": list(lost)}
-    run.update_json("provenance.json", {"resumed": [*(earlier if isinstance(earlier, list) else []), entry]})
+    run.write_json("provenance.json", {**began, "resumed": [*(earlier if isinstance(earlier, list) else []), entry]})
 
 
 def _warn_of_other_arithmetic(now: dict[str, Any], before: dict[str, Any], of_cpu: Collection[str]) -> list[str]:

@@ -171,17 +171,6 @@ class RunDirectory:
         """Replace the file `name` durably by `content` with `format` before it."""
         json_file.write(self.path / name, content)
 
-    def update_json(self, name: str, content: Mapping[str, Any]) -> None:
-        """Replace only the keys that `content` has; where both are mappings, merge them."""
-        merged = self.read_json(name) if (self.path / name).exists() else {}
-        for key, value in content.items():
-            old = merged.get(key)
-            if isinstance(old, dict) and isinstance(value, Mapping):
-                merged[key] = {**old, **value}
-            else:
-                merged[key] = value
-        self.write_json(name, merged)
-
     def read_json(self, name: str) -> dict[str, Any]:
         """What is in the file `name`; `InputError` if it is missing, damaged or too new."""
         path = self.path / name

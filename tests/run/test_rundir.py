@@ -302,14 +302,6 @@ def test_a_file_name_that_is_not_utf_8_can_be_saved_in_json(run):
     assert run.read_json("provenance.json")["command_line"].startswith("data.root=")
 
 
-def test_update_json_merges_mappings(run):
-    run.update_json("provenance.json", {"device": "cpu", "choices": {"mode": "resident"}})
-    run.update_json("provenance.json", {"device": "cuda", "choices": {"workers": 2}})
-    content = run.read_json("provenance.json")
-    assert content["device"] == "cuda"
-    assert content["choices"] == {"mode": "resident", "workers": 2}
-
-
 def test_a_name_that_is_too_long_is_refused(tmp_path):
     with pytest.raises(InputError, match=r"^name: is 256 bytes long; the name of a folder has 255 at most$"):
         make_unique_directory(tmp_path, "ü" * 128)
