@@ -156,7 +156,9 @@ def plan(config: TrainConfig) -> Plan:
         attempt("schedule", lambda: own_parts.check_schedule(schedule, total_steps))
     attempt("model", lambda: identity.refuse_changed(config))
     attempt("name", lambda: None if config.name is None else paths.check_folder_name(config.name))
-    _check_combinations(config, device, model, shape, samples, problems)
+    _check_combinations(config, device, samples, problems)
+    if model is not None and shape is not None and uses_batch_norm(model):
+        _check_batch_norm(config, model, shape, problems)
     problems.raise_any()
     assert device is not None and source is not None and info is not None and shape is not None and samples is not None
     return Plan(device, source, info, shape, samples, updates, total_steps)
@@ -168,13 +170,11 @@ def uses_batch_norm(model: nn.Module | None) -> bool:
 
 
 def _trains_on_one(config: TrainConfig, model: nn.Module, shape: Shape) -> bool:
-    """Whether the model can train on a batch of one picture.
+    """Whether a model with batch normalisation can train on a batch of one picture.
 
-    Batch normalisation refuses one where a layer then has a single value per channel, unless the layer stays frozen to
-    the end. A model that cannot be called on the meta device is not judged.
+    It refuses one where a layer then has a single value per channel, unless the layer stays frozen to the end. A model
+    that cannot be called on the meta device is not judged.
     """
-    if not uses_batch_norm(model):
-        return True
     try:
         freeze = FreezePlan(model, build.freeze_rules(config, model), config.epochs)
         freeze.apply(config.epochs - 1)
@@ -246,12 +246,7 @@ def _updates(config: TrainConfig, samples: int, batch_norm: bool) -> list[list[B
 
 
 def _check_combinations(
-    config: TrainConfig,
-    device: torch.device | None,
-    model: nn.Module | None,
-    shape: Shape | None,
-    samples: int | None,
-    problems: Problems,
+    config: TrainConfig, device: torch.device | None, samples: int | None, problems: Problems
 ) -> None:
     """Add what does not go together although each part is allowed."""
     if samples is not None and config.batch_size != "full" and config.batch_size > samples:
@@ -269,16 +264,17 @@ def _check_combinations(
         together = config.accumulate * config.batch_size
         there = counted(samples, "training sample")
         problems.add(f"accumulate: an update of {together:,} samples is more than the {there}")
-    if config.batch_size == 1 and model is not None and shape is not None and not _trains_on_one(config, model, shape):
+
+
+def _check_batch_norm(config: TrainConfig, model: nn.Module, shape: Shape, problems: Problems) -> None:
+    """Add what a model with batch normalisation cannot be trained with."""
+    remedy = "set batch_norm=false or choose a model without it"
+    if config.batch_size == 1 and not _trains_on_one(config, model, shape):
         problems.add(
             "batch_size: 1 leaves batch normalisation of a linear layer, or of maps of one pixel, nothing to compare; "
             "at least 2"
         )
-    if uses_batch_norm(model):
-        remedy = "set batch_norm=false or choose a model without it"
-        if config.batch_size == "full":
-            problems.add(
-                f"batch_size: full is taken in chunks, which batch normalisation would see as batches; {remedy}"
-            )
-        if config.on_oom == "halve":
-            problems.add(f"on_oom: halve changes the batches that batch normalisation sees; {remedy}")
+    if config.batch_size == "full":
+        problems.add(f"batch_size: full is taken in chunks, which batch normalisation would see as batches; {remedy}")
+    if config.on_oom == "halve":
+        problems.add(f"on_oom: halve changes the batches that batch normalisation sees; {remedy}")
