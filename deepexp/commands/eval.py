@@ -90,7 +90,7 @@ def _test(chosen: Options, run: Run, to: Path | None) -> None:
     if chosen.json:
         print(json_file.text_of(_as_json(run, found, worst, where)))
     else:
-        lines = _lines(run, found, worst[: chosen.mistakes], where, out.width if out.is_terminal else None)
+        lines = _lines(run, found, worst[: chosen.mistakes], where, out.columns)
         out.write("".join(f"{line}\n" for line in lines))
     if to is not None:
         with named_by("to=DIR", to):
@@ -145,9 +145,7 @@ def _lines(run: Run, found: "Retest", worst: Sequence[int], where: str, columns:
     if compared := _compared(run, found):
         yield compared
     yield ""
-    by_class = _by_class(cells, found.classes)
-    if columns is not None:
-        by_class, _ = by_class.fitted(columns, ["samples", _TAKEN])
+    by_class, _ = _by_class(cells, found.classes).fitted(columns, ["samples", _TAKEN])
     yield from by_class.lines()
     if by_class.caption:
         yield by_class.caption
@@ -159,9 +157,7 @@ def _lines(run: Run, found: "Retest", worst: Sequence[int], where: str, columns:
     if worst:
         yield ""
         yield "the worst mistakes, those of which the model is surest"
-        listed = _mistakes(found, worst)
-        if columns is not None:
-            listed, _ = listed.fitted(columns, ["with probability", "true class"])
+        listed, _ = _mistakes(found, worst).fitted(columns, ["with probability", "true class"])
         yield from listed.lines()
 
 

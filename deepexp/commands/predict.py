@@ -65,9 +65,7 @@ def main(argv: Sequence[str]) -> int:
         print(json_file.text_of(_as_json(found)))
         return 0
     out = Stream(sys.stdout, is_everything=True)
-    table = _table(found, chosen.top)
-    if out.is_terminal:
-        table, _ = table.fitted(out.width, [_OTHERS])
+    table, _ = _table(found, chosen.top).fitted(out.columns, [_OTHERS])
     out.write("".join(f"{line}\n" for line in table.lines()))
     return 0
 

@@ -82,10 +82,8 @@ def _said(report: Report) -> list[str]:
 
 def _table(table: Table, columns: int | None, can_go: Sequence[str], whole_in: str = "table.csv") -> Iterator[str]:
     """Its lines; a narrow terminal gets fewer of the columns that can go, and a long table is cut."""
-    dropped: list[str] = []
-    if columns is not None:
-        table, dropped = table.fitted(columns, can_go)
-    shown = list(table.lines())
+    fitting, dropped = table.fitted(columns, can_go)
+    shown = list(fitting.lines())
     yield from shown[: LONGEST + 1]
     if len(shown) > LONGEST + 1:
         yield f"… and {len(shown) - LONGEST - 1:,} more rows, in {whole_in}"

@@ -107,7 +107,7 @@ def lines(rows: Sequence[Row], width: int | None = None) -> Iterator[str]:
     columns["run time"] = [_time(_figure(row, "total_seconds")) for row in rows]
     columns["state"] = [_state(row) for row in rows]
     whole = Table.of_columns(columns, left={*keys, "pretrained", "state"})
-    shown, left_out = (whole, []) if width is None else whole.fitted(width, _EXPENDABLE)
+    shown, left_out = whole.fitted(width, _EXPENDABLE)
     yield from shown.lines()
     if left_out:
         yield left_out_note(left_out, "table.csv")

@@ -179,8 +179,8 @@ class Console:
 
     @property
     def width(self) -> int | None:
-        """Characters of a line of the terminal; None where there is none, as in a file, whose lines may be long."""
-        return self._out.width if self._out.is_terminal else None
+        """See `Stream.columns`."""
+        return self._out.columns
 
     def warn(self, text: str) -> None:
         """A warning on standard error, above the progress bar."""

@@ -52,6 +52,11 @@ class Stream:
                 return 80
         return 80
 
+    @property
+    def columns(self) -> int | None:
+        """The width of a terminal; None for a file or a pipe, whose lines may be long."""
+        return self.width if self.is_terminal else None
+
     def styled(self, text: str, style: str) -> str:
         """The text in one of the styles of this module, if the stream has colours."""
         return f"\x1b[{_STYLES[style]}m{text}\x1b[0m" if self.has_colour and style else text

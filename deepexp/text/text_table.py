@@ -48,12 +48,15 @@ class Table:
             ]
             yield _GAP.join(cells).rstrip()
 
-    def fitted(self, columns: int, expendable: Sequence[str]) -> tuple["Table", list[str]]:
-        """(the table, what was left out): titles of `expendable` are left out, the first ones first, until it fits."""
+    def fitted(self, columns: int | None, expendable: Sequence[str]) -> tuple["Table", list[str]]:
+        """(the table, what was left out): titles of `expendable` are left out, the first ones first, until it fits.
+
+        With None for the columns, as of a file, everything fits.
+        """
         dropped: list[str] = []
         table = self
         for title in expendable:
-            if table.width() <= columns:
+            if columns is None or table.width() <= columns:
                 break
             if title in table.header:
                 dropped.append(title)
