@@ -59,7 +59,7 @@ def session(config: TrainConfig, plan: "Plan") -> contextlib.AbstractContextMana
 
 
 def source(config: TrainConfig) -> Source:
-    """The data source; it has loaded nothing yet. One of the user's own is guarded (`own_data.py`)."""
+    """The data source; it has loaded nothing yet. One of the user's own is guarded (`user_code/own_data.py`)."""
     given: dict[str, Any] = {}
     if "root" in inspect.signature(targets.of("data", config.data.component)).parameters:
         given["root"] = Path(os.path.expanduser(config.data.root))

@@ -1,7 +1,7 @@
 """The command line: which word is which command, and how an error becomes a message and an exit status.
 
 Only light modules are imported here; a command's own module is imported when it is called. Its help is its docstring,
-read without importing it (see `help_text.py`).
+read without importing it (see `config/help_text.py`).
 """
 
 import contextlib

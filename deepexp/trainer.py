@@ -1,7 +1,7 @@
 """The loop over epochs, and what a checkpoint has to hold so that a run can be resumed exactly from any update.
 
-`Trainer.fit` is the loop; one update is in `step.py`, how good the model is in `evaluation.py`, what is written in
-`runlog.py` and `checkpoint.py`. Nothing here chooses anything: the objects come from `build.py`.
+`Trainer.fit` is the loop; one update is in `step.py`, how good the model is in `training/evaluation.py`, what is
+written in `runlog.py` and `checkpoint.py`. Nothing here chooses anything: the objects come from `build.py`.
 """
 
 import contextlib

@@ -3,9 +3,9 @@
 Its run directory is a temporary one. Only what is drawn on a terminal is left out.
 
 The outputs of frozen first layers are kept from one turn to the next, as a run keeps them from one epoch to the next
-(`frozen_features.py`). So the frozen epochs after the first are measured: the step is a median of turns, of which only
-the first ones fill the memory, and the epoch comes after one to warm up. The first frozen epoch takes as long as
-without keeping; `bench epoch warm_up=false rounds=1` measures it. `cache_frozen=false` keeps nothing.
+(`training/frozen_features.py`). So the frozen epochs after the first are measured: the step is a median of turns, of
+which only the first ones fill the memory, and the epoch comes after one to warm up. The first frozen epoch takes as
+long as without keeping; `bench epoch warm_up=false rounds=1` measures it. `cache_frozen=false` keeps nothing.
 """
 
 import contextlib

@@ -196,7 +196,7 @@ def resume(
     loaded: Mapping[str, Source] | None = None,
     until: int | None = None,
 ) -> Result:
-    """Go on with a run from its last checkpoint, with nothing changed but what may be (see `resuming.py`)."""
+    """Go on with a run from its last checkpoint, with nothing changed but what may be (see `run/resuming.py`)."""
     run = RunDirectory.open(directory)
     check_entries(run.path)
     run.lock()

@@ -1,6 +1,6 @@
 """Batches of features: what a fixed function gives for each picture, computed once and then kept in memory.
 
-Which function that is, and when it may be used, is decided in `frozen_features.py`.
+Which function that is, and when it may be used, is decided in `training/frozen_features.py`.
 """
 
 import logging

@@ -1,6 +1,6 @@
 """Descriptions of one run: what is saved about it, shown in the header, and put into TensorBoard.
 
-They are made from the objects of a run and from its saved config. `runlog.py` and `console.py` write and show them.
+They are made of the objects of a run and its saved config. `runlog.py` and `text/console.py` write and show them.
 """
 
 import os

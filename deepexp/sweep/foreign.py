@@ -1,6 +1,6 @@
 """Checks of a sweep directory before it is resumed: it may come from a stranger, so its files are only data.
 
-They must not run code, nor have files written elsewhere. Which `_target_` may be named is decided in `trust.py`.
+They must not run code, nor have files written elsewhere. Which `_target_` may be named, `user_code/trust.py` decides.
 """
 
 import dataclasses
