@@ -55,8 +55,6 @@ def refused(capsys, *words: str, status: int = 2) -> str:
         (["optim.groups=[{pattern: fc1.*, wieght_decay: 2}]"], ["wieght_decay", "did you mean 'weight_decay'?"]),
         (["optim.groups.foo=1"], ["optim.groups.foo: optim.groups is a list", "set all of it with optim.groups=[…]"]),
         (["optim.groups.0.lr_mult=0.1"], ["optim.groups is a list without such an element"]),
-        (["++optim.groups.foo=1"], ["optim.groups.foo: optim.groups is a list without such an element"]),
-        (["+optim.groups.0.lr_mult=0.1"], ["optim.groups.0.lr_mult: optim.groups is a list without such an element"]),
         (["optim={lr: 0.1, nme: sgd}"], ["optim.nme: there is no such key", "an option is chosen as optim=NAME"]),
         (
             ["checkpoint={every: 1}"],

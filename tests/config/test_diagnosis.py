@@ -1,9 +1,10 @@
-"""Overrides that cannot be read: messages name the cause, and their advice works."""
+"""Overrides that cannot be read or used: messages name the cause, and their advice works."""
 
 import shlex
 
 import pytest
 from hydra.core.override_parser.overrides_parser import OverridesParser
+from omegaconf import OmegaConf
 
 from deepexp.config import diagnosis
 
@@ -59,3 +60,11 @@ def test_values_that_were_meant_otherwise_are_explained(word: str, told: str) ->
 
 def test_brackets_in_quotes_do_not_count() -> None:
     assert "quote it twice" in complaint("model.x='[' = 2")
+
+
+@pytest.mark.parametrize("word", ["++optim.groups.foo=1", "+optim.groups.0.lr_mult=0.1"])
+def test_nothing_is_added_to_an_element_that_a_list_lacks(word: str) -> None:
+    (override,) = OverridesParser.create().parse_overrides([word])
+    line = diagnosis.unknown_key(override, OmegaConf.create({"optim": {"groups": []}}))
+    advice = "optim.groups is a list without such an element; set all of it with optim.groups=[…]"
+    assert line == f"{override.key_or_group}: {advice}"
