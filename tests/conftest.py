@@ -72,11 +72,13 @@ def directory(trained: Path, tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def hangups() -> Iterator[None]:
-    """SIGHUP has its default effect, here and in child processes, even where the tests run under `nohup`."""
-    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)
+def default_signals() -> Iterator[None]:
+    """SIGHUP and SIGINT have their default effects, also in child processes, where `nohup` or `&` has them ignored."""
+    effects = {signal.SIGHUP: signal.SIG_DFL, signal.SIGINT: signal.default_int_handler}
+    before = {number: signal.signal(number, effect) for number, effect in effects.items()}
     yield
-    signal.signal(signal.SIGHUP, before)
+    for number, effect in before.items():
+        signal.signal(number, effect)
 
 
 @pytest.fixture(scope="session")

@@ -68,7 +68,7 @@ def test_a_mistake_is_named_without_a_traceback(words, status, expected, capfd, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
-def test_a_signal_ends_the_commands_and_no_files_are_left(name, status, tmp_path):
+def test_a_signal_ends_the_commands_and_no_files_are_left(name, status, tmp_path, default_signals):
     words = "data=synthetic data.train_samples=60 data.test_samples=20 batch_size=20 epochs=1000000 seed=0,1".split()
     bench = subprocess.Popen(
         [sys.executable, "-m", "deepexp", "bench", "sweep", *words],

@@ -194,7 +194,7 @@ def test_a_run_without_checkpoints_begins_anew_and_keeps_its_metrics(run, caplog
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGHUP", 129), ("SIGINT", 130)])
-def test_a_signal_saves_a_checkpoint(tmp_path, monkeypatch, capsys, hangups, name, status):
+def test_a_signal_saves_a_checkpoint(tmp_path, monkeypatch, capsys, default_signals, name, status):
     call = Step.__call__
 
     def with_signal(self, batches, samples):

@@ -35,7 +35,7 @@ def wait_for_checkpoint(folder: Path, seconds: float = 120) -> Path:
 
 
 @pytest.fixture
-def started(folder: Path, hangups: None) -> Iterator[subprocess.Popen[str]]:
+def started(folder: Path, default_signals: None) -> Iterator[subprocess.Popen[str]]:
     """A sweep of three slow jobs, two at a time."""
     process = begin(folder, "-m", *SLOW, "hydra.launcher.jobs=2")
     yield process

@@ -10,7 +10,7 @@ from deepexp.training.interrupt import StopRequest
 
 
 @pytest.mark.parametrize("name", ["SIGINT", "SIGTERM", "SIGUSR1", "SIGHUP"])
-def test_a_signal_is_noted(name, hangups):
+def test_a_signal_is_noted(name, default_signals):
     number = getattr(signal, name)
     before = signal.getsignal(number)
     with StopRequest() as stop:
