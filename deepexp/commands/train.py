@@ -54,7 +54,7 @@ from deepexp.data.source import Source
 from deepexp.disk.storage import place_that_stays
 from deepexp.errors import DeepexpError, InputError, Interrupted, Paused, RunFailed
 from deepexp.result import Result, load_run
-from deepexp.run import describe, dry_run, lost_files, resuming, unsaved
+from deepexp.run import circumstances, describe, dry_run, lost_files, resuming, unsaved
 from deepexp.run.describe import Names
 from deepexp.run.rundir import RunDirectory, Status, check_entries
 from deepexp.runlog import RunLog, check_lengths, heard_early
@@ -278,7 +278,7 @@ def _run(
                 epoch = trainer.progress.epoch
                 run_log.describe(describe.for_tensorboard(config, data, names, parts.example(), model, run, epoch))
             if content is not None:
-                resuming.note_circumstances(run, plan.device, parts.identity, content, lost)
+                circumstances.note(run, plan.device, parts.identity, content, lost)
             header = describe.header(config, plan, data, names, model, run)
             horizon = describe.horizon(config, plan, trainer.progress)
             run_log.start(header, horizon, has_validation=data.val is not None)

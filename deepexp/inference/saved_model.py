@@ -16,8 +16,9 @@ from deepexp.errors import InputError
 from deepexp.models.layout import channels_last
 from deepexp.optim.ema import fill
 from deepexp.run import saved_config
+from deepexp.run.circumstances import warn_of_other_code
 from deepexp.run.identity import Identity
-from deepexp.run.resuming import check_trained_with, warn_of_other_code
+from deepexp.run.resuming import check_trained_with
 from deepexp.run.rundir import RunDirectory
 from deepexp.schema import TrainConfig
 from deepexp.text.units import counted, one_line

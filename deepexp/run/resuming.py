@@ -1,32 +1,30 @@
 """Resuming a run: which config it then has, and what may differ from the one that it was started with.
 
-Changes that would not fit what was trained already are refused, each key by name.
+Changes that would not fit what was trained already are refused, each key by name. What its arithmetic and its code are
+now is compared in `circumstances.py`.
 """
 
-import datetime
-import itertools
 import logging
 import os
-from collections.abc import Collection, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from hydra.core.override_parser.overrides_parser import OverridesParser
 from omegaconf import OmegaConf
 
-from deepexp import build, check, checkpoint, paths, runtime
+from deepexp import build, check, checkpoint, paths
 from deepexp.check import Plan
 from deepexp.config.composed_of import GROUPS, choices_of
 from deepexp.config.composer import Composed
 from deepexp.config.overrides import quote_paths, split
 from deepexp.data.dataset import Dataset
 from deepexp.data.source import WritingSource
-from deepexp.disk.storage import storage_errors, sync_directory
+from deepexp.disk.storage import storage_errors
 from deepexp.disk.yaml_file import text_of
 from deepexp.errors import InputError
-from deepexp.run import events, lost_files, provenance, saved_config
+from deepexp.run import earlier_results, lost_files, saved_config
 from deepexp.run.identity import HOW, MAY_CHANGE, Identity
 from deepexp.run.rundir import RunDirectory
 from deepexp.schema import TrainConfig
@@ -115,11 +113,11 @@ def begin(run: RunDirectory, resumed: Resumed, *, anew: bool) -> None:
     """
     run.set_status("running")
     if anew:
-        _keep_old_attempt(run)
+        earlier_results.keep_attempt(run)
         with storage_errors(run.checkpoints, option=None):
             run.checkpoints.mkdir(exist_ok=True)
     if resumed.changed is not None:
-        _keep_old_summary(run)
+        earlier_results.keep_summary(run)
         run.write_hydra_file("config", resumed.changed)
 
 
@@ -172,16 +170,6 @@ def check_trained_with(config: TrainConfig, path: Path, content: dict[str, Any])
 _TOLD = 5  # keys in a message
 
 
-def warn_of_other_code(now: Identity, content: dict[str, Any], path: Path) -> list[str]:
-    """Warn of, and return, the modules and packages of a run's targets that have changed since its checkpoint."""
-    before = Identity.from_checkpoint(content)
-    other = [] if before is None else now.other_code(before)
-    if other:
-        has = "has" if len(other) == 1 else "have"
-        log.warning("%s: was trained with other code: %s %s changed since then", path, " and ".join(other), has)
-    return other
-
-
 def check_same_data(run: RunDirectory, data: Dataset, content: dict[str, Any]) -> None:
     """Refuse to go on with other pictures than the run began with, as far as these are still known."""
     is_same = lost_files.known_by_digest(run, data)
@@ -194,120 +182,6 @@ def check_same_data(run: RunDirectory, data: Dataset, content: dict[str, Any]) -
             f"data: they are not those that {run.path} was trained on until now ({why}); "
             "put the same files back, or give their place with data.root=DIR"
         )
-
-
-def note_circumstances(
-    run: RunDirectory, device: torch.device, identity: Identity, content: dict[str, Any], lost: Sequence[str]
-) -> None:
-    """Write into `provenance.json` how the run goes on, and warn of what keeps it from being equal bit for bit.
-
-    That is other arithmetic than at its first start, and code of the user's own, or of a package that a `_target_`
-    names, other than that of its checkpoint. `lost`: the files that begin anew.
-    """
-    if lost:
-        log.warning("%s", lost_files.in_words(lost, content["progress"]["step"]))
-    began = run.read_json("provenance.json")
-    of_cpu = runtime.cpu_arithmetic()
-    now = {"device": runtime.describe_device(device), **of_cpu, **_versions(provenance.versions())}
-    before = {
-        "device": began.get("device"),
-        **{name: _get(began.get("choices"), name) for name in of_cpu},
-        **_versions(began.get("versions")),
-    }
-    other = _warn_of_other_arithmetic(now, before, of_cpu.keys())
-    other += warn_of_other_code(identity, content, run.checkpoints)
-    earlier = began.get("resumed")
-    time = datetime.datetime.now().astimezone().isoformat(timespec="seconds")
-    entry = {"time": time, **now, "code": identity.code, "differs": other, "lost": list(lost)}
-    run.write_json("provenance.json", {**began, "resumed": [*(earlier if isinstance(earlier, list) else []), entry]})
-
-
-def _warn_of_other_arithmetic(now: dict[str, Any], before: dict[str, Any], of_cpu: Collection[str]) -> list[str]:
-    """Warn of, and return, what is known to differ. On CPUs, what is `of_cpu` counts in place of the device's name."""
-    left_out = {"device"} if all(str(at["device"]).startswith("cpu") for at in (now, before)) else of_cpu
-    told = [name for name in now if name not in left_out and before[name] not in (None, now[name])]
-    if told:
-        differences = ", ".join(f"{name}: {now[name]} instead of {before[name]}" for name in told)
-        threads = f"; OMP_NUM_THREADS={before['threads']} gives it as many threads" if "threads" in told else ""
-        log.warning(
-            "the run goes on with other arithmetic (%s): its result will not be bit for bit that of an uninterrupted "
-            "run%s",
-            differences,
-            threads,
-        )
-    return told
-
-
-def _versions(versions: Any) -> dict[str, Any]:
-    """The versions that a run's arithmetic and the order of its samples depend on."""
-    return {name: _get(versions, name) for name in ("torch", "deepexp")}
-
-
-def _get(node: Any, name: str) -> Any:
-    return node.get(name) if isinstance(node, dict) else None
-
-
-def _keep_old_summary(run: RunDirectory) -> None:
-    """Rename `summary.json` to `summary.epoch<N>.json`, and `predictions.npz` likewise.
-
-    If that name is taken, by an earlier end within the same epoch, it is `summary.epoch<N>.step<M>.json`. A summary
-    that cannot be read, so that its epoch is not known, becomes `summary.damaged.json`.
-    """
-    summary, predictions = run.path / "summary.json", run.path / "predictions.npz"
-    if not summary.exists():
-        return
-    for when in _possible_names(run):
-        kept, kept_predictions = run.path / f"summary.{when}.json", run.path / f"predictions.{when}.npz"
-        if not kept.exists() and not kept_predictions.exists():
-            break
-    with storage_errors(summary, option=None):
-        if predictions.exists():
-            os.replace(predictions, kept_predictions)
-        os.replace(summary, kept)
-        sync_directory(run.path)
-
-
-def _possible_names(run: RunDirectory) -> Iterator[str]:
-    """What may be inserted into the names of the old summary and predictions, the preferred first."""
-    try:
-        content = run.read_json("summary.json")
-    except InputError as error:
-        log.warning("%s; it is kept, and the run goes on", error)
-        last = "damaged"
-    else:
-        epochs, steps = content.get("epochs"), content.get("steps")
-        if not isinstance(epochs, int) or not isinstance(steps, int):  # they become part of a file's name
-            raise InputError(f"{run.path / 'summary.json'} is damaged: epochs is {epochs!r}, steps is {steps!r}")
-        yield f"epoch{epochs}"
-        last = f"epoch{epochs}.step{steps}"
-    yield last
-    yield from (f"{last}.{number}" for number in itertools.count(2))
-
-
-def _keep_old_attempt(run: RunDirectory) -> None:
-    """Rename `metrics.jsonl` to `metrics.attempt<N>.jsonl`, and `best.pt` and the curves likewise.
-
-    An attempt with neither measurements nor `best.pt` leaves nothing to keep. TensorBoard ignores the curves' name.
-    """
-    metrics, best = run.path / "metrics.jsonl", run.checkpoints / checkpoint.BEST
-    with storage_errors(run.path, option=None):
-        has_figures = metrics.exists() and metrics.stat().st_size > 0
-        if not has_figures and not best.exists():
-            return
-        for number in itertools.count(1):
-            names = {
-                metrics: metrics.with_name(f"metrics.attempt{number}.jsonl"),
-                best: best.with_name(f"best.attempt{number}.pt"),
-                events.present(run.path) or run.path / "events": run.path / f"curves.attempt{number}",
-            }
-            if not any(kept.exists() for kept in names.values()):
-                break
-        kept_now = {path: kept for path, kept in names.items() if path.exists()}
-        for path, kept in kept_now.items():
-            os.replace(path, kept)
-            sync_directory(path.parent)
-    kept_in = " and ".join(str(kept.relative_to(run.path)) for kept in kept_now.values())
-    log.warning("the results of the earlier attempt are kept in %s: %s", run.path, kept_in)
 
 
 def _asked(run: RunDirectory, composed: Composed, saved: dict[str, Any]) -> dict[str, Any]:

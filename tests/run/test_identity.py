@@ -14,7 +14,6 @@ import torch
 import yaml
 from omegaconf import OmegaConf
 
-import deepexp
 from deepexp import checkpoint, schema
 from deepexp.config import catalogue
 from deepexp.config.compose import compose
@@ -26,6 +25,8 @@ from deepexp.run.identity import Identity
 from deepexp.schema import Problems
 from deepexp.user_code import targets
 from deepexp.user_code.targets import find
+
+from .resumed import resume
 
 SMALL = ["epochs=1", "data.subset=60", "data.resize=22", "batch_size=20"]
 
@@ -39,10 +40,6 @@ class Net(nn.Sequential):
         inputs = shape[0] * shape[1] * shape[2]
         super().__init__(nn.Flatten(), nn.Linear(inputs, WIDTH), nn.ReLU(), nn.Linear(WIDTH, classes))
 """
-
-
-def resume(result, *words):
-    return deepexp.train([f"resume={result.directory}", *words], quiet=True)
 
 
 def edit(result, **changes):

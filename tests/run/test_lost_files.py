@@ -52,7 +52,7 @@ def test_lost_files_begin_anew_and_the_run_ends_with_the_same_results(directory,
     assert points[0] == points[1] and len(curves(directory)["test/loss"]) == 4 - after
     told = [name.removesuffix(".*") for name in lost]
     log = (directory / "run.log").read_text()
-    assert f"WARNING deepexp.run.resuming: {' and '.join(told)} w" in log and "begins anew at step 6" in log
+    assert f"WARNING deepexp.run.circumstances: {' and '.join(told)} w" in log and "begins anew at step 6" in log
     (entry,) = json.loads((directory / "provenance.json").read_text())["resumed"]
     assert entry["lost"] == told
 

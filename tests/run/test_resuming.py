@@ -10,24 +10,18 @@ import signal
 import time
 
 import pytest
-import torch
 import yaml
 from PIL import Image
 
 import deepexp
-from deepexp import checkpoint, cli, runtime
+from deepexp import checkpoint, cli
 from deepexp.data import picture_cache
 from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.step import Step
 from deepexp.trainer import Trainer
 
 from ..same_run import assert_same_run
-
-SMALL = ["epochs=2", "data.subset=60", "data.resize=22", "batch_size=20"]
-
-
-def resume(result, *overrides):
-    return deepexp.train([f"resume={result.directory}", *overrides], quiet=True)
+from .resumed import SMALL, resume
 
 
 @pytest.mark.parametrize("change", ["batch_size=10", "optim.lr=1", "model=resnet", "seed=3", "device=auto"])
@@ -144,15 +138,6 @@ def test_a_damaged_checkpoint_never_replaces_a_good_one(run, monkeypatch):
     assert resume(result, "epochs=3").epochs == 3
 
 
-@pytest.mark.parametrize("content", [b"", b'{"format": 1, "epo'])
-def test_a_damaged_summary_is_kept_and_the_run_is_resumed(run, content):
-    result = run(SMALL)
-    (result.directory / "summary.json").write_bytes(content)
-    assert resume(result, "epochs=3").epochs == 3
-    assert (result.directory / "summary.damaged.json").read_bytes() == content
-    assert (result.directory / "predictions.damaged.npz").exists()
-
-
 def test_a_damaged_best_is_set_aside_and_the_run_is_resumed(run, caplog):
     """It ends like a run that was never cut off; only the old best weights are lost."""
     words = [*SMALL, "val_fraction=0.2"]
@@ -174,23 +159,6 @@ def test_a_run_cut_off_after_its_last_save_logs_nothing_twice(run):
     status = result.directory / "status.json"
     status.write_text(status.read_text().replace('"done"', '"running"'))
     assert [line["epoch"] for line in resume(result).metrics] == [1, 2]
-
-
-def test_a_run_without_checkpoints_begins_anew_and_keeps_its_metrics(run, caplog):
-    """Also the second time, and when the new attempt is shorter."""
-    result = run(SMALL)
-    measured = (result.directory / "metrics.jsonl").read_bytes()
-    for attempt in (1, 2):
-        for path in (*result.directory.glob("checkpoints/*"), result.directory / "summary.json"):
-            path.unlink()
-        if attempt == 2:  # their folder is gone, too
-            (result.directory / "checkpoints").rmdir()
-        status = result.directory / "status.json"
-        status.write_text(status.read_text().replace('"done"', '"killed-by-signal"'))
-        assert len(resume(result, f"epochs={3 - attempt}").metrics) == 3 - attempt
-        assert (result.directory / "metrics.attempt1.jsonl").read_bytes() == measured
-    assert len((result.directory / "metrics.attempt2.jsonl").read_text().splitlines()) == 2
-    assert caplog.text.count("has no checkpoint: it begins anew") == 2
 
 
 @pytest.mark.parametrize(("name", "status"), [("SIGTERM", 143), ("SIGUSR1", 138), ("SIGHUP", 129), ("SIGINT", 130)])
@@ -223,35 +191,6 @@ def test_a_clock_that_jumps_changes_nothing(run, monkeypatch):
     jumped = run([*SMALL, "max_minutes=10", "checkpoint.every_minutes=1"], folder="jumped")
     assert jumped.steps == straight.steps and jumped.test_loss == straight.test_loss
     assert 0 <= jumped.total_seconds < 600
-
-
-def provenance(result):
-    return json.loads((result.directory / "provenance.json").read_text())
-
-
-def test_another_number_of_threads_and_other_instructions_are_reported_and_recorded(run, monkeypatch):
-    first = run([*SMALL, "threads=auto"])
-    assert provenance(first).get("resumed") is None
-    resume(first, "epochs=3")
-    log = first.directory / "run.log"
-    assert [entry["differs"] for entry in provenance(first)["resumed"]] == [[]] and "arithmetic" not in log.read_text()
-    other = provenance(first)["choices"]["threads"] + 1
-    monkeypatch.setattr(runtime, "default_threads", lambda: other)
-    monkeypatch.setattr(torch.backends.cpu, "get_cpu_capability", lambda: "Z80")
-    resume(first, "epochs=4")
-    said = f"threads: {other} instead of {other - 1}, instructions: Z80 instead of "
-    assert said in log.read_text() and f"OMP_NUM_THREADS={other - 1}" in log.read_text()
-    last = provenance(first)["resumed"][-1]
-    assert {name: last[name] for name in last["differs"]} == {"threads": other, "instructions": "Z80"}
-
-
-def test_another_device_is_reported_and_recorded(run):
-    first = run(SMALL)
-    path = first.directory / "provenance.json"
-    path.write_text(json.dumps({**provenance(first), "device": "cuda:0 (A Fine Card)", "versions": {"torch": "1.0"}}))
-    resume(first, "epochs=3")
-    assert "device: cpu (1 thread) instead of cuda:0 (A Fine Card)" in (first.directory / "run.log").read_text()
-    assert provenance(first)["resumed"][-1]["differs"] == ["device", "torch"]
 
 
 def test_a_disk_that_becomes_read_only_is_named(tmp_path, monkeypatch, capsys):
@@ -371,16 +310,6 @@ def test_memory_is_flat_over_thousands_of_steps(tmp_path, monkeypatch):
     after_warm_up = resident[4:]  # two epochs: memory is fragmented until the second evaluation
     print(f"{min(after_warm_up):.1f} to {max(after_warm_up):.1f} MB from step 2,500 on")
     assert max(after_warm_up) - min(after_warm_up) < 20
-
-
-def test_provenance_without_versions_is_no_difference(run):
-    first = run(SMALL)
-    content = provenance(first)
-    del content["choices"], content["versions"]
-    (first.directory / "provenance.json").write_text(json.dumps(content))
-    resume(first, "epochs=3")
-    assert "arithmetic" not in (first.directory / "run.log").read_text()
-    assert provenance(first)["resumed"][-1]["differs"] == []
 
 
 @pytest.mark.parametrize("torn", ["metrics.jsonl", "events.out.tfevents.*"])
