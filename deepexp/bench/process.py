@@ -68,7 +68,7 @@ class ContenderProcess:
             self._process.stdin.close()
 
     def close(self) -> None:
-        """Let the process end, or end it if it is busy."""
+        """Let the process end, or kill it if it is busy."""
         self.end()
         try:
             self._process.wait(timeout=5)
@@ -76,10 +76,9 @@ class ContenderProcess:
             self._process.kill()
             self._process.wait()
 
-    def kill(self) -> None:
-        """End the process now."""
-        self._process.kill()
-        self._process.wait()
+    def interrupt(self) -> None:
+        """Let the process end at once and remove its files, without waiting for it."""
+        self._process.terminate()
 
     def _ask(self, *request: Any) -> dict[str, Any]:
         self._send(request)
@@ -120,5 +119,7 @@ def running(
             process.close()
     except BaseException:
         for process in processes.values():
-            process.kill()
+            process.interrupt()
+        for process in processes.values():
+            process.close()
         raise

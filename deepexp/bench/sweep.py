@@ -118,6 +118,7 @@ class _Commands:
         self._folder = folder
         self._shown = shown
         self._running: set[subprocess.Popen[str]] = set()
+        self._is_over = False
 
     def seconds(self, commands: Sequence[Sequence[str]], at_a_time: int, environment: Mapping[str, str]) -> float:
         """Wall time until all are done, `at_a_time` of them at once."""
@@ -127,6 +128,7 @@ class _Commands:
             for future in [pool.submit(self._command, words, environment) for words in commands]:
                 future.result()
         except BaseException:  # one that fails ends the comparison, as a signal does
+            self._is_over = True
             pool.shutdown(wait=False, cancel_futures=True)
             for process in list(self._running):
                 process.terminate()
@@ -147,6 +149,8 @@ class _Commands:
             errors="replace",
         )
         self._running.add(process)
+        if self._is_over:  # it began just as the others were ended
+            process.terminate()
         out, err = process.communicate()
         self._running.discard(process)
         self._shown.advance(1)

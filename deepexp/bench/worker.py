@@ -9,6 +9,7 @@ import dataclasses
 import importlib
 import json
 import os
+import signal
 import sys
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, TextIO
@@ -44,6 +45,7 @@ SET_UP_AS_A_RUN = ("deepexp", "bare")
 def main() -> None:
     """Serve until stdin ends. Whatever else prints to stdout goes to stderr, so that answers stay whole."""
     startup.end_quickly()
+    _unwind_at_signals()
     answers = os.fdopen(os.dup(sys.stdout.fileno()), "w", encoding="utf-8")
     os.dup2(sys.stderr.fileno(), sys.stdout.fileno())
     if sys.argv[1] in SET_UP_AS_A_RUN:
@@ -58,6 +60,19 @@ def main() -> None:
         _answer(answers, error=str(error), is_input=isinstance(error, InputError))
     except Exception as error:
         _answer(answers, error=in_short(error), is_input=False)
+
+
+def _unwind_at_signals() -> None:
+    """Let Ctrl-C or SIGTERM end what is open as an error does, with its files removed; a second one changes nothing."""
+
+    def unwind(*_: object) -> None:
+        for number in caught:
+            signal.signal(number, signal.SIG_IGN)
+        raise KeyboardInterrupt
+
+    caught = [number for number in (signal.SIGINT, signal.SIGTERM) if signal.getsignal(number) != signal.SIG_IGN]
+    for number in caught:
+        signal.signal(number, unwind)
 
 
 def _serve(opened: Opened, answers: TextIO) -> None:

@@ -1,20 +1,12 @@
 """`deepexp bench sweep`: whole commands, on a small sweep."""
 
-import contextlib
 import json
-import os
-import signal
-import subprocess
-import sys
-import time
 
 import pytest
 
 from deepexp.bench import sweep
 from deepexp.bench.sweep import Report
 from deepexp.cli import main
-
-from ..processes import ends_soon
 
 WAYS = ["deepexp train -m", "one after the other", "2 at a time", "2 at a time, idle threads spinning"]
 
@@ -64,30 +56,3 @@ def test_a_mistake_is_named_without_a_traceback(words, status, expected, capfd, 
     assert main(["bench", "sweep", *words]) == status
     err = capfd.readouterr().err.splitlines()
     assert expected in "\n".join(err) and not any("Traceback" in line for line in err)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(("name", "status"), [("SIGINT", 130), ("SIGTERM", 143), ("SIGHUP", 129)])
-def test_a_signal_ends_the_commands_and_no_files_are_left(name, status, tmp_path, default_signals):
-    words = "data=synthetic data.train_samples=60 data.test_samples=20 batch_size=20 epochs=1000000 seed=0,1".split()
-    bench = subprocess.Popen(
-        [sys.executable, "-m", "deepexp", "bench", "sweep", *words],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
-        stderr=subprocess.PIPE,
-        text=True,
-        start_new_session=True,
-    )
-    try:
-        deadline = time.monotonic() + 60
-        while not (trained := list(tmp_path.glob("deepexp-bench-*/*/*/*/metrics.jsonl"))):
-            assert bench.poll() is None and time.monotonic() < deadline
-            time.sleep(0.05)
-        pid = json.loads(trained[0].with_name("status.json").read_text())["pid"]
-        bench.send_signal(getattr(signal, name))
-        _, err = bench.communicate(timeout=30)
-        assert bench.returncode == status
-        assert err.splitlines()[1:] == ["deepexp: interrupted"]
-        assert ends_soon(pid) and not list(tmp_path.iterdir())
-    finally:
-        with contextlib.suppress(ProcessLookupError):
-            os.killpg(bench.pid, signal.SIGKILL)
