@@ -18,7 +18,7 @@ class Command:
     keys: tuple[str, ...] = ()
     """Options of its own, for shell completion."""
     path_keys: tuple[str, ...] = ()
-    """Those of `keys` whose values are paths."""
+    """Those of its options whose values are paths."""
     takes_paths: bool = False
     """Whether words that are no option are paths, for shell completion."""
     takes_keys: bool = False
@@ -32,6 +32,7 @@ COMMANDS = {
         "deepexp.commands.bench",
         "how fast deepexp is on this machine",
         words=("step", "epoch", "sweep", "start"),
+        path_keys=("plot",),
         takes_keys=True,
     ),
     "lecture": Command(

@@ -16,7 +16,9 @@ from collections.abc import Iterator, Sequence
 
 from deepexp import schema
 from deepexp.commands import COMMANDS
+from deepexp.commands.bench import BENCHMARKS
 from deepexp.config import catalogue, presets
+from deepexp.config.options import names_of
 from deepexp.config.overrides import PATH_KEYS, WORDS, split
 from deepexp.errors import InputError
 from deepexp.text.suggest import did_you_mean
@@ -109,16 +111,19 @@ def complete(line: str) -> list[str]:
     first = [f"{word} " for word in command.words if not before]
     if name == "list":
         first = [f"{group} " for group in catalogue.groups()]
+    is_benchmark = name == "bench" and before and before[0] in BENCHMARKS
+    own = names_of(BENCHMARKS[before[0]]) if is_benchmark else command.keys
     prefix, key, value = split(typed)
-    if not command.takes_keys:
-        if value is not None:
-            return [PATH] if key in command.path_keys else []
-        found = _begun([*first, *(f"{option}=" for option in command.keys), "--help "], typed)
-        return [PATH] if command.takes_paths and typed and not found else found
+    if value is not None and (key in own or not command.takes_keys):
+        return [PATH] if key in command.path_keys else []
     if value is not None:
         return [f"{prefix}{key}={word}" if word != PATH else PATH for word in _values(key, value)]
-    flags = ["-m ", "--multirun ", "--cfg ", "--help "] if name == "train" else ["--help "]
-    return _begun([*first, *flags, *(f"{prefix}{key}=" for key in _keys(before))], typed)
+    first += [f"{option}=" for option in own]
+    if command.takes_keys:
+        flags = ["-m ", "--multirun ", "--cfg ", "--help "] if name == "train" else ["--help "]
+        return _begun([*first, *flags, *(f"{prefix}{key}=" for key in _keys(before))], typed)
+    found = _begun([*first, "--help "], typed)
+    return [PATH] if command.takes_paths and typed and not found else found
 
 
 def _begun(words: Sequence[str], typed: str) -> list[str]:
