@@ -90,8 +90,7 @@ def _test(chosen: Options, run: Run, to: Path | None) -> None:
     if chosen.json:
         print(json_file.text_of(_as_json(run, found, worst, where)))
     else:
-        lines = _lines(run, found, worst[: chosen.mistakes], where, out.columns)
-        out.write("".join(f"{line}\n" for line in lines))
+        out.write_lines(_lines(run, found, worst[: chosen.mistakes], where, out.columns))
     if to is not None:
         with named_by("to=DIR", to):
             written = _write(to, run, found)

@@ -83,7 +83,7 @@ def main(argv: Sequence[str]) -> int:
     if chosen.json:
         print(json_file.text_of(_as_json(chosen, made, to)))
     else:
-        Stream(sys.stdout, is_everything=True).write("".join(f"{line}\n" for line in _lines(run, made, to)))
+        Stream(sys.stdout, is_everything=True).write_lines(_lines(run, made, to))
     return 0
 
 

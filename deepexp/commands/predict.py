@@ -66,7 +66,7 @@ def main(argv: Sequence[str]) -> int:
         return 0
     out = Stream(sys.stdout, is_everything=True)
     table, _ = _table(found, chosen.top).fitted(out.columns, [_OTHERS])
-    out.write("".join(f"{line}\n" for line in table.lines()))
+    out.write_lines(table.lines())
     return 0
 
 

@@ -64,7 +64,7 @@ def main(argv: Sequence[str]) -> int:
     directory = folder.choose(paths, chosen.to)
     written = folder.write(directory, paths, lambda place: _write(report, place, with_mistakes=chosen.mistakes))
     out = Stream(sys.stdout, is_everything=True)
-    out.write("\n".join(text.lines(report, out.columns)) + "\n\n")
+    out.write_lines([*text.lines(report, out.columns), ""])
     pictures = sum(path.suffix in (".png", ".svg") for path in written)
     out.write(
         f"report: {shown(directory / 'report.html')} (with table.csv, table.md and {counted(pictures, 'picture')})\n"

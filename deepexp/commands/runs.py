@@ -122,7 +122,7 @@ def _in_order(runs: Sequence[Run], sort: str, now: datetime.datetime) -> list[Ru
 def _show(runs: Sequence[Run], now: datetime.datetime) -> None:
     out = Stream(sys.stdout, is_everything=True)
     table, dropped = _table(runs, now).fitted(out.columns, EXPENDABLE)
-    out.write("".join(f"{line}\n" for line in table.lines()))
+    out.write_lines(table.lines())
     hidden = f"; not shown for want of room: {', '.join(dropped)}" if dropped else ""
     out.write(f"\n{counted(len(runs), 'run')}{hidden}\n")
 

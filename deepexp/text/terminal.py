@@ -9,7 +9,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import TextIO
 
 from deepexp.errors import RunFailed
@@ -80,6 +80,10 @@ class Stream:
                     raise
                 raise RunFailed(f"cannot write to standard output: {error.strerror or error}") from error
             log.warning("output can no longer be shown (%s); the rest is done without it", error.strerror)
+
+    def write_lines(self, lines: Iterable[str]) -> None:
+        """`write` all of them at once, each with a line break behind it."""
+        self.write("".join(f"{line}\n" for line in lines))
 
     def _divert(self) -> None:
         """Discard what is left in the file's buffer, about which Python would complain when it exits."""
