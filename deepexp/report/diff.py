@@ -32,9 +32,10 @@ class Difference:
     """How the uncommitted changes of the two differ, as lines of a unified diff."""
 
     @property
-    def same(self) -> list[str]:
-        """The titles of the sections in which nothing differs."""
-        return [section.title for section in self.sections if not section.table.rows]
+    def same(self) -> str:
+        """`the same in both: choices, data`: the sections in which nothing differs."""
+        titles = [section.title for section in self.sections if not section.table.rows]
+        return f"the same in both: {', '.join(titles) or 'nothing'}"
 
 
 def difference(first: Run, second: Run) -> Difference:

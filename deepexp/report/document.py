@@ -181,7 +181,7 @@ def _difference(made: Page, difference: Difference) -> None:
         if section.table.rows:
             made.heading(section.title.capitalize(), level=3)
             _table(made, section.table)
-    made.paragraph(f"The same in both: {', '.join(difference.same) or 'nothing'}.")
+    made.paragraph(f"{difference.same.capitalize()}.")
     if difference.code:
         made.code("\n".join(difference.code))
 

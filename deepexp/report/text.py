@@ -59,7 +59,7 @@ def markdown(report: Report) -> str:
         for section in report.difference.sections:
             if section.table.rows:
                 parts += [f"## What differs: {section.title}", "\n".join(section.table.markdown())]
-        parts += [f"The same in both: {', '.join(report.difference.same) or 'nothing'}"]
+        parts += [report.difference.same.capitalize()]
         if report.difference.code:
             parts += ["```diff\n" + "\n".join(report.difference.code).replace("```", "'''") + "\n```"]
     if report.notes:
@@ -98,7 +98,7 @@ def _difference(difference: Difference) -> Iterator[str]:
             yield section.title
             yield from (f"  {line}" for line in section.table.lines())
     yield ""
-    yield f"the same in both: {', '.join(difference.same) or 'nothing'}"
+    yield difference.same
     yield from difference.code
 
 

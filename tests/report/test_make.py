@@ -230,6 +230,7 @@ def test_diff_shows_what_differs_between_two_runs(tmp_path):
     assert ["commit", "none: not in a git checkout", "abc"] in rows["code"]
     assert ["test_errors", "20", "40"] in rows["results"]
     assert "+a = 1" in "".join(difference.code)
+    assert difference.same.startswith("the same in both: ")
     assert "choices" in difference.same
     make_run(tmp_path / "c")
     with pytest.raises(InputError, match="diff: compares two runs, and 3 were found"):
