@@ -38,7 +38,7 @@ def ordered_groups(groups: Sequence[Group]) -> list[Group]:
     """As `ordered`, for groups, by their means."""
     if best_by_validation(groups) is None:
         return sorted(groups, key=lambda group: not group.done)
-    return sorted(groups, key=lambda group: _mean_or_last(group, "val_error_rate"))
+    return sorted(groups, key=lambda group: group.mean_or("val_error_rate", math.inf))
 
 
 def expendable(keys: Sequence[str]) -> list[str]:
@@ -108,7 +108,7 @@ def best(groups: Sequence[Group]) -> str | None:
         validation, test = (_rate(chosen, name) for name in ("val_error_rate", "test_error_rate"))
         equals = _as_low(done, chosen, "val_error_rate")
         return f"Lowest validation error: {chosen.label} with {validation}{equals}; its test error is {test}."
-    chosen = min(done, key=lambda group: _mean_or_last(group, "test_error_rate"))
+    chosen = min(done, key=lambda group: group.mean_or("test_error_rate", math.inf))
     found = f"{_rate(chosen, 'test_error_rate')}{_as_low(done, chosen, 'test_error_rate')}"
     return (
         f"Lowest test error: {chosen.label} with {found}. This was chosen on the test figures themselves, so it looks "
@@ -118,11 +118,11 @@ def best(groups: Sequence[Group]) -> str | None:
 
 def _as_low(groups: Sequence[Group], chosen: Group, figure: str) -> str:
     """Which other groups have the same mean as the chosen one, in words; empty if there are none."""
-    lowest = _mean_or_last(chosen, figure)
+    lowest = chosen.mean_or(figure, math.inf)
     equals = [
         group.label
         for group in groups
-        if group is not chosen and math.isclose(_mean_or_last(group, figure), lowest, abs_tol=1e-9)
+        if group is not chosen and math.isclose(group.mean_or(figure, math.inf), lowest, abs_tol=1e-9)
     ]
     if len(equals) > _MOST_EQUALS:
         equals = [*equals[:_MOST_EQUALS], f"{len(equals) - _MOST_EQUALS:,} more"]
@@ -210,8 +210,3 @@ def _mean_errors(group: Group) -> str:
 def _mean(group: Group, figure: str, form: Callable[[float], str]) -> str:
     mean = group.mean(figure)
     return "-" if mean is None else form(mean)
-
-
-def _mean_or_last(group: Group, figure: str) -> float:
-    mean = group.mean(figure)
-    return float("inf") if mean is None else mean

@@ -74,6 +74,11 @@ class Group:
         values = self.by_seed(figure).values()
         return fmean(values) if values else None
 
+    def mean_or(self, figure: str, missing: float) -> float:
+        """The `mean`; `missing` where no run has the figure."""
+        mean = self.mean(figure)
+        return missing if mean is None else mean
+
 
 def varying(runs: Sequence[Run]) -> list[str]:
     """The keys and groups that tell the runs apart, the seed aside, in the order in which they were asked for.

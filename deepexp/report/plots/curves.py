@@ -48,7 +48,8 @@ def draw(groups: Sequence[Group], against: Against = "epochs") -> Plot | Missing
     shown = [group for group in groups if any(run.metrics for run in _runs(group))]
     if not shown:
         return Missing("no run has come to the end of an epoch")
-    look = styles([group.label for group in shown], [group.values for group in shown], [_score(g) for g in shown])
+    scores = [group.mean_or("test_error_rate", math.nan) for group in shown]
+    look = styles([group.label for group in shown], [group.values for group in shown], scores)
     figure, axes = plotting.figure(6.0, 6.4 + 0.1 * min(len(shown), 10), rows=2)
     beyond: list[str] = []
     for (key, factor, name), axis in zip(_ROWS, axes[:, 0], strict=True):
@@ -142,11 +143,6 @@ def _is_dot(x: Sequence[float]) -> bool:
 def _runs(group: Group) -> list[Run]:
     """The runs with a result; if there are none, the others, as far as they came."""
     return group.done or list(group.runs)
-
-
-def _score(group: Group) -> float:
-    rate = group.mean("test_error_rate")
-    return float("nan") if rate is None else rate
 
 
 def _width_handles() -> list[Any]:

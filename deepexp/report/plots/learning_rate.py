@@ -1,5 +1,6 @@
 """The test error against the learning rate: a series for each of the other values, a point for each seed."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -78,8 +79,7 @@ def _failed(runs: Sequence[Run]) -> int:
 
 
 def _mean(group: Group) -> float:
-    rate = group.mean("test_error_rate")
-    return float("inf") if rate is None else 100 * rate
+    return 100 * group.mean_or("test_error_rate", math.inf)
 
 
 def _caption(groups: Sequence[Group], sentence: str) -> str:

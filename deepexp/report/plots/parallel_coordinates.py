@@ -1,5 +1,6 @@
 """Runs over more than two keys: an axis for each key and one for the test error, a line through them for each group."""
 
+import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -30,7 +31,7 @@ def draw(groups: Sequence[Group], keys: Sequence[str]) -> Plot | Missing:
     if len(keys) < 3:
         return Missing(f"parallel coordinates are for more than two keys, and {len(keys)} vary")
     shown = list(keys[:_MOST_AXES])
-    errors = np.array([_error(group) for group in groups])
+    errors = 100 * np.array([group.mean_or("test_error_rate", math.nan) for group in groups])
     known = errors[~np.isnan(errors)]
     if not len(known):
         return Missing("no run has a result")
@@ -56,11 +57,6 @@ def _caption(errors: np.ndarray, keys: Sequence[str], shown: Sequence[str]) -> s
     if len(shown) < len(keys):
         caption += f" Left out: {', '.join(keys[len(shown) :])}."
     return caption
-
-
-def _error(group: Group) -> float:
-    rate = group.mean("test_error_rate")
-    return float("nan") if rate is None else 100 * rate
 
 
 def _scale(values: Sequence[object]) -> Scale:
