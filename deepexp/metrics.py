@@ -1,11 +1,15 @@
-"""The figures that a run is judged by: after each epoch, and at its end.
+"""The figures that a run is judged by: after each epoch, and at its end; and the confusion matrix of its answers.
 
-The fields, in their order, are the keys in `metrics.jsonl` and `summary.json`. Rates are fractions,
+The fields of the dataclasses, in their order, are the keys in `metrics.jsonl` and `summary.json`. Rates are fractions,
 losses are means over samples, times are in seconds.
 """
 
 from collections.abc import Collection
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 @dataclass(frozen=True)
@@ -66,3 +70,14 @@ def titles(figures: Collection[str], settings: Collection[str]) -> dict[str, str
     """
     beside = [name for name in figures if name not in settings or name not in _AS_IN_CONFIG]
     return {name: f"{name}_done" if name in settings else name for name in beside}
+
+
+def confusion_matrix(predicted: "np.ndarray", target: "np.ndarray", classes: int) -> "np.ndarray":
+    """How many samples of each class (row) were taken for which (column): (classes, classes) int64.
+
+    `predicted`, `target`: (samples,) whole numbers of any type, below `classes`.
+    """
+    import numpy as np
+
+    cells = target.astype(np.int64) * classes + predicted.astype(np.int64)
+    return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)

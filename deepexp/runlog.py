@@ -14,12 +14,13 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from torch import Tensor, nn
 
 from deepexp.disk.json_file import FORMAT, plain
 from deepexp.disk.storage import AppendFile, check_length, write_atomically
 from deepexp.errors import RunFailed
-from deepexp.metrics import EpochMetrics, Summary
+from deepexp.metrics import EpochMetrics, Summary, confusion_matrix
 from deepexp.run import events, pictures
 from deepexp.run.events import EventFile, HParam, model_graph
 from deepexp.run.rundir import RunDirectory, Status
@@ -175,8 +176,8 @@ class RunLog:
         `early`: the setting that ended it before all of its epochs. `predicted`, `target`: classes of the test samples
         (samples,), in the data set's order.
         """
-        matrix = pictures.confusion_matrix(predicted, target, len(classes))
-        picture = pictures.draw_confusion_matrix(matrix, classes)
+        matrix = confusion_matrix(predicted.cpu().numpy(), target.cpu().numpy(), len(classes))
+        picture = pictures.draw_confusion_matrix(torch.from_numpy(matrix), classes)
         self._events.image("visuals/test_confusion_matrix", picture, summary.epochs)
         self._draw_filters(model, summary.epochs)
         self._events.hparams_end(success=True)

@@ -32,6 +32,7 @@ from deepexp.config import options
 from deepexp.disk import json_file
 from deepexp.disk.storage import named_by, put_new, write_text
 from deepexp.errors import InputError
+from deepexp.metrics import confusion_matrix
 from deepexp.paths import shown
 from deepexp.report.folder import staged
 from deepexp.report.plots import confusion, mistakes
@@ -185,7 +186,7 @@ def _compared(run: Run, found: "Retest") -> str | None:
 
 
 def _cells(found: "Retest") -> np.ndarray:
-    return confusion.counted_cells(found.predicted.numpy(), found.target.numpy(), len(found.classes))
+    return confusion_matrix(found.predicted.numpy(), found.target.numpy(), len(found.classes))
 
 
 def _by_class(cells: np.ndarray, classes: Sequence[str]) -> Table:

@@ -50,17 +50,8 @@ def first_filters(model: nn.Module) -> Tensor | None:
     return None
 
 
-def confusion_matrix(predicted: Tensor, target: Tensor, classes: int) -> Tensor:
-    """How many samples of each class (row) were taken for which (column): int64 (classes, classes).
-
-    `predicted`, `target`: class indices (samples,).
-    """
-    cells = target.long() * classes + predicted.long()
-    return torch.bincount(cells, minlength=classes * classes).view(classes, classes)
-
-
 def draw_confusion_matrix(matrix: Tensor, classes: Sequence[str]) -> Image.Image:
-    """A confusion matrix as a picture: the darker a cell, the larger its share of the row.
+    """A confusion matrix (classes, classes) as a picture: the darker a cell, the larger its share of the row.
 
     Rows are the true classes, columns the predicted ones. The numbers and the names are written
     where there are at most 30 classes.

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from deepexp.errors import InputError
+from deepexp.metrics import confusion_matrix
 from deepexp.pages import plotting
 from deepexp.report.plots.plot import Missing, Plot, literal, shortened
 from deepexp.report.runs import Run
@@ -44,12 +45,7 @@ def matrix(run: Run, classes: int | None = None) -> np.ndarray | None:
     seen = int(max(np.max(predicted), np.max(target))) + 1
     if min(np.min(predicted), np.min(target)) < 0 or seen > 10_000:
         raise InputError(f"{run.path / 'predictions.npz'} is damaged: it holds impossible classes")
-    return counted_cells(predicted, target, max(classes or 0, seen))
-
-
-def counted_cells(predicted: np.ndarray, target: np.ndarray, classes: int) -> np.ndarray:
-    """The matrix of predicted and true classes, each (samples,) int64 below `classes`."""
-    return np.bincount(target * classes + predicted, minlength=classes * classes).reshape(classes, classes)
+    return confusion_matrix(predicted, target, max(classes or 0, seen))
 
 
 def frequent(cells: np.ndarray, names: Sequence[str] | None) -> list[Confusion]:
