@@ -27,7 +27,7 @@ from deepexp.sweep.names import job_names
 from deepexp.sweep.slots import Slot
 from deepexp.text.units import first_few
 
-NOT_OF_THE_RESULT = ("name", "output_dir", "resume", "dry_run")
+_WHERE = ("name", "output_dir", "resume", "dry_run")
 """Keys that say where a run lies or how it is called, and do not change its result."""
 
 ADDED = ("init_from",)
@@ -194,7 +194,7 @@ def settled(point: Checked, choices: Choices) -> Point:
 def config_hash(resolved: Mapping[str, Any]) -> str:
     """The hash of a composed config, by which a sweep knows its jobs; keys that only name a run are left out."""
     added = {key for key in ADDED if resolved.get(key) is None}
-    kept = {key: value for key, value in resolved.items() if key not in NOT_OF_THE_RESULT and key not in added}
+    kept = {key: value for key, value in resolved.items() if key not in _WHERE and key not in added}
     text = json.dumps(kept, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
 
@@ -227,7 +227,7 @@ def _check_point(
     but_for_the_seed = config_hash({key: value for key, value in resolved.items() if key != "seed"})
     config, plan = check.typed_and_planned(resolved, plans.get(but_for_the_seed))
     plans[but_for_the_seed] = plan
-    for key in NOT_OF_THE_RESULT:
+    for key in _WHERE:
         if key in varying:
             raise InputError(f"{key}: cannot be different from job to job")
     if needs_validation and config.val_fraction == 0:
