@@ -112,18 +112,7 @@ def export(
             file = _torch_runtime(content)
     with torch.inference_mode():
         parity = _compare(saved, pictures, file, *_pictures_to_try(run, pictures, saved.shape, check))
-    target = saved.config.model.component.target
-    if not math.isfinite(parity.largest):
-        what = f"{parity.pictures} {'random' if parity.no_test_pictures else 'test'} pictures"
-        raise RunFailed(
-            f"{target} gives logits that are NaN or infinite for some of {what}, in the run as well, so that its file "
-            "cannot be checked; nothing was written"
-        )
-    if not parity.difference <= _TOLERANCE * parity.largest:  # NaN is refused, too
-        raise RunFailed(
-            f"{target} in the file gives something else than in the run: logits differ by "
-            f"up to {parity.difference:.2g}, and {parity.largest:.2g} is the largest; nothing was written"
-        )
+    _check_parity(parity, saved.config.model.component.target)
     return Exported(content, saved, pictures, folded, parity)
 
 
@@ -214,7 +203,7 @@ def _onnx(
     *,
     fold: bool,
 ) -> tuple[bytes, Folded]:
-    """(content of the file, what is folded in it); ONNX's own optimizer folds into further kinds of layers."""
+    """(content of the file, what is folded in it)."""
     weights = sum(tensor.numel() * tensor.element_size() for tensor in program.state_dict.values())
     if weights > _MOST_ONNX_BYTES:
         raise InputError(f"format: an ONNX file holds 2 GB, and the model has {amount(weights, 'B')}; format=pt2 does")
@@ -230,14 +219,7 @@ def _onnx(
             dynamic_shapes=({0: "batch"},),
         )
         assert made is not None
-        if fold:
-            before = _onnx_batch_norms(made)
-            made.optimize()
-            folded = Folded(folded.count + before - _onnx_batch_norms(made), folded.of)
-        else:
-            optimizer = importlib.import_module("onnxscript.optimizer")
-            optimizer.fold_constants(made.model)
-            optimizer.remove_unused_nodes(made.model)
+        folded = _simplified(made, folded, fold=fold)
         for name, value in notes(folded).items():
             text = value if isinstance(value, str) else json.dumps(value)
             made.model.metadata_props[name] = text.encode("utf-8", "replace").decode()  # a run's name may be no UTF-8
@@ -248,6 +230,18 @@ def _onnx(
             why = why.__cause__
         raise RunFailed(f"the model cannot be written as ONNX: {targets.told(why)}; format=pt2 may do") from error
     return content, folded
+
+
+def _simplified(made: torch.onnx.ONNXProgram, folded: Folded, *, fold: bool) -> Folded:
+    """Simplify the graph in place; ONNX's own optimizer folds into further kinds of layers. Returns what is folded."""
+    if not fold:
+        optimizer = importlib.import_module("onnxscript.optimizer")
+        optimizer.fold_constants(made.model)
+        optimizer.remove_unused_nodes(made.model)
+        return folded
+    before = _onnx_batch_norms(made)
+    made.optimize()
+    return Folded(folded.count + before - _onnx_batch_norms(made), folded.of)
 
 
 def _onnx_batch_norms(made: torch.onnx.ONNXProgram) -> int:
@@ -329,6 +323,21 @@ def _compare(saved: SavedModel, pictures: Pictures, file: Ask, given: Tensor, no
         largest=float(ours.abs().max()),
         other_answers=int((ours.argmax(1) != theirs.argmax(1)).sum()),
     )
+
+
+def _check_parity(parity: Parity, target: str) -> None:
+    """Raise `RunFailed` if the file gives other logits than the model, or none that can be compared."""
+    if not math.isfinite(parity.largest):
+        what = f"{parity.pictures} {'random' if parity.no_test_pictures else 'test'} pictures"
+        raise RunFailed(
+            f"{target} gives logits that are NaN or infinite for some of {what}, in the run as well, so that its file "
+            "cannot be checked; nothing was written"
+        )
+    if not parity.difference <= _TOLERANCE * parity.largest:  # NaN is refused, too
+        raise RunFailed(
+            f"{target} in the file gives something else than in the run: logits differ by "
+            f"up to {parity.difference:.2g}, and {parity.largest:.2g} is the largest; nothing was written"
+        )
 
 
 def _example(shape: Shape) -> tuple[Tensor]:
