@@ -35,9 +35,9 @@ class Result:
     @property
     def model(self) -> "nn.Module":
         """The trained model, on the CPU and in test mode; its averaged weights where the run has averaged them."""
-        from deepexp.inference.saved_model import saved_model
+        from deepexp.inference.saved_model import load
 
-        return saved_model(self.directory)
+        return load(self.directory).model
 
     def __repr__(self) -> str:
         return f"Result({str(self.directory)!r}, test error {percent(self.summary['test_error_rate'])})"

@@ -78,11 +78,6 @@ class SavedModel:
         return f"{self.path.name}: {counted(self.step, 'update')}, the last one in epoch {self.epoch}{averaged}"
 
 
-def saved_model(directory: Path) -> nn.Module:
-    """The model of a run as it was saved last. Raises `InputError`."""
-    return load(directory).model
-
-
 def load(directory: Path, which: Which = "last") -> SavedModel:
     """The model of a run, with averaged weights where the run has averaged them.
 

@@ -16,7 +16,7 @@ from PIL import Image
 from deepexp import cli
 from deepexp.data import download, picture_cache
 from deepexp.data.image_folder import ImageFolder
-from deepexp.inference.saved_model import saved_model
+from deepexp.inference import saved_model
 from deepexp.models import pretrained
 from deepexp.user_code import trust
 
@@ -113,7 +113,7 @@ def test_without_the_guard_such_a_target_runs_code(run, tmp_path, bomb, mark, ca
 def test_loading_a_model_refuses_a_saved_target_that_runs_code(run, tmp_path, bomb, mark, name):
     tamper(run, **attacks(tmp_path, bomb, mark)[name])
     with pytest.raises(Exception, match="saved config"):
-        saved_model(run)
+        saved_model.load(run)
     assert not mark.exists()
 
 
