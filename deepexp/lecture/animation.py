@@ -22,7 +22,7 @@ SHADES = 12
 
 
 @dataclass(frozen=True)
-class Path:
+class Trail:
     """A line that grows along its points, and the mark at its head."""
 
     line: "Line2D"
@@ -31,25 +31,25 @@ class Path:
     """(n, 2): x and y."""
 
 
-def gif(figure: "Figure", paths: Sequence[Path]) -> bytes:
-    """The figure with its paths growing, each at a constant pace, all of them whole in the last frame."""
+def gif(figure: "Figure", trails: Sequence[Trail]) -> bytes:
+    """The figure with its trails growing, each at a constant pace, all of them whole in the last frame."""
     from matplotlib.backends.backend_agg import FigureCanvasAgg
 
     figure.set_dpi(PIXELS_PER_INCH)
     canvas = FigureCanvasAgg(figure)
-    for path in paths:
-        path.line.set_animated(True)
-        path.head.set_animated(True)
+    for trail in trails:
+        trail.line.set_animated(True)
+        trail.head.set_animated(True)
     canvas.draw()
-    still = canvas.copy_from_bbox(figure.bbox)  # all but the paths is drawn once
+    still = canvas.copy_from_bbox(figure.bbox)  # all but the trails is drawn once
     pictures = []
     for frame in range(FRAMES):
         canvas.restore_region(still)
-        for path in paths:
-            reached = max(1, round((frame + 1) / FRAMES * len(path.points)))
-            path.line.set_data(path.points[:reached, 0], path.points[:reached, 1])
-            path.head.set_data(path.points[reached - 1 : reached, 0], path.points[reached - 1 : reached, 1])
-            for artist in (path.line, path.head):
+        for trail in trails:
+            reached = max(1, round((frame + 1) / FRAMES * len(trail.points)))
+            trail.line.set_data(trail.points[:reached, 0], trail.points[:reached, 1])
+            trail.head.set_data(trail.points[reached - 1 : reached, 0], trail.points[reached - 1 : reached, 1])
+            for artist in (trail.line, trail.head):
                 assert artist.axes is not None
                 artist.axes.draw_artist(artist)
         pictures.append(Image.fromarray(np.asarray(canvas.buffer_rgba()).copy()).convert("RGB"))

@@ -30,7 +30,7 @@ _HIGHEST = 1e100
 
 
 @dataclass(frozen=True)
-class Path:
+class Descent:
     """One training: the mean loss over all samples after some updates."""
 
     batch_size: int
@@ -59,21 +59,21 @@ def demonstrate(
             allowed = f"1 to {len(inputs)}, the training samples, or 0 for all"
             raise ValueError(f"batch_sizes: {size} is not allowed; {allowed}")
     epochs = epochs or {"quick": 5, "standard": 20}[scale]
-    paths = [descend(inputs, targets, size, lr=lr, epochs=epochs, order=order, seed=seed) for size in sizes]
+    descents = [descend(inputs, targets, size, lr=lr, epochs=epochs, order=order, seed=seed) for size in sizes]
     rows = [
-        (f"{p.batch_size:,}", f"{p.updates[-1]:,}", figures(p.losses[-1]), percent(_error(p.weights, inputs, targets)))
-        for p in paths
+        (f"{d.batch_size:,}", f"{d.updates[-1]:,}", figures(d.losses[-1]), percent(_error(d.weights, inputs, targets)))
+        for d in descents
     ]
     facts = {
         "sum_against_mean": sum_against_mean(inputs, targets, lr),
         "replicated_gradient": replicated(inputs, targets, copies=5),
         "seen_once": _seen(len(inputs), "shuffled", seed),
         "seen_with_replacement": _seen(len(inputs), "with_replacement", seed),
-        **{f"loss_{path.batch_size}": path.losses[-1] for path in paths},
+        **{f"loss_{descent.batch_size}": descent.losses[-1] for descent in descents},
     }
     return Demonstration(
         title="From gradient descent to mini-batches",
-        text=" ".join(_sentences(paths, len(inputs), epochs)),
+        text=" ".join(_sentences(descents, len(inputs), epochs)),
         tables=(
             table(("batch", "updates", "training loss", "training errors"), rows, f"Learning rate {lr:g}"),
             _equivalences(facts),
@@ -81,7 +81,7 @@ def demonstrate(
         pictures=(
             Picture(
                 "gradient_descent",
-                _draw(paths),
+                _draw(descents),
                 "The mean loss over all training samples, against epochs (left) and against updates (right).",
             ),
         ),
@@ -89,21 +89,21 @@ def demonstrate(
     )
 
 
-def _sentences(paths: Sequence[Path], count: int, epochs: int) -> Iterator[str]:
-    """What holds for every choice, and of the rest what these paths show."""
+def _sentences(descents: Sequence[Descent], count: int, epochs: int) -> Iterator[str]:
+    """What holds for every choice, and of the rest what these descents show."""
     yield (
         f"All have looked at the data equally often ({counted(epochs, 'epoch')}): the smaller the batches, the more "
         "updates, and the noisier their directions."
     )
-    ends = {path.batch_size: path.losses[-1] for path in paths}
+    ends = {descent.batch_size: descent.losses[-1] for descent in descents}
     mini = [loss for size, loss in ends.items() if 1 < size < count]
     if mini and count in ends and max(mini) < ends[count]:
         yield "Mini-batches are further down here than all samples at once."
-    if any(a < b for path in paths if path.batch_size == 1 for a, b in pairwise(path.losses)):
+    if any(a < b for descent in descents if descent.batch_size == 1 for a, b in pairwise(descent.losses)):
         yield "With single samples the loss jumps."
-    updates = min(path.updates[-1] for path in paths)
-    by_size = sorted(paths, key=lambda path: path.batch_size)
-    losses = [float(np.interp(updates, path.updates, path.losses)) for path in by_size]
+    updates = min(descent.updates[-1] for descent in descents)
+    by_size = sorted(descents, key=lambda descent: descent.batch_size)
+    losses = [float(np.interp(updates, descent.updates, descent.losses)) for descent in by_size]
     if len(ends) > 1 and all(small >= large for small, large in pairwise(losses)):
         yield f"After as many updates ({updates:,}) a larger batch is no worse, but each of its updates costs more."
     elif len(ends) > 1:
@@ -127,10 +127,10 @@ def descend(
     order: Order = "shuffled",
     seed: int = 0,
     reduction: str = "mean",
-) -> Path:
+) -> Descent:
     """Train from zero weights; the loss over all samples is taken some twenty times an epoch, more often at first."""
     w = inputs.new_zeros(CLASSES, inputs.shape[1])
-    path = Path(batch_size, [0], [0.0], [_loss(w, inputs, targets).item()], w)
+    descent = Descent(batch_size, [0], [0.0], [_loss(w, inputs, targets).item()], w)
     bounds = batch_bounds(len(inputs), batch_size)
     every = max(1, len(bounds) // 20)
     # ── All three kinds of gradient descent are this one loop. They differ in B, how many samples an update looks at:
@@ -143,10 +143,10 @@ def descend(
             w -= lr * gradient(w, inputs[chosen], targets[chosen], reduction)
             is_early = epoch == 0 and number & (number - 1) == 0  # after 1, 2, 4, 8, … updates
             if number % every == 0 or number == len(bounds) or is_early:
-                path.updates.append(epoch * len(bounds) + number)
-                path.epochs.append(epoch + stop / len(inputs))
-                path.losses.append(_loss(w, inputs, targets).item())
-    return path
+                descent.updates.append(epoch * len(bounds) + number)
+                descent.epochs.append(epoch + stop / len(inputs))
+                descent.losses.append(_loss(w, inputs, targets).item())
+    return descent
 
 
 def gradient(w: Tensor, inputs: Tensor, targets: Tensor, reduction: str = "mean") -> Tensor:
@@ -205,14 +205,14 @@ def _equivalences(facts: dict[str, float]) -> Table:
     return table(("what the slides derive", "measured"), rows, "Checked in float64")
 
 
-def _draw(paths: Sequence[Path]) -> "Figure":
+def _draw(descents: Sequence[Descent]) -> "Figure":
     figure, axes = plotting.figure(9.0, 3.8, columns=2)
     for panel, steps in zip(axes.flat, ("epochs", "updates"), strict=True):
-        for index, path in enumerate(paths):
+        for index, descent in enumerate(descents):
             style = {**plotting.series_style(index), "marker": None}
-            x = getattr(path, steps)
-            panel.plot(x, path.losses, label=f"batches of {path.batch_size:,}", **style)
-        if any(math.isfinite(loss) and loss > _HIGHEST for path in paths for loss in path.losses):
+            x = getattr(descent, steps)
+            panel.plot(x, descent.losses, label=f"batches of {descent.batch_size:,}", **style)
+        if any(math.isfinite(loss) and loss > _HIGHEST for descent in descents for loss in descent.losses):
             panel.set_ylim(1, _HIGHEST)
         panel.set(xlabel=steps, ylabel="training loss (nats)", yscale="log")
     axes.flat[1].set_xscale("symlog", linthresh=1)

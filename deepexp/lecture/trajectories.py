@@ -234,12 +234,12 @@ def _visible(points: np.ndarray, surface: Surface) -> np.ndarray:
 
 def _animated(surfaces: Mapping[str, Surface], walks: Mapping[str, Sequence[Walk]]) -> bytes:
     figure, panels = _landscapes(surfaces)
-    paths: list[animation.Path] = []
+    trails: list[animation.Trail] = []
     for panel, name in zip(panels, surfaces, strict=True):
         for index, walk in enumerate(walks[name]):
             style = {**plotting.series_style(index), "marker": None, "linewidth": 1.3}
             (line,) = panel.plot([], [], **style, label=walk.optimizer)
             (head,) = panel.plot([], [], color=style["color"], marker="s", markersize=7, markeredgecolor="white")
-            paths.append(animation.Path(line, head, _visible(walk.points, surfaces[name])))
+            trails.append(animation.Trail(line, head, _visible(walk.points, surfaces[name])))
         panel.legend(loc="upper right", fontsize=8, framealpha=0.85)
-    return animation.gif(figure, paths)
+    return animation.gif(figure, trails)
