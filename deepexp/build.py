@@ -44,7 +44,7 @@ from deepexp.training.compiled import AsWritten, Compiled
 from deepexp.training.frozen_features import arrange
 from deepexp.training.memory import is_out_of_memory
 from deepexp.training.updates import EagerUpdates
-from deepexp.user_code import own_data, own_model, own_parts, targets
+from deepexp.user_code import own_code, own_data, own_model, own_parts, targets
 
 if TYPE_CHECKING:
     from deepexp.check import Plan
@@ -391,8 +391,8 @@ def _instantiate(group: str, component: Component, **given: Any) -> Any:
     except (InstantiationException, SystemExit) as error:
         cause = error if isinstance(error, SystemExit) else error.__cause__
         if isinstance(cause, (ValueError, InputError)):
-            raise InputError(f"{group}: {targets.place(cause)}{cause}") from error
-        reason = targets.told(cause) if cause else " ".join(str(error).split()).partition(". ")[0]
+            raise InputError(f"{group}: {own_code.place(cause)}{cause}") from error
+        reason = own_code.told(cause) if cause else " ".join(str(error).split()).partition(". ")[0]
         raise InputError(f"{group}: {component.target} failed: {reason}") from error
     own_parts.check_methods(group, made, component.target)
     return made

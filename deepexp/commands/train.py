@@ -63,7 +63,7 @@ from deepexp.text.console import Console
 from deepexp.trainer import Trainer
 from deepexp.training.interrupt import StopRequest
 from deepexp.training.memory import is_out_of_memory, out_of_memory
-from deepexp.user_code import targets
+from deepexp.user_code import own_code
 
 log = logging.getLogger(__name__)
 
@@ -323,7 +323,7 @@ def _recorded(run: RunDirectory, config: TrainConfig, console: Console) -> Itera
         raise
     except (Exception, SystemExit) as error:  # code of the user's own may call exit()
         log.info("traceback", exc_info=True)
-        reason = out_of_memory(config) if is_out_of_memory(error) else targets.told(error)
+        reason = out_of_memory(config) if is_out_of_memory(error) else own_code.told(error)
         stopped("failed", f"{reason} (the traceback is in {run.path / 'run.log'})")
         failed = RunFailed(reason)
         failed.shown = run_log is not None

@@ -31,7 +31,7 @@ from deepexp.inference.saved_model import SavedModel, Which, load
 from deepexp.models.fold import Folded, batch_norms, fold_batch_norm
 from deepexp.run.rundir import RunDirectory
 from deepexp.text.units import amount, counted
-from deepexp.user_code import targets
+from deepexp.user_code import own_code
 
 log = logging.getLogger(__name__)
 
@@ -160,7 +160,7 @@ def _program(saved: SavedModel, pictures: Pictures, fold: bool) -> tuple[Exporte
             if folded.count:
                 program = torch.export.export(graph_module, example, dynamic_shapes=sizes)
     except Exception as error:  # tracing a model may raise anything
-        raise RunFailed(f"{target} cannot be exported: {targets.told(error)} ({_hint(saved.model)})") from error
+        raise RunFailed(f"{target} cannot be exported: {own_code.told(error)} ({_hint(saved.model)})") from error
     return program, folded
 
 
@@ -228,7 +228,7 @@ def _onnx(
         why: BaseException = error
         while why.__cause__ is not None:  # the outer errors only say at which step
             why = why.__cause__
-        raise RunFailed(f"the model cannot be written as ONNX: {targets.told(why)}; format=pt2 may do") from error
+        raise RunFailed(f"the model cannot be written as ONNX: {own_code.told(why)}; format=pt2 may do") from error
     return content, folded
 
 
@@ -275,7 +275,7 @@ def _onnx_runtime(content: bytes) -> Ask:
     try:
         session = runtime.InferenceSession(content, options, providers=["CPUExecutionProvider"])
     except Exception as error:
-        raise RunFailed(f"ONNX Runtime cannot load the file: {targets.told(error)}; format=pt2 may do") from error
+        raise RunFailed(f"ONNX Runtime cannot load the file: {own_code.told(error)}; format=pt2 may do") from error
     return lambda pictures: session.run([OUTPUT], {INPUT: pictures})[0]
 
 
@@ -307,7 +307,7 @@ def _compare(saved: SavedModel, pictures: Pictures, file: Ask, given: Tensor, no
             model_says.append(saved.model(normalise(pixels)))
             file_says.append(torch.from_numpy(file(np.ascontiguousarray(batch.numpy()))))
         except Exception as error:  # a model may raise anything, and so may what runs the file
-            told = f"{target} fails for {counted(len(batch), 'picture')}: {targets.told(error)}"
+            told = f"{target} fails for {counted(len(batch), 'picture')}: {own_code.told(error)}"
             raise RunFailed(f"{told}; nothing was written") from error
         if not model_says[-1].shape == file_says[-1].shape == (len(batch), len(pictures.classes)):
             raise RunFailed(

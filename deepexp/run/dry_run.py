@@ -21,7 +21,7 @@ from deepexp.text.console import Console
 from deepexp.text.text_table import Table
 from deepexp.text.units import counted
 from deepexp.training.memory import is_out_of_memory, out_of_memory
-from deepexp.user_code import targets
+from deepexp.user_code import own_code
 
 
 def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) -> None:
@@ -37,7 +37,7 @@ def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) 
     except DeepexpError:
         raise
     except (Exception, SystemExit) as error:  # code of the user's own may raise anything
-        raise RunFailed(out_of_memory(config) if is_out_of_memory(error) else targets.told(error)) from error
+        raise RunFailed(out_of_memory(config) if is_out_of_memory(error) else own_code.told(error)) from error
     console.print("dry run: nothing was trained or written")
 
 

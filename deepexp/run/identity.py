@@ -22,7 +22,7 @@ from deepexp import paths, schema
 from deepexp.disk.yaml_words import as_yaml
 from deepexp.errors import raise_any
 from deepexp.schema import Component, TrainConfig
-from deepexp.user_code import targets, trust
+from deepexp.user_code import own_code, targets, trust
 
 HOW = frozenset({"data.mode", "data.workers", "data.cache", "data.download", "log_every", "checkpoint.every_minutes"})
 """Keys that say how a run is carried out, and do not change its result."""
@@ -148,7 +148,7 @@ def _origins(config: TrainConfig) -> Iterator[tuple[str, str]]:
     for node in (config.model, config.data, config.optim, config.schedule, config.augment):
         for target in (node.component.target, *trust.targets_in(node.component.arguments)):
             module = targets.module_of(target)
-            if module is not None and not targets.is_of_deepexp_or_torch(target):
+            if module is not None and not own_code.is_of_deepexp_or_torch(target):
                 yield target.partition(".")[0], module.__name__
 
 
@@ -166,7 +166,7 @@ def _digests(name: str) -> dict[str, str]:
         name = waiting.pop()
         held = _held(sys.modules.get(name))
         file = held.get("__file__")
-        if targets.is_of_deepexp_or_torch(name) or not isinstance(file, str) or not targets.is_the_users(Path(file)):
+        if own_code.is_of_deepexp_or_torch(name) or not isinstance(file, str) or not own_code.is_the_users(Path(file)):
             continue
         try:
             source = _source(file, held.get("__loader__"))

@@ -17,7 +17,7 @@ from torch import nn
 
 from deepexp.parts import Parts
 from deepexp.text.units import first_few
-from deepexp.user_code import targets
+from deepexp.user_code import own_code
 
 log = logging.getLogger(__name__)
 
@@ -107,7 +107,7 @@ def _saves_itself(module: nn.Module) -> bool:
 
 
 def _is_own(part: object) -> bool:
-    return hasattr(part, "__dict__") and not targets.is_of_deepexp_or_torch(type(part).__module__)
+    return hasattr(part, "__dict__") and not own_code.is_of_deepexp_or_torch(type(part).__module__)
 
 
 def _beyond(usual: object, part: object) -> dict[str, Any]:

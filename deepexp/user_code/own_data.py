@@ -7,7 +7,7 @@ from typing import Any
 
 from deepexp.data.source import DataInfo, Source, Split, WritingSource
 from deepexp.errors import DeepexpError, InputError
-from deepexp.user_code import targets
+from deepexp.user_code import own_code
 
 
 def guarded(source: Source) -> Source:
@@ -28,7 +28,7 @@ class _Guarded:
         """See `Source`."""
         info = self._called("info", lambda: self._source.info())
         if not isinstance(info, DataInfo):
-            raise InputError(f"data: {self._name}.info gives {targets.kind(info)}, and a DataInfo is needed")
+            raise InputError(f"data: {self._name}.info gives {own_code.kind(info)}, and a DataInfo is needed")
         wrong = _wrong_in(info)
         if wrong:
             raise InputError(f"data: {self._name}.info: {wrong}")
@@ -45,7 +45,7 @@ class _Guarded:
         """See `Source`."""
         loaded = self._called("load", lambda: self._source.load())
         if not isinstance(loaded, (tuple, list)) or len(loaded) != 2:
-            found = f"{len(loaded)} things" if isinstance(loaded, (tuple, list)) else targets.kind(loaded)
+            found = f"{len(loaded)} things" if isinstance(loaded, (tuple, list)) else own_code.kind(loaded)
             raise InputError(f"data: {self._name}.load gives {found}, and two Splits are needed: training, test")
         train, test = loaded
         return train, test
@@ -56,7 +56,7 @@ class _Guarded:
         except (DeepexpError, MemoryError):
             raise
         except (Exception, SystemExit) as error:
-            raise InputError(f"data: {self._name}.{method} failed: {targets.told(error)}") from error
+            raise InputError(f"data: {self._name}.{method} failed: {own_code.told(error)}") from error
 
 
 class _GuardedWriting(_Guarded):

@@ -17,7 +17,7 @@ from deepexp.data.source import Shape
 from deepexp.errors import InputError, RunFailed
 from deepexp.schema import Component
 from deepexp.text.units import one_line
-from deepexp.user_code import targets
+from deepexp.user_code import own_code
 
 log = logging.getLogger(__name__)
 
@@ -42,7 +42,7 @@ def check(
     if target.startswith("deepexp."):
         return
     if not isinstance(made, nn.Module):
-        raise InputError(f"model._target_: {target} gives {targets.kind(made)}, and a torch.nn.Module is needed")
+        raise InputError(f"model._target_: {target} gives {own_code.kind(made)}, and a torch.nn.Module is needed")
     if not any(True for _ in made.parameters()):
         raise InputError(f"model._target_: {target} has no parameters, so there is nothing to train")
     named = itertools.chain(made.named_parameters(), made.named_buffers())
@@ -122,7 +122,7 @@ def _try(
             log.debug("%s cannot be tried on the meta device: %s", target, error)
             return
         size = "×".join(map(str, shape))
-        raise InputError(f"model: {target} fails for two pictures of {size}: {targets.told(error)}") from None
+        raise InputError(f"model: {target} fails for two pictures of {size}: {own_code.told(error)}") from None
     _check_output(output, target, classes, "")
     try:
         output = _output(model, shape, training=True)
@@ -175,7 +175,7 @@ def _output(model: nn.Module, shape: Shape, *, training: bool) -> Any:
 def _check_output(output: Any, target: str, classes: int, mode: str) -> None:
     if isinstance(output, Tensor) and output.shape == (2, classes) and output.is_floating_point():
         return
-    found = f"{output.dtype} of shape {tuple(output.shape)}" if isinstance(output, Tensor) else targets.kind(output)
+    found = f"{output.dtype} of shape {tuple(output.shape)}" if isinstance(output, Tensor) else own_code.kind(output)
     raise InputError(
         f"model: {target} gives {found} for two pictures{mode}; a float tensor of shape (2, {classes}) is needed, "
         "a number for each class"

@@ -10,7 +10,7 @@ from deepexp import runtime
 from deepexp.data.augment import Mix
 from deepexp.data.source import Shape
 from deepexp.errors import DeepexpError, InputError, RunFailed
-from deepexp.user_code import targets
+from deepexp.user_code import own_code
 
 _METHODS = {"schedule": ("__call__", "depends_on_horizon", "check"), "augment": ("draw", "apply")}
 
@@ -19,7 +19,7 @@ def check_methods(group: str, made: Any, target: str) -> None:
     """Raise `InputError` if what a target of this group has made lacks a method that a run will call."""
     lacking = [name for name in _METHODS.get(group, ()) if not callable(getattr(made, name, None))]
     if lacking:
-        raise InputError(f"{group}._target_: {target} gives {targets.kind(made)} without {' and '.join(lacking)}")
+        raise InputError(f"{group}._target_: {target} gives {own_code.kind(made)} without {' and '.join(lacking)}")
 
 
 def check_schedule(schedule: Any, total_steps: int) -> None:
@@ -30,7 +30,7 @@ def check_schedule(schedule: Any, total_steps: int) -> None:
     except (DeepexpError, ValueError):
         raise
     except Exception as error:
-        raise InputError(f"schedule: {type(schedule).__name__} fails: {targets.told(error)}") from error
+        raise InputError(f"schedule: {type(schedule).__name__} fails: {own_code.told(error)}") from error
     if (complaint := _complaint(schedule, 0, first)) is not None:
         raise InputError(complaint)
 
@@ -74,7 +74,7 @@ def check_augment(augmentation: Any, shape: Shape, device: torch.device, model: 
             raise
         except (Exception, SystemExit) as error:
             size = "×".join(map(str, shape))
-            raise InputError(f"{name} fails for two pictures of {size}: {targets.told(error)}") from error
+            raise InputError(f"{name} fails for two pictures of {size}: {own_code.told(error)}") from error
     _check_augmented(name, given, shape)
     if model is not None and given[0].shape[1:] != shape:
         _check_taken(name, given[0].shape, shape, model)
@@ -100,7 +100,7 @@ def _check_augmented(name: str, given: Any, shape: Shape) -> None:
         raise InputError(f"{name}.apply gives {_kinds(given)}; needed are the pictures, and None or a Mix of labels")
     pictures, _ = given
     if not isinstance(pictures, Tensor):
-        raise InputError(f"{name}.apply gives {targets.kind(pictures)} for the pictures; needed is a tensor")
+        raise InputError(f"{name}.apply gives {own_code.kind(pictures)} for the pictures; needed is a tensor")
     if pictures.dtype != torch.float32 or pictures.dim() != 4 or pictures.shape[:2] != (2, shape[0]):
         raise InputError(
             f"{name}.apply gives {pictures.dtype} of shape {tuple(pictures.shape)} for two pictures; "
@@ -118,7 +118,7 @@ def _check_taken(name: str, given: torch.Size, shape: Shape, model: nn.Module) -
     if refusal is not None and _refusal(model, torch.Size((2, *shape))) is None:
         size, other = ("×".join(map(str, numbers)) for numbers in (shape, given[1:]))
         raise InputError(
-            f"{name}.apply makes pictures of {other} out of {size}, for which the model fails: {targets.told(refusal)}"
+            f"{name}.apply makes pictures of {other} out of {size}, for which the model fails: {own_code.told(refusal)}"
         )
 
 
@@ -138,7 +138,9 @@ def _check_mix(name: str, mix: Mix) -> None:
         dtypes, most = ((torch.int64,), "1") if part == "partner" else ((torch.float32, torch.float64), "1.0")
         if not isinstance(values, Tensor) or values.dtype not in dtypes or values.shape != (2,):
             found = (
-                f"{values.dtype} of shape {tuple(values.shape)}" if isinstance(values, Tensor) else targets.kind(values)
+                f"{values.dtype} of shape {tuple(values.shape)}"
+                if isinstance(values, Tensor)
+                else own_code.kind(values)
             )
             needed = f"{str(dtypes[0]).removeprefix('torch.')} (2,)"
             raise InputError(f"{name}.apply gives a Mix for two pictures whose {part} is {found}; needed is {needed}")
@@ -153,4 +155,4 @@ def _check_mix(name: str, mix: Mix) -> None:
 def _kinds(given: Any) -> str:
     """`a Tensor`, `a tuple of Tensor and int`: what something is, and what is in it."""
     held = list(given.values()) if isinstance(given, dict) else list(given) if isinstance(given, (tuple, list)) else []
-    return targets.kind(given) + (f" of {' and '.join(type(item).__name__ for item in held[:4])}" if held else "")
+    return own_code.kind(given) + (f" of {' and '.join(type(item).__name__ for item in held[:4])}" if held else "")

@@ -6,8 +6,6 @@ Its arguments in the YAML are checked here, too; `build.py` calls it.
 import inspect
 import logging
 import sys
-import sysconfig
-import traceback
 import typing
 from collections.abc import Callable, Mapping
 from importlib.machinery import PathFinder
@@ -19,9 +17,10 @@ from hydra.utils import get_object
 
 from deepexp import paths
 from deepexp.disk.yaml_words import as_yaml
-from deepexp.errors import InputError, in_short, raise_any
+from deepexp.errors import InputError, raise_any
 from deepexp.schema import Component, keys_of, refusal
 from deepexp.text.suggest import did_you_mean
+from deepexp.user_code import own_code
 
 
 def find(name: str) -> Callable[..., Any]:
@@ -36,7 +35,7 @@ def find(name: str) -> Callable[..., Any]:
     finally:
         hydras.disabled = was_disabled
     if not callable(found):
-        raise ImportError(f"it is {kind(found)}, and a class or function is needed")
+        raise ImportError(f"it is {own_code.kind(found)}, and a class or function is needed")
     changed = _changed(name)
     if changed:
         raise ImportError(changed)
@@ -148,34 +147,5 @@ def _reason(name: str, cause: BaseException) -> str:
     if isinstance(cause, SyntaxError) and cause.filename:
         return f"{paths.shown(Path(cause.filename))}:{cause.lineno}: {type(cause).__name__}: {cause.msg}"
     if isinstance(cause, SystemExit):
-        return f"{told(cause)}; what only a script does belongs under if __name__ == '__main__':"
-    return told(cause)
-
-
-def told(error: BaseException) -> str:
-    """`stripes.py:7: ValueError: …`: what an error in the user's own code says, and the last place there, if any."""
-    return place(error) + in_short(error)
-
-
-def place(error: BaseException) -> str:
-    """`stripes.py:7: `: the last place in the user's own code that an error came through; empty if there is none."""
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if is_the_users(Path(frame.filename))]
-    return f"{paths.shown(Path(frames[-1].filename))}:{frames[-1].lineno}: " if frames else ""
-
-
-def kind(found: object) -> str:
-    """The type of something, with its article: `a tuple`, `an int`, `None`."""
-    name = type(found).__name__
-    return "None" if found is None else f"{'an' if name[0] in 'aeiouAEIOU' else 'a'} {name}"
-
-
-def is_of_deepexp_or_torch(name: str) -> bool:
-    """Whether a dotted name lies in a package of which a run need record nothing but the version, as it always does."""
-    return name.partition(".")[0] in ("deepexp", "torch", "torchvision")
-
-
-def is_the_users(file: Path) -> bool:
-    """Whether a file is Python of the user's own: not deepexp's, not Python's, and not of an installed package."""
-    if file.suffix != ".py" or {"site-packages", "dist-packages"} & set(file.parts):
-        return False
-    return not any(file.is_relative_to(place) for place in (paths.PACKAGE_DIR, sysconfig.get_path("stdlib")))
+        return f"{own_code.told(cause)}; what only a script does belongs under if __name__ == '__main__':"
+    return own_code.told(cause)

@@ -23,7 +23,7 @@ from deepexp.inference.saved_model import load
 from deepexp.run import describe
 from deepexp.run.identity import Identity
 from deepexp.schema import Problems
-from deepexp.user_code import targets
+from deepexp.user_code import own_code
 from deepexp.user_code.targets import find
 
 from .resumed import resume
@@ -262,7 +262,7 @@ def test_strange_objects_in_a_module_do_no_harm(forget_own_modules, tmp_path, li
 
 def test_a_torch_outside_site_packages_does_not_count_as_own_code(forget_own_modules, monkeypatch):
     """For example a development build, with 700 modules."""
-    monkeypatch.setattr(targets, "is_the_users", lambda file: file.suffix == ".py")
+    monkeypatch.setattr(own_code, "is_the_users", lambda file: file.suffix == ".py")
     assert list(code()) == ["mine", "widths"]
 
 
