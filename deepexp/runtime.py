@@ -161,7 +161,8 @@ def session(device: torch.device, *, threads: int | str, deterministic: bool, tf
 
     The caller's own modes (autocast, no_grad, a default dtype or device) do not apply within.
     """
-    before_threads = default_threads() and torch.get_num_threads()
+    default_threads()  # remembers torch's own choice, which is lost once another number is set
+    before_threads = torch.get_num_threads()
     before_deterministic = torch.get_deterministic_debug_mode()
     before_precision = torch.get_float32_matmul_precision()
     before_cudnn_tf32 = torch.backends.cudnn.allow_tf32
