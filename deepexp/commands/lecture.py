@@ -90,7 +90,7 @@ def _list() -> list[str]:
     from deepexp.config import catalogue
 
     summaries = {option.name: option.summary for option in catalogue.groups().get("experiment", [])}
-    width = max(len(part.name) for _, part in chapters.parts())
+    width = max(len(part.name) for part in chapters.parts())
     lines = []
     for chapter in chapters.CHAPTERS:
         lines.append(chapter.title)

@@ -3,7 +3,6 @@
 Standard library only, so that the list of names is there at once.
 """
 
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Literal
 
@@ -126,16 +125,14 @@ CHAPTERS = (
 
 def demos() -> list[Demo]:
     """All demonstrations in order."""
-    return [part for _, part in parts() if isinstance(part, Demo)]
+    return [part for part in parts() if isinstance(part, Demo)]
 
 
 def presets() -> list[Preset]:
     """All presets in order."""
-    return [part for _, part in parts() if isinstance(part, Preset)]
+    return [part for part in parts() if isinstance(part, Preset)]
 
 
-def parts() -> Iterator[tuple[str, Demo | Preset]]:
-    """(title of the chapter, part) in order."""
-    for chapter in CHAPTERS:
-        for part in chapter.parts:
-            yield chapter.title, part
+def parts() -> list[Demo | Preset]:
+    """All parts in order."""
+    return [part for chapter in CHAPTERS for part in chapter.parts]

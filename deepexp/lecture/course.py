@@ -76,8 +76,12 @@ class _Parts:
     def add(self, part: Demo | Preset) -> None:
         """Do one part and put it, or its error, on the page; only a signal ends the page."""
         began = time.perf_counter()
+        kept = False
         try:
-            kept = self._demo(part) if isinstance(part, Demo) else self._preset(part)
+            if isinstance(part, Demo):
+                self._demo(part)
+            else:
+                kept = self._preset(part)
         except Interrupted:
             raise
         except Exception as error:  # an error in one part must not stop the others
@@ -89,7 +93,7 @@ class _Parts:
         else:
             _say(f"{part.name}: {'kept from before' if kept else duration(time.perf_counter() - began)}")
 
-    def _demo(self, part: Demo) -> bool:
+    def _demo(self, part: Demo) -> None:
         scale = self._choices.demo_scale
         demonstrate = importlib.import_module(f"deepexp.lecture.{part.name}").demonstrate
         given = {"scale": scale} if "scale" in demonstrate.__kwdefaults__ else {}
@@ -102,7 +106,6 @@ class _Parts:
         for picture in demonstration.pictures:
             self._page.figure(picture.figure, picture.caption, alt=f"{demonstration.title}: {picture.caption}")
         self._page.code(command)
-        return False
 
     def _preset(self, part: Preset) -> bool:
         """Train a preset and put it on the page; returns whether nothing had to be trained."""

@@ -15,7 +15,7 @@ def test_the_list_has_every_part_in_the_order_of_the_slides(capsys):
     lines = capsys.readouterr().out.splitlines()
     places = [
         next(i for i, line in enumerate(lines) if line.split()[:1] == [part.name] and ("train:" in line) == is_preset)
-        for _, part in chapters.parts()
+        for part in chapters.parts()
         for is_preset in [isinstance(part, chapters.Preset)]
     ]
     assert places == sorted(places)
