@@ -14,7 +14,7 @@ from deepexp.data.dataset import Pictures
 from deepexp.data.source import Shape
 from deepexp.errors import InputError
 from deepexp.models.layout import channels_last
-from deepexp.optim.ema import fill
+from deepexp.optim.ema import fill, values_of
 from deepexp.run import saved_config
 from deepexp.run.circumstances import warn_of_other_code
 from deepexp.run.identity import Identity
@@ -60,7 +60,7 @@ class SavedModel:
             log.debug("built anew, as it cannot be copied: %s", error)
         model = build.model(self.config, self.shape, self.classes, "cpu", load_pretrained=False)
         model.load_state_dict(self.model.state_dict())
-        fill(model, {**dict(self.model.named_parameters()), **dict(self.model.named_buffers())})
+        fill(model, values_of(self.model))
         return model.eval()
 
     def facts(self) -> dict[str, Any]:

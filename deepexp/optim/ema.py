@@ -64,7 +64,7 @@ class Ema:
         torch._foreach_add_(averages, differences)
 
     def _values(self) -> dict[str, Tensor]:
-        """As `_values_of`: buffers as they are now, since a model may bind another tensor to one in each pass."""
+        """As `values_of`: buffers as they are now, since a model may bind another tensor to one in each pass."""
         return self._parameters | {name: held[key] for name, (held, key) in self._places.items()}
 
     def _present_decay(self) -> float:
@@ -94,23 +94,23 @@ class Ema:
             average.copy_(state["averages"][name])
 
 
-def fill(model: nn.Module, averages: Mapping[str, Tensor]) -> None:
-    """Copy the averages of an `Ema` into the tensors of such a model; `KeyError` if some are missing."""
-    _fill(_values_of(model), averages)
+def values_of(model: nn.Module) -> dict[str, Tensor]:
+    """Each parameter and buffer once, by its first name; also buffers that are not in the state dict."""
+    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
+
+
+def fill(model: nn.Module, source: Mapping[str, Tensor]) -> None:
+    """Copy averages of an `Ema`, or `values_of` such a model, into its tensors; `KeyError` if some are missing."""
+    _fill(values_of(model), source)
 
 
 def _places_of_buffers(model: nn.Module) -> dict[str, tuple[dict[str, Any], str]]:
-    """Where the buffers that `_values_of` names are held: the buffers of their module, and their name there."""
+    """Where the buffers that `values_of` names are held: the buffers of their module, and their name there."""
     places = {}
     for name, _ in model.named_buffers():
         module, _, key = name.rpartition(".")
         places[name] = model.get_submodule(module)._buffers, key
     return places
-
-
-def _values_of(model: nn.Module) -> dict[str, Tensor]:
-    """Each parameter and buffer once, by its first name; also buffers that are not in the state dict."""
-    return {**dict(model.named_parameters()), **dict(model.named_buffers())}
 
 
 @torch.no_grad()
