@@ -10,7 +10,7 @@ It can be built on the meta device, raises `ValueError` for arguments that canno
     default_freeze       rules for freezing, used where the config has none
     pretrained_modules   names of modules whose weights come from elsewhere, so that `init` leaves them alone
     pretrained_origin    where they come from: `imagenet`, a path, `random` in their place, or None if nobody asked
-    fetch_pretrained(…)  a class method, called with the YAML's arguments before a model is made: makes sure that what
+    fetch_pretrained(…)  a static method, called with the YAML's arguments before a model is made: makes sure that what
                          load_pretrained reads is here, or raises `InputError`
     load_pretrained()    loads these weights, once the others are initialised
     stem_module          name of the module of its first layers, whose output for a picture depends on it alone

@@ -145,16 +145,16 @@ def weights_file(url: str) -> Path:
     Raises `InputError` if they are not available; without a network that takes seconds.
     """
     path = cached_file(url)
-    digest = _digest_in(path.name)
+    prefix = _digest_in(path.name)
     if path.exists():
-        if not _sha256(path).startswith(digest):
-            raise InputError(f"pretrained: {path} is damaged (its SHA-256 does not begin with {digest}); delete it")
+        if not _sha256(path).startswith(prefix):
+            raise InputError(f"pretrained: {path} is damaged (its SHA-256 does not begin with {prefix}); delete it")
         return path
     log.info("downloading %s to %s", url, path)
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
         with _network_timeout(_TIMEOUT_SECONDS):
-            torch.hub.download_url_to_file(url, str(path), hash_prefix=digest, progress=sys.stderr.isatty())
+            torch.hub.download_url_to_file(url, str(path), hash_prefix=prefix, progress=sys.stderr.isatty())
     except (OSError, http.client.HTTPException, RuntimeError) as error:
         raise InputError(
             f"pretrained: {path} is missing, and downloading it from {url} failed ({_reason(error)}); "

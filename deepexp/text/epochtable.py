@@ -72,6 +72,6 @@ def _count(value: int | None) -> str:
 def _fitting(columns: tuple[_Column, ...], width: int) -> list[_Column]:
     """The columns of lowest rank, in their order, that fit into `width`."""
     kept = list(columns)
-    while len(kept) > 1 and sum(c.width + len(_SEPARATOR) for c in kept) - 2 > width:
+    while len(kept) > 1 and sum(c.width + len(_SEPARATOR) for c in kept) - len(_SEPARATOR) > width:
         kept.remove(max(kept, key=lambda column: column.rank))
     return kept
