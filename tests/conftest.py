@@ -9,6 +9,7 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 # Before torch is imported, here and in the processes that tests start: threads that wait for each other on a busy
 # machine would make the times of tests unpredictable.
@@ -25,6 +26,10 @@ from deepexp.result import Result
 from .tape import Tape
 
 Run = Callable[..., Result]
+
+# Hypothesis fails an example that takes 0.2 s, which any does on a busy machine.
+settings.register_profile("without a deadline", deadline=None)
+settings.load_profile("without a deadline")
 
 
 def pytest_collection_finish() -> None:

@@ -14,7 +14,7 @@ def read_by_hydra(override: str):
     return OverridesParser.create().parse_override(override)
 
 
-@settings(max_examples=500, deadline=None)
+@settings(max_examples=500)
 @given(AWKWARD | st.text(max_size=20))
 def test_hydra_reads_back_what_was_quoted(text):
     override = read_by_hydra(f"resume={quote(text)}")

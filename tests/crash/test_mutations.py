@@ -90,7 +90,6 @@ def test_damaged_files_get_a_message_and_do_no_harm(world, tmp_path, capsys, kin
         max_examples=max(1, round(COUNTS[kind] * SHARE)),
         derandomize=True,
         database=None,
-        deadline=None,
         suppress_health_check=list(HealthCheck),
     )
     @given(st.randoms(use_true_random=False))
