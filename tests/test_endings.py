@@ -19,6 +19,7 @@ from deepexp.runlog import RunLog
 from deepexp.trainer import Trainer
 from deepexp.training import evaluation
 
+from .resumed import resume
 from .same_run import assert_equal, assert_same_run, state
 from .test_exact_resume import stop_after
 
@@ -64,7 +65,7 @@ def test_a_signal_during_an_evaluation_stops_after_the_batch_and_resumes_exactly
         run(words, folder="stopped")
     assert len(scored) == batch
     path = stopped_in("stopped", tmp_path)
-    assert deepexp.train([f"resume={path}"], quiet=True) is not None
+    resume(path)
     assert_same_run(path, whole.directory)
 
 
@@ -113,7 +114,7 @@ def test_a_run_stopped_after_its_last_update_ends_its_epoch_on_resuming(run, mon
         patched.setattr(Trainer, "_save_is_due", stop_after(5))
         run([*SMALL, *words, "checkpoint.every_minutes=10"], folder="stopped")
     path = stopped_in("stopped", tmp_path)
-    result = deepexp.train([f"resume={path}"], quiet=True)
+    result = resume(path)
     assert result.epochs == whole.epochs == 2
     assert_same_run(path, whole.directory)
 
@@ -180,9 +181,9 @@ def test_the_limit_that_ended_a_run_is_reported(tmp_path, capsys, words, early, 
 def test_a_run_ended_within_an_epoch_cannot_be_shortened(run):
     result = run([*SMALL, "max_steps=5"])
     with pytest.raises(InputError, match="epochs: 1 is too few, since epoch 2 has begun; at least 2"):
-        deepexp.train([f"resume={result.directory}", "epochs=1", "max_steps=null"], quiet=True)
+        resume(result, "epochs=1", "max_steps=null")
     with pytest.raises(InputError, match="max_steps: 4 is less than the 5 that are trained already"):
-        deepexp.train([f"resume={result.directory}", "max_steps=4"], quiet=True)
+        resume(result, "max_steps=4")
 
 
 @pytest.mark.parametrize(
@@ -213,7 +214,7 @@ def test_summary_and_predictions_are_kept_each_time_a_run_is_extended(run):
     came_to = []
     for steps in (5, 6, 7):
         came_to.append((json.loads((result.directory / "summary.json").read_text()), predictions(result.directory)))
-        result = deepexp.train([f"resume={result.directory}", f"max_steps={steps}"], quiet=True)
+        result = resume(result, f"max_steps={steps}")
     for (summary, predicted), name in zip(came_to, ["epoch1", "epoch1.step5", "epoch2"], strict=True):
         assert json.loads((result.directory / f"summary.{name}.json").read_text()) == summary
         assert np.array_equal(predictions(result.directory, name), predicted)
@@ -232,9 +233,9 @@ def test_an_extended_run_forgets_the_evaluation_within_an_epoch(run):
     folder = cut.directory / "checkpoints"
     assert cut.best_epoch == 3, "the look within the third epoch is to be the best"
     seen = state(folder / "best.pt")
-    deepexp.train([f"resume={cut.directory}", "max_minutes=90"], quiet=True)  # evaluates the same step again
+    resume(cut, "max_minutes=90")  # evaluates the same step again
     assert checkpoint.load(folder / "best_earlier.pt")["progress"]["step"] == 30
-    deepexp.train([f"resume={cut.directory}", "max_steps=null"], quiet=True)
+    resume(cut, "max_steps=null")
     assert_same_run(cut.directory, whole.directory)
     assert_equal(state(folder / "best.step40.pt"), seen)
     assert not (folder / "best_earlier.pt").exists()
@@ -243,7 +244,7 @@ def test_an_extended_run_forgets_the_evaluation_within_an_epoch(run):
 def test_an_extended_run_forgets_an_evaluation_within_the_first_epoch(run):
     words = [*SMALL, "val_fraction=0.2", "data.subset=300"]
     cut = run([*words, "max_steps=5"], folder="cut")
-    deepexp.train([f"resume={cut.directory}", "max_steps=null"], quiet=True)
+    resume(cut, "max_steps=null")
     assert_same_run(cut.directory, run(words, folder="whole").directory)
 
 
@@ -260,7 +261,7 @@ def test_an_extended_run_forgets_a_last_evaluation_between_two_regular_ones(run)
     assert [row["epoch"] for row in cut.metrics] == [2, 3]
     seen = (folder / "best.pt").read_bytes()
     assert checkpoint.load(folder / "last.pt")["progress"]["val_epoch"] == 2
-    deepexp.train([f"resume={cut.directory}", "epochs=5"], quiet=True)
+    resume(cut, "epochs=5")
     assert_same_run(cut.directory, whole.directory)
     assert (folder / "best.step15.pt").read_bytes() == seen
 
@@ -275,7 +276,7 @@ def test_a_run_killed_after_its_last_evaluation_makes_it_again(run, monkeypatch,
         patched.setattr(RunLog, "finish", killed)
         run([*SELDOM, "optim=adam"], folder="cut")
     path = stopped_in("cut", tmp_path)
-    deepexp.train([f"resume={path}"], quiet=True)
+    resume(path)
     assert_same_run(path, whole.directory)
     earlier = [folder / "checkpoints" / "best_earlier.pt" for folder in (path, whole.directory)]
     assert_equal(*map(state, earlier))

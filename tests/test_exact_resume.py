@@ -12,11 +12,11 @@ import numpy as np
 import pytest
 import yaml
 
-import deepexp
 from deepexp import checkpoint, paths
 from deepexp.errors import Interrupted
 from deepexp.trainer import Trainer
 
+from .resumed import resume
 from .same_run import assert_same_run
 
 SMALL = ["epochs=3", "data.subset=60", "data.resize=22", "batch_size=20", "log_every=2", "checkpoint.every_minutes=10"]
@@ -68,7 +68,7 @@ def test_a_stopped_run_resumes_exactly(run, monkeypatch, tmp_path, words):
     last = json.loads((stopped / "status.json").read_text())
     made = STOPPED_AFTER + ("batch_size=full" not in words)  # with one update an epoch, an evaluation comes next
     assert last["status"] == "killed-by-signal" and f"after step {made};" in last["reason"]
-    assert deepexp.train([f"resume={stopped}"], quiet=True) is not None
+    resume(stopped)
     assert_same_run(stopped, whole.directory)
 
 
@@ -82,7 +82,7 @@ def test_the_data_mode_may_change_on_resuming(run, monkeypatch, tmp_path, before
     words = ["augment=crop_flip", "dropout=0.2"]
     whole = run([*SMALL, *words, *before], folder="whole")
     stopped = stop_run(run, monkeypatch, tmp_path, [*words, *before])
-    assert deepexp.train([f"resume={stopped}", *after, "checkpoint.every_minutes=9"], quiet=True) is not None
+    resume(stopped, *after, "checkpoint.every_minutes=9")
     assert_same_run(stopped, whole.directory)
     saved = yaml.safe_load((stopped / ".hydra" / "config.yaml").read_text())
     assert [f"data.mode={saved['data']['mode']}", saved["checkpoint"]["every_minutes"]] == [after[0], 9]
@@ -122,7 +122,7 @@ def test_random_numbers_of_numpy_and_python_resume_exactly(run, monkeypatch, tmp
     random.seed(99)
     before = random.getstate(), np.random.get_state()[1].tolist()
     stopped = stop_run(run, monkeypatch, tmp_path, draws)
-    assert deepexp.train([f"resume={stopped}"], quiet=True) is not None
+    resume(stopped)
     assert_same_run(stopped, whole.directory)
     assert (random.getstate(), np.random.get_state()[1].tolist()) == before
     other = run([*SMALL, *draws, "seed=1"], folder="other")
@@ -135,8 +135,7 @@ def test_a_checkpoint_without_states_of_numpy_and_python_is_resumed(run, monkeyp
     content = checkpoint.load(path)
     del content["random"]["numpy"], content["random"]["python"]
     checkpoint.save(path, content)
-    result = deepexp.train([f"resume={stopped}"], quiet=True)
-    assert result is not None and result.status == "done"
+    assert resume(stopped).status == "done"
 
 
 def stop_run(run, monkeypatch, folder, words):

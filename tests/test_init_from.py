@@ -20,6 +20,8 @@ from deepexp.sweep.command import run_sweep
 from deepexp.sweep.points import config_hash
 from deepexp.text.console import Console
 
+from .resumed import resume
+
 SMALL = ["data=synthetic", "data.train_samples=60", "data.test_samples=20", "batch_size=20", "threads=1", "device=cpu"]
 
 
@@ -90,11 +92,11 @@ def test_a_run_resumes_exactly_without_its_init_from(first: Path, monkeypatch: p
     whole = deepexp.train([*words, "epochs=3"], quiet=True)
     part = deepexp.train([*words, "epochs=1"], quiet=True)
     shutil.rmtree(first)
-    gone_on = deepexp.train([f"resume={part.directory}", "epochs=3"], quiet=True)
+    gone_on = resume(part, "epochs=3")
     for name, tensor in weights(whole.directory).items():
         assert torch.equal(tensor, weights(gone_on.directory)[name])
     with pytest.raises(deepexp.InputError, match=r"init_from: cannot be changed"):
-        deepexp.train([f"resume={part.directory}", "init_from=elsewhere", "epochs=4"], quiet=True)
+        resume(part, "init_from=elsewhere", "epochs=4")
 
 
 def test_weights_that_do_not_fit_are_refused_before_anything_is_written(first: Path) -> None:
@@ -166,9 +168,9 @@ def test_the_path_of_init_from_is_taken_literally(first: Path) -> None:
 
 def test_lost_provenance_is_replaced_without_a_digest_of_the_weights(first: Path) -> None:
     run = deepexp.train([*SMALL, f"init_from={first}", "epochs=1"], quiet=True).directory
-    deepexp.train([f"resume={first}", "epochs=2"], quiet=True)  # its weights are no longer those that were taken
+    resume(first, "epochs=2")  # its weights are no longer those that were taken
     (run / "provenance.json").unlink()
-    deepexp.train([f"resume={run}", "epochs=2"], quiet=True)
+    resume(run, "epochs=2")
     origin = json.loads((run / "provenance.json").read_text())
     assert origin["pretrained"] == str(first.absolute())
     assert origin["pretrained_sha256"] is None

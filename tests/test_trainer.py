@@ -9,10 +9,12 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.nn import functional as F
 
-import deepexp
 from deepexp import checkpoint, runtime
 from deepexp.data.digits import Digits
 from deepexp.errors import InputError, RunFailed
+
+from .resumed import resume
+from .same_run import assert_same_run, lines
 
 SMALL = ["epochs=2", "data.subset=300", "data.resize=22", "batch_size=50"]
 
@@ -181,31 +183,15 @@ def test_a_run_ended_by_max_steps_within_an_epoch_is_extended_exactly(run, optio
     whole = run(common, folder="whole")
     cut = run([*common, "max_steps=4"], folder="cut")
     assert cut.steps == 4
-    resumed = run_resumed(cut, "max_steps=null")
-    assert step_losses(resumed) == step_losses(whole)
-    assert np.array_equal(predictions(resumed), predictions(whole))
-    for mine, theirs in zip(weights(resumed).values(), weights(whole).values(), strict=True):
-        assert torch.equal(mine, theirs)
-    assert without_clocks(resumed.metrics) == without_clocks(whole.metrics)
-    assert without_clocks([resumed.summary]) == without_clocks([whole.summary])
-
-
-def run_resumed(result, *overrides):
-    import deepexp
-
-    return deepexp.train([f"resume={result.directory}", *overrides], quiet=True)
-
-
-def without_clocks(lines):
-    clocks = ("seconds", "per_second")
-    return [{key: value for key, value in line.items() if not key.endswith(clocks)} for line in lines]
+    resume(cut, "max_steps=null")
+    assert_same_run(cut.directory, whole.directory)
 
 
 def test_a_finished_run_is_extended_and_keeps_its_old_summary(run):
     whole = run([*SMALL, "epochs=3"], folder="whole")
     shorter = run(SMALL, folder="shorter")
-    longer = run_resumed(shorter, "epochs=3")
-    assert without_clocks(longer.metrics) == without_clocks(whole.metrics)
+    longer = resume(shorter, "epochs=3")
+    assert lines(longer.directory / "metrics.jsonl") == lines(whole.directory / "metrics.jsonl")
     kept = json.loads((longer.directory / "summary.epoch2.json").read_text())
     assert kept["epochs"] == 2 and longer.epochs == 3
     for summary, samples in ((kept, 600), (longer.summary, 900)):
@@ -389,4 +375,4 @@ def test_a_checkpoint_with_a_wrong_value_is_refused(run, name, value):
     last = result.directory / "checkpoints" / "last.pt"
     checkpoint.save(last, {**checkpoint.load(last), name: value})
     with pytest.raises(InputError, match="checkpoints: the checkpoint does not fit the config"):
-        deepexp.train([f"resume={result.directory}", "epochs=3"], quiet=True)
+        resume(result, "epochs=3")

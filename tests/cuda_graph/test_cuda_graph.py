@@ -11,7 +11,6 @@ from functools import partial
 import pytest
 import torch
 
-import deepexp
 from deepexp import cuda_graph, trainer
 from deepexp.cuda_graph import recorder
 from deepexp.cuda_graph.recorder import CudaRecorder
@@ -21,6 +20,7 @@ from deepexp.step import Update
 from deepexp.trainer import Trainer
 from deepexp.training.evaluation import Scores, evaluate
 
+from ..resumed import resume
 from ..same_run import assert_same_run, lines
 from ..tape import Refusing, Tape
 from ..test_exact_resume import stop_after
@@ -118,7 +118,7 @@ def test_a_stopped_recorded_run_resumes_exactly(run, graph, monkeypatch, words):
         with pytest.raises(Interrupted):
             run(words, folder="stopped")
     (stopped,) = (whole.directory.parents[2] / "stopped").glob("*/*")
-    assert deepexp.train([f"resume={stopped}"], quiet=True) is not None
+    resume(stopped)
     assert_same_run(stopped, whole.directory)
 
 

@@ -4,7 +4,7 @@ import torch
 
 from deepexp import runtime
 
-from .resumed import SMALL, resume
+from ..resumed import SMALL, resume
 
 
 def provenance(result):

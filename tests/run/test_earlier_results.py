@@ -1,6 +1,6 @@
 import pytest
 
-from .resumed import SMALL, resume
+from ..resumed import SMALL, resume
 
 
 @pytest.mark.parametrize("content", [b"", b'{"format": 1, "epo'])

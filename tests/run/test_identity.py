@@ -26,7 +26,7 @@ from deepexp.schema import Problems
 from deepexp.user_code import own_code
 from deepexp.user_code.targets import find
 
-from .resumed import resume
+from ..resumed import resume
 
 SMALL = ["epochs=1", "data.subset=60", "data.resize=22", "batch_size=20"]
 

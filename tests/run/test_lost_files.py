@@ -15,6 +15,7 @@ from deepexp.run import lost_files
 from deepexp.run.rundir import RunDirectory
 from deepexp.sweep.directory import can_go_on
 
+from ..resumed import resume
 from ..same_run import assert_equal, curves, lines, state
 
 WORDS = ["epochs=2", "data.subset=60", "data.resize=22", "batch_size=20", "threads=1", "device=cpu"]
@@ -25,10 +26,6 @@ def remove(directory, *patterns):
     for pattern in patterns:
         (path,) = directory.glob(pattern)
         path.unlink()
-
-
-def resume(directory, *overrides):
-    return deepexp.train([f"resume={directory}", *overrides], quiet=True)
 
 
 @pytest.fixture(scope="module")

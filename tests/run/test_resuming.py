@@ -20,8 +20,8 @@ from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.step import Step
 from deepexp.trainer import Trainer
 
+from ..resumed import SMALL, resume
 from ..same_run import assert_same_run
-from .resumed import SMALL, resume
 
 
 @pytest.mark.parametrize("change", ["batch_size=10", "optim.lr=1", "model=resnet", "seed=3", "device=auto"])

@@ -5,10 +5,11 @@ import re
 import pytest
 import yaml
 
-import deepexp
 from deepexp.errors import InputError
 from deepexp.run import saved_config
 from deepexp.run.rundir import RunDirectory
+
+from ..resumed import resume
 
 SMALL = ["data=synthetic", "data.train_samples=20", "data.test_samples=10", "batch_size=20", "epochs=1"]
 
@@ -27,12 +28,12 @@ def test_keys_may_be_given_anew_with_the_values_that_the_run_has(run, monkeypatc
     monkeypatch.delenv("DEEPEXP_DATA", raising=False)  # the default place is relative then
     directory = run([*words, "epochs=1"]).directory
     with pytest.raises(InputError, match=r"^evaluate_every: cannot be changed"):  # the same word, another value
-        deepexp.train([f"resume={directory}", *words, "epochs=2"], quiet=True)
+        resume(directory, *words, "epochs=2")
     again = [*words[:-1], "clip_grad_norm=null", "epochs=2"]
-    assert deepexp.train([f"resume={directory}", *again], quiet=True).epochs == 2
+    assert resume(directory, *again).epochs == 2
     for other in ("optim.lr=0.004", "seed=8", "optim=sgd", "clip_grad_norm=1", "batch_size=5", "experiment=dropout"):
         with pytest.raises(InputError, match=rf"^{other.partition('=')[0]}: cannot be changed"):
-            deepexp.train([f"resume={directory}", "threads=1", other, "epochs=3"], quiet=True)
+            resume(directory, "threads=1", other, "epochs=3")
 
 
 def test_a_saved_config_with_a_missing_key_is_named(run):
@@ -42,7 +43,7 @@ def test_a_saved_config_with_a_missing_key_is_named(run):
     text = file.read_text()
     file.write_text(text[: text.index("batch_size:")])
     with pytest.raises(InputError, match=re.escape(f"{file} is damaged: schedule: is missing")):
-        deepexp.train([f"resume={directory}", "epochs=2"], quiet=True)
+        resume(directory, "epochs=2")
 
 
 def test_a_finished_run_is_shown_without_its_model(run):
@@ -50,6 +51,6 @@ def test_a_finished_run_is_shown_without_its_model(run):
     result = run(SMALL)
     file = result.directory / ".hydra" / "config.yaml"
     file.write_text(file.read_text().replace("deepexp.models.mnist_net.MnistNet", "their_net.Net"))
-    assert deepexp.train([f"resume={result.directory}"], quiet=True).test_error_rate == result.test_error_rate
+    assert resume(result).test_error_rate == result.test_error_rate
     with pytest.raises(InputError, match=r"their_net"):
-        deepexp.train([f"resume={result.directory}", "epochs=2"], quiet=True)
+        resume(result, "epochs=2")

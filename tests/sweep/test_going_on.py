@@ -7,7 +7,6 @@ from pathlib import Path
 
 import pytest
 
-import deepexp
 from deepexp.disk import storage
 from deepexp.errors import InputError
 from deepexp.report.make import make
@@ -16,6 +15,7 @@ from deepexp.sweep.watcher import JobWatcher
 from deepexp.sweep.worker import Task
 from deepexp.user_code import targets
 
+from ..resumed import resume
 from .conftest import Sweeper
 
 QUICK = ("model=troubled",)
@@ -82,7 +82,7 @@ def test_a_run_renamed_to_another_job_is_refused(sweep: Sweeper) -> None:
         sweep(f"resume={directory}")
     first.rename(second)
     (directory / "aside").rename(first)
-    assert deepexp.train([f"resume={first}", "epochs=2"], quiet=True) is not None
+    resume(first, "epochs=2")
     assert not sweep(f"resume={directory}", quiet=True).failures
 
 

@@ -8,11 +8,11 @@ import torch
 from torch._dynamo.testing import CompileCounterWithBackend
 from torch._dynamo.utils import counters
 
-import deepexp
 from deepexp.errors import Interrupted
 from deepexp.trainer import Trainer
 from deepexp.training import compiled
 
+from ..resumed import resume
 from ..same_run import assert_same_run, lines
 from ..test_exact_resume import stop_after
 
@@ -78,7 +78,7 @@ def test_a_stopped_compiled_run_resumes_exactly(run, counter, monkeypatch):
             run(words, folder="stopped")
     (stopped,) = (whole.directory.parents[2] / "stopped").glob("*/*")
     torch._dynamo.reset()
-    assert deepexp.train([f"resume={stopped}"], quiet=True) is not None
+    resume(stopped)
     assert_same_run(stopped, whole.directory)
 
 

@@ -9,7 +9,6 @@ import torch
 import torchvision
 from torch import Tensor, nn
 
-import deepexp
 from deepexp.data.features import FeatureLoader
 from deepexp.data.resident import ResidentLoader
 from deepexp.data.source import Split
@@ -20,6 +19,7 @@ from deepexp.step import Objective, Precision, Step
 from deepexp.training import frozen_features
 from deepexp.training.frozen_features import FrozenFeatures, arrange
 
+from ..resumed import resume
 from ..same_run import assert_same_run
 
 CPU = torch.device("cpu")
@@ -129,7 +129,7 @@ def test_a_run_with_cached_features_resumes_exactly_within_an_epoch(run, after):
     whole = run([*SMALL, "ema=0.9"], folder="whole")
     cut = run([*SMALL, "ema=0.9", f"max_steps={after}"], folder="cut")
     assert cut.steps == after
-    deepexp.train([f"resume={cut.directory}", "max_steps=null"], quiet=True)
+    resume(cut, "max_steps=null")
     assert_same_run(cut.directory, whole.directory)
 
 
