@@ -176,3 +176,16 @@ def test_a_cpu_without_bfloat16_is_reported(
 
 def test_without_cpuinfo_no_cpu_flags_are_known(tmp_path: Path) -> None:
     assert runtime.cpu_flags(tmp_path / "cpuinfo") == frozenset()
+
+
+@pytest.mark.parametrize("mode", [0, 1, 2])
+@pytest.mark.parametrize("asked", [False, True])
+def test_deterministic_algorithms_in_a_session_and_afterwards(mode: int, asked: bool) -> None:
+    """A caller's mode 1 only warns, and must be raised to 2 for `deterministic=true`."""
+    torch.set_deterministic_debug_mode(mode)
+    try:
+        with runtime.session(torch.device("cpu"), threads=1, deterministic=asked, tf32=False):
+            assert torch.get_deterministic_debug_mode() == (2 if asked else 0)
+        assert torch.get_deterministic_debug_mode() == mode
+    finally:
+        torch.set_deterministic_debug_mode(0)

@@ -9,7 +9,7 @@ from tensorboard.backend.event_processing.event_accumulator import EventAccumula
 from torch import nn
 from torch.nn import functional as F
 
-from deepexp import checkpoint, runtime
+from deepexp import checkpoint
 from deepexp.data.digits import Digits
 from deepexp.errors import InputError, RunFailed
 
@@ -292,19 +292,6 @@ def test_a_run_leaves_the_global_state_of_torch_as_it_was(run):
     assert torch.equal(torch.get_rng_state(), state)
     assert torch.get_num_threads() == threads
     assert not torch.are_deterministic_algorithms_enabled()
-
-
-@pytest.mark.parametrize("mode", [0, 1, 2])
-@pytest.mark.parametrize("asked", [False, True])
-def test_deterministic_algorithms_in_a_session_and_afterwards(mode, asked):
-    """A caller's mode 1 only warns, and must be raised to 2 for `deterministic=true`."""
-    torch.set_deterministic_debug_mode(mode)
-    try:
-        with runtime.session(torch.device("cpu"), threads=1, deterministic=asked, tf32=False):
-            assert torch.get_deterministic_debug_mode() == (2 if asked else 0)
-        assert torch.get_deterministic_debug_mode() == mode
-    finally:
-        torch.set_deterministic_debug_mode(0)
 
 
 def test_early_stop_waits_for_evaluations(run):
