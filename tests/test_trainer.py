@@ -155,6 +155,17 @@ def test_the_same_seed_gives_the_same_run_and_another_does_not(run):
     assert np.array_equal(predictions(first), predictions(again))
 
 
+@pytest.mark.parametrize(
+    ("words", "changes"),
+    [(["order=sequential"], False), (["order=shuffled"], True), (["order=sequential", "augment=crop_flip"], True)],
+    ids=["sequential", "shuffled", "augmented"],
+)
+def test_each_epoch_draws_its_own_order_and_augmentation(run, words, changes):
+    """With a learning rate of zero, nothing else changes the losses."""
+    losses = step_losses(run([*SMALL, "optim.lr=0", *words]))
+    assert (losses[:6] != losses[6:]) == changes
+
+
 def test_resident_and_streamed_data_give_the_same_run(run):
     results = [
         run([*SMALL, "augment=mixup", f"data.mode={mode}", "data.workers=2", "val_fraction=0.1"])
@@ -226,6 +237,11 @@ def test_early_stop_and_best_checkpoint_depend_on_validation(run):
     assert saved["progress"]["epoch"] == best
 
 
+def test_an_epoch_as_good_as_the_best_is_no_better(run):
+    result = run([*SMALL, "epochs=5", "val_fraction=0.2", "early_stop=2", "optim.lr=0"])  # all are equal
+    assert (result.best_epoch, result.epochs) == (1, 3)
+
+
 def test_without_validation_there_is_no_best(run):
     result = run(SMALL)
     assert result.best_epoch is None and result.val_error_rate is None
@@ -261,11 +277,21 @@ def test_frozen_parameters_do_not_change_until_they_thaw(run):
     assert not torch.equal(weights(two)["conv1.weight"], initial)
 
 
+def test_running_statistics_of_frozen_layers_do_not_change_until_they_thaw(run):
+    options = [*SMALL, "batch_norm=true", "freeze=[{pattern: bn1.*, epochs: 1}]"]
+    one, two = (weights(run([*options, f"epochs={epochs}"])) for epochs in (1, 2))
+    batches = [[int(found[f"bn{layer}.num_batches_tracked"]) for layer in (1, 2)] for found in (one, two)]
+    assert batches == [[0, 6], [6, 12]]
+    assert not one["bn1.running_mean"].any() and two["bn1.running_mean"].all()
+
+
 def test_averaged_weights_are_tested(run):
-    result = run([*SMALL, "ema=0.5"])
+    """They make other errors than the present ones, which are those of a run without averages."""
+    result, present = (run([*SMALL, "optim=adam", *words]) for words in (["ema=0.999"], []))
     saved = checkpoint.load(result.directory / "checkpoints" / "last.pt")
-    assert not torch.equal(saved["model"]["conv1.weight"], saved["ema"]["averages"]["conv1.weight"])
+    assert torch.equal(saved["model"]["conv1.weight"], weights(present)["conv1.weight"])
     assert torch.equal(result.model.conv1.weight, saved["ema"]["averages"]["conv1.weight"])
+    assert result.test_errors != present.test_errors
 
 
 def test_the_model_of_a_result_gives_the_saved_predictions(run):
