@@ -227,6 +227,13 @@ def test_divergence_names_the_step_and_keeps_the_checkpoint_before(run, tmp_path
         assert all(value.isfinite().all() for value in checkpoint.load(path)["model"].values())
 
 
+def test_weights_of_which_some_are_not_finite_are_not_saved(run, tmp_path):
+    words = ["max_steps=1", "loss_reduction=sum", "optim.lr=3e38", "optim.groups=[{pattern: fc*, lr_mult: 0}]"]
+    with pytest.raises(RunFailed, match=r"diverged: weights are not finite after step 1 .*; nothing was saved yet"):
+        run([*SMALL, *words])
+    assert not list(tmp_path.rglob("*.pt"))
+
+
 def test_early_stop_and_best_checkpoint_depend_on_validation(run):
     result = run([*SMALL, "epochs=30", "val_fraction=0.2", "early_stop=2", "optim.lr=0.2"])
     rates = [line["val_error_rate"] for line in result.metrics]
