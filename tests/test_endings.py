@@ -107,6 +107,25 @@ def test_saves_within_an_epoch_are_every_minutes_apart(run, monkeypatch):
     assert saved == [4, 5, 9, 10]
 
 
+def test_a_run_cut_off_between_its_two_checkpoints_keeps_its_best(run, monkeypatch, tmp_path):
+    words = [*SMALL, "val_fraction=0.2", "optim.lr=0"]  # all epochs are equal, so that the first is the best
+    whole = run(words, folder="whole")
+    save, saved = checkpoint.save, []
+
+    def once(path, content, **options):
+        if saved:
+            raise RunFailed("cut off")
+        saved.append(path)
+        save(path, content, **options)
+
+    with monkeypatch.context() as patched, pytest.raises(RunFailed, match="cut off"):
+        patched.setattr(checkpoint, "save", once)
+        run(words, folder="stopped")
+    path = stopped_in("stopped", tmp_path)
+    resume(path)
+    assert_same_run(path, whole.directory)
+
+
 @pytest.mark.parametrize("words", [["max_steps=6"], ["max_steps=6", "val_fraction=0.2"]])
 def test_a_run_stopped_after_its_last_update_ends_its_epoch_on_resuming(run, monkeypatch, tmp_path, words):
     whole = run([*SMALL, *words], folder="whole")
