@@ -346,6 +346,14 @@ def test_a_file_that_cannot_be_opened_closes_the_others(run, monkeypatch, module
     assert opened() == before
 
 
+def test_a_run_whose_predictions_cannot_be_written_has_no_summary(run, log):
+    """A summary tells that the run is done, with all of its results."""
+    (run.path / "predictions.npz").mkdir()
+    with pytest.raises(RunFailed, match=r"cannot write .*predictions\.npz"):
+        finish(log, model())
+    assert not (run.path / "summary.json").exists() and run.read_status()["status"] == "running"
+
+
 def test_a_python_warning_is_shown_in_one_line(run, capsys):
     log = RunLog(run, Console("plain"))
     warnings.warn("of Python", UserWarning, stacklevel=1)
