@@ -170,6 +170,31 @@ def test_seeds_of_the_only_setting_with_a_result_are_not_compared(tmp_path):
     assert make(sorted(tmp_path.glob("optim.lr=1,*"))).comparisons.made, "where nothing varies but the seed, they are"
 
 
+def test_p_values_are_corrected_for_the_number_of_comparisons(tmp_path):
+    rates = {1: [0.1, 0.11, 0.12, 0.11], 2: [0.12, 0.125, 0.15, 0.12], 3: [0.105, 0.2, 0.21, 0.16]}
+    make_sweep(
+        tmp_path / "s", {"optim.lr": [1, 2, 3], "seed": [0, 1, 2, 3]}, lambda job: rates[job["optim.lr"]][job["seed"]]
+    )
+    comparisons = make([tmp_path]).comparisons
+    assert [comparison.p for comparison in comparisons.made] == pytest.approx([0.0219, 0.0624, 0.1351], abs=1e-4)
+    corrected = [comparison.corrected_p for comparison in comparisons.made]  # times 3, 2 and 1
+    assert corrected == pytest.approx([0.0656, 0.1248, 0.1351], abs=1e-4)
+    first = comparisons.sentences()[0]
+    assert first.startswith("No difference shown") and first.endswith("p = 0.066 (Holm, 3 comparisons)")
+
+
+def test_up_to_five_groups_are_compared_each_with_each(tmp_path):
+    make_sweep(tmp_path / "s", {"optim.lr": [1, 2, 3, 4, 5]}, lambda job: job["optim.lr"] / 20)
+    comparisons = make([tmp_path]).comparisons
+    assert len(comparisons.made) == 10 and comparisons.note is None
+
+
+def test_no_best_is_chosen_by_validation_errors_that_some_runs_lack(tmp_path):
+    for lr in range(6):
+        make_run(tmp_path / str(lr), {"optim.lr": lr + 1}, val_error_rate=None if lr == 3 else 0.1)
+    assert "since there is no validation error to choose by" in make([tmp_path]).comparisons.note
+
+
 def test_many_groups_are_compared_with_one(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [1, 2, 3, 4, 5, 6]}, lambda job: job["optim.lr"] / 20)
     report = make([tmp_path])
