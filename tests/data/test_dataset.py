@@ -173,6 +173,16 @@ def test_fingerprint_sees_every_change() -> None:
     assert len(set(seen)) == len(seen)
 
 
+def test_fingerprint_sees_a_change_of_a_held_out_picture() -> None:
+    source = random_source()
+    before = made(source, val_fraction=0.2)
+    assert before.val is not None
+    held_out = (source.train.images == before.val.pictures(torch.arange(1))).flatten(1).all(1)
+    source.train.images[held_out] ^= 1
+    after = made(source, val_fraction=0.2)
+    assert after.fingerprint != before.fingerprint and torch.equal(after.mean, before.mean)
+
+
 def test_fingerprint_does_not_depend_on_memory_order_or_normalisation() -> None:
     source = random_source()
     expected = made(source).fingerprint

@@ -70,6 +70,7 @@ def test_bounds_cover_every_position_once(samples: int, batch_size: int, batch_n
         (9, False, False, [(0, 4), (4, 8), (8, 9)]),
         (9, False, True, [(0, 4), (4, 9)]),  # a single sample has no variance
         (9, True, True, [(0, 4), (4, 8)]),
+        (5, False, True, [(0, 5)]),
         (10, False, True, [(0, 4), (4, 8), (8, 10)]),
         (1, False, True, [(0, 1)]),
         (3, True, False, []),
