@@ -199,6 +199,19 @@ def test_open_does_not_block_on_a_named_pipe(run):
         RunDirectory.open(run.path)
 
 
+def test_a_run_has_its_config_before_its_status(tmp_path, monkeypatch):
+    """What is killed before it has a status counts as not begun, and may be removed."""
+    set_status, there = RunDirectory.set_status, []
+
+    def noted(self, *arguments):
+        there.append(sorted(path.name for path in (self.path / ".hydra").iterdir()))
+        set_status(self, *arguments)
+
+    monkeypatch.setattr(RunDirectory, "set_status", noted)
+    RunDirectory.create(tmp_path, "net", HydraFiles("", "", "")).unlock()
+    assert there == [["config.yaml", "hydra.yaml", "overrides.yaml"]]
+
+
 def test_a_running_run_is_locked(run):
     other = RunDirectory.open(run.path)
     assert other.is_alive()
