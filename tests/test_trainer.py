@@ -95,6 +95,8 @@ def test_losses_equal_a_plain_loop_bit_for_bit(run, one_thread, digits_28):
     losses, model = plain_loop(*digits_28, epochs=2, memory_format=torch.channels_last, batch_size=40, seed=3)
     assert len(losses) == 72
     assert step_losses(result) == [np.float32(loss) for loss in losses]
+    of_epoch = np.average(losses[:36], weights=[40] * 35 + [38])
+    assert result.metrics[0]["train_loss"] == pytest.approx(of_epoch, rel=1e-6)
     for mine, theirs in zip(weights(result).values(), model.state_dict().values(), strict=True):
         assert torch.equal(mine, theirs)
 

@@ -26,7 +26,12 @@ def test_wilson_without_errors_by_hand():
     """With no errors the upper limit is z² / (n + z²)."""
     z = 1.959963984540054
     assert wilson_interval(0, 100) == (0.0, pytest.approx(z**2 / (100 + z**2), rel=1e-12))
-    assert wilson_interval(100, 100)[1] == 1.0
+
+
+def test_wilson_has_exact_limits_at_its_ends():
+    """By the formula, rounding would leave one of them for most of these numbers of samples."""
+    for samples in range(1, 100):
+        assert wilson_interval(0, samples)[0] == 0.0 and wilson_interval(samples, samples)[1] == 1.0
 
 
 @pytest.mark.parametrize(("errors", "samples"), [(0, 0), (-1, 5), (6, 5)])
