@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 from dataclasses import asdict, replace
@@ -5,7 +6,7 @@ from pathlib import Path, PurePath, PurePosixPath, PureWindowsPath
 
 import pytest
 
-from deepexp.errors import InputError
+from deepexp.errors import InputError, RunFailed
 from deepexp.sweep import ledger
 from deepexp.sweep.ledger import Entry, Ledger, path_within
 
@@ -34,6 +35,19 @@ def test_the_ledger_is_only_appended_to(tmp_path: Path) -> None:
         again.close()
         assert path.read_bytes().startswith(before)
     assert len(path.read_text().splitlines()) == 2
+
+
+def test_an_entry_that_the_disk_refuses_changes_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    written = Ledger(tmp_path / "ledger.jsonl")
+    written.record(FIRST)
+    monkeypatch.setattr(os, "fsync", full)
+    with pytest.raises(RunFailed):
+        written.record(replace(FIRST, state="done"), SECOND)
+    assert written.entries == {FIRST.config_hash: FIRST}
+
+
+def full(_: int) -> None:
+    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
 
 @pytest.mark.parametrize("kept", range(0, 60, 7))
