@@ -20,8 +20,6 @@ from deepexp.text.suggest import did_you_mean
 Rule = Mapping[str, Any]
 OptimizerFactory = Callable[..., torch.optim.Optimizer]  # a class, or a partial of one
 
-_LARGEST = torch.finfo(torch.float32).max
-
 
 def parameter_groups(model: nn.Module, rules: Sequence[Rule], base_lr: float) -> list[dict[str, Any]]:
     """Groups for a `torch.optim` optimizer, of parameters with their names.
@@ -71,11 +69,6 @@ def group_options(optimizer: OptimizerFactory) -> list[str]:
 def check_arguments(optimizer: OptimizerFactory) -> None:
     """Raise `ValueError` if the optimizer refuses the arguments of a partial: by name, if one of them is to blame."""
     arguments: Mapping[str, Any] = getattr(optimizer, "keywords", {})
-    for name, value in arguments.items():
-        if isinstance(value, (int, float)) and _LARGEST < abs(value) < math.inf:
-            raise ValueError(
-                f"optim.{name}: {as_yaml(value)} is not allowed; weights are float32, up to {_LARGEST:.1e}"
-            )
     error = _refused(optimizer)
     if error is None:
         return
