@@ -55,6 +55,9 @@ class StartOptions:
     plot: str | None = key(None, "a picture of it, a .png or .svg file")
 
 
+BENCHMARKS: dict[str, type] = {"step": StepOptions, "epoch": EpochOptions, "sweep": SweepOptions, "start": StartOptions}
+"""Benchmark → its options. `NAME.py` beside this file has its `run(options, overrides)`, which returns a report."""
+
 Options = TypeVar("Options", StepOptions, EpochOptions, SweepOptions, StartOptions)
 
 

@@ -59,17 +59,10 @@ from collections.abc import Iterator, Sequence
 from types import FrameType
 
 from deepexp.bench import options, plot
+from deepexp.bench.options import BENCHMARKS
 from deepexp.disk import json_file
 from deepexp.errors import InputError, Interrupted
 from deepexp.text.suggest import no_such
-
-BENCHMARKS: dict[str, type] = {
-    "step": options.StepOptions,
-    "epoch": options.EpochOptions,
-    "sweep": options.SweepOptions,
-    "start": options.StartOptions,
-}
-"""Benchmark → its options. `deepexp/bench/NAME.py` has its `run(options, overrides)`, which returns a report."""
 
 
 def main(argv: Sequence[str]) -> int:

@@ -16,9 +16,7 @@ from collections.abc import Iterator, Sequence
 
 from deepexp import schema
 from deepexp.commands import COMMANDS
-from deepexp.commands.bench import BENCHMARKS
 from deepexp.config import catalogue, presets
-from deepexp.config.options import names_of
 from deepexp.config.overrides import PATH_KEYS, WORDS, split
 from deepexp.errors import InputError
 from deepexp.text.suggest import did_you_mean
@@ -111,8 +109,7 @@ def complete(line: str) -> list[str]:
     first = [f"{word} " for word in command.words if not before]
     if name == "list":
         first = [f"{group} " for group in catalogue.groups()]
-    is_benchmark = name == "bench" and before and before[0] in BENCHMARKS
-    own = names_of(BENCHMARKS[before[0]]) if is_benchmark else command.keys
+    own = _options_of_benchmark(before[:1]) if name == "bench" else command.keys
     prefix, key, value = split(typed)
     if value is not None and (key in own or not command.takes_keys):
         return [PATH] if key in command.path_keys else []
@@ -124,6 +121,12 @@ def complete(line: str) -> list[str]:
         return _begun([*first, *flags, *(f"{prefix}{key}=" for key in _keys(before))], typed)
     found = _begun([*first, "--help "], typed)
     return [PATH] if command.takes_paths and typed and not found else found
+
+
+def _options_of_benchmark(chosen: Sequence[str]) -> Sequence[str]:
+    from deepexp.bench.options import BENCHMARKS  # here, as it imports a YAML parser that no other command needs
+
+    return [item.name for word in chosen if word in BENCHMARKS for item in dataclasses.fields(BENCHMARKS[word])]
 
 
 def _begun(words: Sequence[str], typed: str) -> list[str]:
