@@ -63,7 +63,7 @@ Options = TypeVar("Options", StepOptions, EpochOptions, SweepOptions, StartOptio
 
 def parse(words: Sequence[str], kind: type[Options]) -> tuple[Options, list[str]]:
     """(options, the other words: overrides of the config); `InputError` with a line for each option that is wrong."""
-    names = [item.name for item in dataclasses.fields(kind)]
+    names = options.names_of(kind)
     return options.parse(words, kind, lambda word: _misspelt(word.partition("=")[0], names))
 
 

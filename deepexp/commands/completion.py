@@ -124,9 +124,10 @@ def complete(line: str) -> list[str]:
 
 
 def _options_of_benchmark(chosen: Sequence[str]) -> Sequence[str]:
-    from deepexp.bench.options import BENCHMARKS  # here, as it imports a YAML parser that no other command needs
+    from deepexp.bench.options import BENCHMARKS  # here, as they import a YAML parser that no other command needs
+    from deepexp.config.options import names_of
 
-    return [item.name for word in chosen if word in BENCHMARKS for item in dataclasses.fields(BENCHMARKS[word])]
+    return [name for word in chosen if word in BENCHMARKS for name in names_of(BENCHMARKS[word])]
 
 
 def _begun(words: Sequence[str], typed: str) -> list[str]:
