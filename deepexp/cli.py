@@ -96,7 +96,7 @@ def _dispatch(words: list[str]) -> int:
         return 0
     command = _command(name)
     if HELP_FLAGS.intersection(rest):
-        return _show_help([name])
+        return _show_help([name, *rest])
     if startup.runs_jobs(name, rest):
         from deepexp.sweep import server
 
@@ -107,10 +107,16 @@ def _dispatch(words: list[str]) -> int:
     return status
 
 
-def _show_help(names: Sequence[str]) -> int:
+def _show_help(words: Sequence[str]) -> int:
     from deepexp.config import help_text  # it reads the schema and the conf, which no other start needs
 
-    print(help_text.of_command(_command(names[0])) if names else help_text.overview())
+    names = [word for word in words if word not in HELP_FLAGS]
+    if not names:
+        print(help_text.overview())
+        return 0
+    command = _command(names[0])
+    of_topic = importlib.import_module(command.module).help_on(names[1:]) if command.has_topics else None
+    print(of_topic or help_text.of_command(command))
     return 0
 
 

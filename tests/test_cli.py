@@ -150,7 +150,8 @@ def test_python_m_prints_the_version():
 @pytest.mark.parametrize(
     "words",
     [[], ["--help"], ["--version"], ["train", "--help"], ["bench", "--help"], ["list"], ["lst"], ["completion", "bash"],
-     ["completion", "--line", "deepexp train optim="]],
+     ["completion", "--line", "deepexp train optim="], ["lecture", "trajectories", "--help"],
+     ["completion", "--line", "deepexp lecture trajectories "]],
 )  # fmt: skip
 def test_quick_commands_import_nothing_heavy(words):
     code = f"import sys, deepexp.cli; deepexp.cli.main({words!r}); print('|', *sys.modules, file=sys.stderr)"

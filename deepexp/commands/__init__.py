@@ -23,6 +23,8 @@ class Command:
     """Whether words that are no option are paths, for shell completion."""
     takes_keys: bool = False
     """Whether it takes the config keys of `train`, for its help and for shell completion."""
+    has_topics: bool = False
+    """Whether some of its words have a help of their own: `help_on(words)` in its module, which is quickly imported."""
 
 
 COMMANDS = {
@@ -43,6 +45,8 @@ COMMANDS = {
             *("initialisation", "loaders", "parameter_groups", "residual_block", "strided_identity", "surgery"),
             *("trajectories", "update_rules"),
         ),
+        path_keys=("to",),
+        has_topics=True,
     ),
     "eval": Command(
         "deepexp.commands.eval",

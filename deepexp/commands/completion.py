@@ -109,12 +109,12 @@ def complete(line: str) -> list[str]:
     first = [f"{word} " for word in command.words if not before]
     if name == "list":
         first = [f"{group} " for group in catalogue.groups()]
-    own = _options_of_benchmark(before[:1]) if name == "bench" else command.keys
+    own = _own_keys(name, before[:1])
     prefix, key, value = split(typed)
     if value is not None and (key in own or not command.takes_keys):
-        return [PATH] if key in command.path_keys else []
+        return [PATH] if key in command.path_keys else _extended(f"{key}=", own.get(key, ()), value)
     if value is not None:
-        return [f"{prefix}{key}={word}" if word != PATH else PATH for word in _values(key, value)]
+        return _values(f"{prefix}{key}=", key, value)
     first += [f"{option}=" for option in own]
     if command.takes_keys:
         flags = ["-m ", "--multirun ", "--cfg ", "--help "] if name == "train" else ["--help "]
@@ -123,11 +123,24 @@ def complete(line: str) -> list[str]:
     return [PATH] if command.takes_paths and typed and not found else found
 
 
-def _options_of_benchmark(chosen: Sequence[str]) -> Sequence[str]:
-    from deepexp.bench.options import BENCHMARKS  # here, as they import a YAML parser that no other command needs
-    from deepexp.config.options import names_of
+def _own_keys(command: str, chosen: Sequence[str]) -> dict[str, Sequence[str]]:
+    """The options that a command has itself, or one of its words that is `chosen`; and the values of each, if few."""
+    if command == "bench":
+        from deepexp.bench.options import BENCHMARKS  # here, as they import a YAML parser that no other command needs
+        from deepexp.config.options import names_of
 
-    return [name for word in chosen if word in BENCHMARKS for name in names_of(BENCHMARKS[word])]
+        return {name: () for word in chosen if word in BENCHMARKS for name in names_of(BENCHMARKS[word])}
+    if command == "lecture":
+        from deepexp.lecture import keys
+
+        named = {key.name: key.words for word in chosen if word in COMMANDS[command].words for key in keys.of(word)}
+        return {name: words or _names(name) for name, words in named.items()} | ({"to": ()} if chosen else {})
+    return dict.fromkeys(COMMANDS[command].keys, ())
+
+
+def _names(group: str) -> Sequence[str]:
+    """The options of a config group; none if there is no such group."""
+    return catalogue.names(group) if group in catalogue.groups() else ()
 
 
 def _begun(words: Sequence[str], typed: str) -> list[str]:
@@ -147,17 +160,21 @@ def _keys(before: Sequence[str]) -> Iterator[str]:
     yield from (key for key, _, _ in schema.describe_keys())
 
 
-def _values(key: str, typed: str) -> list[str]:
-    """What may stand after `KEY=`, whole words; of several values with commas, the last is completed."""
+def _values(start: str, key: str, typed: str) -> list[str]:
+    """What may stand after a config key, for which `start` is typed."""
     if key in PATH_KEYS:
         words = sorted(WORDS.get(key, ()))
         if not any(word.startswith(typed) for word in words):
             return [PATH]
-    else:
-        usual = {presets.SCALE: presets.USUAL, **{group: catalogue.names(group) for group in catalogue.groups()}}
-        words = list(usual.get(key) or _literals(key))
+        return _extended(start, words, typed)
+    usual = presets.USUAL if key == presets.SCALE else _names(key)
+    return _extended(start, usual or _literals(key), typed)
+
+
+def _extended(start: str, words: Sequence[str], typed: str) -> list[str]:
+    """`KEY=` and the words that `typed` may become; of several values with commas, the last is completed."""
     done, comma, last = typed.rpartition(",")
-    return [f"{done}{comma}{word} " for word in words if word.startswith(last)]
+    return [f"{start}{done}{comma}{word} " for word in words if word.startswith(last)]
 
 
 def _literals(key: str) -> list[str]:

@@ -4,13 +4,14 @@ The figures of the lecture, from one command each: a demonstration prints its ta
 name, all of them are listed, in the order of the slides.
 
   deepexp lecture batch_vs_loop
+  deepexp lecture trajectories --help        what it shows, and its keys
   deepexp lecture trajectories optim=sgd,nesterov,adam surfaces=valley animate=true
   deepexp lecture all scale=quick            one page with all of it, training runs too, in some minutes
 
   to=DIR              where pictures go; outputs/lecture/NAME by default (of the page: outputs/lecture)
 
-A demonstration's other keys are the arguments of `demonstrate` in its file, deepexp/lecture/NAME.py: a scale, standard
-for the slides' sizes or quick for seconds, where it takes long; a seed where something is drawn at random.
+A demonstration that takes long has a scale, too: standard for the slides' sizes, or quick for seconds; one that draws
+at random has a seed. Its code is in deepexp/lecture/NAME.py.
 
 keys of `all`:
   scale=quick         quick, standard, full: of the demonstrations and of the presets
@@ -23,8 +24,10 @@ import importlib
 from collections.abc import Sequence
 from pathlib import Path
 
+from deepexp.config import help_text
+from deepexp.disk.yaml_words import yaml_word
 from deepexp.errors import InputError, RunFailed
-from deepexp.lecture import chapters
+from deepexp.lecture import chapters, keys
 from deepexp.paths import shown
 from deepexp.text.suggest import no_such
 from deepexp.text.terminal import cut_to_terminal
@@ -42,6 +45,17 @@ def main(argv: Sequence[str]) -> int:
         return _all(words)
     _check(name)
     return _one(name, words)
+
+
+def help_on(words: Sequence[str]) -> str | None:
+    """The help of the demonstration that the words name; None if they name none."""
+    name = next((word for word in words if word in (demo.name for demo in chapters.demos())), None)
+    if name is None:
+        return None
+    rows = [(f"{key.name}={yaml_word(key.default)}", key.takes) for key in keys.of(name)]
+    rows.append((f"to={OUTPUTS / name}", "the folder of its pictures"))
+    usage = f"usage: deepexp lecture {name} [KEY=VALUE …]"
+    return "\n".join([usage, "", keys.description(name), "", "keys, with their defaults:", *help_text.table(rows)])
 
 
 def _one(name: str, words: Sequence[str]) -> int:
@@ -97,5 +111,6 @@ def _list() -> list[str]:
         for part in chapter.parts:
             text = part.summary if isinstance(part, chapters.Demo) else f"train: {summaries.get(part.name, part.shows)}"
             lines.append(cut_to_terminal(f"  {part.name.ljust(width)}  {text}"))
-    lines += ["", "deepexp lecture NAME; those with `train:` are presets: deepexp train -m experiment=NAME"]
+    lines += ["", "deepexp lecture NAME, or NAME --help for its keys"]
+    lines += ["those with `train:` are presets: deepexp train -m experiment=NAME"]
     return lines

@@ -7,6 +7,7 @@ import ast
 import importlib.util
 import shutil
 import textwrap
+from collections.abc import Sequence
 
 from deepexp import schema
 from deepexp.commands import COMMANDS, Command
@@ -38,7 +39,7 @@ def overview() -> str:
 
 def of_command(command: Command) -> str:
     """The docstring of a command's module, and the config keys for a command that takes them."""
-    text = _docstring(command.module)
+    text = ast.get_docstring(parsed(command.module)) or ""
     return f"{text}\n\n{keys()}" if command.takes_keys else text
 
 
@@ -49,30 +50,30 @@ def keys() -> str:
     return "\n".join(
         [
             "groups (`deepexp list` says what each option is; its own keys are set as GROUP.KEY=VALUE):",
-            *_table(chosen),
+            *table(chosen),
             "",
             "keys, with their defaults:",
-            *_table(closed),
+            *table(closed),
         ]
     )
 
 
-def _table(rows: list[tuple[str, str]]) -> list[str]:
+def table(rows: Sequence[tuple[str, str]]) -> list[str]:
     """Two columns; a long text goes on below itself, and a long first word has a line of its own."""
     indent = 28
     width = min(shutil.get_terminal_size((100, 24)).columns, 120)
     lines = []
     for word, text in rows:
         start = f"  {word}".ljust(indent)
-        if len(start) > indent:
+        if not start.endswith(" "):
             lines.append(start)
             start = " " * indent
         lines += textwrap.wrap(text, width, initial_indent=start, subsequent_indent=" " * indent) or [start]
     return lines
 
 
-def _docstring(module: str) -> str:
-    """A module's docstring, read from its source: importing it could take seconds."""
+def parsed(module: str) -> ast.Module:
+    """The source of a module, which is not imported: that could take seconds."""
     spec = importlib.util.find_spec(module)
     source = spec.loader.get_source(module) if spec and spec.loader else None  # type: ignore[attr-defined]
-    return ast.get_docstring(ast.parse(source or "")) or ""
+    return ast.parse(source or "")

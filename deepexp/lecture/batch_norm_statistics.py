@@ -36,7 +36,11 @@ class History:
 def demonstrate(
     *, samples: int = 1000, batch_size: int = 20, batches: int = 80, momentum: float = 0.1, seed: int = 0
 ) -> Demonstration:
-    """Normalise the slides' three columns, then batch after batch of them, and compare training with test."""
+    """Normalise the slides' three columns, then batch after batch of them, and compare training with test.
+
+    `samples`: rows of the three columns. `batches`, `batch_size`: the training behind the running statistics, in which
+    each batch has the share `momentum`.
+    """
     check_sizes(batches=batches)
     for name, size in (("samples", samples), ("batch_size", batch_size)):
         if size < 2:

@@ -86,7 +86,11 @@ def demonstrate(
     seed: int = 0,
     device: str = "all",
 ) -> Demonstration:
-    """Time both on `device`, or on each there is (`all`); None: as the scale says."""
+    """Time both for each batch size of `sizes`, in turns.
+
+    The layer has `inputs` and `outputs` units; times are medians over `repeats`. By default the scale decides on all
+    of these. `device`: cpu, cuda, …, or all that there are.
+    """
     check_sizes(sizes=sizes, inputs=inputs, outputs=outputs, repeats=repeats)
     usual = SIZES[scale]
     shape = (inputs or usual[0], outputs or usual[1])

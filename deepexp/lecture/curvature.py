@@ -15,7 +15,10 @@ if TYPE_CHECKING:
 
 
 def demonstrate(*, lr: float = 0.05, curvatures: list[int] | None = None, steps: int = 20) -> Demonstration:
-    """Descend f(w) = ½ λ w² from w = 1 for each curvature λ with the one step size `lr`."""
+    """Descend f(w) = ½ λ w² from w = 1 with the one step size `lr`.
+
+    `curvatures`: each λ, by default 2, 20, 38, 42.
+    """
     check_sizes(curvatures=curvatures, steps=steps)
     chosen = curvatures or [2, 20, 38, 42]
     paths = {curvature: descend(float(curvature), lr, steps) for curvature in chosen}

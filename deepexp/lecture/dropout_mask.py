@@ -24,7 +24,10 @@ if TYPE_CHECKING:
 def demonstrate(
     *, scale: Scale = "standard", dropout: float = 0.5, draws: int | None = None, seed: int = 0
 ) -> Demonstration:
-    """Draw masks for one digit at several drop probabilities, one of them `dropout`, whose masks are in the picture."""
+    """Draw masks for one digit at several drop probabilities, one of them `dropout`, whose masks are in the picture.
+
+    `draws`: masks of each probability, by default as many as the scale says.
+    """
     check_dropout(dropout)
     check_sizes(draws=draws)
     draws = draws or {"quick": 2000, "standard": 20000}[scale]

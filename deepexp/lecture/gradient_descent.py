@@ -50,7 +50,10 @@ def demonstrate(
     order: Order = "shuffled",
     seed: int = 0,
 ) -> Demonstration:
-    """Train with each batch size (0: all samples) at one learning rate, and check the slides' equivalences."""
+    """Train with each batch size at one learning rate, and check the slides' equivalences.
+
+    `batch_sizes`: 0 stands for all samples; by default 1, 10, 100, 0. `epochs`: by default as the scale says.
+    """
     check_sizes(epochs=epochs)
     inputs, targets = samples()
     sizes = list(dict.fromkeys(size or len(inputs) for size in batch_sizes or [1, 10, 100, 0]))

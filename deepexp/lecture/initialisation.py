@@ -50,7 +50,10 @@ def demonstrate(
     scale: Scale = "standard",
     seed: int = 0,
 ) -> Demonstration:
-    """Send Gaussian inputs forward, and Gaussian gradients backward, through `depth` layers of `width` units."""
+    """Send Gaussian inputs forward, and Gaussian gradients backward, through `depth` layers of `width` units.
+
+    `activation`: between the layers. `width`: by default as the scale says.
+    """
     if depth < 2:
         raise ValueError(f"depth: {depth} is not allowed; at least 2")
     if width is not None and width < 2:

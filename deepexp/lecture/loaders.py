@@ -31,7 +31,11 @@ def demonstrate(
     seed: int = 0,
     device: str = "auto",
 ) -> Demonstration:
-    """Time whole epochs of loading, without any training, and compare the batches byte by byte."""
+    """Time whole epochs of loading, without any training, and compare the batches byte by byte.
+
+    `workers`: how many processes load, for each loader; 0 is this process, and 0,2 the default. `epochs`: by default
+    as the scale says. `device`: cpu, cuda, …; auto takes the best that is there.
+    """
     check_sizes(batch_size=batch_size, epochs=epochs)
     if any(count < 0 for count in workers or []):
         raise ValueError(f"workers: {workers} is not allowed; at least 0 each")

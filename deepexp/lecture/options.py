@@ -56,6 +56,8 @@ def folder(given: dict[str, Any], default: Path) -> Path:
 
 def _value(text: str, hint: Any) -> Any:
     value = _read(text)
+    if value is None and type(None) in _kinds(hint):
+        return None
     if _is_list(hint) and not isinstance(value, list):
         return [_read(item) for item in text.split(",")]
     return _numbers(value) if float in _kinds(hint) else value
@@ -81,6 +83,8 @@ def _numbers(value: Any) -> Any:
 
 def _refusal(hint: Any, value: Any) -> str | None:
     """What the argument takes instead, in words, if this value is not it."""
+    if value is None and type(None) in _kinds(hint):
+        return None
     if _is_list(hint):
         (item,) = typing.get_args(next(kind for kind in _kinds(hint) if typing.get_origin(kind) is list))
         name = {str: "names", int: "whole numbers"}[item]

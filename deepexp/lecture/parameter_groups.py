@@ -20,7 +20,10 @@ RULES = "optim.groups=[{pattern: 'conv*', lr_mult: 0.1}, {pattern: '*.bias', mom
 
 
 def demonstrate(*, lr: float = 0.05, steps: int = 3, seed: int = 0) -> Demonstration:
-    """Two rules over the lecture's network under momentum: slow convolutions, and biases without momentum."""
+    """Two rules over the lecture's network under momentum: slow convolutions, and biases without momentum.
+
+    `lr`: of what no rule changes. `steps`: under a gradient that stays the same.
+    """
     check_sizes(steps=steps)
     if not 1e-12 <= lr <= 1e100:
         raise ValueError(f"lr: {lr:g} is not allowed; 1e-12 to 1e+100, else float64 cannot resolve the steps")

@@ -30,7 +30,10 @@ KINDS: dict[str, dict[str, Any]] = {
 
 
 def demonstrate(*, scale: Scale = "standard", depth: int | None = None, seed: int = 0) -> Demonstration:
-    """Count the parameters, and follow a random picture through untrained networks of `depth` layers."""
+    """Count the parameters, and follow a random picture through untrained networks of `depth` layers.
+
+    `depth`: by default as the scale says.
+    """
     check_sizes(depth=depth)
     depth = depth or {"quick": 32, "standard": 56}[scale]
     counts = {layers: parameters(layers) for layers in PAPER_MILLIONS}

@@ -29,8 +29,8 @@ def demonstrate(
 ) -> Demonstration:
     """Build Monster, train it for two epochs of a few batches each, and see which layers move.
 
-    `pretrained`: true for ImageNet's weights (downloaded if need be), false for random ones, a path for others; None
-    takes ImageNet's if they are here.
+    `pretrained`: true for ImageNet's weights (downloaded if need be), false for random ones, a path for others; by
+    default ImageNet's if they are here.
     """
     model = build(_choice(pretrained), blocks={"quick": 2, "standard": 16}[scale], seed=seed)
     filters = model.features[0].weight.detach().clone()  # type: ignore[operator]

@@ -47,10 +47,11 @@ def demonstrate(
     steps: int | None = None,
     animate: bool = False,
 ) -> Demonstration:
-    """Let each optimizer of `conf/optim` walk on each surface.
+    """Let optimizers walk on surfaces.
 
-    `lr`: one learning rate for all, or one for each optimizer that is named (`{adam: 0.1}`); others take what suits
-    the surface. `steps`: None takes the surface's own.
+    `optim`: names of conf/optim, by default sgd, momentum, adam. `surfaces`: by default all of them. `lr`: one learning
+    rate for all, or one for each optimizer that is named (`{adam: 0.1}`); others take what suits the surface. `steps`:
+    by default what suits the surface. `animate`: also make a GIF.
     """
     check_sizes(steps=steps)
     chosen = optim or ["sgd", "momentum", "adam"]

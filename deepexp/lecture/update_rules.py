@@ -29,7 +29,10 @@ LARGEST = 1e100
 
 
 def demonstrate(*, optim: list[str] | None = None, lr: float | None = None, steps: int = 50) -> Demonstration:
-    """Let each optimizer of `conf/optim` take some steps; `lr` for all of them, or each its own."""
+    """Let optimizers take some steps.
+
+    `optim`: names of conf/optim, by default all but lbfgs. `lr`: one learning rate for all, by default each its own.
+    """
     check_sizes(steps=steps)
     if lr is not None and lr < 1e-9:
         raise InputError(f"lr: {lr:g} is not allowed; at least 1e-09, else float64 cannot resolve the steps")

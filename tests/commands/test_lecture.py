@@ -1,4 +1,6 @@
 import errno
+import importlib
+import inspect
 import subprocess
 import sys
 
@@ -41,6 +43,8 @@ def test_a_demonstration_prints_its_table_and_writes_its_pictures(capsys, tmp_pa
         (["curvature", "ln=0.1"], ["did you mean 'lr'", "curvatures"]),
         (["curvature", "lr=fast", "steps=1.5"], ["lr: fast is not allowed; a number", "steps: 1.5"]),
         (["curvature", "curvatures=1,x"], ["a list of whole numbers"]),
+        (["curvature", "steps=null"], ["steps: null is not allowed; a whole number"]),
+        (["curvature", "curvatures=1,null"], ["curvatures: 1,null is not allowed; a list of whole numbers"]),
         (["curvature", "curvatures=true"], ["curvatures: true is not allowed; a list of whole numbers"]),
         (["trajectories", "animate=maybe"], ["true or false"]),
         (["dropout_mask", "dropout=1.0"], ["dropout: 1.0 must be at least 0 and less than 1\n"]),
@@ -95,9 +99,31 @@ def test_types_of_options_are_those_of_the_annotations():
         "on": True,
         "to": "1=2",
     }
+    assert options.parse(["names=null", "lr=null"], demonstrate) == {"names": None, "lr": None}
     assert options.parse(["lr=5e-2", "names=[c]"], demonstrate) == {"lr": 0.05, "names": ["c"]}
     with pytest.raises(InputError):
         options.parse(["lr=[1]"], demonstrate)
+
+
+@pytest.mark.parametrize("name", [demo.name for demo in chapters.demos()])
+def test_the_help_of_a_demonstration_has_each_of_its_keys_with_the_default(name, capsys):
+    assert cli.main(["lecture", name, "--help"]) == 0
+    shown = capsys.readouterr().out
+    assert shown.startswith(f"usage: deepexp lecture {name} [KEY=VALUE …]\n")
+    rows = [line.split() for line in shown.partition("keys, with their defaults:\n")[2].splitlines()]
+    demonstrate = importlib.import_module(f"deepexp.lecture.{name}").demonstrate
+    assert demonstrate.__doc__.splitlines()[0] in shown
+    for key, parameter in inspect.signature(demonstrate).parameters.items():
+        (row,) = [row for row in rows if row[0].startswith(f"{key}=")]
+        assert options.parse(row[:1], demonstrate) == {key: parameter.default}, row
+        assert len(row) > 1, row
+
+
+def test_the_help_of_a_demonstration_lists_the_values_of_a_key_that_takes_few(capsys):
+    assert cli.main(["lecture", "--help", "gradient_descent"]) == 0
+    lines = [" ".join(line.split()) for line in capsys.readouterr().out.splitlines()]
+    assert "order=shuffled shuffled, sequential, with_replacement" in lines
+    assert "batch_sizes=null whole numbers with commas between" in lines
 
 
 def test_the_list_is_shown_without_importing_torch():
