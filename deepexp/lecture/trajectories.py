@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _CAPTION = "The dot is the start, the cross the minimum, the square the end, where it is in the picture or near it."
+MOST_IN_A_PANEL = 4  # optimizers that a legend within the panel can name without covering their paths
 LATE = 20  # steps at the end of a path, over which its oscillation is measured
 
 
@@ -199,8 +200,18 @@ def _draw(surfaces: Mapping[str, Surface], walks: Mapping[str, Sequence[Walk]]) 
             panel.plot(x, y, **style, markevery=marks, markersize=2.5, linewidth=1.1, label=label)
             if len(seen) == len(walk.points):
                 panel.plot(x[-1:], y[-1:], color=style["color"], marker="s", markersize=7, markeredgecolor="white")
-        panel.legend(loc="upper right", fontsize=8, framealpha=0.85)
+    _add_legend(figure, panels)
     return figure
+
+
+def _add_legend(figure: "Figure", panels: Sequence["Axes"]) -> None:
+    """One in each panel, with the learning rates there; of many optimizers, one beside all panels, without them."""
+    handles, labels = panels[0].get_legend_handles_labels()
+    if len(handles) > MOST_IN_A_PANEL:
+        figure.legend(handles, [label.partition(" (η")[0] for label in labels], loc="outside right upper", fontsize=9)
+        return
+    for panel in panels:
+        panel.legend(loc="upper right", fontsize=8, framealpha=0.85)
 
 
 def _landscapes(surfaces: Mapping[str, Surface]) -> tuple["Figure", list["Axes"]]:
@@ -242,5 +253,5 @@ def _animated(surfaces: Mapping[str, Surface], walks: Mapping[str, Sequence[Walk
             (line,) = panel.plot([], [], **style, label=walk.optimizer)
             (head,) = panel.plot([], [], color=style["color"], marker="s", markersize=7, markeredgecolor="white")
             trails.append(animation.Trail(line, head, _visible(walk.points, surfaces[name])))
-        panel.legend(loc="upper right", fontsize=8, framealpha=0.85)
+    _add_legend(figure, panels)
     return animation.gif(figure, trails)

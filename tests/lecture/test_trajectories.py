@@ -45,6 +45,16 @@ def test_the_cross_at_the_minimum_lies_above_the_paths_that_end_there():
     assert cross.get_zorder() > max(line.get_zorder() for line in panel.lines if line is not cross)
 
 
+def test_the_legend_of_many_optimizers_covers_no_path():
+    many = ["sgd", "momentum", "nesterov", "adagrad", "rmsprop", "adam", "adamax", "nadam", "adamw"]
+    figure = trajectories.demonstrate(optim=many, surfaces=["valley", "barrier"]).pictures[0].figure
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == many
+    figure.draw_without_rendering()
+    right = max(panel.get_window_extent().x1 for panel in figure.axes)
+    assert right <= legend.get_window_extent().x0 and all(panel.get_legend() is None for panel in figure.axes)
+
+
 def test_momentum_runs_past_the_minimum_and_comes_back(facts):
     assert facts["valley/momentum/overshoot"] > 1
     assert facts["valley/momentum/x_crossings"] >= 2
