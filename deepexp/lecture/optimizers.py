@@ -12,6 +12,9 @@ from deepexp.errors import raise_any
 from deepexp.schema import TrainConfig
 from deepexp.text.suggest import did_you_mean
 
+ABOUT_MUON = "What muon shows here is AdamW at a twentieth of its rate: its own rule is for matrices."
+"""Of demonstrations whose weights are a single vector."""
+
 
 class Point(nn.Module):
     """A model that is nothing but its weights."""

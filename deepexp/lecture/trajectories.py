@@ -14,7 +14,7 @@ import torch
 from deepexp.errors import InputError
 from deepexp.lecture import animation
 from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
-from deepexp.lecture.optimizers import Point, check_names, optimizer_for
+from deepexp.lecture.optimizers import ABOUT_MUON, Point, check_names, optimizer_for
 from deepexp.lecture.surfaces import RIDGE_X, SURFACES, Surface
 from deepexp.pages import plotting
 from deepexp.text.suggest import did_you_mean
@@ -148,6 +148,8 @@ def _sentences(facts: Mapping[tuple[str, str], Mapping[str, float]]) -> Iterator
             "Adam divides each coordinate by the size of its own gradients: its first step is equally long in both, "
             "however narrow a valley is."
         )
+    if any(name == "muon" for _, name in facts):
+        yield ABOUT_MUON
 
 
 def _row(surface: Surface, walk: Walk, facts: Mapping[str, float]) -> tuple[str, ...]:

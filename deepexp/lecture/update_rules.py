@@ -9,7 +9,7 @@ from torch import Tensor
 from deepexp.config import catalogue
 from deepexp.errors import InputError
 from deepexp.lecture.demonstration import Demonstration, Picture, check_sizes, figures, table
-from deepexp.lecture.optimizers import Point, check_names, optimizer_for
+from deepexp.lecture.optimizers import ABOUT_MUON, Point, check_names, optimizer_for
 from deepexp.pages import plotting
 
 if TYPE_CHECKING:
@@ -99,6 +99,8 @@ def _sentences(facts: Mapping[str, Mapping[str, float]]) -> Iterator[str]:
     yield "On a plane every step sees the same gradient: what a rule remembers shows in how its steps change."
     if MOMENTUM & facts.keys():
         yield "Momentum's steps grow towards 1/(1−γ) times those of plain descent."
+    if "muon" in facts:
+        yield ABOUT_MUON
     if any(of["scaling"] < 1.1 and of["first_0"] < 1.1 * of["first_1"] for of in facts.values()):
         yield (
             "Rules that divide by past gradients step equally far in a steep and in a flat coordinate, and do not "

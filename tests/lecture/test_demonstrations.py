@@ -245,6 +245,14 @@ def test_labels_of_the_speed_axis_do_not_overlap(fastest):
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
+def test_muon_on_a_vector_is_called_adamw():
+    about = "muon shows here is AdamW at a twentieth"
+    assert about in update_rules.demonstrate(steps=2).text
+    assert about not in update_rules.demonstrate(optim=["adam"], steps=2).text
+    muon, adamw = (update_rules.step_lengths(*of)[1] for of in (("muon", [1.0], 1, 0.02), ("adamw", [1.0], 1, 0.001)))
+    assert muon.item() == pytest.approx(adamw.item(), rel=0.1)  # they differ in weight decay
+
+
 def test_the_limit_of_momentum_is_written_above_the_curves():
     steps = {"momentum": torch.full((50, 2), 10.0), "adadelta": torch.full((50, 2), 0.003)}
     figure = update_rules._draw(steps, dict.fromkeys(steps, 1.0))
