@@ -55,7 +55,11 @@ def demonstrate(*, seed: int = 0) -> Demonstration:
         "hand gives.",
         tables=(table(header, rows, "Against x[:, :, ::2, ::2], and that times the 1×1 kernel"),),
         pictures=(
-            Picture("strided_identity", _draw(x, padded, projected), "Marked values are passed on; then the two ways."),
+            Picture(
+                "strided_identity",
+                _draw(x, padded, projected),
+                "Marked values are passed on; then the two ways (of conv, red is positive and blue negative).",
+            ),
         ),
         facts=facts,
     )
@@ -86,7 +90,9 @@ def _draw(x: Tensor, padded: Tensor, projected: Tensor) -> "Figure":
         panel.plot(columns.flatten().tolist(), rows.flatten().tolist(), color=plotting.COLOURS[1], **marks)
         panel.set_title(f"x, channel {channel + 1}", fontsize=9)
         axes[channel, 1].set_axis_off()
-        axes[channel, 1].text(0.5, 0.5, "stride 2  →", ha="center", va="center")
+    # One arrow between the rows: either way takes both channels.
+    arrow = axes[0, 1].text(0.5, -0.1, "both channels,\nstride 2  →", ha="center", va="center")
+    arrow.set_in_layout(False)
     for row, (name, maps_, limits) in enumerate(
         (("pad", padded, (0, 1)), ("conv", projected, (-float(projected.abs().max()), float(projected.abs().max()))))
     ):

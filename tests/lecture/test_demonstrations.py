@@ -208,6 +208,15 @@ def test_the_strided_identity_equals_indexing():
     assert facts["conv_parameters"] == 16 * 32
 
 
+def test_the_picture_of_the_strided_identity_gives_neither_way_a_channel_of_its_own():
+    figure = strided_identity.demonstrate().pictures[0].figure
+    figure.draw_without_rendering()
+    (arrow,) = (text for axes in figure.axes for text in axes.texts)
+    box = arrow.get_window_extent()
+    above, below = figure.axes[1].get_window_extent(), figure.axes[7].get_window_extent()
+    assert (box.y0 + box.y1) / 2 == pytest.approx((above.y0 + below.y1) / 2, abs=0.1 * figure.dpi)
+
+
 def test_residual_networks_have_the_papers_parameters_and_begin_near_the_identity():
     facts = residual_block.demonstrate(scale="quick", depth=20).facts
     for depth, millions in residual_block.PAPER_MILLIONS.items():
