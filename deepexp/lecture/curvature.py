@@ -13,6 +13,8 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
+_REACH = 3  # the largest |w| that is drawn
+
 
 def demonstrate(*, lr: float = 0.05, curvatures: list[int] | None = None, steps: int = 20) -> Demonstration:
     """Descend f(w) = ½ λ w² from w = 1 with the one step size `lr`.
@@ -39,7 +41,8 @@ def demonstrate(*, lr: float = 0.05, curvatures: list[int] | None = None, steps:
             Picture(
                 "curvature",
                 _draw(paths, lr),
-                "Steps on a parabola of each curvature, from w = 1 to the cross.",
+                "Steps on a parabola of each curvature, from w = 1 to the cross; a path without one goes on beyond "
+                f"|w| = {_REACH}.",
             ),
         ),
         facts={f"factor_{c}": measured(paths[c]) for c in chosen},
@@ -90,13 +93,14 @@ def _draw(paths: dict[int, np.ndarray], lr: float) -> "Figure":
     figure, axes = plotting.figure(2.6 * len(paths), 2.9, columns=len(paths))
     panels: Sequence[Axes] = list(axes.flat)
     for index, (panel, (curvature, points)) in enumerate(zip(panels, paths.items(), strict=True)):
-        shown = points[np.abs(points) <= 3]
+        shown = points[np.abs(points) <= _REACH]
         reach = max(1.1, np.abs(shown).max() * 1.1)
         w = np.linspace(-reach, reach, 200)
         panel.plot(w, curvature * w**2 / 2, color="grey", linewidth=1)
         colour = plotting.series_style(index)["color"]
         panel.plot(shown, curvature * shown**2 / 2, color=colour, marker="o", markersize=4, linewidth=1)
-        panel.plot(shown[-1:], curvature * shown[-1:] ** 2 / 2, color="black", marker="x", markersize=9)
+        if len(shown) == len(points):
+            panel.plot(shown[-1:], curvature * shown[-1:] ** 2 / 2, color="black", marker="x", markersize=9)
         panel.set(title=f"λ = {curvature}, ηλ = {lr * curvature:g}", xlabel="w")
     panels[0].set_ylabel("½ λ w²")
     return figure

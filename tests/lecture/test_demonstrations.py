@@ -148,6 +148,12 @@ def test_a_step_that_overflows_has_an_infinite_factor():
     assert curvature.demonstrate(lr=1e308, curvatures=[2]).facts["factor_2"] == math.inf
 
 
+def test_the_cross_on_a_parabola_is_where_the_path_ends():
+    """At ηλ = 2.1 the path has left the picture after 11 of 20 steps."""
+    panels = curvature.demonstrate(curvatures=[38, 42]).pictures[0].figure.axes
+    assert [any(line.get_marker() == "x" for line in panel.lines) for panel in panels] == [True, False]
+
+
 def test_variances_far_from_the_formula_are_called_so():
     assert "stray far from the formula" in initialisation.demonstrate(scale="quick", depth=500, width=10).text
     assert "stray" not in initialisation.demonstrate(scale="quick").text
