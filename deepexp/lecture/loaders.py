@@ -110,8 +110,10 @@ def _draw(speeds: Mapping[str, float]) -> "Figure":
     names: Sequence[str] = list(speeds)
     panel.barh(names, list(speeds.values()), color=plotting.COLOURS[0], height=0.6)
     for place, speed in enumerate(speeds.values()):
-        panel.text(speed, place, f" {speed:,.0f}", va="center", fontsize=9)
+        label = {"xytext": (4, 0), "textcoords": "offset points", "va": "center", "fontsize": 9}
+        panel.annotate(f"{speed:,.0f}", (speed, place), **label)
     panel.invert_yaxis()
+    panel.grid(visible=False, axis="y")  # it would run through the numbers
     panel.margins(x=0.15)
     panel.set(xlabel="samples a second")
     panel.xaxis.set_major_formatter("{x:,.0f}")

@@ -260,6 +260,18 @@ def test_labels_of_the_speed_axis_do_not_overlap(fastest):
     assert all(left.x1 < right.x0 for left, right in pairwise(boxes))
 
 
+def test_no_line_runs_through_the_numbers_beside_the_bars():
+    figure = loaders._draw({"resident": 2e6, "streamed, same process": 2e5})
+    figure.draw_without_rendering()
+    (panel,) = figure.axes
+    assert not any(line.get_visible() for line in panel.get_ygridlines())
+    gaps = [
+        text.get_window_extent().x0 - bar.get_window_extent().x1
+        for text, bar in zip(panel.texts, panel.patches, strict=True)
+    ]
+    assert min(gaps) > 0.03 * figure.dpi and not any(text.get_text().startswith(" ") for text in panel.texts)
+
+
 def test_muon_on_a_vector_is_called_adamw():
     about = "muon shows here is AdamW at a twentieth"
     assert about in update_rules.demonstrate(steps=2).text
