@@ -3,6 +3,7 @@
 He et al. (2015), sections 3 and 4.2.
 """
 
+import math
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
@@ -21,6 +22,9 @@ if TYPE_CHECKING:
 
 PAPER_MILLIONS = {20: 0.27, 32: 0.46, 44: 0.66, 56: 0.85, 110: 1.7}
 """Parameters by depth, as He et al. give them for CIFAR-10 in table 6."""
+
+UNRELATED = 1 / math.pi
+"""The cosine of the rectified values of two independent Gaussians."""
 
 KINDS: dict[str, dict[str, Any]] = {
     "plain": {"shortcut": "none"},
@@ -47,13 +51,15 @@ def demonstrate(*, scale: Scale = "standard", depth: int | None = None, seed: in
         title="The residual block",
         text="A block adds what its two convolutions give to what came in, so that it has to learn the difference only "
         "and begins near the identity: its output still resembles its input, whereas two layers without the shortcut "
-        "make something unrelated of it.",
+        "make something unrelated of it (two unrelated outputs of a rectifier have a cosine of 1/π ≈ 0.32, since "
+        "neither is ever negative).",
         tables=(
             table(("network", "parameters", "in millions", "in the paper"), rows, "CIFAR-10, shortcut=pad"),
             table(
                 ("blocks", "mean", "least"),
                 starts,
-                f"Cosine between what goes into a block and what comes out, untrained, {depth} layers",
+                f"Cosine between what goes into a block and what comes out, untrained, {depth} layers; of blocks that "
+                "keep the size",
             ),
         ),
         pictures=(
@@ -111,7 +117,14 @@ def _draw(likeness: dict[str, Tensor]) -> "Figure":
         axes.flat[1].plot(
             range(1, len(values) + 1), values.tolist(), **plotting.series_style(index), markersize=4, label=name
         )
-    axes.flat[1].set(xlabel="block", ylabel="cosine of input and output", ylim=(0, 1.05), title="Untrained blocks")
+    # ── E[relu(a)]² / E[relu(a)²] of a Gaussian a is (1/2π) / (1/2): what two independent outputs have in common.
+    axes.flat[1].axhline(UNRELATED, color=plotting.GREY, linewidth=0.8, linestyle="--", label="unrelated, 1/π")
+    axes.flat[1].set(
+        xlabel="block that keeps the size",
+        ylabel="cosine of input and output",
+        ylim=(0, 1.05),
+        title="Untrained blocks",
+    )
     axes.flat[1].legend()
     return figure
 
