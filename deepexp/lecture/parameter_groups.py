@@ -47,8 +47,9 @@ def demonstrate(*, lr: float = 0.05, steps: int = 3, seed: int = 0) -> Demonstra
     header = ("parameters", "learning rate", "momentum", "moved", "moved / lr")
     return Demonstration(
         title="Groups of parameters",
-        text="Each group moves by its own rule: the convolutions a tenth as far as the linear weights, the biases "
-        "without momentum. A pattern that takes no parameter is an error and not a rule without effect: "
+        text="Each group moves by its own rule: the convolutions, with their biases, a tenth as far as the linear "
+        "weights, the linear biases without momentum. A pattern that takes no parameter is an error and not a rule "
+        "without effect: "
         f"“{unmatched(model)}”",
         tables=(table(header, rows, f"{counted(steps, 'step')} under a gradient of 1 everywhere, {RULES}"),),
         pictures=(
