@@ -54,7 +54,7 @@ def demonstrate(
             table(
                 ("part", "parameters", "moved in epoch 1", "moved in epoch 2"),
                 rows,
-                "Largest change of a weight; features.* frozen in epoch 1",
+                "Largest change of a weight; epochs of three batches of noise, features.* frozen in epoch 1",
             ),
         ),
         pictures=(Picture("first_layer", _draw(filters), f"The 64 filters of the first layer ({origin})."),),

@@ -316,4 +316,5 @@ def test_the_pretrained_layer_is_frozen_and_then_moves():
     assert min(facts[f"{part}_epoch_1"] for part in ("converter", "blocks", "fc")) > 0
     assert facts["parameters_features"] == 64 * 3 * 11 * 11 + 64
     assert facts["parameters_fc"] == 650
+    assert "three batches of noise" in made.tables[0].caption
     assert facts["pretrained"] == 0
