@@ -27,7 +27,7 @@ _X_NAMES = {
 }
 _ROWS = (("loss", 1.0, "loss"), ("error_rate", 100.0, "error (%)"))  # key, factor, name of the axis
 _MIXING = frozenset(f"deepexp.data.augment.{name}" for name in ("Mixup", "CutMix"))
-_MOST_MARKED = 15  # points of a curve that get a marker each
+_MOST_MARKED = 15  # points of a curve that get a marker
 _EXPLODED = 1e4  # times the median loss
 _EDGE = 1.25  # times the highest loss
 _TRAIN_WIDTH, _TEST_WIDTH, _CROWDED_WIDTH = 0.9, 2.2, 1.0
@@ -108,11 +108,11 @@ def _draw_group(
         axis.plot(train.x, train.mean, **{**style, "marker": marker}, linewidth=_TRAIN_WIDTH, markersize=3)
         drawn += train.mean
     if test is not None:
-        marked = style["marker"] if len(test.x) <= _MOST_MARKED and not crowded else ""
-        marker = (style["marker"] or ".") if _is_dot(test.x) else marked
+        marker = (style["marker"] or ".") if _is_dot(test.x) else style["marker"]
+        every = math.ceil(len(test.x) / _MOST_MARKED)  # not none, since the legend shows the marker
         width = _CROWDED_WIDTH if crowded and style.get("zorder", 0) < 3 else _TEST_WIDTH
         size = 6.5 if _is_dot(test.x) else 4.5
-        axis.plot(test.x, test.mean, **{**style, "marker": marker}, linewidth=width, markersize=size)
+        axis.plot(test.x, test.mean, **{**style, "marker": marker}, linewidth=width, markersize=size, markevery=every)
         drawn += test.mean
         if len(runs) > 1 and not crowded:
             edge = 12 if _is_dot(test.x) else 0  # one point has no area to be filled

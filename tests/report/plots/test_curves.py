@@ -102,6 +102,19 @@ def test_of_many_groups_only_the_best_and_the_worst_are_named(tmp_path):
     assert "rest grey" in plot.caption
 
 
+def test_curves_have_the_markers_of_the_legend(tmp_path):
+    names = [f"i{k}" for k in range(12)]
+    make_sweep(tmp_path / "s", {"init": names}, lambda job: 0.05 * (1 + int(job["init"][1:])))
+    make_run(tmp_path / "t", {"epochs": 40}, rates=[0.9 / k for k in range(1, 41)])
+    for where in ("s", "t"):
+        figure = curves.draw(groups(tmp_path / where)).figure
+        shown = {(line.get_color(), line.get_marker()) for line in figure.axes[1].lines}
+        named = [line for line in figure.legends[0].get_lines() if line.get_marker() not in ("", "None")]
+        assert named and all((line.get_color(), line.get_marker()) in shown for line in named)
+    (test,) = (line for line in figure.axes[1].lines if line.get_marker() == "o")
+    assert len(test.get_xdata()[:: test.get_markevery()]) <= 15
+
+
 def test_a_legend_of_long_names_stays_within_the_picture(tmp_path):
     grid = {"val_fraction": [0.1234567, 0.2345678], "label_smoothing": [0.0123456, 0.0234567]}
     grid |= {"clip_grad_norm": [1.2345678, 2.3456789], "max_minutes": [1234567.5, 2345678.5]}
