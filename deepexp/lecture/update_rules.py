@@ -129,8 +129,9 @@ def _draw(lengths: Mapping[str, Tensor], rates: Mapping[str, float]) -> "Figure"
     for index, (name, length) in enumerate(lengths.items()):
         style = plotting.series_style(index)
         steps = range(1, len(length) + 1)
+        first = index % min(5, len(length))  # where many lie on one line, each shows markers of its own
         panel.plot(
-            steps, (length[:, 0] / rates[name]).tolist(), **style, markevery=(index % 5, 5), markersize=4, label=name
+            steps, (length[:, 0] / rates[name]).tolist(), **style, markevery=(first, 5), markersize=4, label=name
         )
     panel.set(yscale="log", xlabel="step", ylabel="length of the step / η")
     if MOMENTUM & lengths.keys():

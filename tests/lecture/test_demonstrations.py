@@ -281,6 +281,11 @@ def test_muon_on_a_vector_is_called_adamw():
     assert muon.item() == pytest.approx(adamw.item(), rel=0.1)  # they differ in weight decay
 
 
+def test_a_single_step_of_each_rule_can_be_seen():
+    (panel,) = update_rules.demonstrate(optim=["sgd", "adagrad", "rmsprop"], steps=1).pictures[0].figure.axes
+    assert all(list(line.get_xdata()[slice(line.get_markevery()[0], None)]) == [1] for line in panel.lines)
+
+
 def test_the_limit_of_momentum_is_written_above_the_curves():
     steps = {"momentum": torch.full((50, 2), 10.0), "adadelta": torch.full((50, 2), 0.003)}
     figure = update_rules._draw(steps, dict.fromkeys(steps, 1.0))
