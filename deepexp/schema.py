@@ -7,8 +7,6 @@ This module imports nothing heavy: the command line reads its help text from it.
 """
 
 import dataclasses
-import math
-import types
 import typing
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -16,6 +14,7 @@ from typing import Any, Literal
 
 from deepexp.disk.yaml_words import as_yaml
 from deepexp.errors import raise_any
+from deepexp.text.annotations import allowed, is_within, kinds, match
 from deepexp.text.suggest import did_you_mean
 
 
@@ -241,56 +240,6 @@ def _describe(cls: type, prefix: str) -> Iterator[tuple[str, Any, str]]:
         yield prefix + item.name, default, str(item.metadata["meaning"])
 
 
-def allowed(annotation: Any, limits: Mapping[str, Any]) -> str:
-    """The values that a key takes, in words: `a whole number ≥ 1 or 'full'`."""
-    return _in_words(_options(annotation), limits)
-
-
-def _in_words(options: Sequence[Any], limits: Mapping[str, Any]) -> str:
-    words = []
-    for option in options:
-        if option is type(None):
-            words.append("null")
-        elif typing.get_origin(option) is Literal:
-            words.extend(repr(value) for value in typing.get_args(option))
-        elif option in (int, float):
-            words.append(" ".join([{int: "a whole number", float: "a number"}[option], _range(limits)]).strip())
-        elif option is bool:
-            words.append("true or false")
-        elif option is str:
-            words.append("a text")
-        else:
-            words.append("a list" if typing.get_origin(option) is list else "a mapping")
-    return " or ".join(words)
-
-
-def refusal(annotation: Any, value: Any) -> str | None:
-    """The values that an argument with this annotation takes, in words, if this value is none of them.
-
-    Annotations that are more than plain types (protocols, sequences) are left to the target.
-    """
-    options = [option for option in _options(annotation) if getattr(option, "__name__", "") != "Tensor"]
-    if not all(option in _PLAIN or typing.get_origin(option) is Literal for option in options):
-        return None
-    if any(_match(option, value)[0] for option in options):
-        return None
-    return _in_words(options, {})
-
-
-_PLAIN = (int, float, bool, str, type(None))
-
-
-def _range(limits: Mapping[str, Any]) -> str:
-    signs = {"minimum": "≥", "above": ">", "maximum": "≤", "below": "<"}
-    return " and ".join(f"{sign} {limits[name]}" for name, sign in signs.items() if name in limits)
-
-
-def _options(annotation: Any) -> tuple[Any, ...]:
-    if typing.get_origin(annotation) in (types.UnionType, typing.Union):
-        return typing.get_args(annotation)
-    return (annotation,)
-
-
 _WRONG: Any = object()  # in place of what was refused
 
 
@@ -333,21 +282,21 @@ def _component(extra: Mapping[str, Any], prefix: str, problems: Problems) -> Com
 
 
 def _value(annotation: Any, value: Any, path: str, limits: Mapping[str, Any], problems: Problems) -> Any:
-    for option in _options(annotation):
-        if dataclasses.is_dataclass(option):
-            return _build(typing.cast(type, option), value, f"{path}.", problems)
-        if typing.get_origin(option) is list:
+    for kind in kinds(annotation):
+        if dataclasses.is_dataclass(kind):
+            return _build(typing.cast(type, kind), value, f"{path}.", problems)
+        if typing.get_origin(kind) is list:
             if not isinstance(value, Sequence) or isinstance(value, str):
                 continue
-            (inner,) = typing.get_args(option)
+            (inner,) = typing.get_args(kind)
             items = [_item(inner, entry, f"{path}[{index}]", problems) for index, entry in enumerate(value)]
             return _WRONG if any(item is _WRONG for item in items) else items
-        matched, converted = _match(option, value)
+        matched, converted = match(kind, value)
         if matched:
             if (
                 isinstance(converted, (int, float))
                 and not isinstance(converted, bool)
-                and not _within(converted, limits)
+                and not is_within(converted, limits)
             ):
                 continue
             return converted
@@ -362,31 +311,3 @@ def _item(inner: Any, entry: Any, path: str, problems: Problems) -> Any:
         problems.add(f"{path}: {as_yaml(entry)} is not allowed; a mapping is needed")
         return _WRONG
     return dict(entry)
-
-
-def _match(option: Any, value: Any) -> tuple[bool, Any]:
-    """Whether the value is of this one type, and the value as that type (a whole number may stand for a float)."""
-    if option is type(None):
-        return value is None, None
-    if typing.get_origin(option) is Literal:
-        return isinstance(value, str) and value in typing.get_args(option), value
-    if option is bool:
-        return isinstance(value, bool), value
-    if isinstance(value, bool):
-        return False, value
-    if option is float and isinstance(value, (int, float)):
-        return math.isfinite(value), float(value)
-    if option is int and isinstance(value, float) and value.is_integer():
-        return True, int(value)
-    if option is str and isinstance(value, (int, float)):
-        return True, str(value)  # a name or folder that looks like a number
-    return isinstance(value, option), value
-
-
-def _within(value: float, limits: Mapping[str, Any]) -> bool:
-    return (
-        ("minimum" not in limits or value >= limits["minimum"])
-        and ("above" not in limits or value > limits["above"])
-        and ("maximum" not in limits or value <= limits["maximum"])
-        and ("below" not in limits or value < limits["below"])
-    )

@@ -59,7 +59,7 @@ MAY_KNOW = {
     "models": ["models", "disk.storage", "errors", "text"],
     "data": ["data", "disk.storage", "errors", "process", "runtime", "text"],
     "optim": ["optim", "disk.yaml_words", "text.suggest"],
-    "schema": ["disk.yaml_words", "errors", "text.suggest"],
+    "schema": ["disk.yaml_words", "errors", "text.annotations", "text.suggest"],
     "config": ["config", "commands", "disk", "errors", "paths", "schema", "text"],
     "config.catalogue": ["paths"],
     "config.composed_of": ["config.catalogue", "config.overrides", "disk.yaml_file", "errors"],

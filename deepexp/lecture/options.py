@@ -12,7 +12,7 @@ from typing import Any
 
 from deepexp.disk.yaml_file import read_value
 from deepexp.errors import raise_any
-from deepexp.schema import refusal
+from deepexp.text.annotations import refusal
 from deepexp.text.suggest import no_such
 
 _LARGEST_SEED = 2**63 - 1

@@ -18,7 +18,8 @@ from hydra.utils import get_object
 from deepexp import paths
 from deepexp.disk.yaml_words import as_yaml
 from deepexp.errors import InputError, raise_any
-from deepexp.schema import Component, keys_of, refusal
+from deepexp.schema import Component, keys_of
+from deepexp.text.annotations import refusal
 from deepexp.text.suggest import did_you_mean
 from deepexp.user_code import own_code
 
