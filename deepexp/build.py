@@ -20,14 +20,14 @@ from hydra.errors import InstantiationException
 from hydra.utils import instantiate
 from torch import nn
 
-from deepexp import checkpoint, cuda_graph, paths, runtime
+from deepexp import cuda_graph, paths, runtime
 from deepexp.data.augment import Nothing
 from deepexp.data.dataset import Dataset, Pictures, announced_pictures, assemble
 from deepexp.data.features import FeatureLoader
 from deepexp.data.loader import choose_mode, make_loader
 from deepexp.data.source import DataInfo, Shape, Source, Split
 from deepexp.errors import InputError, RunFailed, in_short, raise_any, under
-from deepexp.models import init, pretrained, transfer
+from deepexp.models import init, surgery, transfer
 from deepexp.models.layout import channels_last, unshared
 from deepexp.optim.capturable import capturable_arguments
 from deepexp.optim.ema import Ema
@@ -36,7 +36,6 @@ from deepexp.optim.fused import fused_arguments
 from deepexp.optim.groups import check_arguments, check_group_options, check_learning_rate, parameter_groups, refusals
 from deepexp.parts import Parts
 from deepexp.run.identity import Identity
-from deepexp.run.rundir import RunDirectory
 from deepexp.schema import HANDED_ON, Component, TrainConfig
 from deepexp.step import Objective, Precision, Step
 from deepexp.text.units import counted
@@ -114,7 +113,14 @@ def model(
     made = channels_last(unshared(made.to(device=device)))
     if load_pretrained and config.init_from is not None:
         transfer.begin_with(made, Path(paths.absolute(config.init_from)), classes)
+    if load_pretrained and config.surgery:
+        surgery.operate(made, grafts(config))
     return made
+
+
+def grafts(config: TrainConfig) -> list[surgery.Graft]:
+    """The layers that `surgery` names."""
+    return [surgery.Graft(Path(paths.absolute(one.from_)), one.layers, one.to) for one in config.surgery or []]
 
 
 def _made_on_meta(component: Component, given: dict[str, Any], seed: int) -> nn.Module:
@@ -144,48 +150,6 @@ def _runs_as_tried(config: TrainConfig) -> bool:
         return config.precision == "fp32" and runtime.choose_device(config.device).type == "cpu"
     except InputError:  # which is reported as a problem of its own
         return False
-
-
-def resolve_pretrained(config: TrainConfig, plan: "Plan") -> None:
-    """Replace `model.pretrained=auto` in the config itself, so that the saved config says what was done.
-
-    Raises `InputError` if weights that the config names cannot be had, before the run begins.
-    """
-    fetch_pretrained(config, *plan.takes)
-    arguments = config.model.component.arguments
-    if arguments.get("pretrained") == "auto":
-        arguments["pretrained"] = pretrained.resolve("auto")
-
-
-def fetch_pretrained(config: TrainConfig, shape: Shape, classes: int) -> None:
-    """Find or download the weights that the config names; the path of `init_from` becomes absolute.
-
-    Raises `InputError` if they cannot be had, or do not fit a model for pictures of this shape and so many classes.
-    `model.pretrained=auto` names none.
-    """
-    arguments = config.model.component.arguments
-    for key, place in (("model.pretrained", arguments.get("pretrained")), ("init_from", config.init_from)):
-        if isinstance(place, str):
-            _check_ended(key, place)
-    fetch = getattr(targets.of("model", config.model.component), "fetch_pretrained", None)
-    if fetch is not None and arguments.get("pretrained") != "auto":
-        try:
-            fetch(**arguments)
-        except InputError as error:
-            raise InputError(f"model.{error}") from error
-    if config.init_from is not None:
-        config.init_from = paths.absolute(config.init_from)
-        transfer.fitting(model(config, shape, classes, "meta"), Path(config.init_from), classes)
-
-
-def _check_ended(key: str, place: str) -> None:
-    """Raise `InputError` for a run that is still training: each job of a sweep would begin with another checkpoint."""
-    directory = Path(paths.absolute(place))
-    if directory.is_dir() and RunDirectory(directory).is_alive():
-        raise InputError(
-            f"{key}: {directory} is still running; wait until it ends, "
-            f"or give a copy of its {Path('checkpoints', checkpoint.LAST)}"
-        )
 
 
 def optimizer(

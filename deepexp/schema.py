@@ -101,6 +101,15 @@ class FreezeRule:
 
 
 @dataclass
+class Graft:
+    """Layers that are taken from another network."""
+
+    from_: str  # a run or a file of weights
+    layers: str  # a glob on the names of its tensors
+    to: str | None = key(None, "their names in the model; null: the same")
+
+
+@dataclass
 class CheckpointConfig:
     """When a run is saved besides the end of each epoch."""
 
@@ -131,6 +140,9 @@ class TrainConfig:
     init: Literal["default", "xavier", "kaiming"] = key("default", "initial weights; pretrained layers are left alone")
     init_from: str | None = key(
         None, "a run or file whose weights to begin with, except a last layer for other classes"
+    )
+    surgery: list[Graft] | None = key(
+        None, "layers to take from other runs or files: [{from, layers, to}], globs on names of tensors"
     )
     freeze: list[FreezeRule] | None = key(
         None, "null: the model's own default; [{pattern, share | epochs}]: frozen first"
@@ -163,6 +175,14 @@ class TrainConfig:
     output_dir: str = key("outputs", "where run directories are made")
     resume: str | None = key(None, "run or sweep directory to go on with")
     dry_run: bool = key(False, "show config, parameters, memory and one batch; train nothing")
+
+
+def as_written(entries: Sequence[Any]) -> list[Any]:
+    """The entries of a list in the config as YAML has them."""
+    return [
+        {name.rstrip("_"): value for name, value in vars(entry).items()} if dataclasses.is_dataclass(entry) else entry
+        for entry in entries
+    ]
 
 
 class Problems:
@@ -248,8 +268,8 @@ def _build(cls: type, node: Any, prefix: str, problems: Problems) -> Any:
     if not isinstance(node, Mapping):
         problems.add(f"{prefix.rstrip('.') or 'config'}: {as_yaml(node)} is not allowed; a mapping is needed")
         return _WRONG
-    hints = typing.get_type_hints(cls)
-    known = {item.name: item for item in dataclasses.fields(cls)}
+    hints = {name.rstrip("_"): hint for name, hint in typing.get_type_hints(cls).items()}
+    known = {item.name.rstrip("_"): item for item in dataclasses.fields(cls)}  # `from_`, as `from` is Python's
     values: dict[str, Any] = {}
     if "component" in known:
         extra = {name: value for name, value in node.items() if name not in known}
@@ -266,7 +286,9 @@ def _build(cls: type, node: Any, prefix: str, problems: Problems) -> Any:
         elif not _has_default(item):
             problems.add(f"{prefix}{name}: is missing")
     values = {name: value for name, value in values.items() if value is not _WRONG}
-    return cls(**values) if all(n in values or _has_default(known[n]) for n in known) else _WRONG
+    if not all(n in values or _has_default(known[n]) for n in known):
+        return _WRONG
+    return cls(**{known[name].name: value for name, value in values.items()})
 
 
 def _has_default(item: dataclasses.Field[Any]) -> bool:

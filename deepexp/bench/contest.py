@@ -7,7 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from deepexp import build, check
+from deepexp import check, weights
 from deepexp.bench import compare
 from deepexp.bench.process import ContenderProcess, running
 from deepexp.bench.report import BARE, OURS, PLAIN, Setting
@@ -80,7 +80,7 @@ def opened(overrides: Sequence[str], against: Sequence[str] | str) -> Iterator[C
     for key, is_asked in {"resume": config.resume is not None, "dry_run": config.dry_run}.items():
         if is_asked:
             raise InputError(f"{key}: a benchmark neither resumes a run nor skips training; leave it out")
-    build.resolve_pretrained(config, plan)
+    weights.resolve(config, plan)
     ours = dict(os.environ)
     rival = startup.users_environment()
     environments = {OURS: ours, **{name: ours if name == BARE else rival for name in taking_part}, LIMIT: ours}

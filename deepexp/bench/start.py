@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from deepexp import build, check, runtime
+from deepexp import build, check, runtime, weights
 from deepexp.bench import compare, contest, keras_loop, plain
 from deepexp.bench.contender import Unsuited
 from deepexp.bench.options import StartOptions, check_own_runs
@@ -121,7 +121,7 @@ def _prepared(overrides: Sequence[str], folder: Path) -> tuple[list[str], Compos
         words = [*words, f"data.cache={quote(str(folder / 'cache'))}"]
         composed = compose(words)
     config, plan = _planned(composed)
-    build.resolve_pretrained(config, plan)
+    weights.resolve(config, plan)
     return words, composed, config, plan
 
 

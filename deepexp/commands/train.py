@@ -42,7 +42,7 @@ from typing import Any
 
 from omegaconf import OmegaConf
 
-from deepexp import build, check
+from deepexp import build, check, weights
 from deepexp.check import Plan
 from deepexp.config import catalogue
 from deepexp.config.compose import check_swept_keys, compose, placed, without_mistakes
@@ -159,7 +159,7 @@ def train(
         if config.dry_run:
             dry_run.show(config, plan, composed, console)
             return None
-        build.resolve_pretrained(config, plan)
+        weights.resolve(config, plan)
         data = build.dataset(config, plan, loaded)
         files = describe.hydra_files(composed, config)
         with contextlib.nullcontext() if at is None else place_that_stays():

@@ -14,7 +14,7 @@ import re
 import socket
 import sys
 import urllib.error
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator
 from pathlib import Path
 from typing import Any, BinaryIO
 
@@ -213,7 +213,7 @@ def _reason(error: Exception) -> str:
     return str(error) or type(error).__name__
 
 
-def some(weights: Mapping[str, Any]) -> str:
-    """The first few keys, for a message."""
-    keys = [str(key) for key in weights][:3]
-    return ", ".join(keys) + (", …" if len(weights) > len(keys) else "") if keys else "nothing"
+def some(names: Collection[object]) -> str:
+    """The first few names, for a message."""
+    shown = [str(name) for name in names][:3]
+    return ", ".join(shown) + (", …" if len(names) > len(shown) else "") if shown else "nothing"

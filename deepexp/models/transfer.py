@@ -40,16 +40,15 @@ def fitting(model: nn.Module, place: Path, classes: int) -> tuple[dict[str, Any]
     torch's versions of modules and what `get_extra_state` gave, but without the prefixes of wrappers.
     """
     path = file_at(place, _KEY)
-    weights = read_weights(path, _KEY)
     own = model.state_dict(keep_vars=True)
-    _unwrap(weights, own)
+    weights = unwrapped(read_weights(path, _KEY), own)
     lacks = [name for name in own if name not in weights]
     _refuse(path, "has no", lacks, f"of this model, and holds {some(weights)}")
     for name in [name for name in weights if name not in own and not isinstance(weights[name], Tensor)]:
         del weights[name]  # a file may hold an epoch, or the like
     _refuse(path, "has also", [str(name) for name in weights if name not in own], "which this model has not")
     extra = [name for name in own if name.endswith(_EXTRA) or not isinstance(own[name], Tensor)]
-    there = {name: _tensor(weights[name], name, path) for name in own if name not in extra}
+    there = {name: dense(weights[name], name, path, _KEY) for name in own if name not in extra}
     left = [name for name in there if _is_for_other_classes(own[name], there[name], classes)]
     for name in left:
         del weights[name], there[name]
@@ -59,29 +58,35 @@ def fitting(model: nn.Module, place: Path, classes: int) -> tuple[dict[str, Any]
                 f"{_KEY}: {path} does not fit: {name} is {tuple(tensor.shape)} there, "
                 f"and {tuple(own[name].shape)} in this model"
             )
-        if not tensor.isfinite().all() and not _may_be_infinite(own[name]):
-            raise InputError(f"{_KEY}: {name} in {path} holds values that are not finite")
+        check_finite(tensor, own[name], name, path, _KEY)
     if not there:
         raise InputError(f"{_KEY}: {path} does not fit: all of its tensors are for another number of classes")
     return weights, left
 
 
-def _unwrap(weights: dict[str, Any], own: Mapping[str, Any]) -> None:
-    """Remove, in place, the prefix that all names have if the model was saved inside a wrapper."""
+def unwrapped(weights: dict[str, Any], own: Mapping[str, Any]) -> dict[str, Any]:
+    """`weights`, from which the prefix that all names have, if the model was saved inside a wrapper, is removed."""
     for prefix in _WRAPPERS:
         names = [str(name) for name, value in weights.items() if isinstance(value, Tensor)]
         is_around = bool(names) and all(name.startswith(prefix) for name in names)
         if is_around and not any(name.startswith(prefix) for name in own):
             consume_prefix_in_state_dict_if_present(weights, prefix)
+    return weights
 
 
-def _tensor(value: Any, name: str, path: Path) -> Tensor:
-    """`value`, if it is a dense tensor with values; `InputError` if not."""
+def dense(value: Any, name: str, path: Path, key: str) -> Tensor:
+    """`value`, if it is a dense tensor with values; `InputError`, which begins with the config key, if not."""
     if not isinstance(value, Tensor):
-        raise InputError(f"{_KEY}: {name} in {path} is a {type(value).__name__}; a tensor is needed")
+        raise InputError(f"{key}: {name} in {path} is a {type(value).__name__}; a tensor is needed")
     if value.is_meta or value.is_quantized or value.layout != torch.strided:
-        raise InputError(f"{_KEY}: {name} in {path} is a sparse, quantized or meta tensor; a dense one is needed")
+        raise InputError(f"{key}: {name} in {path} is a sparse, quantized or meta tensor; a dense one is needed")
     return value
+
+
+def check_finite(value: Tensor, own: Tensor, name: str, path: Path, key: str) -> None:
+    """`InputError` for infinity or NaN in a tensor that takes the place of the model's `own`."""
+    if not value.isfinite().all() and not _may_be_infinite(own):
+        raise InputError(f"{key}: {name} in {path} holds values that are not finite")
 
 
 def _may_be_infinite(own: Tensor) -> bool:

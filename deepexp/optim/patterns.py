@@ -3,7 +3,7 @@
 from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
-from deepexp.text.suggest import did_you_mean
+from deepexp.text.suggest import branches, did_you_mean
 
 
 def first_match(names: Sequence[str], patterns: Sequence[str], key: str) -> list[int | None]:
@@ -30,8 +30,6 @@ def _owner(name: str, patterns: Sequence[str]) -> int | None:
 def _reason(pattern: str, names: Sequence[str]) -> str:
     if any(fnmatchcase(name, pattern) for name in names):
         return f"{pattern!r} matches only parameters that rules before it take; put it before them"
-    parts = [name.split(".") for name in names]
-    folders = [".".join(part[:depth]) + ".*" for part in parts for depth in range(1, len(part))]
-    suggestion = did_you_mean(pattern, [*dict.fromkeys(folders), *names])
+    suggestion = did_you_mean(pattern, [*branches(names), *names])
     sample = ", ".join([*names[:4], *(["…"] if len(names) > 4 else [])])
     return f"{pattern!r} matches no parameter{suggestion}; parameters are {sample}"

@@ -26,7 +26,7 @@ from deepexp.parts import Parts
 from deepexp.run import provenance as origin
 from deepexp.run.rundir import HydraFiles, RunDirectory
 from deepexp.runlog import Description
-from deepexp.schema import TrainConfig
+from deepexp.schema import TrainConfig, as_written
 from deepexp.text.console import Header, Horizon
 from deepexp.trainer import Outcome
 from deepexp.training.progress import Progress
@@ -45,6 +45,7 @@ def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
     resolved["model"] = {**resolved["model"], **config.model.component.arguments}
     resolved["data"]["root"] = paths.absolute(config.data.root)
     resolved["init_from"] = config.init_from
+    resolved["surgery"] = config.surgery and as_written(config.surgery)
     cache = resolved["data"].get("cache")
     # Only for a source that writes is `cache` known to be a folder; another may mean anything by that name.
     if isinstance(cache, str) and hasattr(targets.find(config.data.component.target), "keep_out_of"):
@@ -56,9 +57,16 @@ def hydra_files(composed: Composed, config: TrainConfig) -> HydraFiles:
     )
 
 
+def _origins(config: TrainConfig, model: nn.Module) -> list[str]:
+    """Where pretrained weights come from: `imagenet`, paths, or `random` if they should and there are no others."""
+    whole = config.init_from or getattr(model, "pretrained_origin", None)
+    layers = dict.fromkeys(graft.from_ for graft in config.surgery or [])
+    return [*([whole] if whole and not (layers and whole == "random") else []), *layers]
+
+
 def _origin(config: TrainConfig, model: nn.Module) -> str | None:
-    """Where pretrained weights come from: `imagenet` or a path; None if there are none."""
-    return config.init_from or getattr(model, "pretrained_origin", None)
+    """`_origins` as a word; None if there are none."""
+    return ", ".join(_origins(config, model)) or None
 
 
 def provenance(
@@ -68,12 +76,12 @@ def provenance(
 
     A run that goes on records no digest of its pretrained weights: the file may have changed since it was read.
     """
-    begun_with = _origin(config, parts.model)
+    digests = [] if goes_on else [digest for one in _origins(config, parts.model) if (digest := pretrained.digest(one))]
     return origin.collect(
         device=runtime.describe_device(plan.device),
         data_fingerprint=data.fingerprint,
-        pretrained=begun_with,
-        pretrained_sha256=None if goes_on else pretrained.digest(begun_with),
+        pretrained=_origin(config, parts.model),
+        pretrained_sha256=", ".join(digests) or None,
         code=parts.identity.code,
         choices={
             "device": str(plan.device),
@@ -154,7 +162,12 @@ def header(config: TrainConfig, plan: Plan, data: Dataset, names: Names, model: 
 
 
 def _beginning(config: TrainConfig) -> dict[str, str]:
-    return {} if config.init_from is None else {"begins with": paths.shown(Path(config.init_from))}
+    whole = [] if config.init_from is None else [paths.shown(Path(config.init_from))]
+    layers = [
+        f"{graft.layers} of {paths.shown(Path(graft.from_))}{f' as {graft.to}' if graft.to else ''}"
+        for graft in config.surgery or []
+    ]
+    return {"begins with": ", ".join([*whole, *layers])} if whole or layers else {}
 
 
 def _describe_optimizer(config: TrainConfig, names: Names) -> str:

@@ -8,7 +8,7 @@ import torch
 from omegaconf import OmegaConf
 from torch import Tensor, nn
 
-from deepexp import build, runtime
+from deepexp import build, runtime, weights
 from deepexp.check import Plan
 from deepexp.config import catalogue
 from deepexp.config.composer import Composed
@@ -28,7 +28,7 @@ def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) 
     """Print it all; one update is made with a real batch, and nothing is written. `RunFailed` if that fails."""
     console.print(OmegaConf.to_yaml(composed.config, resolve=True).rstrip())
     catalogue.warn_of_unused(composed.choices.items())
-    build.resolve_pretrained(config, plan)
+    weights.resolve(config, plan)
     data = build.dataset(config, plan)
     try:
         model = build.model(config, plan.shape, len(data.classes), plan.device)
@@ -93,12 +93,12 @@ def _memory_table(model: nn.Module, parts: Parts, images: Tensor, kept: int) -> 
 
 def _bytes_kept_for_backward(model: nn.Module, images: Tensor) -> int:
     """What a forward pass keeps for the backward pass, each piece of memory counted once, weights left out."""
-    weights = {p.untyped_storage().data_ptr() for p in model.parameters()}
+    parameters = {p.untyped_storage().data_ptr() for p in model.parameters()}
     kept: dict[int, int] = {}
 
     def note(tensor: Tensor) -> Tensor:
         storage = tensor.untyped_storage()
-        if storage.data_ptr() not in weights:
+        if storage.data_ptr() not in parameters:
             kept[storage.data_ptr()] = storage.nbytes()
         return tensor
 

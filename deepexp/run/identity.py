@@ -21,7 +21,7 @@ from typing import Any
 from deepexp import paths, schema
 from deepexp.disk.yaml_words import as_yaml
 from deepexp.errors import raise_any
-from deepexp.schema import Component, TrainConfig
+from deepexp.schema import Component, TrainConfig, as_written
 from deepexp.user_code import own_code, targets, trust
 
 HOW = frozenset({"data.mode", "data.workers", "data.cache", "data.download", "log_every", "checkpoint.every_minutes"})
@@ -103,8 +103,7 @@ def _flat(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:
         elif dataclasses.is_dataclass(value):
             yield from _flat(value, f"{prefix}{item.name}.")
         elif isinstance(value, list):
-            entries = [dataclasses.asdict(e) if dataclasses.is_dataclass(e) else e for e in value]  # type: ignore[arg-type]
-            yield prefix + item.name, entries
+            yield prefix + item.name, as_written(value)
         else:
             yield prefix + item.name, value
 

@@ -10,7 +10,7 @@ from typing import Any
 
 import torch
 
-from deepexp import build, check, runtime
+from deepexp import build, check, runtime, weights
 from deepexp.config import catalogue, overrides
 from deepexp.config.compose import check_swept_keys, composing, placed
 from deepexp.config.composer import Composed
@@ -30,7 +30,7 @@ from deepexp.text.units import first_few
 _WHERE = ("name", "output_dir", "resume", "dry_run")
 """Keys that say where a run lies or how it is called, and do not change its result."""
 
-ADDED = ("init_from",)
+ADDED = ("init_from", "surgery")
 """Keys that were added to deepexp later; where they are null, a job keeps the hash that it had without them."""
 
 NOTHING_STARTED = "nothing was started"
@@ -138,12 +138,12 @@ def check_pretrained(points: Sequence[Point]) -> None:
     models: dict[str, list[Point]] = {}
     for point in points:
         component = point.config.model.component
-        what = [component.target, component.arguments, point.config.init_from, point.takes]
+        what = [component.target, component.arguments, point.config.init_from, point.config.surgery, point.takes]
         models.setdefault(json.dumps(what, sort_keys=True, default=repr), []).append(point)
     problems: dict[str, list[str]] = {}
     for alike in models.values():
         try:
-            build.fetch_pretrained(alike[0].config, *alike[0].takes)  # for `auto`, see `choose_pretrained`
+            weights.fetch(alike[0].config, *alike[0].takes)  # for `auto`, see `choose_pretrained`
         except InputError as error:
             problems.setdefault(str(error), []).extend(point.name for point in alike)
     if problems:

@@ -9,6 +9,13 @@ def did_you_mean(word: str, candidates: Iterable[str]) -> str:
     return f" (did you mean '{best}'?)" if best is not None else ""
 
 
+def branches(names: Iterable[str]) -> list[str]:
+    """The globs that take whole branches of dotted names: `a.*` and `a.b.*` for `a.b.c`."""
+    parts = [name.split(".") for name in names]
+    found = [".".join(part[:depth]) + ".*" for part in parts for depth in range(1, len(part))]
+    return list(dict.fromkeys(found))
+
+
 def no_such(kind: str, name: str, known: Collection[str]) -> str:
     """The error message for a name of some `kind` (a key, a command) that is not among the `known` ones."""
     return f"{name}: there is no such {kind}{did_you_mean(name, known)}; one of {', '.join(known)}"
