@@ -108,6 +108,7 @@ def model(
         made = _instantiate("model", component, **given)
         init.initialise(made, config.init)
     own_model.warn_of_loose_layers(made, component.target)
+    own_model.warn_of_uncalled_methods(made, component.target)
     if load_pretrained and hasattr(made, "load_pretrained"):
         made.load_pretrained()
     made = channels_last(unshared(made.to(device=device)))

@@ -78,6 +78,20 @@ def warn_of_loose_layers(model: nn.Module, target: str) -> None:
             )
 
 
+_OF_OTHER_LOOPS = ("training_step", "configure_optimizers")
+
+
+def warn_of_uncalled_methods(model: nn.Module, target: str) -> None:
+    """Log a warning for a loss or optimizers of a model's own, as a LightningModule has: a run uses deepexp's."""
+    uncalled = [name for name in _OF_OTHER_LOOPS if callable(getattr(model, name, None))]
+    if uncalled:
+        log.warning(
+            "model: no %s of %s is called: the loss is cross entropy of what forward gives, the optimizer is optim",
+            " or ".join(uncalled),
+            target,
+        )
+
+
 def _loose_layers(model: nn.Module) -> list[str]:
     """The plain lists, tuples and dicts with parameters that are not among the model's own."""
     known = set(map(id, model.parameters()))

@@ -151,6 +151,13 @@ class Loose(Net):
         self.own = (self.fc, [self.fc])
         self.fc.hidden = {"more": nn.Linear(2, 2)}
 
+class Loop(Net):
+    def training_step(self, batch, index):
+        raise NotImplementedError
+
+    def configure_optimizers(self):
+        raise NotImplementedError
+
 class Bare(nn.Module):
     def __init__(self, *, shape, classes):
         super().__init__()
@@ -277,10 +284,16 @@ def test_a_checkpoint_that_does_not_fit_the_model_is_refused(here, capsys):
         assert "size mismatch for seen" in " ".join("".join(capsys.readouterr()).split())
 
 
-def test_layers_in_plain_lists_are_reported_and_logged(here, capsys):
-    assert cli.main(["train", "model=Loose", *SMALL]) == 0
-    told = "their_model.Loose keeps layers in a plain list or dict (fc.hidden), so they are neither trained nor saved"
-    (run,) = (here / "outputs" / "Loose").iterdir()
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("Loose", "Loose keeps layers in a plain list or dict (fc.hidden), so they are neither trained nor saved"),
+        ("Loop", "no training_step or configure_optimizers of their_model.Loop is called: the loss is"),
+    ],
+)
+def test_what_a_model_has_in_vain_is_reported_and_logged(here, capsys, name, told):
+    assert cli.main(["train", f"model={name}", *SMALL]) == 0
+    (run,) = (here / "outputs" / name).iterdir()
     for text in ("".join(capsys.readouterr()), (run / "run.log").read_text()):
         assert " ".join(text.split()).count(told) == 1
 
