@@ -53,6 +53,13 @@ def of(group: str, component: Component) -> Callable[..., Any]:
         raise InputError(f"{group}._target_: {component.target!r} cannot be imported ({error})") from error
 
 
+_TAKEN_BY_TORCH = {
+    "optim": " (_partial_: true in its YAML leaves the parameters to deepexp)",
+    "schedule": " (schedulers of torch do not fit, as they need an optimizer; `deepexp list schedule` shows what does)",
+}
+"""What to do if a target lacks an argument, as those of torch do without `_partial_`."""
+
+
 def check_arguments(group: str, component: Component, given: Mapping[str, Any]) -> None:
     """Raise `InputError` for a typo in an argument, or a value of another type than the target's own annotation.
 
@@ -77,11 +84,13 @@ def check_arguments(group: str, component: Component, given: Mapping[str, Any]) 
             for name in unknown
         ]
     )
+    if group != "optim" and component.arguments.get("_partial_"):
+        raise InputError(f"{group}._partial_: is for optimizers, which are given the parameters later; leave it out")
     bind = signature.bind_partial if component.arguments.get("_partial_") else signature.bind
     try:
         bind(**arguments, **given)
     except TypeError as error:
-        more = f" (deepexp gives it {' and '.join(given)})" if given else ""
+        more = f" (deepexp gives it {' and '.join(given)})" if given else _TAKEN_BY_TORCH.get(group, "")
         raise InputError(f"{group}: {component.target}: {error}{more}") from None
     _check_types(group, component, target)
 

@@ -149,6 +149,8 @@ SCHEDULES = ("Good", "NoHorizon", "NotANumber", "Negative", "NegativeLater", "Te
 AUGMENTATIONS = "Noise Unseeded OneRow NoDict Numbers NoLabels Array Double Fewer NotFinite Larger Fails".split()
 AUGMENTATIONS += "Mixed MixedColumn MixedNumber MixedLabels MixedFloats MixedTooMuch".split()
 
+TORCH_SCHEDULER = "_target_: torch.optim.lr_scheduler.StepLR\nstep_size: 3\n"
+
 
 @pytest.fixture
 def here(tmp_path, monkeypatch):
@@ -157,10 +159,12 @@ def here(tmp_path, monkeypatch):
     options |= {f"augment/{name}": name for name in AUGMENTATIONS}
     optimizers = ("NoOptimizer", "NoStep", "Stands", "Closure")
     options |= {f"optim/{name}": f"{name}\n_partial_: true\nlr: 0.1" for name in optimizers}
+    options |= {"schedule/Partial": "Good\n_partial_: true", "optim/Whole": "Stands\nlr: 0.1"}
     for option, target in options.items():
         path = tmp_path / "conf" / f"{option}.yaml"
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"_target_: their_parts.{target}\n")
+    (tmp_path / "conf" / "schedule" / "Torch.yaml").write_text(TORCH_SCHEDULER)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -200,6 +204,8 @@ def test_a_correct_augmentation_or_optimizer_is_trained_with(here, word):
         ("schedule=Tensor", "schedule: Tensor gives tensor(0.5000) for the first update"),
         ("schedule=OneArgument", "schedule: OneArgument fails: TypeError: OneArgument.__call__() takes 2 positional"),
         ("schedule=Breaks", "schedule: Breaks fails: their_parts.py:39: ZeroDivisionError: division by zero"),
+        ("schedule=Partial", "schedule._partial_: is for optimizers, which are given the parameters later"),
+        ("schedule=Torch", "missing a required argument: 'optimizer' (schedulers of torch do not fit"),
         ("augment=Draws", "augment._target_: their_parts.Draws gives a Draws without apply"),
         (
             "augment=Unseeded",
@@ -221,6 +227,7 @@ def test_a_correct_augmentation_or_optimizer_is_trained_with(here, word):
         ("augment=MixedFloats", "whose partner is torch.float32 of shape (2,); needed is int64 (2,)"),
         ("augment=MixedTooMuch", "whose share is [0.5, 3.0]; allowed is from 0 to 1.0: it is the weight of"),
         ("optim=NoOptimizer", "optim: what it makes is no torch.optim.Optimizer, but a NoOptimizer"),
+        ("optim=Whole", "missing a required argument: 'params' (_partial_: true in its YAML leaves"),
         ("optim=NoStep", "optim: NoStep has no step of its own"),
         (
             "optim=Closure",
