@@ -32,26 +32,22 @@ def channels_and_size(path: str) -> tuple[int, int, int]:
 
     `InputError` if there is no header that can be read.
     """
-    channels, height, width, _ = header(path)
-    return channels, height, width
-
-
-def header(path: str) -> tuple[int, int, int, bool]:
-    """As `channels_and_size`, and whether the picture may be transparent in places, which `decode` ignores."""
     try:
         with _open(path) as image:
             width, height = image.size
             if image.getexif().get(_ORIENTATION, 1) >= 5:
                 width, height = height, width
-            return (1 if image.mode in _GRAY else 3), height, width, image.has_transparency_data
+            return (1 if image.mode in _GRAY else 3), height, width
     except Exception as error:  # Pillow looks through a whole PNG for its EXIF, and may find it broken
         raise InputError(
             f"{show(path)}: {str(error) or type(error).__name__}; replace or remove this picture"
         ) from error
 
 
-def decode(path: str, channels: int, height: int, width: int) -> tuple[np.ndarray, bool]:
-    """The picture as (height, width, channels) uint8, upright, and whether colour was lost. May raise `BrokenPicture`.
+def decode(path: str, channels: int, height: int, width: int) -> tuple[np.ndarray, bool, bool]:
+    """The picture as (height, width, channels) uint8, upright; whether colour was lost; whether transparency was.
+
+    May raise `BrokenPicture`.
 
     Resized bilinearly with antialiasing if its size differs; the aspect ratio is not kept. The first frame of an
     animation is taken; an alpha channel is dropped.
@@ -59,6 +55,7 @@ def decode(path: str, channels: int, height: int, width: int) -> tuple[np.ndarra
     with _open(path) as file:
         try:
             image = ImageOps.exif_transpose(file)
+            is_transparent = _is_transparent(image)
             loses_colour = channels == 1 and image.mode not in _GRAY
             if image.mode in _SIXTEEN_BIT_GRAY:
                 image = Image.fromarray((np.asarray(image) >> 8).astype(np.uint8))
@@ -69,7 +66,18 @@ def decode(path: str, channels: int, height: int, width: int) -> tuple[np.ndarra
                 image = image.resize((width, height), Image.Resampling.BILINEAR)
         except Exception as error:  # Pillow's decoders raise nearly anything on a broken file
             raise BrokenPicture(str(error) or type(error).__name__) from error
-    return np.asarray(image).reshape(height, width, channels), loses_colour
+    return np.asarray(image).reshape(height, width, channels), loses_colour, is_transparent
+
+
+def _is_transparent(image: Image.Image) -> bool:
+    """Whether any pixel is, at least in part; an alpha channel may be opaque all over."""
+    if not image.has_transparency_data:
+        return False
+    try:
+        alpha = (image if "A" in image.getbands() else image.convert("RGBA")).getchannel("A")
+    except ValueError:  # Pillow cannot convert 16 bits with a transparent colour
+        return True
+    return bool(np.asarray(alpha).min() < 255)
 
 
 @functools.cache
@@ -101,21 +109,22 @@ def _open(path: str) -> Image.Image:
     return image
 
 
-def decode_many(paths: list[str], shape: tuple[int, int, int]) -> tuple[bytes, list[tuple[str, str]], int]:
-    """Pixels of all pictures, one after the other (NHWC); (path, reason) of broken ones; how many lost their colour.
+def decode_many(paths: list[str], shape: tuple[int, int, int]) -> tuple[bytes, list[tuple[str, str]], int, int]:
+    """Pixels of all pictures, one after the other (NHWC); (path, reason) of broken ones; how many lost what.
 
-    The pixels of a broken picture are zeros.
+    That is colour and transparency. The pixels of a broken picture are zeros.
     """
     channels, height, width = shape
     pixels = np.zeros((len(paths), height, width, channels), np.uint8)
-    broken, lost_colour = [], 0
+    broken, lost_colour, transparent = [], 0, 0
     for index, path in enumerate(paths):
         try:
-            pixels[index], loses_colour = decode(path, channels, height, width)
+            pixels[index], loses_colour, is_transparent = decode(path, channels, height, width)
             lost_colour += loses_colour
+            transparent += is_transparent
         except BrokenPicture as error:
             broken.append((path, str(error)))
-    return pixels.tobytes(), broken, lost_colour
+    return pixels.tobytes(), broken, lost_colour, transparent
 
 
 def start_process() -> None:

@@ -235,14 +235,15 @@ def _decode_split(
     chunks = [[file.path for file in files[start : start + chunk]] for start in range(0, len(files), chunk)]
     with signals_held_back():  # this starts the processes
         results = pool.map(decode.decode_many, chunks, [shape] * len(chunks))
-    lost_colour = 0
+    lost_colour = transparent = 0
     with target.open("wb") as file, progress(f"decoding {target.stem} pictures", len(files), "pictures") as bar:
         header = {"descr": "|u1", "fortran_order": False, "shape": (len(files), height, width, channels)}
         np.lib.format.write_array_header_1_0(file, header)
-        for paths, (pixels, broken_here, lost_here) in zip(chunks, results, strict=True):
+        for paths, (pixels, broken_here, lost_here, transparent_here) in zip(chunks, results, strict=True):
             file.write(pixels)
             broken.extend(broken_here)
             lost_colour += lost_here
+            transparent += transparent_here
             bar.advance(len(paths))
     if lost_colour:
         log.warning(
@@ -250,6 +251,10 @@ def _decode_split(
             lost_colour,
             len(files),
             target.stem,
+        )
+    if transparent:
+        log.warning(
+            "%d of %d %s pictures are transparent in places, which is left out", transparent, len(files), target.stem
         )
     with target.open("rb") as written:
         return hashlib.file_digest(written, "sha256").hexdigest()

@@ -15,7 +15,7 @@ from torch import Tensor
 
 from deepexp.data import resize
 from deepexp.data.dataset import Pictures
-from deepexp.data.decode import decode_many, header, show
+from deepexp.data.decode import channels_and_size, decode_many, show
 from deepexp.data.order import batch_bounds
 from deepexp.data.resident import ResidentLoader
 from deepexp.data.source import Shape, Split
@@ -86,29 +86,29 @@ def _decoded(files: Sequence[str], shape: Shape) -> Tensor:
     channels, height, width = shape
     array = np.empty((len(files), height, width, channels), np.uint8)
     broken: list[tuple[str, str]] = []
-    lost_colour = 0
+    lost_colour = transparent = 0
     for start in range(0, len(files), _BATCH_SIZE):
         batch = list(files[start : start + _BATCH_SIZE])
-        pixels, of_batch, without_colour = decode_many(batch, shape)
+        pixels, of_batch, without_colour, see_through = decode_many(batch, shape)
         array[start : start + len(batch)] = np.frombuffer(pixels, np.uint8).reshape(-1, height, width, channels)
         broken += of_batch
         lost_colour += without_colour
+        transparent += see_through
     if broken:
         lines = [f"{show(path)}: {reason}" for path, reason in broken[:_MOST_NAMED]]
         more = len(broken) - len(lines)
         raise InputError("\n".join([*lines, f"and {more:,} more that cannot be read"] if more else lines))
-    _tell_of_changes(files, height, width, lost_colour)
+    _tell_of_changes(files, height, width, lost_colour, transparent)
     return torch.from_numpy(array).permute(0, 3, 1, 2)
 
 
-def _tell_of_changes(files: Sequence[str], height: int, width: int, lost_colour: int) -> None:
-    headers = [header(path) for path in files]
-    if resized := sum(size != [height, width] for _, *size, _ in headers):
+def _tell_of_changes(files: Sequence[str], height: int, width: int, lost_colour: int, transparent: int) -> None:
+    if resized := sum(channels_and_size(path)[1:] != (height, width) for path in files):
         log.warning("%s resized to %d×%d pixels, as the training's are", _of_all(resized, files), height, width)
     if lost_colour:
         log.warning("%s read as grey, as the training's are", _of_all(lost_colour, files))
-    if transparent := sum(is_transparent for *_, is_transparent in headers):
-        log.warning("%s may be transparent in places, which is left out", _of_all(transparent, files))
+    if transparent:
+        log.warning("%s transparent in places, which is left out", _of_all(transparent, files))
 
 
 def _of_all(number: int, files: Sequence[str]) -> str:

@@ -38,7 +38,7 @@ def test_grey_pictures_are_decoded(tmp_path: Path) -> None:
 
 
 def test_colour_becomes_luminance_and_is_reported(tmp_path: Path) -> None:
-    grey, lost = decode.decode(save(tmp_path / "x.png", RED), 1, 6, 4)
+    grey, lost, _ = decode.decode(save(tmp_path / "x.png", RED), 1, 6, 4)
     assert lost
     assert abs(int(grey[0, 0, 0]) - (0.299 * 200 + 0.587 * 30 + 0.114 * 10)) <= 1  # ITU-R 601
 
@@ -83,6 +83,19 @@ def test_palette_and_alpha_become_colour(tmp_path: Path) -> None:
         assert np.array_equal(decode.decode(path, 3, 6, 4)[0], RED)
 
 
+def test_transparency_is_reported_where_pixels_have_it(tmp_path: Path) -> None:
+    palette, grey = Image.fromarray(RED).quantize(4), Image.fromarray(RED).convert("L")
+    palette.save(tmp_path / "hole.png", transparency=int(np.asarray(palette)[0, 0]))
+    grey.save(tmp_path / "grey.png", transparency=int(np.asarray(grey)[0, 0]))
+    Image.fromarray(np.zeros((6, 4), np.uint16)).save(tmp_path / "deep.png", transparency=0)
+    for name, alpha in (("clear.png", 254), ("clear.webp", 0), ("opaque.png", 255)):
+        save(tmp_path / name, np.dstack([RED, np.full((6, 4), alpha, np.uint8)]))
+    palette.save(tmp_path / "plain.png")
+    found = {path.name for path in tmp_path.iterdir() if decode.decode(str(path), 1, 6, 4)[2]}
+    assert found == {"hole.png", "grey.png", "deep.png", "clear.png", "clear.webp"}
+    assert decode.decode_many([str(tmp_path / name) for name in ("hole.png", "plain.png")], (1, 6, 4))[2:] == (2, 1)
+
+
 def test_camera_orientation_is_applied(tmp_path: Path) -> None:
     values = np.random.RandomState(0).randint(0, 256, (6, 4, 3)).astype(np.uint8)
     exif = Image.Exif()
@@ -95,7 +108,7 @@ def test_camera_orientation_is_applied(tmp_path: Path) -> None:
 def test_resizing_is_bilinear_with_antialiasing(tmp_path: Path) -> None:
     torch = pytest.importorskip("torch")
     values = np.random.RandomState(0).randint(0, 256, (40, 30, 3)).astype(np.uint8)
-    ours, _ = decode.decode(save(tmp_path / "x.png", values), 3, 16, 10)
+    ours, *_ = decode.decode(save(tmp_path / "x.png", values), 3, 16, 10)
     reference = torch.nn.functional.interpolate(
         torch.from_numpy(values).permute(2, 0, 1)[None].double(), (16, 10), mode="bilinear", antialias=True
     )
@@ -160,7 +173,7 @@ def test_huge_pictures_are_refused_before_they_fill_the_memory(tmp_path: Path) -
 def test_decoding_many_names_all_broken_pictures(tmp_path: Path) -> None:
     good = save(tmp_path / "good.png", RED)
     (tmp_path / "bad.png").write_bytes(b"")
-    pixels, broken, lost_colour = decode.decode_many([good, str(tmp_path / "bad.png"), good], (3, 6, 4))
+    pixels, broken, lost_colour, _ = decode.decode_many([good, str(tmp_path / "bad.png"), good], (3, 6, 4))
     assert pixels == RED.tobytes() + bytes(RED.size) + RED.tobytes()
     assert [path for path, _ in broken] == [str(tmp_path / "bad.png")] and lost_colour == 0
 

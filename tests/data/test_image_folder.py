@@ -243,6 +243,14 @@ def test_grey_first_picture_makes_all_grey_with_a_warning(
     assert not caplog.records
 
 
+def test_transparency_that_is_left_out_is_counted(
+    picture_root: Path, save_picture: Callable[..., None], caplog: pytest.LogCaptureFixture
+) -> None:
+    save_picture(picture_root / "train" / "ant" / "1.png", mode="RGBA")
+    source(picture_root).load()
+    assert "1 of 12 train pictures are transparent in places, which is left out" in caplog.text
+
+
 def test_an_unused_folder_of_validation_pictures_is_mentioned(
     picture_root: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
