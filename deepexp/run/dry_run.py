@@ -12,6 +12,7 @@ from deepexp import build, runtime, weights
 from deepexp.check import Plan
 from deepexp.config import catalogue
 from deepexp.config.composer import Composed
+from deepexp.data.order import epoch_order
 from deepexp.errors import DeepexpError, RunFailed
 from deepexp.models.size import parameter_count
 from deepexp.parts import Parts
@@ -33,7 +34,7 @@ def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) 
     try:
         model = build.model(config, plan.shape, len(data.classes), plan.device)
         with contextlib.closing(build.parts(config, plan, data, model, build.data_mode(config, plan, data))) as parts:
-            _try(plan, parts, data.train.images, console)
+            _try(config, plan, parts, data.train.images, console)
     except DeepexpError:
         raise
     except (Exception, SystemExit) as error:  # code of the user's own may raise anything
@@ -41,8 +42,8 @@ def show(config: TrainConfig, plan: Plan, composed: Composed, console: Console) 
     console.print("dry run: nothing was trained or written")
 
 
-def _try(plan: Plan, parts: Parts, pictures: Tensor, console: Console) -> None:
-    """Make one update, and print the parameters, memory, loss and time."""
+def _try(config: TrainConfig, plan: Plan, parts: Parts, pictures: Tensor, console: Console) -> None:
+    """Make one update, with the first batch that a run takes, and print the parameters, memory, loss and time."""
     model = parts.model
     parts.freeze.apply(0)
     model.train()
@@ -50,7 +51,8 @@ def _try(plan: Plan, parts: Parts, pictures: Tensor, console: Console) -> None:
     for line in _parameter_table(model, parts.optimizer).lines():
         console.print(line)
     bounds = plan.updates[0][:1]
-    images, labels = next(parts.train.batches(torch.arange(parts.train_samples), bounds))
+    order = epoch_order(parts.train_samples, config.order, config.seed, 0)
+    images, labels = next(parts.train.batches(order, bounds))
     kept = _bytes_kept_for_backward(model, images)
     began = time.perf_counter()
     update = parts.step(iter([Batch(images, labels)]), len(labels))

@@ -1,4 +1,4 @@
-"""A dry run whose update fails gives the same message as a run."""
+"""The update of a dry run is the first one of the run; if it fails, it gives the same message."""
 
 import pytest
 import torch
@@ -30,6 +30,15 @@ def test_a_users_model_that_fails_is_named_with_its_line(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     with pytest.raises(RunFailed, match=r"^picky_model\.py:11: ValueError: too many$"):
         deepexp.train(["model=picky", *SMALL], quiet=True)
+
+
+def test_the_batch_is_the_first_of_the_run_with_its_loss(monkeypatch, tmp_path, capsys):
+    """In the order of a folder of pictures, a batch would be of one class."""
+    monkeypatch.chdir(tmp_path)
+    words = [word for word in SMALL if word != "dry_run=true"] + ["epochs=1", "max_steps=1"]
+    loss = deepexp.train(words, quiet=True).metrics[0]["train_loss"]
+    assert deepexp.train([*words, "dry_run=true"]) is None
+    assert f"one batch of 20: loss {loss:.4f}, " in capsys.readouterr().out
 
 
 def test_too_little_memory_is_reported_with_advice(monkeypatch):
