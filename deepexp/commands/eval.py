@@ -181,8 +181,8 @@ def _compared(run: Run, found: "Retest") -> str | None:
         return None
     differ = int((own[0].astype(np.int64) != found.predicted.numpy()).sum())
     if differ == 0:
-        return "the run's own test gave every sample the same class"
-    return f"the run's own test gave {counted(differ, 'sample')} another class, on {run.summary['device']}"
+        return "the run's own test took each sample for the same class as this one"
+    return f"the run's own test took {counted(differ, 'sample')} for another class, on {run.summary['device']}"
 
 
 def _cells(found: "Retest") -> np.ndarray:

@@ -106,7 +106,7 @@ def test_the_text_has_rates_confusions_and_mistakes(trained, capsys):
     rate = 100 * trained.test_error_rate
     assert f"test error  {rate:.2f}%  ({trained.test_errors} of 359; 95% interval " in out
     assert "mnist_net on digits, cpu (" in out and "averaged weights" in out
-    assert "the run's own test gave every sample the same class" in out
+    assert "the run's own test took each sample for the same class as this one" in out
     rows = dict(re.findall(r"^(\d) +\d+ +(\d+) +[\d.]+%", out, re.M))
     assert len(rows) == 10 and sum(map(int, rows.values())) == trained.test_errors
     assert "true class (row)" in out
@@ -119,7 +119,7 @@ def test_differences_from_the_runs_own_test_are_counted(directory, capsys):
     predicted[:2] = (predicted[:2] + 1) % 10
     np.savez(directory / "predictions.npz", predicted=predicted, target=target)
     assert main([f"run={directory}", "device=cpu"]) == 0
-    assert "the run's own test gave 2 samples another class, on cpu (1 thread)" in capsys.readouterr().out
+    assert "the run's own test took 2 samples for another class, on cpu (1 thread)" in capsys.readouterr().out
 
 
 def test_an_unfinished_run_can_be_tested(directory, capsys):
