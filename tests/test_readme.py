@@ -54,9 +54,9 @@ def user_folder(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_the_readmes_own_model_data_augmentation_and_optimizer_work(user_folder):
-    words = ["model=mlp", "model.hidden=30", "data=stripes", "augment=noise", "optim=signsgd", "epochs=3", "threads=1"]
-    result = deepexp.train([*words, "dropout=0.1"], quiet=True)
+def test_the_readmes_own_parts_work(user_folder):
+    words = ["model=mlp", "model.hidden=30", "data=stripes", "augment=noise", "optim=signsgd", "schedule=poly"]
+    result = deepexp.train([*words, "epochs=3", "threads=1", "dropout=0.1"], quiet=True)
     assert result.model.layers[1].out_features == 30
     assert result.test_error_rate < 0.2  # stripes are easy; chance is 0.5
     assert (result.directory / "summary.json").exists()
