@@ -12,14 +12,19 @@ from deepexp.data.source import Shape
 from deepexp.errors import DeepexpError, InputError, RunFailed
 from deepexp.user_code import own_code
 
-_METHODS = {"schedule": ("__call__", "depends_on_horizon", "check"), "augment": ("draw", "apply")}
+_METHODS = {
+    "data": ("info", "load"),
+    "schedule": ("__call__", "depends_on_horizon", "check"),
+    "augment": ("draw", "apply"),
+}
 
 
 def check_methods(group: str, made: Any, target: str) -> None:
     """Raise `InputError` if what a target of this group has made lacks a method that a run will call."""
     lacking = [name for name in _METHODS.get(group, ()) if not callable(getattr(made, name, None))]
     if lacking:
-        raise InputError(f"{group}._target_: {target} gives {own_code.kind(made)} without {' and '.join(lacking)}")
+        methods = " and ".join(lacking)
+        raise InputError(f"{group}._target_: {target} gives {own_code.kind(made)} without {methods}, which a run calls")
 
 
 def check_schedule(schedule: Any, total_steps: int) -> None:

@@ -105,6 +105,10 @@ class TakesSubset(Good):
     def __init__(self, *, subset=None):
         pass
 
+class Dataset(torch.utils.data.Dataset):
+    def __getitem__(self, index):
+        return torch.zeros(1, 28, 28), 0
+
 class Endless(Good):
     def info(self):
         return DataInfo((1, 28, 28), ("a", "b"), 10**15, 10)
@@ -149,6 +153,7 @@ def test_a_correct_source_is_trained_on(here, name):
         ("Tensors", "training data: the source gives a Tensor"),
         ("Flat", "their_data.Flat.load failed: their_data.py:88: ValueError: pictures are (40, 28, 28); needed is"),
         ("Array", "their_data.py:92: ValueError: pictures are a ndarray; needed is a tensor (samples, channels, "),
+        ("Dataset", "data._target_: their_data.Dataset gives a Dataset without info and load, which a run calls"),
         (
             "Endless",
             "data: an epoch of 1,000,000,000,000,000 training samples needs 28.0 PB of memory for their ",
