@@ -49,7 +49,7 @@ def keys() -> str:
     closed = [(f"{key}={yaml_word(default)}", meaning) for key, default, meaning in schema.describe_keys()]
     return "\n".join(
         [
-            "groups (`deepexp list` says what each option is; its own keys are set as GROUP.KEY=VALUE):",
+            "groups (`deepexp list` explains options; --cfg job shows their keys, GROUP.KEY=VALUE):",
             *table(chosen),
             "",
             "keys, with their defaults:",
