@@ -83,6 +83,11 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
     repeated = [group.label for group in groups if len({run.seed for run in group.done}) < len(group.done)]
     if repeated:
         notes.append(f"Runs with the same seed count as one, by their mean, for {'; '.join(repeated)}.")
+    if any(map(table.has_earlier_best, runs)):
+        notes.append(
+            f"{table.TEST_AT_BEST}: the test error after the epoch with the lowest validation error, whose weights are "
+            "best.pt; everything else is about the weights after the last epoch."
+        )
     if any(run.summary and run.summary["pretrained"] == "random" for run in runs if run.status == DONE):
         notes.append(
             "pretrained: random: the first layer, for which there are ImageNet's weights, began with random ones."

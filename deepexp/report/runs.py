@@ -38,6 +38,9 @@ STATUSES = (DONE, RUNNING, FAILED, INTERRUPTED, CUT_OFF, PAUSED)
 """`interrupted`: a signal ended it after it was saved. `cut off`: its status is `running`, but its process is gone.
 `paused`: it was saved and stopped, since other jobs of its sweep were better."""
 
+AT_BEST = "test_error_rate_at_best"
+"""The figure of a run: its test error after the epoch with the lowest validation error, whose weights are `best.pt`."""
+
 _CONFIG, _STATUS, _PROVENANCE = ".hydra/config.yaml", "status.json", "provenance.json"
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error)
 
@@ -80,6 +83,16 @@ class Run:
         resumed = self.provenance.get("resumed")
         entries = resumed if isinstance(resumed, list) else []
         return any("metrics.jsonl" in (entry.get("lost") or ()) for entry in entries if isinstance(entry, dict))
+
+    def figure(self, name: str) -> Any:
+        """A figure of the summary, or `AT_BEST`; None for a run that has none."""
+        if self.summary is None:
+            return None
+        if name != AT_BEST:
+            return self.summary.get(name)
+        best = self.summary.get("best_epoch")
+        of_best = [line["test_error_rate"] for line in self.metrics if line["epoch"] == best]
+        return of_best[-1] if of_best else None
 
     def predictions(self) -> tuple[np.ndarray, np.ndarray] | None:
         """(predicted, target), each (samples,) of integers; None if there are none, `InputError` if damaged."""

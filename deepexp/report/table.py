@@ -7,16 +7,17 @@ from typing import Any
 
 from deepexp.metrics import Summary, titles
 from deepexp.report.comparison import best_by_validation, share_data
-from deepexp.report.runs import DONE, FAILED, PAUSED, Run
+from deepexp.report.runs import AT_BEST, DONE, FAILED, PAUSED, Run
 from deepexp.report.statistics import wilson_interval
 from deepexp.report.variation import SEED, Group, text, value_of, varies
 from deepexp.text.text_table import Table, as_csv
 from deepexp.text.units import duration, mean_percent, percent
 
 VALIDATION, TEST, INTERVAL = "val error", "test error", "95% interval"
+BEST_EPOCH, TEST_AT_BEST = "best epoch", "test at best"
 _EXPENDABLE = (
     *("parameters", "precision", "device", "test loss", "steps", "samples/s", "epochs", "epochs done", "train time"),
-    *(INTERVAL, "errors"),
+    *(BEST_EPOCH, INTERVAL, "errors", TEST_AT_BEST),
 )
 _MOST_EQUALS = 4  # groups named beside the best one
 
@@ -28,10 +29,10 @@ def ordered(runs: Sequence[Run]) -> list[Run]:
 
     Never by test error: that of a setting which was chosen by it looks better than it is.
     """
-    errors = [_figure(run, "val_error_rate") for run in runs if run.status == DONE]
+    errors = [run.figure("val_error_rate") for run in runs if run.status == DONE]
     if None in errors:
         return sorted(runs, key=lambda run: run.status != DONE)
-    return sorted(runs, key=lambda run: (run.status != DONE, _figure(run, "val_error_rate") or 0.0))
+    return sorted(runs, key=lambda run: (run.status != DONE, run.figure("val_error_rate") or 0.0))
 
 
 def ordered_groups(groups: Sequence[Group]) -> list[Group]:
@@ -60,6 +61,8 @@ def run_table(runs: Sequence[Run], keys: Sequence[str]) -> Table:
         TEST: percent,
         INTERVAL: str,
         "errors": str,
+        BEST_EPOCH: "{:,}".format,
+        TEST_AT_BEST: percent,
         "test loss": "{:.4f}".format,
         "epochs": "{:,}".format,
         "steps": "{:,}".format,
@@ -73,6 +76,8 @@ def run_table(runs: Sequence[Run], keys: Sequence[str]) -> Table:
     for name, title in titles(shown, keys).items():
         values = [_shown(run, name) for run in runs]
         settings = [value_of(run, name) for run in runs] if name in keys else []
+        if name in (BEST_EPOCH, TEST_AT_BEST) and not any(map(has_earlier_best, runs)):
+            continue
         if _has_column(name, values, settings):
             columns[title.replace("_", " ")] = ["-" if value is None else shown[name](value) for value in values]
     columns["status"] = [run.status.upper() if run.status == FAILED else run.status for run in runs]
@@ -90,6 +95,8 @@ def group_table(groups: Sequence[Group], keys: Sequence[str]) -> Table | None:
     if any(group.by_seed("val_error_rate") for group in groups):
         columns[VALIDATION] = [_spread(group, "val_error_rate") for group in groups]
     columns[TEST] = [_spread(group, "test_error_rate") for group in groups]
+    if any(has_earlier_best(run) for group in groups for run in group.runs):
+        columns[TEST_AT_BEST] = [_spread(group, AT_BEST) for group in groups]
     columns["seeds"] = [_seeds(group) for group in groups]
     columns["errors"] = [_mean_errors(group) for group in groups]
     columns["steps"] = [_mean(group, "steps", "{:,.0f}".format) for group in groups]
@@ -132,14 +139,21 @@ def _as_low(groups: Sequence[Group], chosen: Group, figure: str) -> str:
 def csv_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
     """Every run with every figure in full; a missing one is an empty field."""
     named = titles(_FIGURES, keys)
-    header = ["run", *keys, SEED, "status", *named.values(), "test_error_low", "test_error_high", "directory", "reason"]
+    more = ["test_error_low", "test_error_high", AT_BEST]
+    header = ["run", *keys, SEED, "status", *named.values(), *more, "directory", "reason"]
     rows = []
     for run in runs:
-        figures = [_figure(run, name) for name in named]
+        figures = [run.figure(name) for name in named]
         values = [text(value_of(run, key)) for key in keys]
         interval = _interval(run) or (None, None)
-        rows.append([run.name, *values, run.seed, run.status, *figures, *interval, run.path, run.reason])
+        figures += [*interval, run.figure(AT_BEST)]
+        rows.append([run.name, *values, run.seed, run.status, *figures, run.path, run.reason])
     return as_csv(header, rows)
+
+
+def has_earlier_best(run: Run) -> bool:
+    """Whether the validation error was lowest before the last epoch, so that `AT_BEST` may be another test error."""
+    return run.figure(AT_BEST) is not None and run.figure("best_epoch") != run.metrics[-1]["epoch"]
 
 
 def failures(runs: Sequence[Run]) -> list[str]:
@@ -151,18 +165,19 @@ def failures(runs: Sequence[Run]) -> list[str]:
 def _shown(run: Run, title: str) -> Any:
     """A run's value in a column of the table of runs, before it is formatted."""
     interval = _interval(run)
-    errors = _figure(run, "test_errors")
+    errors = run.figure("test_errors")
     names = {
         VALIDATION: "val_error_rate",
         TEST: "test_error_rate",
         "train time": "train_seconds",
         "samples/s": "samples_per_second",
+        TEST_AT_BEST: AT_BEST,
     }
     if title == INTERVAL:
         return f"{100 * interval[0]:.2f}–{percent(interval[1])}" if interval else None
     if title == "errors":
-        return None if errors is None else f"{errors:,} of {_figure(run, 'test_samples'):,}"
-    return _figure(run, names.get(title, title.replace(" ", "_")))
+        return None if errors is None else f"{errors:,} of {run.figure('test_samples'):,}"
+    return run.figure(names.get(title, title.replace(" ", "_")))
 
 
 def _has_column(title: str, values: Sequence[Any], settings: Sequence[object]) -> bool:
@@ -177,10 +192,6 @@ def _has_column(title: str, values: Sequence[Any], settings: Sequence[object]) -
 
 def _interval(run: Run) -> tuple[float, float] | None:
     return wilson_interval(run.summary["test_errors"], run.summary["test_samples"]) if run.summary else None
-
-
-def _figure(run: Run, name: str) -> Any:
-    return run.summary.get(name) if run.summary else None
 
 
 def _spread(group: Group, figure: str) -> str:

@@ -61,16 +61,16 @@ class Group:
         return all(run.summary and run.summary["val_error_rate"] is not None for run in self.done)
 
     def by_seed(self, figure: str) -> dict[object, float]:
-        """Seed → a figure of the summary; where a seed was run more than once, the mean of its runs."""
+        """Seed → a figure (see `Run.figure`); where a seed was run more than once, the mean of its runs."""
         found: dict[object, list[float]] = {}
         for run in self.done:
-            value = run.summary.get(figure) if run.summary else None
+            value = run.figure(figure)
             if value is not None:
                 found.setdefault(run.seed, []).append(value)
         return {seed: fmean(values) for seed, values in found.items()}
 
     def mean(self, figure: str) -> float | None:
-        """The mean over its seeds of a figure of the summary; None where no run has it."""
+        """The mean over its seeds of a figure; None where no run has it."""
         values = self.by_seed(figure).values()
         return fmean(values) if values else None
 

@@ -252,6 +252,28 @@ def test_the_csv_has_every_figure_in_full(tmp_path):
     assert interval == pytest.approx(proportion_confint(10, 300, method="wilson"), abs=1e-12)
 
 
+def test_the_test_error_of_the_best_epoch_has_columns_where_that_is_not_the_last(tmp_path):
+    for seed, rates in enumerate([[0.5, 0.1, 0.2], [0.4, 0.3, 0.2]]):
+        best = {"best_epoch": 2 if seed == 0 else 3}
+        make_run(tmp_path / f"{seed}", {"seed": seed}, rates=rates, val_error_rate=0.2, summary=best, samples=100)
+    report = make([tmp_path])
+    shown = [dict(zip(report.run_table.header, row, strict=True)) for row in report.run_table.rows]
+    assert [(row["test error"], row["best epoch"], row["test at best"]) for row in shown] == [
+        ("20.00%", "2", "10.00%"),
+        ("20.00%", "3", "20.00%"),
+    ]
+    group = dict(zip(report.group_table.header, report.group_table.rows[0], strict=True))
+    assert (group["test error"], group["test at best"]) == ("20.00 ± 0.00%", "15.00 ± 7.07%")
+    assert any(note.startswith("test at best: ") for note in report.notes)
+    rows = csv.DictReader(io.StringIO(csv_text(report.runs, report.varying)))
+    assert [float(row["test_error_rate_at_best"]) for row in rows] == [0.1, 0.2]
+    last_alone = make([tmp_path / "1"])
+    assert not {"best epoch", "test at best"} & set(last_alone.run_table.header)
+    assert not any("at best" in note for note in last_alone.notes)
+    without = make([make_run(tmp_path / "other", {"seed": 9})])
+    assert next(csv.DictReader(io.StringIO(csv_text(without.runs, []))))["test_error_rate_at_best"] == ""
+
+
 def test_settings_and_figures_of_the_same_name_have_separate_columns(tmp_path):
     """Runs that stopped after one epoch, or failed, still differ in the epochs that were set."""
     grid = {"optim": ["sgd", "adam"], "epochs": [1, 2], "precision": ["fp32", "bf16"]}
