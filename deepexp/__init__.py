@@ -11,22 +11,18 @@ from deepexp.process import early  # noqa: F401 - first, to handle Ctrl-C during
 
 # isort: split
 
-import threading
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepexp.errors import InputError, Interrupted, RunFailed
-from deepexp.process import startup
+from deepexp.process import alone, startup
 
 if TYPE_CHECKING:
     from deepexp.result import Result
 
 __version__ = "0.1.0"
 __all__ = ["InputError", "Interrupted", "Result", "RunFailed", "__version__", "load_run", "train"]
-
-_ONE_RUN_AT_A_TIME = threading.RLock()
-"""Held by each run, since threads, numeric modes and random numbers belong to the whole process."""
 
 
 def train(overrides: Iterable[str] = (), *, quiet: bool = False) -> "Result | None":
@@ -45,7 +41,7 @@ def train(overrides: Iterable[str] = (), *, quiet: bool = False) -> "Result | No
     from deepexp.commands.train import train as run_experiment
     from deepexp.text.console import Console
 
-    with _ONE_RUN_AT_A_TIME:
+    with alone.LOCK:
         return run_experiment(words, Console("quiet" if quiet else "auto"))
 
 

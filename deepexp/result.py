@@ -4,13 +4,16 @@ import json
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 from deepexp.errors import InputError
+from deepexp.process import alone
 from deepexp.text.units import percent
 
 if TYPE_CHECKING:
     from torch import nn
+
+    from deepexp.inference.prediction import Predictions
 
 
 @dataclass(frozen=True)
@@ -38,6 +41,38 @@ class Result:
         from deepexp.inference.saved_model import load
 
         return load(self.directory).model
+
+    @property
+    def best_model(self) -> "nn.Module":
+        """As `model`, with the weights of `best.pt`: those with the lowest validation error.
+
+        `InputError` for a run without validation data, which has none.
+        """
+        from deepexp.inference.saved_model import load
+
+        return load(self.directory, "best").model
+
+    def predict(
+        self,
+        *pictures: str | Path,
+        checkpoint: Literal["last", "best"] = "last",
+        device: str = "auto",
+        invert: bool = False,
+    ) -> "Predictions":
+        """What the model takes picture files for, as `deepexp predict`; folders stand for the pictures below them.
+
+        `.labels` has the name of a class for each file in `.files`, `.probabilities` (files, classes) float32 how sure
+        the model is of each of `.classes`. Raises `InputError` for files that are no pictures, and without `best.pt`.
+        """
+        from deepexp.data.folder_scan import pictures_below
+        from deepexp.inference.prediction import predict
+        from deepexp.inference.retest import on_device
+
+        if not pictures:
+            raise InputError("predict: of which pictures? Give files or folders")
+        files = [file for one in pictures for file in (pictures_below(Path(one)) if Path(one).is_dir() else [str(one)])]
+        with alone.LOCK, on_device(self.directory, device) as where:
+            return predict(self.directory, files, which=checkpoint, device=where, invert=invert)
 
     def __repr__(self) -> str:
         return f"Result({str(self.directory)!r}, test error {percent(self.summary['test_error_rate'])})"

@@ -42,6 +42,11 @@ class Predictions:
     """(files, classes) float32"""
     classes: tuple[str, ...]
 
+    @property
+    def labels(self) -> tuple[str, ...]:
+        """The most probable class of each file."""
+        return tuple(self.classes[index] for index in self.probabilities.argmax(1).tolist())
+
 
 def predict(
     directory: Path, files: Sequence[str], *, which: Which = "last", device: torch.device, invert: bool = False

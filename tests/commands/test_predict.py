@@ -57,6 +57,32 @@ def answers(capsys, *words):
     return found, torch.tensor([[share["probability"] for share in one["probabilities"]] for one in found])
 
 
+@pytest.mark.parametrize("which", ["last", "best"])
+def test_predictions_from_python_are_those_of_the_command(trained, digits, capsys, which):
+    files = sorted(digits.iterdir())
+    found = deepexp.load_run(trained.directory).predict(digits, files[3], checkpoint=which, device="cpu")
+    said, probabilities = answers(capsys, f"run={trained.directory}", f"checkpoint={which}", str(digits), str(files[3]))
+    assert found.files == tuple(map(str, [*files, files[3]])) == tuple(one["picture"] for one in said)
+    assert found.labels == tuple(one["class"] for one in said)
+    assert torch.equal(found.probabilities, probabilities)
+
+
+def test_the_best_model_has_the_weights_of_best_pt(trained, tmp_path):
+    best = checkpoint.load(trained.directory / "checkpoints" / "best.pt")
+    averages = best["ema"]["averages"]
+    weights = deepexp.load_run(trained.directory).best_model.state_dict()
+    assert averages and all(torch.equal(weights[name], averages[name]) for name in averages)
+    without = deepexp.train([*WORDS, "epochs=1", f"output_dir={tmp_path}"], quiet=True)
+    with pytest.raises(InputError, match=r"best\.pt"):
+        without.best_model  # noqa: B018
+    with pytest.raises(InputError, match=r"best\.pt"):
+        without.predict("a.png", checkpoint="best")
+    with pytest.raises(InputError, match="of which pictures"):
+        without.predict()
+    with pytest.raises(InputError, match=r"nowhere\.png: .*No such file"):
+        without.predict(tmp_path / "nowhere.png")
+
+
 def test_predictions_equal_those_of_the_test_and_need_no_data(trained, digits, capsys, monkeypatch):
     expected = retest(trained.directory).probabilities[:30]
     monkeypatch.setattr(retesting, "data_of", None)
