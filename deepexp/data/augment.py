@@ -115,32 +115,6 @@ class Cutout:
 
 
 @dataclass(frozen=True)
-class CropFlipCutout:
-    """`CropFlip`, then `Cutout`."""
-
-    padding: int
-    flip_probability: float
-    size: int
-
-    def __post_init__(self) -> None:
-        self._parts()
-
-    def _parts(self) -> tuple[CropFlip, Cutout]:
-        return CropFlip(self.padding, self.flip_probability), Cutout(self.size)
-
-    def draw(self, samples: int, shape: Shape, generator: torch.Generator) -> Draws:
-        """The randomness of both."""
-        crop_flip, cutout = self._parts()
-        return crop_flip.draw(samples, shape, generator) | cutout.draw(samples, shape, generator)
-
-    def apply(self, images: Tensor, draws: Draws) -> tuple[Tensor, Mix | None]:
-        """One after the other."""
-        for part in self._parts():
-            images, _ = part.apply(images, draws)
-        return images, None
-
-
-@dataclass(frozen=True)
 class Mixup:
     """Blend each picture with another of its batch; its share is drawn from Beta(alpha, alpha) (Zhang et al. 2018)."""
 
@@ -191,6 +165,63 @@ class CutMix:
         partner = _partners(draws["lot"])
         box = _inside(images, draws["box_top"], draws["box_bottom"], draws["box_left"], draws["box_right"])
         return torch.where(box, _take(images, partner), images), Mix(partner, draws["share"])
+
+
+@dataclass(frozen=True)
+class _AfterCropFlip:
+    """`CropFlip`, then another augmentation."""
+
+    padding: int
+    flip_probability: float
+
+    def __post_init__(self) -> None:
+        self._parts()
+
+    def _second(self) -> Augment:
+        raise NotImplementedError
+
+    def _parts(self) -> tuple[Augment, Augment]:
+        return CropFlip(self.padding, self.flip_probability), self._second()
+
+    def draw(self, samples: int, shape: Shape, generator: torch.Generator) -> Draws:
+        """The randomness of both."""
+        crop_flip, second = self._parts()
+        return crop_flip.draw(samples, shape, generator) | second.draw(samples, shape, generator)
+
+    def apply(self, images: Tensor, draws: Draws) -> tuple[Tensor, Mix | None]:
+        """One after the other."""
+        crop_flip, second = self._parts()
+        return second.apply(crop_flip.apply(images, draws)[0], draws)
+
+
+@dataclass(frozen=True)
+class CropFlipCutout(_AfterCropFlip):
+    """`CropFlip`, then `Cutout`."""
+
+    size: int
+
+    def _second(self) -> Augment:
+        return Cutout(self.size)
+
+
+@dataclass(frozen=True)
+class CropFlipMixup(_AfterCropFlip):
+    """`CropFlip`, then `Mixup`."""
+
+    alpha: float
+
+    def _second(self) -> Augment:
+        return Mixup(self.alpha)
+
+
+@dataclass(frozen=True)
+class CropFlipCutMix(_AfterCropFlip):
+    """`CropFlip`, then `CutMix`."""
+
+    alpha: float
+
+    def _second(self) -> Augment:
+        return CutMix(self.alpha)
 
 
 def _check_alpha(alpha: float) -> None:

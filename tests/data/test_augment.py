@@ -7,7 +7,18 @@ import pytest
 import torch
 from torch import Tensor
 
-from deepexp.data.augment import Augment, CropFlip, CropFlipCutout, CutMix, Cutout, Draws, Mixup, Nothing
+from deepexp.data.augment import (
+    Augment,
+    CropFlip,
+    CropFlipCutMix,
+    CropFlipCutout,
+    CropFlipMixup,
+    CutMix,
+    Cutout,
+    Draws,
+    Mixup,
+    Nothing,
+)
 
 ALL: dict[str, Augment] = {
     "none": Nothing(),
@@ -16,6 +27,8 @@ ALL: dict[str, Augment] = {
     "mixup": Mixup(alpha=0.2),
     "cutmix": CutMix(alpha=1.0),
     "crop_flip_cutout": CropFlipCutout(padding=2, flip_probability=0.5, size=3),
+    "crop_flip_mixup": CropFlipMixup(padding=2, flip_probability=0.5, alpha=0.2),
+    "crop_flip_cutmix": CropFlipCutMix(padding=2, flip_probability=0.5, alpha=1.0),
 }
 SHAPES = [(1, 8, 8), (3, 8, 8), (3, 9, 6), (1, 5, 11)]
 
@@ -86,6 +99,18 @@ def test_crop_flip_cutout_is_one_after_the_other(shape: tuple[int, int, int]) ->
     result, _ = augment.apply(pictures(shape), draws)
     expected = cutout(crop_flip(pictures(shape).numpy(), numpy_of(draws), 2), numpy_of(draws), 3)
     assert np.array_equal(result.numpy(), expected)
+
+
+@pytest.mark.parametrize(("both", "second"), [(CropFlipMixup, Mixup), (CropFlipCutMix, CutMix)])
+def test_pictures_are_mixed_after_they_were_cropped_and_flipped(both: type[Any], second: type[Any]) -> None:
+    augment, shape = both(2, 0.5, 0.7), (3, 9, 6)
+    draws = augment.draw(7, shape, generator())
+    result, mix = augment.apply(pictures(shape), draws)
+    cropped = torch.from_numpy(crop_flip(pictures(shape).numpy(), numpy_of(draws), 2))
+    expected, expected_mix = second(0.7).apply(cropped, draws)
+    assert torch.equal(result, expected)
+    assert mix is not None and all(map(torch.equal, mix, expected_mix))
+    assert not torch.equal(mix.partner, torch.arange(7))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -211,7 +236,8 @@ def test_a_batch_of_one_is_mixed_with_itself(name: str) -> None:
     result, mix = ALL[name].apply(images, ALL[name].draw(1, (3, 8, 8), generator()))
     assert result.shape == (1, 3, 8, 8)
     if mix is not None:  # there is no other sample to mix with
-        assert mix.partner.tolist() == [0] and torch.allclose(result, images, atol=1e-6)
+        assert mix.partner.tolist() == [0]
+        assert "crop" in name or torch.allclose(result, images, atol=1e-6)
 
 
 @pytest.mark.parametrize(
@@ -224,6 +250,8 @@ def test_a_batch_of_one_is_mixed_with_itself(name: str) -> None:
         (lambda: CutMix(float("nan")), "^alpha: nan is not allowed"),
         (lambda: CropFlipCutout(4, 0.5, 0), "^size: 0"),
         (lambda: CropFlipCutout(-4, 0.5, 3), "^padding: -4"),
+        (lambda: CropFlipMixup(4, 0.5, 0.0), "^alpha: 0"),
+        (lambda: CropFlipCutMix(4, 1.5, 1.0), "^flip_probability: 1.5"),
     ],
 )
 def test_impossible_arguments_are_refused(make: Any, message: str) -> None:

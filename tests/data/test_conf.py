@@ -22,7 +22,8 @@ def target_and_arguments(file: Path) -> tuple[Any, dict[str, Any]]:
 def test_every_data_set_and_augmentation_has_a_yaml() -> None:
     names = {f"{file.parent.name}/{file.stem}" for file in FILES}
     sets = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "synthetic")
-    augmentations = ("none", "crop_flip", "cutout", "mixup", "cutmix", "crop_flip_cutout")
+    augmentations = ("none", "crop_flip", "cutout", "mixup", "cutmix")
+    augmentations += ("crop_flip_cutout", "crop_flip_mixup", "crop_flip_cutmix")
     assert names >= {f"data/{name}" for name in sets} | {f"augment/{name}" for name in augmentations}
 
 

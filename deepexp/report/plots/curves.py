@@ -26,7 +26,9 @@ _X_NAMES = {
     "seconds": "seconds since the start, evaluations included",
 }
 _ROWS = (("loss", 1.0, "loss"), ("error_rate", 100.0, "error (%)"))  # key, factor, name of the axis
-_MIXING = frozenset(f"deepexp.data.augment.{name}" for name in ("Mixup", "CutMix"))
+_MIXING = frozenset(
+    f"deepexp.data.augment.{prefix}{name}" for prefix in ("", "CropFlip") for name in ("Mixup", "CutMix")
+)
 _MOST_MARKED = 15  # points of a curve that get a marker
 _EXPLODED = 1e4  # times the median loss
 _EDGE = 1.25  # times the highest loss
