@@ -84,6 +84,8 @@ def load_run(directory: str | Path) -> Result:
         raise InputError(f"directory: {directory!r} is not allowed; the path of a run directory")
     directory = Path(directory)
     summary = directory / "summary.json"
+    if (directory / "sweep.json").exists():
+        raise InputError(f"{directory}: is a sweep; give the directory of one of the runs in it")
     if not summary.exists():
         what = "has not finished" if (directory / "status.json").exists() else "is no run directory"
         raise InputError(f"{directory}: {what} (there is no summary.json in it)")

@@ -46,6 +46,12 @@ def test_arguments_that_are_no_path_of_a_run_are_refused(directory):
         deepexp.load_run(directory)
 
 
+def test_the_directory_of_a_sweep_is_told_from_that_of_a_run(tmp_path):
+    (tmp_path / "sweep.json").write_text("{}")
+    with pytest.raises(InputError, match="is a sweep; give the directory of one of the runs in it"):
+        deepexp.load_run(tmp_path)
+
+
 @pytest.mark.parametrize("raised", [RunFailed("diverged"), Interrupted(2, "stopped"), ValueError("a bug")], ids=repr)
 def test_an_error_has_the_directory_of_its_run(tmp_path, monkeypatch, raised):
     def fit(trainer):
