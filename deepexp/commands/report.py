@@ -13,8 +13,9 @@ folder above them; give as many as are to be compared.
   diff=false          also what differs between two runs: config, code, data, versions, machine, results
   mistakes=false      also the worst mistakes of the best run: its model is run again here, if its data can be had
 
-Written are report.html (one file, no network), table.csv with every figure, table.md, and the plots. An earlier report
-there is replaced; other files are not. Runs that failed, were cut off or are still running are shown as such.
+Written are report.html (one file, no network), table.csv with every figure of each run, table.md, the plots and, where
+there are several seeds, groups.csv with means and standard deviations. An earlier report there is replaced; other files
+are not. Runs that failed, were cut off or are still running are shown as such.
 
 Rates have 95% intervals (Wilson), means are over seeds. Groups with two or more common seeds are compared by a paired
 t test over these, groups of several seeds each without by Welch's t test, single runs by an exact McNemar test on the
@@ -35,7 +36,7 @@ from deepexp.paths import shown
 from deepexp.report import document, folder, text
 from deepexp.report.make import make
 from deepexp.report.model import Report
-from deepexp.report.table import csv_text
+from deepexp.report.table import csv_text, groups_csv_text
 from deepexp.schema import key
 from deepexp.text.suggest import no_such
 from deepexp.text.terminal import Stream
@@ -66,14 +67,15 @@ def main(argv: Sequence[str]) -> int:
     out = Stream(sys.stdout, is_everything=True)
     out.write_lines([*text.lines(report, out.columns), ""])
     pictures = sum(path.suffix in (".png", ".svg") for path in written)
-    out.write(
-        f"report: {shown(directory / 'report.html')} (with table.csv, table.md and {counted(pictures, 'picture')})\n"
-    )
+    others = ", ".join(path.name for path in written if path.suffix in (".csv", ".md"))
+    out.write(f"report: {shown(directory / 'report.html')} (with {others} and {counted(pictures, 'picture')})\n")
     return 0
 
 
 def _write(report: Report, directory: Path, *, with_mistakes: bool) -> None:
     write_text(directory / "table.csv", csv_text(report.runs, report.varying))
+    if report.group_table is not None:
+        write_text(directory / "groups.csv", groups_csv_text(report.groups, report.varying))
     write_text(directory / "table.md", text.markdown(report))
     document.write(report, directory, with_mistakes=with_mistakes)
 

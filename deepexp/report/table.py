@@ -21,6 +21,12 @@ _EXPENDABLE = (
 )
 _MOST_EQUALS = 4  # groups named beside the best one
 
+_OVER_SEEDS = (
+    *("val_error_rate", "test_error_rate", AT_BEST, "test_errors", "test_loss"),
+    *("epochs", "steps", "train_seconds", "total_seconds", "samples_per_second"),
+)
+"""The figures whose means are in `groups.csv`."""
+
 _FIGURES = [field.name for field in dataclasses.fields(Summary) if field.name not in ("status", "seed")]
 
 
@@ -149,6 +155,16 @@ def csv_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
         figures += [*interval, run.figure(AT_BEST)]
         rows.append([run.name, *values, run.seed, run.status, *figures, run.path, run.reason])
     return as_csv(header, rows)
+
+
+def groups_csv_text(groups: Sequence[Group], keys: Sequence[str]) -> str:
+    """Every group with the mean of each figure and its standard deviation over seeds (n − 1), in full."""
+    of_figures = [f"{name}_{what}" for name in _OVER_SEEDS for what in ("mean", "std")]
+    rows = []
+    for group in ordered_groups(groups):
+        figures = [figure for name in _OVER_SEEDS for figure in (group.mean(name), group.deviation(name))]
+        rows.append([*(text(group.values[key]) for key in keys), len(group.by_seed("test_error_rate")), *figures])
+    return as_csv([*keys, "seeds", *of_figures], rows)
 
 
 def has_earlier_best(run: Run) -> bool:

@@ -3,7 +3,7 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
-from statistics import fmean
+from statistics import fmean, stdev
 
 import yaml
 
@@ -73,6 +73,11 @@ class Group:
         """The mean over its seeds of a figure; None where no run has it."""
         values = self.by_seed(figure).values()
         return fmean(values) if values else None
+
+    def deviation(self, figure: str) -> float | None:
+        """The sample standard deviation (n − 1) over its seeds of a figure; None where fewer than two have it."""
+        values = self.by_seed(figure).values()
+        return stdev(values) if len(values) > 1 else None
 
     def mean_or(self, figure: str, missing: float) -> float:
         """The `mean`; `missing` where no run has the figure."""

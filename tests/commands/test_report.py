@@ -1,8 +1,10 @@
+import csv
 import errno
 import importlib.util
 import os
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from deepexp.commands.report import main
@@ -26,13 +28,29 @@ def test_report_prints_tables_and_writes_its_files(sweep, capsys):
     assert "10.50 ± 0.50%" in shown
     assert "paired t over 3 seeds" in shown
     assert "\x1b" not in shown
-    assert {"report.html", "report.json", "table.csv", "table.md"} <= {
+    assert {"report.html", "report.json", "table.csv", "table.md", "groups.csv"} <= {
         path.name for path in (sweep / "report").iterdir()
     }
     before = sorted(path.name for path in (sweep / "report").iterdir())
     main([str(sweep)])  # again: it replaces the first report, which is not taken for a run
     assert sorted(path.name for path in (sweep / "report").iterdir()) == before
     assert not list(sweep.glob(".report-*"))
+
+
+def test_means_over_seeds_are_written_where_there_are_several(sweep, tmp_path, capsys):
+    assert main([str(sweep)]) == 0
+    assert "(with groups.csv, table.csv, table.md and " in capsys.readouterr().out
+    groups = list(csv.DictReader((sweep / "report" / "groups.csv").open()))
+    runs = list(csv.DictReader((sweep / "report" / "table.csv").open()))
+    assert [(group["optim.lr"], group["seeds"]) for group in groups] == [("0.1", "3"), ("0.2", "3")]
+    for group in groups:
+        rates = [float(run["test_error_rate"]) for run in runs if run["optim.lr"] == group["optim.lr"]]
+        assert float(group["test_error_rate_mean"]) == pytest.approx(np.mean(rates), abs=1e-12)
+        assert float(group["test_error_rate_std"]) == pytest.approx(np.std(rates, ddof=1), abs=1e-12)
+        assert group["val_error_rate_mean"] == group["val_error_rate_std"] == ""
+    single = synthetic.make_sweep(tmp_path / "single", {"optim.lr": [0.1, 0.2]}, lambda job: job["optim.lr"])
+    assert main([str(single), f"to={sweep / 'report'}"]) == 0
+    assert not (sweep / "report" / "groups.csv").exists()  # the earlier report's
 
 
 def test_folders_of_reports_among_the_paths_are_passed_over(tmp_path, capsys):
