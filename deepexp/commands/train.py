@@ -155,19 +155,22 @@ def train(
     check_swept_keys(composed, words)
     with _places_told(composed):
         config, plan = check.typed_and_planned(composed.resolved())
-    with console, build.session(config, plan):
-        if config.dry_run:
-            dry_run.show(config, plan, composed, console)
-            return None
-        weights.resolve(config, plan)
-        data = build.dataset(config, plan, loaded)
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(console)
+        with heard_early() as said:
+            stack.enter_context(build.session(config, plan))
+            if config.dry_run:
+                dry_run.show(config, plan, composed, console)
+                return None
+            weights.resolve(config, plan)
+            data = build.dataset(config, plan, loaded)
         files = describe.hydra_files(composed, config)
         with contextlib.nullcontext() if at is None else place_that_stays():
             if at is None:
                 run = RunDirectory.create(config.output_dir, composed.run_name, files)
             else:
                 run = RunDirectory.create_at(at, files)
-            return _run(config, plan, data, composed.choices, run, console, until=until)
+            return _run(config, plan, data, composed.choices, run, console, _Earlier(said=said), until)
 
 
 def _composed(words: Sequence[str]) -> Composed:
@@ -234,7 +237,7 @@ def _what_ended(run: RunDirectory) -> str:
 
 @dataclass(frozen=True)
 class _Earlier:
-    """What is left of a run that is resumed."""
+    """What there was before a run's log is open: for one that is resumed, also what is left of it."""
 
     content: dict[str, Any] | None = None
     """Of its checkpoint; None if it has none."""
