@@ -110,7 +110,7 @@ def for_tensorboard(
     saved = (run.path / ".hydra" / "config.yaml").read_text(encoding="utf-8")
     return Description(
         config=saved,
-        hparams=_hparams(config, names, run),
+        hparams=_hparams(config, names, model, run),
         model=model,
         example=example,
         images=data.train.pictures(shown),
@@ -120,8 +120,8 @@ def for_tensorboard(
     )
 
 
-def _hparams(config: TrainConfig, names: Names, run: RunDirectory) -> dict[str, Any]:
-    """The values to compare runs by: the options, some keys that usually vary, and those set for this run."""
+def _hparams(config: TrainConfig, names: Names, model: nn.Module, run: RunDirectory) -> dict[str, Any]:
+    """The values to compare runs by: the options, some keys that usually vary, those set for this run, `pretrained`."""
     values: dict[str, Any] = {name: str(option) for name, option in names.items() if option is not None}
     values |= {"optim.lr": config.optim.component.arguments.get("lr", "")}
     values |= {key: getattr(config, key) for key in ("batch_size", "epochs", "seed")}
@@ -131,6 +131,8 @@ def _hparams(config: TrainConfig, names: Names, run: RunDirectory) -> dict[str, 
         value = _at(key, saved) if key not in _PLACES else None
         if isinstance(value, (bool, int, float, str)):
             values[key] = value
+    if (begun_with := _origin(config, model)) is not None:
+        values["pretrained"] = begun_with  # the config has false for weights that `auto` could not have
     return {key: value if isinstance(value, (bool, int, float)) else str(value) for key, value in values.items()}
 
 
