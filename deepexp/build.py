@@ -181,8 +181,8 @@ def check_optimizer(config: TrainConfig) -> None:
         raise InputError("optim.lr: is missing; schedules and groups start from it")
     raise_any(refusals(partial, config.optim.groups, config.precision))
     try:
-        check_arguments(partial)
         check_learning_rate(config.optim.component.arguments["lr"])
+        check_arguments(partial)
         check_group_options(partial, config.optim.groups)
     except Exception as error:
         raise _refused_by_optimizer(error) from error
