@@ -16,7 +16,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from deepexp.errors import InputError, Interrupted, RunFailed
-from deepexp.process import alone, startup
+from deepexp.process import startup
 
 if TYPE_CHECKING:
     from deepexp.result import Result
@@ -39,6 +39,7 @@ def train(overrides: Iterable[str] = (), *, quiet: bool = False) -> "Result | No
         raise InputError(f"{flags[0]}: flags are for the command line; here a sweep is a loop over deepexp.train")
     startup.prepare()
     from deepexp.commands.train import train as run_experiment
+    from deepexp.process import alone
     from deepexp.text.console import Console
 
     with alone.LOCK:
