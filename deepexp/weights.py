@@ -44,13 +44,15 @@ def fetch(config: TrainConfig, shape: Shape, classes: int) -> None:
             own_fetch(**arguments)
         except InputError as error:
             raise InputError(f"model.{error}") from error
+    if config.init_from is None and not config.surgery:
+        return
+    made = build.model(config, shape, classes, "meta")
     if config.init_from is not None:
         config.init_from = paths.absolute(config.init_from)
-        transfer.fitting(build.model(config, shape, classes, "meta"), Path(config.init_from), classes)
-    if config.surgery:
-        for graft in config.surgery:
-            graft.from_ = paths.absolute(graft.from_)
-        surgery.fitting(build.model(config, shape, classes, "meta"), build.grafts(config))
+        transfer.fitting(made, Path(config.init_from), classes)
+    for graft in config.surgery or []:
+        graft.from_ = paths.absolute(graft.from_)
+    surgery.fitting(made, build.grafts(config))
 
 
 def _check_ended(key: str, place: str) -> None:

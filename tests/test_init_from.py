@@ -21,6 +21,7 @@ from deepexp.sweep.points import config_hash
 from deepexp.text.console import Console
 
 from .resumed import resume
+from .same_run import assert_same_run
 
 SMALL = ["data=synthetic", "data.train_samples=60", "data.test_samples=20", "batch_size=20", "threads=1", "device=cpu"]
 
@@ -93,8 +94,7 @@ def test_a_run_resumes_exactly_without_its_init_from(first: Path, monkeypatch: p
     part = deepexp.train([*words, "epochs=1"], quiet=True)
     shutil.rmtree(first)
     gone_on = resume(part, "epochs=3")
-    for name, tensor in weights(whole.directory).items():
-        assert torch.equal(tensor, weights(gone_on.directory)[name])
+    assert_same_run(gone_on.directory, whole.directory)
     with pytest.raises(deepexp.InputError, match=r"init_from: cannot be changed"):
         resume(part, "init_from=elsewhere", "epochs=4")
 

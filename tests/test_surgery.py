@@ -16,6 +16,7 @@ from deepexp.sweep.points import config_hash
 from deepexp.text.console import Console
 
 from .resumed import resume
+from .same_run import assert_same_run
 
 SMALL = ["data=synthetic", "data.train_samples=60", "data.test_samples=20", "batch_size=20", "threads=1", "device=cpu"]
 RESNET = [*SMALL, "model=resnet", "model.depth=8", "model.width=4"]
@@ -94,9 +95,7 @@ def test_a_run_resumes_exactly_without_the_other(monster: Path) -> None:
     part = deepexp.train([*words, "epochs=1"], quiet=True)
     shutil.rmtree(monster)
     gone_on = resume(part, "epochs=3")
-    for name, tensor in weights(whole.directory).items():
-        assert torch.equal(tensor, weights(gone_on.directory)[name])
-    assert deepexp.load_run(gone_on.directory).test_error_rate == whole.test_error_rate
+    assert_same_run(gone_on.directory, whole.directory)
     with pytest.raises(deepexp.InputError, match=r"surgery: cannot be changed"):
         resume(part, "surgery=null", "epochs=4")
 

@@ -4,6 +4,7 @@ The help of a command is the docstring of its module: one text for readers of th
 """
 
 import ast
+import functools
 import importlib.util
 import shutil
 import textwrap
@@ -72,6 +73,7 @@ def table(rows: Sequence[tuple[str, str]]) -> list[str]:
     return lines
 
 
+@functools.cache
 def parsed(module: str) -> ast.Module:
     """The source of a module, which is not imported: that could take seconds."""
     spec = importlib.util.find_spec(module)

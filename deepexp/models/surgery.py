@@ -58,9 +58,10 @@ def fitting(model: nn.Module, grafts: Sequence[Graft]) -> dict[str, Tensor]:
     own = model.state_dict(keep_vars=True)
     taken: dict[str, Tensor] = {}
     problems: list[str] = []
+    read: dict[Path, dict[str, Any]] = {}  # each file once, though several grafts may be of it
     for index, graft in enumerate(grafts):
         try:
-            found = _transplants(graft, own, f"surgery[{index}]")
+            found = _transplants(graft, own, f"surgery[{index}]", read)
         except InputError as error:
             problems.append(str(error))
             continue
@@ -70,11 +71,12 @@ def fitting(model: nn.Module, grafts: Sequence[Graft]) -> dict[str, Tensor]:
     return taken
 
 
-def _transplants(graft: Graft, own: Mapping[str, Any], key: str) -> dict[str, Tensor]:
-    """What one graft puts where."""
+def _transplants(graft: Graft, own: Mapping[str, Any], key: str, read: dict[Path, dict[str, Any]]) -> dict[str, Tensor]:
+    """What one graft puts where; `read`: the weights in files, to which those of its own are added."""
     path = file_at(graft.place, f"{key}.from")
-    there = unwrapped(read_weights(path, f"{key}.from"), own)
-    tensors = {name: value for name, value in there.items() if isinstance(name, str) and isinstance(value, Tensor)}
+    if path not in read:
+        read[path] = unwrapped(read_weights(path, f"{key}.from"), own)
+    tensors = {name: value for name, value in read[path].items() if isinstance(name, str) and isinstance(value, Tensor)}
     names = _renamed(graft, list(tensors), key, path)
     lacking = [new for new in names.values() if not isinstance(own.get(new), Tensor)]
     if lacking:
