@@ -33,7 +33,7 @@ from deepexp.optim.capturable import capturable_arguments
 from deepexp.optim.ema import Ema
 from deepexp.optim.freeze import FreezePlan
 from deepexp.optim.fused import fused_arguments
-from deepexp.optim.groups import check_arguments, check_group_options, check_learning_rate, parameter_groups, refusals
+from deepexp.optim.groups import check_arguments, check_group_options, parameter_groups, refusals
 from deepexp.parts import Parts
 from deepexp.run.identity import Identity
 from deepexp.schema import HANDED_ON, Component, TrainConfig
@@ -181,7 +181,6 @@ def check_optimizer(config: TrainConfig) -> None:
         raise InputError("optim.lr: is missing; schedules and groups start from it")
     raise_any(refusals(partial, config.optim.groups, config.precision))
     try:
-        check_learning_rate(config.optim.component.arguments["lr"])
         check_arguments(partial)
         check_group_options(partial, config.optim.groups)
     except Exception as error:

@@ -297,7 +297,10 @@ def _has_default(item: dataclasses.Field[Any]) -> bool:
 
 def _component(extra: Mapping[str, Any], prefix: str, problems: Problems) -> Component:
     target = extra.get("_target_")
-    if not isinstance(target, str):
+    if not extra:
+        problems.add(f"{prefix.rstrip('.')}: is missing; choose an option of this group")
+        target = ""
+    elif not isinstance(target, str):
         problems.add(f"{prefix}_target_: the dotted name of a class or function is needed")
         target = ""
     return Component(target, {name: value for name, value in extra.items() if name != "_target_"})

@@ -128,6 +128,11 @@ def test_values_that_do_not_go_together_are_refused(changes, begin):
     assert [line for line in problems if line.startswith(begin)]
 
 
+def test_a_group_without_an_option_is_missing():
+    _, problems = check(optim={"groups": []})
+    assert problems == ["optim: is missing; choose an option of this group"]
+
+
 def test_problems_are_raised_as_one():
     problems = schema.Problems()
     problems.raise_any()

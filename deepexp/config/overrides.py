@@ -79,8 +79,9 @@ def split(override: str) -> tuple[str, str, str | None]:
 def repeated(overrides: Sequence[str]) -> list[str]:
     """A line for each key that is given several times, of which Hydra takes the last."""
     values: dict[str, list[str]] = {}
-    for _, key, value in map(split, overrides):
-        values.setdefault(key, []).append(value or "")
+    for prefix, key, value in map(split, overrides):
+        if prefix != "~":
+            values.setdefault(key, []).append(value or "")
     return [
         f"{key}: is given {len(found)} times; only the last counts, {key}={found[-1]}"
         for key, found in values.items()

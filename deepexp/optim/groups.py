@@ -4,10 +4,10 @@ Rules come from `optim.groups`: `{pattern, lr_mult, weight_decay, …}`. Also he
 rule may name, and what an optimizer refuses altogether.
 """
 
-import functools
 import inspect
+import itertools
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -19,6 +19,8 @@ from deepexp.text.suggest import did_you_mean
 
 Rule = Mapping[str, Any]
 OptimizerFactory = Callable[..., torch.optim.Optimizer]  # a class, or a partial of one
+
+_MOST_BLAMED = 3  # arguments; of more, nobody is told which
 
 
 def parameter_groups(model: nn.Module, rules: Sequence[Rule], base_lr: float) -> list[dict[str, Any]]:
@@ -67,23 +69,55 @@ def group_options(optimizer: OptimizerFactory) -> list[str]:
 
 
 def check_arguments(optimizer: OptimizerFactory) -> None:
-    """Raise `ValueError` if the optimizer refuses the arguments of a partial: by name, if one of them is to blame."""
-    arguments: Mapping[str, Any] = getattr(optimizer, "keywords", {})
-    error = _refused(optimizer)
-    if error is None:
-        return
+    """Raise `ValueError` for the arguments of a partial, with a line for each that is to blame.
+
+    To blame are a learning rate that no schedule can scale, even if the optimizer would take it, and the fewest
+    arguments in place of which the optimizer would take its own defaults.
+    """
     cls: OptimizerFactory = getattr(optimizer, "func", optimizer)
-    cls_name = getattr(cls, "__name__", str(cls))
+    arguments: dict[str, Any] = dict(getattr(optimizer, "keywords", {}))
+    lines = []
+    if "lr" in arguments and not _can_be_scaled(arguments["lr"]):
+        lines.append(f"optim.lr: {as_yaml(arguments['lr'])} is not allowed; a number ≥ 0")
+        arguments["lr"] = 0.1
+    error = _refused(cls, **arguments)
+    if error is not None:
+        lines += _blamed(cls, arguments) or _told(error).splitlines()
+    if lines:
+        raise ValueError("\n".join(lines))
+
+
+def _can_be_scaled(lr: object) -> bool:
+    return isinstance(lr, (int, float)) and not isinstance(lr, bool) and 0 <= lr < math.inf
+
+
+def _blamed(cls: OptimizerFactory, arguments: Mapping[str, Any]) -> list[str]:
+    """A line for each of the fewest arguments without which the optimizer takes the rest; none if it never does."""
+
+    def refused_without(names: Collection[str]) -> Exception | None:
+        return _refused(cls, **{name: value for name, value in arguments.items() if name not in names})
+
     defaults = {name: parameter.default for name, parameter in inspect.signature(cls).parameters.items()}
-    reason = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-    for name, value in arguments.items():
-        others = {other: given for other, given in arguments.items() if other != name}
-        own = defaults.get(name, inspect.Parameter.empty)
-        if own is not inspect.Parameter.empty and _refused(functools.partial(cls, **others)) is None:
-            raise ValueError(
-                f"optim.{name}: {as_yaml(value)} is not allowed ({reason}); {cls_name}'s default is {as_yaml(own)}"
-            )
-    raise error
+    optional = [n for n in arguments if n in defaults and defaults[n] is not inspect.Parameter.empty]
+    choices = (names for size in range(1, _MOST_BLAMED + 1) for names in itertools.combinations(optional, size))
+    blamed = next((names for names in choices if refused_without(names) is None), ())
+    lines = []
+    for name in blamed:
+        value, own = arguments[name], defaults[name]
+        error = refused_without(set(blamed) - {name})
+        assert error is not None  # else fewer would be to blame
+        reason = _told(error)
+        if isinstance(own, tuple) and not (isinstance(value, Sequence) and len(value) == len(own)):
+            reason = f"{len(own)} values are needed"
+        cls_name = getattr(cls, "__name__", str(cls))
+        lines.append(
+            f"optim.{name}: {as_yaml(value)} is not allowed ({reason}); {cls_name}'s default is {as_yaml(own)}"
+        )
+    return lines
+
+
+def _told(error: Exception) -> str:
+    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
 
 
 def _refused(optimizer: OptimizerFactory, **options: Any) -> Exception | None:
@@ -107,12 +141,6 @@ def _step_problem(made: torch.optim.Optimizer) -> ValueError | None:
         except TypeError as error:
             return ValueError(f"{name}.step: {error}, but it is called without arguments")
     return None
-
-
-def check_learning_rate(lr: object) -> None:
-    """Raise `ValueError` for a learning rate that no schedule can scale, even if the optimizer would take it."""
-    if isinstance(lr, bool) or not isinstance(lr, (int, float)) or not 0 <= lr < math.inf:
-        raise ValueError(f"optim.lr: {as_yaml(lr)} is not allowed; a number ≥ 0")
 
 
 def refusals(optimizer: OptimizerFactory, rules: Sequence[Rule], precision: str) -> list[str]:

@@ -139,3 +139,4 @@ def test_a_key_that_is_given_several_times_is_named_with_the_value_that_counts()
     words = ["optim.lr=0.1", "model=resnet", "epochs=3", "+optim.lr=a=b", "optim=adam"]
     assert repeated(words) == ["optim.lr: is given 2 times; only the last counts, optim.lr=a=b"]
     assert repeated(["seed=1", "seed=1", "seed="]) == ["seed: is given 3 times; only the last counts, seed="]
+    assert repeated(["optim=adam", "~optim"]) == []

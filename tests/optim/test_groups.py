@@ -1,3 +1,5 @@
+import contextlib
+import math
 from functools import partial
 from typing import Any
 
@@ -5,7 +7,14 @@ import pytest
 import torch
 from torch import nn
 
-from deepexp.optim.groups import check_group_options, group_options, parameter_groups, refusals
+from deepexp.optim.groups import (
+    OptimizerFactory,
+    check_arguments,
+    check_group_options,
+    group_options,
+    parameter_groups,
+    refusals,
+)
 from deepexp.optim.lbfgs import LBFGS
 from deepexp.optim.muon import Muon
 
@@ -147,6 +156,31 @@ def test_right_rules_pass() -> None:
     check_group_options(SGD, [])
     check_group_options(SGD, [{"pattern": "*", "lr_mult": 0, "momentum": 0.5, "weight_decay": 1e-4}])
     check_group_options(partial(Muon, adamw_lr_mult=0.1), [{"pattern": "*", "adamw_lr_mult": 0.5}])
+
+
+@pytest.mark.parametrize(
+    ("optimizer", "keys"),
+    [
+        (partial(torch.optim.Adam, lr=0.1, betas=[0.9, 0.99], eps=1e-6), []),
+        (partial(torch.optim.Adam, lr=0.1, betas=[0.9, 2], eps=-1, weight_decay=0.1), ["betas", "eps"]),
+        (partial(torch.optim.Adam, lr=-1, betas=[1], eps=-1, foreach=True), ["lr", "betas", "eps"]),
+        (partial(torch.optim.SGD, lr=math.inf, momentum=0.9, dampening=0.5, nesterov=True), ["lr", "dampening"]),
+        (partial(torch.optim.SGD, lr=0.1, momentum=0, nesterov=True, weight_decay=-1), ["nesterov", "weight_decay"]),
+    ],
+)
+def test_the_fewest_arguments_are_blamed(optimizer: OptimizerFactory, keys: list[str]) -> None:
+    with pytest.raises(ValueError) if keys else contextlib.nullcontext() as caught:
+        check_arguments(optimizer)
+    lines = str(caught.value).splitlines() if caught else []
+    assert [line.partition(": ")[0] for line in lines] == [f"optim.{key}" for key in keys]
+
+
+def test_an_optimizer_that_refuses_whatever_it_is_given_is_quoted() -> None:
+    def broken(params: Any, lr: float, size: int = 1) -> torch.optim.Optimizer:
+        raise RuntimeError("no such thing")
+
+    with pytest.raises(ValueError, match=r"^RuntimeError: no such thing$"):
+        check_arguments(partial(broken, lr=0.1, size=2))
 
 
 def test_options_of_a_class_are_its_defaults() -> None:
