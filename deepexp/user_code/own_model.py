@@ -92,6 +92,30 @@ def warn_of_uncalled_methods(model: nn.Module, target: str) -> None:
         )
 
 
+def warn_of_probabilities(model: nn.Module, target: str, shape: Shape) -> None:
+    """Log a warning for a model of the user's own that ends in a softmax, which the loss then applies once more."""
+    if target.startswith("deepexp."):
+        return
+    probe = _copy(model)  # which calls may change
+    try:
+        output = None if probe is None else _output(probe, shape, training=False)
+    except (Exception, SystemExit) as error:  # it may ask for more than two pictures, or for a GPU
+        log.debug("%s cannot be tried for probabilities: %s", target, error)
+        return
+    if isinstance(output, Tensor) and output.ndim == 2 and output.shape[1] > 1 and _are_probabilities(output):
+        log.warning(
+            "model: %s gives probabilities, and the loss applies a softmax to them once more, so it learns slowly; "
+            "leave out the model's own softmax",
+            target,
+        )
+
+
+def _are_probabilities(output: Tensor) -> bool:
+    """Whether each row holds non-negative numbers that add up to 1."""
+    sums = output.double().sum(1)
+    return bool((output >= 0).all()) and torch.allclose(sums, torch.ones_like(sums), atol=1e-3)
+
+
 def _loose_layers(model: nn.Module) -> list[str]:
     """The plain lists, tuples and dicts with parameters that are not among the model's own."""
     known = set(map(id, model.parameters()))

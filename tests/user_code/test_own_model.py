@@ -240,6 +240,10 @@ class LazyStatistics(Net):
 
     def forward(self, x):
         return super().forward(self.norm(x))
+
+class Softmax(Net):
+    def forward(self, x):
+        return super().forward(x).softmax(1)
 """
 NAMES = [line.split()[1].partition("(")[0].rstrip(":") for line in MODULE.splitlines() if line.startswith("class")]
 SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
@@ -259,13 +263,8 @@ def here(tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "name",
     [
-        *("Net", "Looks", "Counts", "GivenWeights", "Groups", "Conv", "Volume", "LazyButCalled", "Constant"),
-        *(
-            "GrowsAndLoads",
-            "Remembers",
-            "Sparse",
-            "Wired",
-        ),  # Wired: its layers depend on the seed, which a resumed run sets again
+        *("Net", "Looks", "Counts", "GivenWeights", "Groups", "Conv", "Volume", "LazyButCalled", "Constant", "Sparse"),
+        *("GrowsAndLoads", "Remembers", "Wired"),  # Wired: its layers depend on the seed, which resuming sets again
     ],
 )
 def test_a_correct_model_is_trained(here, name):
@@ -288,6 +287,7 @@ def test_a_checkpoint_that_does_not_fit_the_model_is_refused(here, capsys):
     ("name", "told"),
     [
         ("Loose", "Loose keeps layers in a plain list or dict (fc.hidden), so they are neither trained nor saved"),
+        ("Softmax", "their_model.Softmax gives probabilities, and the loss applies a softmax to them once more"),
         ("Loop", "no training_step or configure_optimizers of their_model.Loop is called: the loss is"),
     ],
 )
