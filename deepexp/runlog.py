@@ -21,7 +21,7 @@ from deepexp.disk.json_file import FORMAT, plain
 from deepexp.disk.storage import AppendFile, check_length, write_atomically
 from deepexp.errors import RunFailed
 from deepexp.metrics import EpochMetrics, Summary, confusion_matrix
-from deepexp.run import events, pictures
+from deepexp.run import event_format, pictures
 from deepexp.run.events import EventFile, HParam, model_graph
 from deepexp.run.rundir import RunDirectory, Status
 from deepexp.text.console import Console, Header, Horizon
@@ -63,7 +63,7 @@ class Description:
 
 def check_lengths(run: RunDirectory, offsets: Mapping[str, int]) -> None:
     """Raise `InputError` if a file is shorter than `RunLog.offsets` said when a checkpoint was written."""
-    event_file = events.present(run.path) or run.path / "events.out.tfevents"
+    event_file = event_format.present(run.path) or run.path / "events.out.tfevents"
     for name, path in {"metrics.jsonl": run.path / "metrics.jsonl", "events": event_file}.items():
         check_length(path, path.stat().st_size if path.exists() else 0, offsets.get(name, 0))
 

@@ -87,10 +87,10 @@ MAY_KNOW = {
     "parts": ["data", "optim", "run.identity", "step", "training"],
     "run.identity": ["disk.yaml_words", "errors", "paths", "schema", "user_code"],
     "run.mixed_code": ["text"],
-    "runlog": ["disk", "errors", "metrics", "run.events", "run.pictures", "run.rundir", "text"],
+    "runlog": ["disk", "errors", "metrics", "run.event_format", "run.events", "run.pictures", "run.rundir", "text"],
     "report": [
         *("report", "checkpoint", "config.composed_of", "config.overrides", "disk", "errors", "metrics", "pages"),
-        *("paths", "run.mixed_code", "run.rundir", "sweep.ledger", "text"),
+        *("paths", "run.event_format", "run.mixed_code", "run.rundir", "sweep.ledger", "text"),
         "data",  # for the class names of published data sets
         "inference.retest",  # for the plot of the worst mistakes
     ],

@@ -15,7 +15,8 @@ folder above them; give as many as are to be compared.
 
 Written are report.html (one file, no network), table.csv with every figure of each run, table.md, the plots and, where
 there are several seeds, groups.csv with means and standard deviations. An earlier report there is replaced; other files
-are not. Runs that failed, were cut off or are still running are shown as such.
+are not. Runs that failed, were cut off or are still running are shown as such. Curves are over epochs and seconds, over
+updates where those are not the same in each epoch, and of the loss of each update where runs have five epochs or fewer.
 
 Rates have 95% intervals (Wilson), means are over seeds. Groups with two or more common seeds are compared by a paired
 t test over these, groups of several seeds each without by Welch's t test, single runs by an exact McNemar test on the

@@ -87,7 +87,9 @@ def _summary(made: Page, report: Report) -> None:
         _table(made, report.group_table)
     rows = [_row(run, row) for run, row in zip(report.runs, report.run_table.rows, strict=True)]
     _table(made, report.run_table, rows)
-    made.paragraph("The same with every figure in full: table.csv. A click on the head of a column sorts by it.")
+    full = "The same with every figure in full: table.csv"
+    full += "" if report.group_table is None else "; means and standard deviations of the groups: groups.csv"
+    made.paragraph(f"{full}. A click on the head of a column sorts by it.")
 
 
 def _notes(notes: Sequence[str]) -> list[tuple[str, list[str]]]:

@@ -14,6 +14,7 @@ from deepexp.report.plots import (
     parallel_coordinates,
     search,
     steps_to,
+    updates,
 )
 from deepexp.report.plots.confusion import Confusion
 from deepexp.report.plots.plot import Missing, Plot
@@ -90,6 +91,8 @@ def _curves(groups: Sequence[Group]) -> list[Plot | Missing]:
     found = [curves.draw(groups, "epochs")]
     if isinstance(found[0], Missing):
         return found
+    if updates.are_worth_it(groups):
+        found.append(updates.draw(groups))
     if not curves.same_steps_each_epoch(groups):
         found.append(curves.draw(groups, "steps"))
     return [*found, curves.draw(groups, "seconds")]

@@ -26,6 +26,7 @@ from deepexp.disk.json_file import FORMAT
 from deepexp.disk.yaml_file import read_mapping
 from deepexp.errors import InputError, raise_any
 from deepexp.metrics import EpochMetrics, Summary
+from deepexp.run import event_format
 from deepexp.run.rundir import RunDirectory
 from deepexp.sweep.ledger import Entry
 from deepexp.sweep.ledger import read as read_ledger
@@ -93,6 +94,13 @@ class Run:
         best = self.summary.get("best_epoch")
         of_best = [line["test_error_rate"] for line in self.metrics if line["epoch"] == best]
         return of_best[-1] if of_best else None
+
+    def update_losses(self) -> tuple[np.ndarray, np.ndarray]:
+        """(steps, training losses), each (updates,), as far as its event file has them."""
+        path = event_format.present(self.path)
+        if path is None or not path.is_file():
+            return np.zeros(0, np.int64), np.zeros(0)
+        return event_format.curve(path, "train/loss")
 
     def predictions(self) -> tuple[np.ndarray, np.ndarray] | None:
         """(predicted, target), each (samples,) of integers; None if there are none, `InputError` if damaged."""

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from deepexp import checkpoint
 from deepexp.disk.storage import storage_errors, sync_directory
 from deepexp.errors import InputError
-from deepexp.run import events
+from deepexp.run import event_format
 from deepexp.run.rundir import RunDirectory
 
 log = logging.getLogger(__name__)
@@ -65,7 +65,7 @@ def keep_attempt(run: RunDirectory) -> None:
             names = {
                 metrics: metrics.with_name(f"metrics.attempt{number}.jsonl"),
                 best: best.with_name(f"best.attempt{number}.pt"),
-                events.present(run.path) or run.path / "events": run.path / f"curves.attempt{number}",
+                event_format.present(run.path) or run.path / "events": run.path / f"curves.attempt{number}",
             }
             if not any(kept.exists() for kept in names.values()):
                 break

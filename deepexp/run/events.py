@@ -5,12 +5,9 @@ a thread of its own, and makes an extra run for each set of hyper-parameters. Wh
 is decided in `runlog.py`; the pictures are drawn in `pictures.py`.
 """
 
-import ctypes
-import functools
 import io
 import os
 import socket
-import struct
 import sys
 import time
 import types
@@ -24,24 +21,13 @@ from torch import Tensor, nn
 
 from deepexp.disk.storage import AppendFile
 from deepexp.models.modes import in_test_mode
-
-try:
-    from google_crc32c import value as crc32c
-except ImportError:  # run without being installed: TensorBoard has it in Python, 20 µs slower an update
-    from tensorboard.compat.tensorflow_stub.pywrap_tensorflow import crc32c  # type: ignore[no-redef]
+from deepexp.run import event_format
 
 if TYPE_CHECKING:  # TensorBoard's modules are imported where they are used: they take a while
     from PIL.Image import Image
     from tensorboard.compat.proto.summary_pb2 import Summary
 
-_NAME = "events.out.tfevents."
-
 HParam = bool | int | float | str
-
-
-def present(directory: Path) -> Path | None:
-    """The event file in `directory` that a resumed run appends to, if there is one."""
-    return min(directory.glob(f"{_NAME}*"), default=None)
 
 
 class EventFile:
@@ -52,8 +38,8 @@ class EventFile:
 
     def __init__(self, directory: Path) -> None:
         _leave_tensorflow_out()
-        new = directory / f"{_NAME}{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
-        self._file = AppendFile(present(directory) or new)
+        new = directory / f"{event_format.NAME}{int(time.time())}.{socket.gethostname()}.{os.getpid()}"
+        self._file = AppendFile(event_format.present(directory) or new)
         self._waiting = io.BytesIO()
         try:
             self._begin_if_empty()
@@ -63,13 +49,13 @@ class EventFile:
 
     def scalars(self, values: Mapping[str, float], step: int) -> None:
         """One point at `step` in the curve of each tag."""
-        self._write(_scalar_event(values, step, time.time()))
+        self._write(event_format.scalars(values, step, time.time()))
 
     def curve(self, tag: str, values: Sequence[float], first_step: int) -> None:
         """Consecutive points of one tag, the first of them at `first_step`."""
         now = time.time()
         for step, value in enumerate(values, start=first_step):
-            self._write(_scalar_event({tag: value}, step, now))
+            self._write(event_format.scalars({tag: value}, step, now))
 
     def image(self, tag: str, picture: "Image", step: int) -> None:
         """A picture; those of one tag become a slider over the steps."""
@@ -175,7 +161,7 @@ class EventFile:
             self.flush()
 
     def _write(self, event: bytes) -> None:
-        self._waiting.write(_record(event))
+        self._waiting.write(event_format.record(event))
 
     def _clear_waiting(self) -> None:
         self._waiting.seek(0)
@@ -223,52 +209,3 @@ def _leave_tensorflow_out() -> None:
     """
     name = "tensorboard.compat.notf"
     sys.modules.setdefault(name, types.ModuleType(name))
-
-
-def _record(content: bytes) -> bytes:
-    """A record of a TFRecord file: the length, the content, and a checksum of each."""
-    return _length_and_checksum(len(content)) + content + struct.pack("<I", _masked(crc32c(content)))
-
-
-@functools.lru_cache(maxsize=1000)
-def _length_and_checksum(length: int) -> bytes:
-    encoded = struct.pack("<Q", length)
-    return encoded + struct.pack("<I", _masked(crc32c(encoded)))
-
-
-def _masked(checksum: int) -> int:
-    """A CRC-32C as the format stores it: masked, since CRCs of data that contain CRCs are less reliable."""
-    return ((checksum >> 15 | checksum << 17) + 0xA282EAD8) & 0xFFFFFFFF
-
-
-def _scalar_event(values: Mapping[str, float], step: int, wall_time: float) -> bytes:
-    """A serialised `Event` with one point for each tag, in the wire format of protocol buffers.
-
-    The bytes are those of the protobuf library. It returns the whole heap to the system after freeing some thousand
-    messages (`malloc_trim`), and a run writes a message for each update, so its memory would go up and down.
-    """
-    points = b"".join(
-        _field(1, _tag(tag) + b"\x15" + struct.pack("<f", ctypes.c_float(value).value)) for tag, value in values.items()
-    )
-    at_step = b"\x10" + _varint(step) if step else b""  # a field that is left out is zero
-    return b"\x09" + struct.pack("<d", wall_time) + at_step + _field(5, points)
-
-
-@functools.lru_cache(maxsize=1000)
-def _tag(tag: str) -> bytes:
-    return _field(1, tag.encode())
-
-
-def _field(number: int, content: bytes) -> bytes:
-    """A field that has a length: a string or a message."""
-    return bytes([number << 3 | 2]) + _varint(len(content)) + content
-
-
-def _varint(number: int) -> bytes:
-    """A whole number ≥ 0 in groups of seven bits, the lowest first."""
-    groups = bytearray()
-    while number > 0x7F:
-        groups.append(number & 0x7F | 0x80)
-        number >>= 7
-    groups.append(number)
-    return bytes(groups)

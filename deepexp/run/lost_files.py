@@ -9,7 +9,7 @@ from typing import Any
 from deepexp import checkpoint
 from deepexp.data.dataset import Dataset, Pictures
 from deepexp.errors import InputError
-from deepexp.run import events
+from deepexp.run import event_format
 from deepexp.run.rundir import RunDirectory
 
 METRICS, EVENTS, PROVENANCE, STATUS = "metrics.jsonl", "events.out.tfevents", "provenance.json", "status.json"
@@ -23,7 +23,7 @@ def lost_files(run: RunDirectory, content: Mapping[str, Any]) -> list[str]:
 
     Raises `InputError` if the checkpoint does not say how long they were.
     """
-    paths = {METRICS: run.path / METRICS, EVENTS: events.present(run.path)}
+    paths = {METRICS: run.path / METRICS, EVENTS: event_format.present(run.path)}
     logs = _lengths(run, content)
     lost = [name for name in (STATUS, PROVENANCE) if not (run.path / name).exists()]
     for name, path in paths.items():

@@ -13,6 +13,8 @@ from pathlib import Path
 import numpy as np
 import yaml
 
+from deepexp.run import event_format
+
 VERSIONS = {
     "python": "3.11.7", "deepexp": "0.1.0", "torch": "2.14.1", "torchvision": "0.29.1",
     "hydra-core": "1.3.8", "omegaconf": "2.3.1", "numpy": "2.4.6", "tensorboard": "2.21.0",
@@ -64,12 +66,13 @@ def make_run(
     seconds_per_epoch: float = 2.0,
     provenance: Mapping[str, object] | None = None,
     summary: Mapping[str, object] | None = None,
+    update_losses: Sequence[float] = (),
 ) -> Path:
     """Make one run directory and its parents.
 
     `overrides`: key or group → value, as on a command line. `rates`: test error rates of the epochs, else a curve that
     falls to `error_rate`. As many samples are wrong as the final rate says: first those of `alone_wrong`, then those of
-    the lowest numbers. `provenance`, `summary`: values that replace the usual ones.
+    the lowest numbers. `provenance`, `summary`: values that replace the usual ones. `update_losses`: in the event file.
     """
     overrides = dict(overrides or {})
     config, choices = _composed(overrides)
@@ -83,6 +86,9 @@ def make_run(
     _write_json(directory / "provenance.json", _provenance(words) | dict(provenance or {}))
     lines = _metrics(config, rates, val_error_rate, samples, seconds_per_epoch)
     (directory / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    if update_losses:
+        events = [event_format.scalars({"train/loss": loss}, step, 0.0) for step, loss in enumerate(update_losses, 1)]
+        (directory / f"{event_format.NAME}1.vm.1").write_bytes(b"".join(map(event_format.record, events)))
     if status == "done":
         wrong = round(rates[-1] * samples)
         _write_json(directory / "summary.json", _summary(config, choices, lines, wrong, samples) | dict(summary or {}))

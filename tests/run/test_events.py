@@ -17,7 +17,7 @@ from tensorboard.plugins.hparams import api_pb2, metadata
 from tensorboard.summary.writer.record_writer import RecordWriter
 from torch import nn
 
-from deepexp.run import events as events_module
+from deepexp.run import event_format
 from deepexp.run.events import EventFile, model_graph
 
 
@@ -35,6 +35,35 @@ def read(directory):
 
 def curve(directory, tag):
     return [(point.step, point.value) for point in read(directory).Scalars(tag)]
+
+
+def test_a_curve_is_read_back_as_tensorboard_reads_it(events, tmp_path):
+    losses = [random.Random(step).uniform(0, 3) for step in range(20_000)]
+    events.scalars({"train/loss": 9.0}, step=0)
+    for first in range(0, len(losses), 50):
+        events.curve("train/loss", losses[first : first + 50], first_step=first + 1)
+        events.scalars({"train/lr": 0.5, "train/loss": -1.0, "other/train/loss": 7.0}, step=first + 50)
+        events.image("train/loss", Image.new("L", (9, 9)), step=first)
+    events.curve("train/loss", [math.nan, math.inf, 2.0], first_step=20_001)
+    events.flush()
+    steps, values = event_format.curve(event_format.present(tmp_path), "train/loss")
+    assert steps.tolist() == list(range(20_004))
+    assert values[1:20_001].tolist() == torch.tensor(losses).tolist()
+    assert (values[0], math.isnan(values[-3]), values[-2], values[-1]) == (9.0, True, math.inf, 2.0)
+
+
+def test_the_last_of_several_points_at_a_step_counts_and_a_torn_one_does_not(events, tmp_path):
+    events.curve("a", [1.0, 2.0, 3.0], first_step=1)
+    events.curve("a", [4.0], first_step=2)
+    events.flush()
+    file = event_format.present(tmp_path)
+    whole = file.read_bytes()
+    assert [array.tolist() for array in event_format.curve(file, "a")] == [[1, 2, 3], [1.0, 4.0, 3.0]]
+    for lost in (4, 5, 30):
+        file.write_bytes(whole[:-lost])
+        expected = [1.0, 4.0, 3.0] if lost == 4 else [1.0, 2.0, 3.0]
+        assert event_format.curve(file, "a")[1].tolist() == expected, lost
+    assert [array.shape for array in event_format.curve(file, "b")] == [(0,), (0,)]
 
 
 def test_a_curve_has_every_step(events, tmp_path):
@@ -56,18 +85,18 @@ def test_scalars_are_encoded_as_by_protobuf(step, value):
     values = {"train/loss": value, "größe": 1.0, "t" * 200: 2.0}
     points = [Summary.Value(tag=tag, simple_value=number) for tag, number in values.items()]
     event = Event(wall_time=1.7e9, step=step, summary=Summary(value=points))
-    assert events_module._scalar_event(values, step, 1.7e9) == event.SerializeToString()
+    assert event_format.scalars(values, step, 1.7e9) == event.SerializeToString()
 
 
 @pytest.mark.parametrize("size", [0, 1, 32, 300, 70_000])
 def test_records_are_encoded_as_by_tensorboard(size):
     content, expected = random.Random(size).randbytes(size), io.BytesIO()
     RecordWriter(expected).write(content)
-    assert events_module._record(content) == expected.getvalue()
+    assert event_format.record(content) == expected.getvalue()
 
 
 def test_nothing_is_written_before_flush(events, tmp_path):
-    file = events_module.present(tmp_path)
+    file = event_format.present(tmp_path)
     size = file.stat().st_size
     events.scalars({"a": 1.0}, 1)
     assert file.stat().st_size == size
@@ -80,7 +109,7 @@ def test_curves_continue_in_the_same_file(events, tmp_path):
     offset = events.offset()
     events.curve("loss", [9.0, 9.0], first_step=3)
     events.flush()
-    events_module.present(tmp_path).rename(tmp_path / "events.out.tfevents.1.another-host.2")
+    event_format.present(tmp_path).rename(tmp_path / "events.out.tfevents.1.another-host.2")
     again = EventFile(tmp_path)
     again.cut_back(offset)
     again.curve("loss", [1.0], first_step=3)
@@ -104,7 +133,7 @@ def test_a_file_cut_back_to_nothing_gets_a_header_again(events, tmp_path):
     events.cut_back(0)
     events.scalars({"loss": 1.0}, 1)
     events.flush()
-    first, *rest = map(Event.FromString, RawEventFileLoader(str(events_module.present(tmp_path))).Load())
+    first, *rest = map(Event.FromString, RawEventFileLoader(str(event_format.present(tmp_path))).Load())
     assert first.file_version == "brain.Event:2"
     assert [event.step for event in rest] == [1]
 

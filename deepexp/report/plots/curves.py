@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from deepexp.pages import plotting
-from deepexp.report.plots.plot import Missing, Plot, value_axis
+from deepexp.report.plots.plot import Missing, Plot, loss_axis, value_axis
 from deepexp.report.plots.series import Styles, styles
 from deepexp.report.runs import DONE, Run
 from deepexp.report.variation import Group
@@ -30,8 +30,6 @@ _MIXING = frozenset(
     f"deepexp.data.augment.{prefix}{name}" for prefix in ("", "CropFlip") for name in ("Mixup", "CutMix")
 )
 _MOST_MARKED = 15  # points of a curve that get a marker
-_EXPLODED = 1e4  # times the median loss
-_EDGE = 1.25  # times the highest loss
 _TRAIN_WIDTH, _TEST_WIDTH, _CROWDED_WIDTH = 0.9, 2.2, 1.0
 
 
@@ -47,24 +45,21 @@ class Curve:
 
 def draw(groups: Sequence[Group], against: Against = "epochs") -> Plot | Missing:
     """Loss above, error below, one colour for each group."""
-    shown = [group for group in groups if any(run.metrics for run in _runs(group))]
+    shown = [group for group in groups if any(run.metrics for run in shown_runs(group))]
     if not shown:
         return Missing("no run has come to the end of an epoch")
     scores = [group.mean_or("test_error_rate", math.nan) for group in shown]
     look = styles([group.label for group in shown], [group.values for group in shown], scores)
     figure, axes = plotting.figure(6.0, 6.4 + 0.1 * min(len(shown), 10), rows=2)
-    beyond: list[str] = []
+    beyond = ""
     for (key, factor, name), axis in zip(_ROWS, axes[:, 0], strict=True):
         drawn: list[float] = []
         for group, style in zip(shown, look.each, strict=True):
             drawn += _draw_group(axis, group, key, factor, against, style, crowded=look.are_many)
-        highest = _highest_of_use(drawn) if key == "loss" else None
-        usual = drawn if highest is None else [value for value in drawn if value <= highest]
-        value_axis(axis, usual, name)
-        if highest is not None:
-            _end_axis(axis, usual)
-            most = max(filter(math.isfinite, drawn))
-            beyond.append(f"Losses above {highest:.3g}, up to {most:.0e}, lie beyond the upper edge.")
+        if key == "loss":
+            beyond = loss_axis(axis, drawn, name)
+        else:
+            value_axis(axis, drawn, name)
         axis.set_xlim(left=0)
         if drawn and all(_is_dot(line.get_xdata()) for line in axis.lines):
             axis.set_xlim(right=2 * max(line.get_xdata()[0] for line in axis.lines))  # not on the edge
@@ -75,7 +70,7 @@ def draw(groups: Sequence[Group], against: Against = "epochs") -> Plot | Missing
     axes[0, 0].sharex(axes[1, 0])
     look.add_legend(figure, [] if look.are_many else _width_handles(), axes=axes)
     alt = f"Loss and error of {len(shown)} groups of runs against {against}."
-    caption = " ".join([*_sentences(shown, groups, look), *beyond])
+    caption = " ".join([*_sentences(shown, groups, look), beyond]).rstrip()
     return Plot(f"curves_{against}", figure, caption, alt)
 
 
@@ -101,7 +96,7 @@ def _draw_group(
     axis: "Axes", group: Group, key: str, factor: float, against: Against, style: Mapping[str, Any], *, crowded: bool
 ) -> list[float]:
     """Draw the curves of a group and return the values that they show."""
-    runs = _runs(group)
+    runs = shown_runs(group)
     test = curve(runs, f"test_{key}", against, factor)
     train = None if crowded else curve(runs, f"train_{key}", against, factor)
     drawn = []
@@ -123,26 +118,12 @@ def _draw_group(
     return drawn
 
 
-def _highest_of_use(losses: Sequence[float]) -> float | None:
-    """The highest loss to be shown, where some are so much higher that the others would all seem the same."""
-    known = [loss for loss in losses if math.isfinite(loss)]
-    limit = _EXPLODED * statistics.median(known) if known else 0.0
-    usual = [loss for loss in known if loss <= limit]
-    return max(usual) if limit > 0 and len(usual) < len(known) else None
-
-
-def _end_axis(axis: "Axes", usual: Sequence[float]) -> None:
-    """Let the axis end beside these losses, whatever else is drawn."""
-    bottom = min(usual) / _EDGE if axis.get_yscale() == "log" else min(0.0, min(usual) * _EDGE)
-    axis.set_ylim(bottom, max(usual) * _EDGE)
-
-
 def _is_dot(x: Sequence[float]) -> bool:
     """Whether a curve is a single point, which a line would not show."""
     return len(x) == 1
 
 
-def _runs(group: Group) -> list[Run]:
+def shown_runs(group: Group) -> list[Run]:
     """The runs with a result; if there are none, the others, as far as they came."""
     return group.done or list(group.runs)
 
@@ -161,13 +142,13 @@ def _sentences(shown: Sequence[Group], groups: Sequence[Group], look: Styles) ->
         yield "Test figures alone."
     else:
         yield "Bold: test. Thin: training, the mean over each epoch while the weights moved."
-        yield from _other_targets([run for group in shown for run in _runs(group)])
-    seeds = sorted({len(_runs(group)) for group in shown})
+        yield from _other_targets([run for group in shown for run in shown_runs(group)])
+    seeds = sorted({len(shown_runs(group)) for group in shown})
     if seeds[-1] > 1:
         number = f"{seeds[0]}" if len(seeds) == 1 else f"{seeds[0]} to {seeds[-1]}"
         band = "" if look.are_many else "; the band reaches from the lowest to the highest test figure"
         yield f"Lines are means over {number} runs{band}."
-    if any(len(run.metrics) == 1 for group in shown for run in _runs(group)):
+    if any(len(run.metrics) == 1 for group in shown for run in shown_runs(group)):
         sizes = "" if look.are_many else ": large for test, small for training"
         yield f"A curve of one evaluation is a mark{sizes}."
     if look.sentence:
@@ -204,5 +185,5 @@ def _left_out(shown: Sequence[Group], groups: Sequence[Group]) -> Iterator[str]:
     if unfinished:
         names = "; ".join(unfinished[:3]) + ("; …" if len(unfinished) > 3 else "")
         yield f"As far as the runs came, none of which has a result: {names}."
-    if any(a != b for group in shown for a, b in pairwise(len(run.metrics) for run in _runs(group))):
+    if any(a != b for group in shown for a, b in pairwise(len(run.metrics) for run in shown_runs(group))):
         yield "Where runs of a group differ in length, its curve ends with the shortest."

@@ -1,6 +1,7 @@
 """What every kind of plot returns, and what they share: axes of errors, numbers as labels, names that fit."""
 
 import math
+import statistics
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -13,6 +14,8 @@ if TYPE_CHECKING:
 LOG_FROM = 20
 """The ratio of the largest to the smallest value from which on an axis is logarithmic."""
 
+_EXPLODED = 1e4  # times the median loss
+_EDGE = 1.25  # times the highest loss
 _LONGEST_LABEL = 44
 _TOP = 1.03  # of the axes' height: where a missing result is marked
 
@@ -62,6 +65,28 @@ def value_axis(axis: "Axes", values: Sequence[float], name: str) -> None:
     axis.set_ylabel(name)
     if min(values, default=0) >= 0:
         axis.set_ylim(bottom=0, top=None if any(values) else 1)
+
+
+def loss_axis(axis: "Axes", losses: Sequence[float], name: str) -> str:
+    """As `value_axis`, but what has exploded lies beyond the axis; returns a sentence about that, or nothing."""
+    highest = _highest_of_use(losses)
+    if highest is None:
+        value_axis(axis, losses, name)
+        return ""
+    usual = [loss for loss in losses if loss <= highest]
+    value_axis(axis, usual, name)
+    bottom = min(usual) / _EDGE if axis.get_yscale() == "log" else min(0.0, min(usual) * _EDGE)
+    axis.set_ylim(bottom, highest * _EDGE)
+    most = max(filter(math.isfinite, losses))
+    return f"Losses above {highest:.3g}, up to {most:.0e}, lie beyond the upper edge."
+
+
+def _highest_of_use(losses: Sequence[float]) -> float | None:
+    """The highest loss to be shown, where some are so much higher that the others would all seem the same."""
+    known = [loss for loss in losses if math.isfinite(loss)]
+    limit = _EXPLODED * statistics.median(known) if known else 0.0
+    usual = [loss for loss in known if loss <= limit]
+    return max(usual) if limit > 0 and len(usual) < len(known) else None
 
 
 def log_numbers(axis: "Axes") -> None:

@@ -12,7 +12,7 @@ from deepexp.pages import plotting
 from deepexp.paths import CONF_DIR
 from deepexp.report import variation
 from deepexp.report.plots import curves
-from deepexp.report.plots.plot import Missing, Plot, shortened_labels, value_axis
+from deepexp.report.plots.plot import Missing, Plot, loss_axis, shortened_labels, value_axis
 from deepexp.report.runs import read
 
 from ..synthetic import make_run, make_sweep
@@ -219,11 +219,12 @@ def test_numbers_of_a_log_axis_have_one_format():
     ([1.0, 2.0, 1e9], 2.0), ([-0.5, 1.0, 2.0, 1e32, NAN], 2.0),
 ])  # fmt: skip
 def test_losses_are_cut_only_where_the_usual_ones_are_positive(losses, highest):
-    assert curves._highest_of_use(losses) == highest
+    _, axes = plotting.figure(4, 4)
+    axes[0, 0].plot(losses)
+    sentence = loss_axis(axes[0, 0], losses, "loss")
+    assert sentence.startswith("" if highest is None else f"Losses above {highest:g}, up to 1e+")
+    assert bool(sentence) is (highest is not None)
     if highest is not None:
-        _, axes = plotting.figure(4, 4)
-        axes[0, 0].plot(losses)
-        curves._end_axis(axes[0, 0], [loss for loss in losses if loss <= highest])
         low, high = axes[0, 0].get_ylim()
         assert low == pytest.approx(min(0.0, 1.25 * losses[0])) and highest < high < 3
 
