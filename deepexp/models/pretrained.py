@@ -31,6 +31,9 @@ Choice = bool | str
 ALEXNET_URL = "https://download.pytorch.org/models/alexnet-owt-7be5be79.pth"
 """torchvision's AlexNet_Weights.IMAGENET1K_V1, written out here since importing torchvision takes seconds."""
 
+_INNER = ("model", "state_dict", "model_state_dict")
+"""Under these names checkpoints hold their weights: those of deepexp, of Lightning and timm, of PyTorch's tutorials."""
+
 _TIMEOUT_SECONDS = 8  # for an answer, and between pieces of it
 _FIRST_LAYER = {"weight": (64, 3, 11, 11), "bias": (64,)}  # of AlexNet as torchvision has it
 
@@ -104,24 +107,37 @@ def alexnet_first_layer(choice: Choice) -> dict[str, Tensor]:
 
 
 def read_weights(path: Path, key: str = "pretrained") -> dict[str, Any]:
-    """The state dict in a file, on the CPU: the file's content itself, or the weights in a checkpoint of a run.
+    """The state dict in a file, on the CPU: the file's content itself, or the weights in a checkpoint.
 
-    If the run has averaged its weights, the averages are taken, as in its tests. `key`: the config key that names the
-    file; an `InputError` begins with it.
+    If a run of deepexp has averaged its weights, the averages are taken, as in its tests. `key`: the config key that
+    names the file; an `InputError` begins with it.
     """
     try:
         with path.open("rb") as file:
-            content = _load(path, file, key)
+            content = _load_safetensors(path, key) if path.suffix == ".safetensors" else _load(path, file, key)
     except OSError as error:
         several = "; to sweep over several, write choice('A','B')" if "," in str(path) else ""
         raise InputError(f"{key}: {path} cannot be read ({error.strerror or error}{several})") from error
-    weights = content.get("model", content) if isinstance(content, dict) else content
+    is_dict = isinstance(content, dict)
+    inner = next((content[name] for name in _INNER if is_dict and isinstance(content.get(name), dict)), None)
+    weights = content if inner is None else inner
     if not isinstance(weights, dict):
         raise InputError(f"{key}: {path} holds a {type(content).__name__}; a state dict is needed")
-    ema = content.get("ema") if "model" in content else None
+    ema = content.get("ema") if inner is not None else None
     averages = ema.get("averages") if isinstance(ema, dict) else None
     weights.update(averages if isinstance(averages, dict) else {})  # in place, to keep torch's versions of modules
     return weights
+
+
+def _load_safetensors(path: Path, key: str) -> dict[str, Tensor]:
+    try:
+        import safetensors.torch
+    except ImportError:
+        raise InputError(f"{key}: {path} needs safetensors, which is not installed; pip install safetensors") from None
+    try:
+        return safetensors.torch.load_file(path)
+    except (safetensors.SafetensorError, ValueError) as error:
+        raise InputError(f"{key}: {path} is damaged, or no file of safetensors ({error})") from error
 
 
 def _load(path: Path, file: BinaryIO, key: str) -> Any:

@@ -2,11 +2,13 @@
 
 import logging
 import re
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+import safetensors.torch
 import torch
 from torch import nn
 
@@ -43,6 +45,71 @@ def test_weights_saved_inside_a_wrapper_fit(tmp_path: Path, wrapper: Callable[..
     begin_with(model, tmp_path / "weights.pt", 4)
     assert all(torch.equal(tensor, inner.state_dict()[name]) for name, tensor in model.state_dict().items())
     begin_with(wrapper(net(4)), tmp_path / "weights.pt", 4)  # where the prefix of the wrapper is right
+
+
+@pytest.mark.parametrize("name", ["state_dict", "model_state_dict", "model"])
+@pytest.mark.parametrize("prefix", ["", "model.", "net.inner."])
+def test_weights_in_a_checkpoint_and_under_a_prefix_fit(
+    tmp_path: Path, name: str, prefix: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    inner, model = net(4), net(4)
+    weights = {prefix + key: value for key, value in inner.state_dict().items()}
+    torch.save({name: weights, "epoch": 3, "optimizer": {"state": {}}}, tmp_path / "weights.pt")
+    begin_with(model, tmp_path / "weights.pt", 4)
+    assert all(torch.equal(tensor, inner.state_dict()[key]) for key, tensor in model.state_dict().items())
+    assert not caplog.records
+
+
+def test_weights_without_the_prefix_that_the_model_has_fit(file: Path, caplog: pytest.LogCaptureFixture) -> None:
+    model = nn.ModuleDict({"network": net(6)})
+    begin_with(model, file, 6)
+    assert torch.equal(model.state_dict()["network.0.weight"], torch.load(file)["0.weight"])
+    assert caplog.messages == ["init_from: not taken, as they are not for 6 classes: network.2.weight, network.2.bias"]
+
+
+def test_what_lies_beside_the_model_is_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    whole = nn.ModuleDict({"model": net(4), "loss": nn.Linear(2, 2)})
+    torch.save({**whole.state_dict(), "steps": 3, 7: torch.zeros(1)}, tmp_path / "weights.pt")
+    begin_with(net(4), tmp_path / "weights.pt", 4)
+    assert caplog.messages == ["init_from: not taken, as they are no part of this model: loss.weight, loss.bias, 7"]
+
+
+def test_weights_that_fit_under_two_prefixes_are_refused(tmp_path: Path) -> None:
+    torch.save(nn.ModuleDict({"net": net(4), "average": net(4)}).state_dict(), tmp_path / "weights.pt")
+    told = (
+        "weights for this model under average. and net.; choose one by its prefix with surgery=[{from: …, layers: 'av"
+    )
+    with pytest.raises(InputError, match=re.escape(told)):
+        fitting(net(4), tmp_path / "weights.pt", 4)
+
+
+@pytest.mark.parametrize("model", [nn.Sequential(nn.Linear(5, 4)), nn.Linear(4, 4)])
+def test_names_that_only_end_alike_do_not_fit(tmp_path: Path, model: nn.Module) -> None:
+    torch.save({"xweight": torch.zeros(4, 4), "xbias": torch.zeros(4), "0x.weight": torch.zeros(4, 5)}, tmp_path / "w")
+    with pytest.raises(InputError, match="does not fit: it has no "):
+        fitting(model, tmp_path / "w", 4)
+
+
+def test_safetensors_are_read(tmp_path: Path) -> None:
+    inner, model = net(4), net(4)
+    safetensors.torch.save_file(inner.state_dict(), tmp_path / "model.safetensors")
+    begin_with(model, tmp_path / "model.safetensors", 4)
+    assert all(torch.equal(tensor, inner.state_dict()[name]) for name, tensor in model.state_dict().items())
+
+
+def test_safetensors_that_cannot_be_read_are_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    place = tmp_path / "model.safetensors"
+    for content in (b"", b"rubbish" * 9, b"\x08" + bytes(7) + b"{}      "):
+        place.write_bytes(content)
+        with pytest.raises(
+            InputError, match=r"^init_from: .*model\.safetensors (is damaged, or no file of|does not fit)"
+        ):
+            fitting(net(4), place, 4)
+    with pytest.raises(InputError, match=r"nowhere\.safetensors cannot be read \(No such file"):
+        fitting(net(4), tmp_path / "nowhere.safetensors", 4)
+    monkeypatch.setitem(sys.modules, "safetensors.torch", None)
+    with pytest.raises(InputError, match=r"needs safetensors, which is not installed; pip install safetensors$"):
+        fitting(net(4), place, 4)
 
 
 def test_a_last_layer_for_other_classes_keeps_its_initial_weights(file: Path, caplog: pytest.LogCaptureFixture) -> None:
@@ -108,6 +175,9 @@ def test_extra_state_and_buffers_of_a_module_are_taken(tmp_path: Path, is_averag
     fitting(Own().to("meta"), place, 4)
     begin_with(model, place, 4)
     assert model.steps == 7
+    wrapped = nn.ModuleDict({"inner": Own()})
+    begin_with(wrapped, place, 4)  # which would double weights of an earlier version
+    assert torch.equal(wrapped.state_dict()["inner.weight"], model.weight)
     assert model.weight.tolist() == [3.0 if is_averaged else 1.0] * 5
     assert torch.equal(model.get_buffer("mask"), other.get_buffer("mask"))
 
