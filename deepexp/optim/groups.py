@@ -106,13 +106,8 @@ def _blamed(cls: OptimizerFactory, arguments: Mapping[str, Any]) -> list[str]:
         value, own = arguments[name], defaults[name]
         error = refused_without(set(blamed) - {name})
         assert error is not None  # else fewer would be to blame
-        reason = _told(error)
-        if isinstance(own, tuple) and not (isinstance(value, Sequence) and len(value) == len(own)):
-            reason = f"{len(own)} values are needed"
-        cls_name = getattr(cls, "__name__", str(cls))
-        lines.append(
-            f"optim.{name}: {as_yaml(value)} is not allowed ({reason}); {cls_name}'s default is {as_yaml(own)}"
-        )
+        what = f"optim.{name}: {as_yaml(value)} is not allowed ({_told(error)})"
+        lines.append(f"{what}; {getattr(cls, '__name__', cls)}'s default is {as_yaml(own)}")
     return lines
 
 
@@ -121,13 +116,24 @@ def _told(error: Exception) -> str:
 
 
 def _refused(optimizer: OptimizerFactory, **options: Any) -> Exception | None:
+    cls = getattr(optimizer, "func", optimizer)
     try:
+        _check_lengths(cls, {**getattr(optimizer, "keywords", {}), **options})
         made: object = optimizer([_probe()], **options)
     except Exception as error:  # an optimizer may raise anything for wrong arguments
         return error
     if not isinstance(made, torch.optim.Optimizer):
         return ValueError(f"what it makes is no torch.optim.Optimizer, but a {type(made).__name__}")
     return _step_problem(made)
+
+
+def _check_lengths(cls: OptimizerFactory, arguments: Mapping[str, Any]) -> None:
+    """Raise `ValueError` for another number of values than a tuple of torch's has, which it may pass over."""
+    if str(getattr(cls, "__module__", None)).startswith(("torch.", "deepexp.")):
+        for name, parameter in inspect.signature(cls).parameters.items():
+            value, own = arguments.get(name, parameter.default), parameter.default
+            if isinstance(own, tuple) and not (isinstance(value, Sequence) and len(value) == len(own)):
+                raise ValueError(f"{len(own)} values are needed")
 
 
 def _step_problem(made: torch.optim.Optimizer) -> ValueError | None:

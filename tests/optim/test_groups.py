@@ -175,6 +175,15 @@ def test_the_fewest_arguments_are_blamed(optimizer: OptimizerFactory, keys: list
     assert [line.partition(": ")[0] for line in lines] == [f"optim.{key}" for key in keys]
 
 
+@pytest.mark.parametrize("betas", [0.9, [0.9], [0.9, 0.99, 0.999]])
+def test_how_many_values_are_needed_is_told(betas: object) -> None:
+    with pytest.raises(
+        ValueError, match=r"^optim.betas: .* is not allowed .*; AdamW's default is \[0.9, 0.999\]$"
+    ) as caught:
+        check_arguments(partial(torch.optim.AdamW, lr=0.1, betas=betas))
+    assert "(2 values are needed)" in str(caught.value)
+
+
 def test_an_optimizer_that_refuses_whatever_it_is_given_is_quoted() -> None:
     def broken(params: Any, lr: float, size: int = 1) -> torch.optim.Optimizer:
         raise RuntimeError("no such thing")
