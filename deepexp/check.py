@@ -137,6 +137,11 @@ def plan(config: TrainConfig) -> Plan:
     if info is not None and len(info.classes) < 2:
         problems.add(f"data: {_only(info.classes)}, and a model tells at least two apart (is data.root one level off?)")
     shape = attempt("model", lambda: build.input_shape(config, info)) if info is not None else None
+    if shape is not None and config.data.normalise == "imagenet" and shape[0] != 3:
+        problems.add(
+            f"data.normalise: imagenet is for pictures of 3 channels, and the model takes {shape[0]}; "
+            "set model.input.channels=3, or take channel"
+        )
     model = None
     if info is not None and shape is not None:
         model = attempt("model", lambda: build.model(config, shape, len(info.classes), "meta"))

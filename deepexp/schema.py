@@ -62,8 +62,8 @@ class DataConfig:
     )
     workers: int | Literal["auto"] = key("auto", "processes that load streamed data", minimum=0)
     resize: int | None = key(None, "side in pixels that pictures are resized to; null: what the model takes", minimum=1)
-    normalise: Literal["channel", "scalar", "none"] = key(
-        "channel", "mean and deviation per channel, over all, or neither"
+    normalise: Literal["channel", "scalar", "imagenet", "none"] = key(
+        "channel", "mean and deviation per channel, over all, those of ImageNet, or neither"
     )
     subset: int | None = key(None, "train on so many samples, drawn by class", minimum=1)
     replicate: int = key(1, "repeat the training samples so many times", minimum=1)

@@ -20,7 +20,10 @@ from deepexp.errors import InputError
 from deepexp.runtime import derive_seed
 from deepexp.text.units import counted, first_few
 
-Normalise = Literal["channel", "scalar", "none"]
+_IMAGENET_MEAN, _IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Of red, green and blue in 0 … 1, as in the references of torchvision and since in most others."""
+
+Normalise = Literal["channel", "scalar", "imagenet", "none"]
 
 _CHUNK_BYTES = 1 << 24
 
@@ -238,9 +241,14 @@ def _statistics(split: Split, normalise: Normalise) -> tuple[Tensor, Tensor]:
     """(mean, std) of each channel, float32, exact until the last rounding.
 
     A chunk has at most 256 pictures. So its sums, at most 256 · 255² < 2²⁴, are whole numbers that float32 holds
-    exactly; chunks are added as integers. `none` leaves pixels in 0 … 1. A channel without variation gets std 1.
+    exactly; chunks are added as integers. `none` leaves pixels in 0 … 1, `imagenet` takes what torchvision's published
+    weights were trained with. A channel without variation gets std 1.
     """
     channels, height, width = split.shape
+    if normalise == "imagenet":
+        if channels != 3:
+            raise InputError(f"data.normalise: imagenet is for pictures of 3 channels, and these have {channels}")
+        return 255 * torch.tensor(_IMAGENET_MEAN), 255 * torch.tensor(_IMAGENET_STD)
     if normalise == "none":
         return torch.zeros(channels), torch.full((channels,), 255.0)
     sums = np.zeros((2, height * width * channels), np.int64)  # of the values and of their squares

@@ -3,8 +3,10 @@ import dataclasses
 import numpy as np
 import pytest
 import torch
+import torchvision
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torchvision.transforms import functional as TF
 
 from deepexp.data.dataset import Dataset, assemble, training_samples
 from deepexp.data.source import DataInfo, Split
@@ -60,6 +62,20 @@ def test_normalised_training_data_have_mean_0_and_std_1() -> None:
 def test_without_normalisation_pixels_are_in_0_to_1() -> None:
     dataset = made(normalise="none")
     assert dataset.mean.tolist() == [0, 0, 0] and dataset.std.tolist() == [255, 255, 255]
+
+
+def test_imagenet_takes_what_torchvisions_weights_were_trained_with() -> None:
+    transforms = torchvision.models.ResNet18_Weights.IMAGENET1K_V1.transforms()
+    source = random_source()
+    dataset = made(source, normalise="imagenet")
+    expected = TF.normalize(source.test.images.float() / 255, transforms.mean, transforms.std)
+    found = (source.test.images.float() - dataset.mean.view(3, 1, 1)) / dataset.std.view(3, 1, 1)
+    torch.testing.assert_close(found, expected)
+    split = Split.of(torch.zeros(4, 1, 2, 2, dtype=torch.uint8), torch.arange(4) % 2)
+    with pytest.raises(
+        InputError, match=r"^data\.normalise: imagenet is for pictures of 3 channels, and these have 1$"
+    ):
+        assemble(FixedSource(split, split, ("a", "b")), shape=(1, 2, 2), normalise="imagenet")
 
 
 def test_constant_channel_gets_std_1() -> None:
