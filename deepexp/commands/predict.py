@@ -3,7 +3,7 @@
 The classes that a run's model predicts for pictures, and their probabilities. PICTURE is a file, or a folder of them.
 
   deepexp predict run=outputs/mnist_net/2026-01-31_12-00-00_1a2b3c seven.png
-  deepexp predict run=RUN input=scans invert=true json=true
+  deepexp predict run=RUN input=scans invert=true csv=true > scans.csv
 
   run=…               directory of a run, finished or not
   input=null          the same as PICTURE, for one
@@ -12,6 +12,7 @@ The classes that a run's model predicts for pictures, and their probabilities. P
   top=3               how many classes are shown for each, the most probable first
   invert=false        invert the pictures: a model of MNIST knows bright digits on dark paper
   json=false          print JSON, with the probabilities of all classes
+  csv=false           print CSV with the same: picture, class, probability, and then a column for each class
 
 Pictures are brought to the size of those that the model was trained on and normalised as they were; warnings say what
 that changes. Nothing of the run is changed, and its data are not needed.
@@ -31,7 +32,7 @@ from deepexp.report.runs import one_directory
 from deepexp.schema import key
 from deepexp.text.suggest import no_such
 from deepexp.text.terminal import Stream
-from deepexp.text.text_table import Table
+from deepexp.text.text_table import Table, as_csv
 
 if TYPE_CHECKING:
     from deepexp.inference.prediction import Predictions
@@ -48,11 +49,14 @@ class Options:
     top: int = key(3, "how many classes are shown", minimum=1)
     invert: bool = key(False, "invert the pictures, bright for dark")
     json: bool = key(False, "print JSON")
+    csv: bool = key(False, "print CSV")
 
 
 def main(argv: Sequence[str]) -> int:
     """Decode the pictures, ask the model, and print what it says."""
     chosen, words = options.parse(argv, Options)
+    if chosen.json and chosen.csv:
+        raise InputError("csv: json=true is given too; choose one")
     files = _files([*([] if chosen.input is None else [chosen.input]), *words])
     run = one_directory(chosen.run, "predict")
 
@@ -63,6 +67,9 @@ def main(argv: Sequence[str]) -> int:
         found = predict(run, files, which=chosen.checkpoint, device=device, invert=chosen.invert)
     if chosen.json:
         print(json_file.text_of(_as_json(found)))
+        return 0
+    if chosen.csv:
+        print(_csv_text(found), end="")
         return 0
     out = Stream(sys.stdout, is_everything=True)
     table, _ = _table(found, chosen.top).fitted(out.columns, [_OTHERS])
@@ -129,3 +136,10 @@ def _as_json(found: "Predictions") -> list[dict[str, object]]:
         }
         for file, index, shares in zip(found.files, best, found.probabilities.tolist(), strict=True)
     ]
+
+
+def _csv_text(found: "Predictions") -> str:
+    header = ["picture", "class", "probability", *(f"probability of {name}" for name in found.classes)]
+    best = found.probabilities.argmax(1).tolist()
+    rows = zip(found.files, best, found.probabilities.tolist(), strict=True)
+    return as_csv(header, ([file, found.classes[index], shares[index], *shares] for file, index, shares in rows))

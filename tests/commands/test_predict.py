@@ -1,5 +1,6 @@
 """`deepexp predict`: picture files get the predictions that the same pictures get as test data."""
 
+import csv
 import json
 import shutil
 
@@ -65,6 +66,18 @@ def test_predictions_from_python_are_those_of_the_command(trained, digits, capsy
     assert found.files == tuple(map(str, [*files, files[3]])) == tuple(one["picture"] for one in said)
     assert found.labels == tuple(one["class"] for one in said)
     assert torch.equal(found.probabilities, probabilities)
+
+
+def test_csv_has_what_json_has(trained, digits, capsys):
+    words = [f"run={trained.directory}", str(digits)]
+    said, probabilities = answers(capsys, *words)
+    assert main([*words, "device=cpu", "csv=true"]) == 0
+    rows = list(csv.DictReader(capsys.readouterr().out.splitlines()))
+    assert [(row["picture"], row["class"]) for row in rows] == [(one["picture"], one["class"]) for one in said]
+    assert [float(row["probability"]) for row in rows] == [one["probability"] for one in said]
+    assert [[float(row[f"probability of {k}"]) for k in range(10)] for row in rows] == probabilities.tolist()
+    with pytest.raises(InputError, match=r"^csv: json=true is given too; choose one$"):
+        main([*words, "csv=true", "json=true"])
 
 
 def test_the_best_model_has_the_weights_of_best_pt(trained, tmp_path):
