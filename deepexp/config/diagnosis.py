@@ -228,7 +228,7 @@ def _allowed(key: str, config: DictConfig) -> str:
     if not isinstance(node, DictConfig):
         return f"; {group} is {'null' if node is None else 'one value'} and has no keys to set"
     if group:
-        return f"; {group} has {', '.join(str(name) for name in node if str(name)[0] != '_')}"
+        return f"; {group} has {', '.join(str(name) for name in node if str(name)[0] != '_') or 'none'}"
     return "; `deepexp train --help` lists the keys"
 
 

@@ -52,7 +52,8 @@ def demonstrate(
     y = normalise(x, x.mean(0), x.var(0, correction=0))
     rows = [
         (
-            *(f"{k}", figures(x[:, k].mean().item()), figures(x[:, k].std().item()), f"{BETA[k]:g}", f"{GAMMA[k]:g}"),
+            *(f"{k + 1}", figures(x[:, k].mean().item()), figures(x[:, k].std().item())),
+            *(f"{BETA[k]:g}", f"{GAMMA[k]:g}"),
             *(figures(y[:, k].mean().item(), 6), figures(y[:, k].std().item(), 6)),
         )
         for k in range(3)

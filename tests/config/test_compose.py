@@ -159,12 +159,12 @@ WRONG = [
     ("~zzz", "zzz: there is nothing to delete"),
     ("+epochs=3", "epochs: is there already; leave out the +"),
     ("adam", "'adam' is not of the form KEY=VALUE (did you mean 'optim=adam'?)"),
-    ("", "'' is not of the form KEY=VALUE"),
-    ("=3", "'=3' is not of the form KEY=VALUE"),
+    *((word, f"'{word}' is not of the form KEY=VALUE") for word in ("", "=3")),
     ("ü=3", "'ü=3': 'ü' cannot be a key"),
     ("epochs=[1", "epochs: [1 cannot be read as a value: its [ is not closed"),
     ("epochs=1,2", "epochs: 1,2 is several values; deepexp train -m runs them all, or write [a,b] for a list"),
     ("hydra.nope=1", "hydra.nope: there is no such key; hydra has run, "),
+    ("hydra.sweeper.params.a=1", "hydra.sweeper.params.a: there is no such key; hydra.sweeper.params has none"),
     ("hydra/launcher=nope", "hydra/launcher: 'nope' is not allowed; one of basic, deepexp"),
 ]
 
