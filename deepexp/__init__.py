@@ -11,6 +11,7 @@ from deepexp.process import early  # noqa: F401 - first, to handle Ctrl-C during
 
 # isort: split
 
+import os
 from collections.abc import Iterable, Mapping, Set
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -31,7 +32,8 @@ def train(overrides: Iterable[str] = (), *, quiet: bool = False) -> "Result | No
     It may be called again and again in one process; calls from several threads wait for each other. For a sweep there
     is `deepexp train -m` or, here, a loop. `quiet`: print nothing.
     Raises `InputError` (what was given cannot be used; a line for each problem), `RunFailed` (the run ended badly; its
-    directory, `error.directory`, says how) or `Interrupted` (a signal ended it after it was saved there).
+    directory, `error.directory`, says how) or `Interrupted` (a signal ended it after it was saved there). Tracebacks of
+    the first and the last end here, since their messages say it all; HYDRA_FULL_ERROR=1 in the environment shows more.
     """
     words = _words(overrides)
     flags = [word for word in words if word.startswith("-")]
@@ -43,7 +45,12 @@ def train(overrides: Iterable[str] = (), *, quiet: bool = False) -> "Result | No
     from deepexp.text.console import Console
 
     with alone.LOCK:
-        return run_experiment(words, Console("quiet" if quiet else "auto"))
+        try:
+            return run_experiment(words, Console("quiet" if quiet else "auto"))
+        except (InputError, Interrupted) as error:
+            if os.environ.get("HYDRA_FULL_ERROR") == "1":
+                raise
+            raise error.with_traceback(None) from None
 
 
 def _words(overrides: Iterable[str]) -> list[str]:

@@ -34,6 +34,19 @@ def test_arguments_that_are_no_list_of_overrides_are_refused(words, expected):
     assert len(str(caught.value).splitlines()) == 1
 
 
+@pytest.mark.parametrize("wanted", ["0", "1"])
+def test_the_traceback_of_a_mistake_ends_in_deepexp_train_unless_more_is_wanted(monkeypatch, wanted):
+    monkeypatch.setenv("HYDRA_FULL_ERROR", wanted)
+    with pytest.raises(InputError) as caught:
+        deepexp.train(["epoch=3"])
+    shown = traceback.format_exception(caught.value)
+    assert shown[-1] == "deepexp.errors.InputError: epoch: there is no such key (did you mean 'epochs'?)\n"
+    assert (
+        len(traceback.extract_tb(caught.value.__traceback__)) == 2 if wanted == "0" else "compose.py" in "".join(shown)
+    )
+    assert ("direct cause" in "".join(shown)) is (wanted == "1")
+
+
 def test_overrides_may_be_an_iterator(tmp_path):
     words = [*SMALL, "model=mnist_net", "seed=7", "batch_size=50", f"output_dir={tmp_path}"]
     result = deepexp.train(iter(words), quiet=True)
