@@ -13,6 +13,7 @@ It can be built on the meta device, raises `ValueError` for arguments that canno
     fetch_pretrained(…)  a static method, called with the YAML's arguments before a model is made: makes sure that what
                          load_pretrained reads is here, or raises `InputError`
     load_pretrained()    loads these weights, once the others are initialised
+    package              the library that it comes from, whose version a run records
     stem_module          name of the module of its first layers, whose output for a picture depends on it alone
     behind_stem(x)       the logits from the stem's output, to which it does not write: model(pictures) is
                          behind_stem(stem(pictures)), so outputs of a frozen stem can be kept

@@ -12,10 +12,10 @@ from torchvision import models
 from deepexp.errors import InputError
 from deepexp.models import pretrained as weights
 from deepexp.models.blocks import Shape, check_dropout, check_positive
+from deepexp.models.published import check_picture, common_modules
 from deepexp.text.suggest import did_you_mean
 
 _IMAGENET_CLASSES = 1000
-_SIDES = (32, 64, 96, 128, 224, 299)  # pixels; those that fit are proposed if pictures do not
 _DROPOUT_ARGUMENTS = ("dropout", "drop_rate")  # the second is DenseNet's
 _WITH_AUXILIARY_HEADS = ("googlenet", "inception_v3")
 
@@ -57,9 +57,9 @@ class TorchvisionModel(nn.Module):
             published = _build(name, _IMAGENET_CLASSES, **options)
         if dropout is not None:
             options |= _dropout_option(name, published, dropout)
-        _check_picture(name, published, shape)
+        check_picture(name, published, shape)
         self.network = _build(name, classes, **options)
-        self.pretrained_modules = _common_modules(self.network, published) if pretrained else ()
+        self.pretrained_modules = common_modules(self.network, published) if pretrained else ()
 
     def forward(self, x: Tensor) -> Tensor:
         return self.network(x)
@@ -130,36 +130,3 @@ def _dropout_option(name: str, network: nn.Module, dropout: float) -> dict[str, 
         if argument in arguments:
             return {argument: dropout}
     raise ValueError(f"dropout: {dropout} is not allowed, {name} has no dropout; set dropout=null")
-
-
-def _check_picture(name: str, network: nn.Module, shape: Shape) -> None:
-    """`ValueError` for pictures that the network, given on the meta device, cannot take."""
-    channels, height, width = shape
-    reason = _refusal(network, shape)
-    if reason is None:
-        return
-    fitting = [side for side in _SIDES if _refusal(network, (channels, side, side)) is None]
-    raise ValueError(
-        f"shape: pictures of {height}x{width} do not fit {name} ({reason}); "
-        f"of the usual sizes it takes {', '.join(map(str, fitting))} (data.resize)"
-    )
-
-
-def _refusal(network: nn.Module, shape: Shape) -> str | None:
-    """Why the network cannot take pictures of this shape; None if it can."""
-    try:
-        network.eval()(torch.empty(2, *shape, device="meta"))
-    except (RuntimeError, ValueError, AssertionError) as error:
-        return str(error).splitlines()[0]
-    return None
-
-
-def _common_modules(network: nn.Module, published: nn.Module) -> tuple[str, ...]:
-    """The names of the modules whose own parameters have the shapes of the published ones."""
-    shapes = {name: parameter.shape for name, parameter in published.named_parameters()}
-    common = []
-    for name, module in network.named_modules(prefix="network"):
-        own = {f"{name}.{key}".removeprefix("network."): p.shape for key, p in module.named_parameters(recurse=False)}
-        if own and own.items() <= shapes.items():
-            common.append(name)
-    return tuple(common)

@@ -139,7 +139,8 @@ def _code(config: TrainConfig) -> dict[str, str]:
     found: dict[str, str] = {}
     for package, name in _origins(config):
         found |= _digests(name) or _version(package)
-    return found
+    library = getattr(targets.of("model", config.model.component), "package", None)
+    return found | ({library: importlib.metadata.version(library)} if isinstance(library, str) else {})
 
 
 def _origins(config: TrainConfig) -> Iterator[tuple[str, str]]:

@@ -25,6 +25,7 @@ PRELOADED = (
 
 _PRELOADED_IF_ASKED_FOR = {
     ("model=", "torchvision"): "deepexp.models.torchvision_model",
+    ("model=", "timm"): "timm",
     ("compile=", "true"): "torch._dynamo.config",  # not `torch._dynamo`, for which there is a stand-in
     ("deterministic=", "true"): "torch._inductor.config",
 }

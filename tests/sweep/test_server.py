@@ -33,6 +33,7 @@ if __name__ == "__main__":
         (["-m", "optim=adam", "seed=1,2"], []),
         (["-m", "model=torchvision", "model.name=resnet18"], ["deepexp.models.torchvision_model"]),
         (["-m", "model=resnet,torchvision"], ["deepexp.models.torchvision_model"]),
+        (["-m", "model=timm", "model.name=test_vit"], ["timm"]),
         (["-m", "compile=True,false"], ["torch._dynamo.config"]),
         (["-m", "compile=false", "deterministic=false"], []),
         (["-m", "deterministic=true"], ["torch._inductor.config"]),
