@@ -26,6 +26,7 @@ MODELS = {
     "mnist_net": ["dropout=0.3"],
     "resnet": ["model.depth=8", "model.width=4"],
     "monster": ["model.pretrained=false", "model.nb_residual_blocks=1", "model.nb_channels=8"],
+    "timm": ["model.name=test_vit", "data.resize=32"],
     "torchvision": ["model.name=squeezenet1_1", "data.resize=32"],
 }
 NEEDED = {"lbfgs": ["optim.max_iter=2"], "muon": ["optim.lr=0.005"]}

@@ -57,7 +57,7 @@ COMMANDS = {
     "predict": Command(
         "deepexp.commands.predict",
         "the classes that a run's model predicts for picture files",
-        keys=("run", "input", "checkpoint", "device", "top", "invert", "json"),
+        keys=("run", "input", "checkpoint", "device", "top", "invert", "json", "csv"),
         path_keys=("run", "input"),
         takes_paths=True,
     ),
