@@ -8,6 +8,7 @@ import contextlib
 import dataclasses
 import inspect
 import json
+import logging
 import math
 import os
 from collections import Counter
@@ -18,10 +19,11 @@ from typing import TYPE_CHECKING, Any, Literal
 import torch
 from hydra.errors import InstantiationException
 from hydra.utils import instantiate
-from torch import nn
+from torch import Tensor, nn
 
 from deepexp import cuda_graph, paths, runtime
 from deepexp.data.augment import Nothing
+from deepexp.data.balance import balanced_weights
 from deepexp.data.dataset import Dataset, Pictures, announced_pictures, assemble
 from deepexp.data.features import FeatureLoader
 from deepexp.data.loader import choose_mode, make_loader
@@ -47,6 +49,8 @@ from deepexp.user_code import own_code, own_data, own_model, own_parts, targets
 
 if TYPE_CHECKING:
     from deepexp.check import Plan
+
+log = logging.getLogger(__name__)
 
 LoaderMode = Literal["resident", "streamed"]
 
@@ -261,7 +265,7 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
     step = Step(
         model,
         made,
-        objective=Objective(config.loss_reduction, config.label_smoothing),
+        objective=Objective(config.loss_reduction, config.label_smoothing, _class_weights(config, data, device)),
         precision=Precision(device, config.precision),
         clip_grad_norm=config.clip_grad_norm,
         split_on_oom=config.on_oom == "halve",
@@ -296,6 +300,17 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
         pictures=Pictures(plan.info.shape, data.mean, data.std, data.classes),
         identity=Identity.of(config),
     )
+
+
+def _class_weights(config: TrainConfig, data: Dataset, device: torch.device) -> Tensor | None:
+    """The weights of the classes in the training loss, (classes,) float32 on the device; None if all count the same."""
+    given = config.class_weights
+    if given is None:
+        return None
+    weights = balanced_weights(data.train.labels, len(data.classes)) if given == "balanced" else torch.tensor(given)
+    named = zip(data.classes, weights.tolist(), strict=True)
+    log.info("class weights: %s", ", ".join(f"{name} {weight:.3g}" for name, weight in named))
+    return weights.to(device)
 
 
 def _most_common_batch(plan: "Plan") -> int:

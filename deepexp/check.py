@@ -9,7 +9,7 @@ import math
 import re
 from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass
-from typing import Any, TypeVar
+from typing import Any, Literal, TypeVar
 
 import torch
 from torch import nn
@@ -19,11 +19,12 @@ from deepexp.data.dataset import training_samples
 from deepexp.data.memory import available_bytes
 from deepexp.data.order import Bounds, batch_bounds
 from deepexp.data.source import DataInfo, Shape, Source
+from deepexp.disk.yaml_words import as_yaml
 from deepexp.errors import InputError, under
 from deepexp.optim.freeze import FreezePlan
 from deepexp.run import identity
 from deepexp.schema import Problems, TrainConfig
-from deepexp.text.units import amount, counted
+from deepexp.text.units import amount, counted, first_few
 from deepexp.user_code import own_parts
 
 T = TypeVar("T")
@@ -162,6 +163,8 @@ def plan(config: TrainConfig) -> Plan:
     attempt("model", lambda: identity.refuse_changed(config))
     attempt("name", lambda: None if config.name is None else paths.check_folder_name(config.name))
     _check_combinations(config, device, samples, problems)
+    if info is not None:
+        _check_class_weights(config.class_weights, info.classes, problems)
     if model is not None and shape is not None and uses_batch_norm(model):
         _check_batch_norm(config, model, shape, problems)
     problems.raise_any()
@@ -248,6 +251,17 @@ def _updates(config: TrainConfig, samples: int, batch_norm: bool) -> list[list[B
         return [batch_bounds(samples, FULL_CHUNK, False, batch_norm)]
     batches = batch_bounds(samples, config.batch_size, config.drop_last, batch_norm)
     return [batches[start : start + config.accumulate] for start in range(0, len(batches), config.accumulate)]
+
+
+def _check_class_weights(
+    weights: Literal["balanced"] | list[float] | None, classes: Sequence[str], problems: Problems
+) -> None:
+    """Add what is wrong with a list of weights: one for each class is needed, and one of them above 0."""
+    if isinstance(weights, list) and (len(weights) != len(classes) or not any(weights)):
+        problems.add(
+            f"class_weights: {as_yaml(weights)} is not allowed; {len(classes)} numbers, not all of them 0, for "
+            f"{first_few(classes)}"
+        )
 
 
 def _check_combinations(

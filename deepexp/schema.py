@@ -150,6 +150,11 @@ class TrainConfig:
     cache_frozen: bool = key(True, "compute outputs of frozen first layers only once, if it is exact and fits")
     loss_reduction: Literal["mean", "sum"] = key("mean", "of the loss over a batch, as its gradient sees it")
     label_smoothing: float = key(0.0, "share of the target that is spread over all classes", minimum=0.0, below=1.0)
+    class_weights: Literal["balanced"] | list[float] | None = key(
+        None,
+        "of the training loss; balanced: rare classes count more; or [1, 2, …], a weight for each class",
+        minimum=0.0,
+    )
     clip_grad_norm: float | None = key(None, "largest norm of the whole gradient", above=0.0)
     accumulate: int = key(1, "batches an update", minimum=1)
     ema: float | None = key(None, "decay of averaged weights, which are then the ones tested", above=0.0, below=1.0)
@@ -314,7 +319,7 @@ def _value(annotation: Any, value: Any, path: str, limits: Mapping[str, Any], pr
             if not isinstance(value, Sequence) or isinstance(value, str):
                 continue
             (inner,) = typing.get_args(kind)
-            items = [_item(inner, entry, f"{path}[{index}]", problems) for index, entry in enumerate(value)]
+            items = [_item(inner, entry, f"{path}[{index}]", limits, problems) for index, entry in enumerate(value)]
             return _WRONG if any(item is _WRONG for item in items) else items
         matched, converted = match(kind, value)
         if matched:
@@ -329,7 +334,9 @@ def _value(annotation: Any, value: Any, path: str, limits: Mapping[str, Any], pr
     return _WRONG
 
 
-def _item(inner: Any, entry: Any, path: str, problems: Problems) -> Any:
+def _item(inner: Any, entry: Any, path: str, limits: Mapping[str, Any], problems: Problems) -> Any:
+    if inner is float:
+        return _value(inner, entry, path, limits, problems)
     if dataclasses.is_dataclass(inner):
         return _build(typing.cast(type, inner), entry, f"{path}.", problems)
     if not isinstance(entry, Mapping):

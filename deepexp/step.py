@@ -85,10 +85,15 @@ class Precision:
 
 @dataclass(frozen=True)
 class Objective:
-    """Cross-entropy, as the gradient sees it (`reduction`) and as it is reported (the mean per sample)."""
+    """Cross-entropy, as the gradient sees it (`reduction`) and as it is reported (the mean per sample).
+
+    `class_weights` (classes,), on the device, multiply each class's part of a target. The mean is over samples and not,
+    as in `F.cross_entropy`, over their weights, so that batches add up to an update.
+    """
 
     reduction: str = "mean"
     label_smoothing: float = 0.0
+    class_weights: Tensor | None = None
 
     def __call__(self, logits: Tensor, batch: Batch, samples: int) -> Tensor:
         """What to differentiate for this batch when an update takes `samples` in all, so that batches add up."""
@@ -96,7 +101,7 @@ class Objective:
             own = self._cross_entropy(logits, batch.labels, "none")  # (batch,)
             partner = self._cross_entropy(logits, batch.partner_labels, "none")  # (batch,)
             total = (batch.share * own + (1 - batch.share) * partner).sum()
-        elif self.reduction == "mean" and len(batch) == samples:
+        elif self.reduction == "mean" and len(batch) == samples and self.class_weights is None:
             return self._cross_entropy(logits, batch.labels, "mean")
         else:
             total = self._cross_entropy(logits, batch.labels, "sum")
@@ -107,7 +112,9 @@ class Objective:
         return objective if self.reduction == "mean" else objective / samples
 
     def _cross_entropy(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        return F.cross_entropy(logits.float(), labels, reduction=reduction, label_smoothing=self.label_smoothing)
+        return F.cross_entropy(
+            logits.float(), labels, self.class_weights, reduction=reduction, label_smoothing=self.label_smoothing
+        )
 
 
 @dataclass(frozen=True)

@@ -37,7 +37,7 @@ COMBINED = {
     "streamed": ["data.mode=streamed", "data.workers=0"],
     "averaged": ["ema=0.9", "batch_norm=true"],
     "accumulated": ["accumulate=2", "drop_last=true"],
-    "clipped": ["clip_grad_norm=0.5", "label_smoothing=0.1"],
+    "clipped": ["clip_grad_norm=0.5", "label_smoothing=0.1", "class_weights=balanced"],
     "sum": ["loss_reduction=sum", "optim.lr=0.001"],
     "full": ["batch_size=full", "epochs=9"],
     "with replacement": ["order=with_replacement"],

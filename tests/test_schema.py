@@ -67,6 +67,9 @@ def test_a_component_keeps_its_target_and_arguments():
         ("freeze", [{"patern": "x"}], "freeze[0].patern: there is no such key (did you mean 'pattern'?)"),
         ("checkpoint", 3, "checkpoint: 3 is not allowed; a mapping is needed"),
         ("optim__groups", [3], "optim.groups[0]: 3 is not allowed; a mapping is needed"),
+        ("class_weights", "balance", "class_weights: 'balance' is not allowed; 'balanced' or a list or null"),
+        ("class_weights", [1, -1], "class_weights[1]: -1 is not allowed; a number ≥ 0.0"),
+        ("class_weights", ["a"], "class_weights[0]: 'a' is not allowed; a number ≥ 0.0"),
         ("epohcs", 3, "epohcs: there is no such key (did you mean 'epochs'?)"),
     ],
 )
@@ -100,6 +103,8 @@ def test_all_problems_are_reported_together():
         ("batch_size", "full", "full"),
         ("clip_grad_norm", 1, 1.0),
         ("epochs", 2.0, 2),
+        ("class_weights", "balanced", "balanced"),
+        ("class_weights", [1, 0.5], [1.0, 0.5]),
         ("name", 7, "7"),
         ("ema", None, None),
     ],

@@ -49,12 +49,13 @@ def test_an_update_equals_a_plain_loop_bit_for_bit():
 
 @pytest.mark.parametrize("reduction", ["mean", "sum"])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
-def test_an_update_of_several_batches_equals_one_of_a_single_batch(reduction, smoothing):
+@pytest.mark.parametrize("of_classes", [None, torch.tensor([0.5, 3.0, 0.0, 1.0])])
+def test_an_update_of_several_batches_equals_one_of_a_single_batch(reduction, smoothing, of_classes):
     whole = samples(30)
     pieces = [Batch(whole.images[a:b], whole.labels[a:b]) for a, b in [(0, 7), (7, 20), (20, 30)]]
     results = []
     for batches in ([whole], pieces):
-        model, step = make(objective=Objective(reduction, smoothing))
+        model, step = make(objective=Objective(reduction, smoothing, of_classes))
         step.optimizer.param_groups[0]["lr"] = 0.01
         update = step(batches, 30)
         results.append((update.loss.item(), update.errors.item(), weights(model)))
@@ -107,6 +108,24 @@ def test_label_smoothing_against_its_formula():
     target[torch.arange(6), batch.labels] += 0.8
     expected = -(target * torch.log_softmax(logits, 1)).sum(1).mean().item()
     assert step([batch], 6).loss.item() == pytest.approx(expected, rel=1e-6)
+
+
+@pytest.mark.parametrize("smoothing", [0.0, 0.2])
+@pytest.mark.parametrize("is_mixed", [False, True])
+def test_weighted_classes_against_their_formula(smoothing, is_mixed):
+    batch, of_classes = samples(12), torch.tensor([0.5, 3.0, 0.0, 1.0])
+    partner, share = (batch.labels.roll(5), torch.linspace(0, 1, 12)) if is_mixed else (None, None)
+    model, step = make(objective=Objective("mean", smoothing, of_classes))
+    target = torch.full((12, 4), smoothing / 4, dtype=torch.float64)
+    for labels, part in [(batch.labels, share), (partner, 1 - share)] if is_mixed else [(batch.labels, torch.ones(12))]:
+        target[torch.arange(12), labels] += (1 - smoothing) * part
+    logits = model(batch.images).double()
+    expected = -(of_classes * target * torch.log_softmax(logits, 1)).sum(1).mean()
+    expected.backward()
+    gradients = torch.cat([parameter.grad.flatten() for parameter in model.parameters()])
+    update = step.gradients([Batch(batch.images, batch.labels, partner, share)], 12)
+    assert update.loss.item() == pytest.approx(expected.item(), rel=1e-6)
+    torch.testing.assert_close(torch.cat([p.grad.flatten() for p in model.parameters()]), gradients)
 
 
 def test_clipping_bounds_the_update_and_reports_the_norm_before():

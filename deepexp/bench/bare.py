@@ -44,7 +44,7 @@ def _more_than_plain(config: TrainConfig, plan: Plan) -> Iterator[str]:
         yield "updates of several batches"
     if config.precision == "fp16":
         yield "loss scaling"
-    if config.label_smoothing or config.loss_reduction != "mean":
+    if config.label_smoothing or config.loss_reduction != "mean" or config.class_weights is not None:
         yield "other loss than the mean cross-entropy"
 
 

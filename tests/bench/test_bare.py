@@ -50,6 +50,7 @@ def test_steps_continue_into_the_next_epoch(monkeypatch):
         ("ema=0.9", "ema"),
         ("accumulate=2", "several batches"),
         ("label_smoothing=0.1", "loss"),
+        ("class_weights=balanced", "loss"),
         ("loss_reduction=sum", "loss"),
         ("optim=lbfgs", "line search"),
     ],

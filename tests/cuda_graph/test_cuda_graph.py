@@ -45,7 +45,7 @@ CASES = {
     "accumulated": ["accumulate=2", "batch_size=25"],
     "augmented": ["augment=crop_flip_cutout"],
     "mixed": ["augment=mixup"],
-    "smoothed, summed": ["label_smoothing=0.1", "loss_reduction=sum", "optim.lr=0.001"],
+    "smoothed, summed": ["label_smoothing=0.1", "class_weights=balanced", "loss_reduction=sum", "optim.lr=0.001"],
     "bf16": [*SMALL_MONSTER, "freeze=[]", "precision=bf16"],  # few maps, as bf16 is slow on most CPUs
     "resnet": ["model=resnet", "model.depth=8", "model.width=4"],
 }

@@ -171,6 +171,8 @@ def _targets(run: Run) -> set[str]:
     found = set()
     if run.config.get("label_smoothing"):
         found.add("smoothed labels")
+    if run.config.get("class_weights"):
+        found.add("weighted classes")
     if run.config.get("augment._target_") in _MIXING:
         found.add("mixed pictures")
     return found

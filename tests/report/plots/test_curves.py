@@ -144,6 +144,7 @@ def test_a_curve_of_one_evaluation_is_a_mark_within_the_picture(tmp_path):
     [
         ([{}, {"seed": 1}], None),
         ([{"label_smoothing": 0.1}], "The training loss is of smoothed labels; no test loss is."),
+        ([{"class_weights": [1.0, 2.0]}], "The training loss is of weighted classes; no test loss is."),
         ([{"augment._target_": "deepexp.data.augment.CropFlip"}], None),
         (
             [{}, {"augment._target_": "deepexp.data.augment.CutMix"}],
