@@ -1,11 +1,35 @@
 """What networks of other libraries have in common: do pictures fit them, and which layers have published weights?"""
 
+from collections.abc import Callable
+from typing import Any
+
 import torch
 from torch import nn
+from torch.overrides import TorchFunctionMode
 
 from deepexp.models.blocks import Shape
 
 _SIDES = (32, 64, 96, 128, 224, 299)  # pixels; those that fit are proposed if pictures do not
+
+
+class _NumbersOnCpu(TorchFunctionMode):
+    """Keeps tensors of numbers on the CPU: networks read widths and rates from some, which have no values on meta."""
+
+    def __torch_function__(
+        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = dict(kwargs or {})
+        if func in (torch.arange, torch.linspace, torch.tensor):
+            kwargs.setdefault("device", "cpu")
+        return func(*args, **kwargs)
+
+
+def on_default_device(make: Callable[[], nn.Module]) -> nn.Module:
+    """A network made on torch's default device; on the meta device, although it reads numbers from tensors."""
+    if torch.get_default_device().type != "meta":
+        return make()
+    with _NumbersOnCpu():
+        return make().to("meta")
 
 
 def check_picture(name: str, network: nn.Module, shape: Shape) -> None:

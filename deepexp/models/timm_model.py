@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from deepexp.errors import InputError, in_short
 from deepexp.models.blocks import Shape, check_dropout, check_positive
-from deepexp.models.published import check_picture, common_modules
+from deepexp.models.published import check_picture, common_modules, on_default_device
 from deepexp.text.suggest import did_you_mean
 
 
@@ -126,11 +126,10 @@ def _config(name: str) -> Any:
 def _made(name: str, shape: Shape, **arguments: Any) -> nn.Module:
     """The network without published weights; `ValueError` if it cannot be made."""
     try:
-        network: nn.Module = _timm().create_model(name, **arguments)
+        return on_default_device(lambda: _timm().create_model(name, **arguments))
     except Exception as error:  # networks refuse arguments in ways of their own
         size = "x".join(map(str, shape))
         raise ValueError(f"{name} cannot be made for pictures of {size}: {in_short(error)}") from error
-    return network
 
 
 def _check_patches(name: str, network: nn.Module, shape: Shape) -> None:

@@ -1,18 +1,16 @@
 """Any image classifier of `torchvision.models` by its name, with its published weights where they are wanted."""
 
 import inspect
-from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor, nn
-from torch.overrides import TorchFunctionMode
 from torchvision import models
 
 from deepexp.errors import InputError
 from deepexp.models import pretrained as weights
 from deepexp.models.blocks import Shape, check_dropout, check_positive
-from deepexp.models.published import check_picture, common_modules
+from deepexp.models.published import check_picture, common_modules, on_default_device
 from deepexp.text.suggest import did_you_mean
 
 _IMAGENET_CLASSES = 1000
@@ -103,23 +101,8 @@ def _check_name(name: str) -> None:
         )
 
 
-class _NumbersOnCpu(TorchFunctionMode):
-    """Keeps tensors of numbers on the CPU: RegNet reads its widths from some, which the meta device does not allow."""
-
-    def __torch_function__(
-        self, func: Callable[..., Any], types: Any, args: tuple[Any, ...] = (), kwargs: dict[str, Any] | None = None
-    ) -> Any:
-        kwargs = dict(kwargs or {})
-        if func in (torch.arange, torch.tensor):
-            kwargs.setdefault("device", "cpu")
-        return func(*args, **kwargs)
-
-
 def _build(name: str, classes: int, **options: Any) -> nn.Module:
-    if torch.get_default_device().type != "meta":
-        return models.get_model(name, weights=None, num_classes=classes, **options)
-    with _NumbersOnCpu():
-        return models.get_model(name, weights=None, num_classes=classes, **options).to("meta")
+    return on_default_device(lambda: models.get_model(name, weights=None, num_classes=classes, **options))
 
 
 def _dropout_option(name: str, network: nn.Module, dropout: float) -> dict[str, float]:
