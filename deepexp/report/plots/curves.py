@@ -8,7 +8,7 @@ from itertools import pairwise
 from typing import TYPE_CHECKING, Any, Literal
 
 from deepexp.pages import plotting
-from deepexp.report.plots.plot import Missing, Plot, loss_axis, value_axis
+from deepexp.report.plots.plot import Missing, Plot, error_axis, loss_axis
 from deepexp.report.plots.series import Styles, styles
 from deepexp.report.runs import DONE, Run
 from deepexp.report.variation import Group
@@ -51,15 +51,12 @@ def draw(groups: Sequence[Group], against: Against = "epochs") -> Plot | Missing
     scores = [group.mean_or("test_error_rate", math.nan) for group in shown]
     look = styles([group.label for group in shown], [group.values for group in shown], scores)
     figure, axes = plotting.figure(6.0, 6.4 + 0.1 * min(len(shown), 10), rows=2)
-    beyond = ""
+    beyond: list[str] = []
     for (key, factor, name), axis in zip(_ROWS, axes[:, 0], strict=True):
         drawn: list[float] = []
         for group, style in zip(shown, look.each, strict=True):
             drawn += _draw_group(axis, group, key, factor, against, style, crowded=look.are_many)
-        if key == "loss":
-            beyond = loss_axis(axis, drawn, name)
-        else:
-            value_axis(axis, drawn, name)
+        beyond.append((loss_axis if key == "loss" else error_axis)(axis, drawn, name))
         axis.set_xlim(left=0)
         if drawn and all(_is_dot(line.get_xdata()) for line in axis.lines):
             axis.set_xlim(right=2 * max(line.get_xdata()[0] for line in axis.lines))  # not on the edge
@@ -70,7 +67,7 @@ def draw(groups: Sequence[Group], against: Against = "epochs") -> Plot | Missing
     axes[0, 0].sharex(axes[1, 0])
     look.add_legend(figure, [] if look.are_many else _width_handles(), axes=axes)
     alt = f"Loss and error of {len(shown)} groups of runs against {against}."
-    caption = " ".join([*_sentences(shown, groups, look), beyond]).rstrip()
+    caption = " ".join([*_sentences(shown, groups, look), *filter(None, beyond)])
     return Plot(f"curves_{against}", figure, caption, alt)
 
 

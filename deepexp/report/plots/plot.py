@@ -81,6 +81,17 @@ def loss_axis(axis: "Axes", losses: Sequence[float], name: str) -> str:
     return f"Losses above {highest:.3g}, up to {most:.0e}, lie beyond the upper edge."
 
 
+def error_axis(axis: "Axes", errors: Sequence[float], name: str) -> str:
+    """As `value_axis`, and logarithmic although some errors are 0; returns a sentence about those, or nothing."""
+    positive = [error for error in errors if error > 0]
+    if len(positive) == len(errors) or not needs_log(positive):
+        value_axis(axis, errors, name)
+        return ""
+    value_axis(axis, positive, name)
+    axis.set_ylim(min(positive) / _EDGE, max(filter(math.isfinite, positive)) * _EDGE)
+    return "Errors of 0 lie beyond the lower edge."
+
+
 def _highest_of_use(losses: Sequence[float]) -> float | None:
     """The highest loss to be shown, where some are so much higher that the others would all seem the same."""
     known = [loss for loss in losses if math.isfinite(loss)]

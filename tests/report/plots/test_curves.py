@@ -12,7 +12,7 @@ from deepexp.pages import plotting
 from deepexp.paths import CONF_DIR
 from deepexp.report import variation
 from deepexp.report.plots import curves
-from deepexp.report.plots.plot import Missing, Plot, loss_axis, shortened_labels, value_axis
+from deepexp.report.plots.plot import Missing, Plot, error_axis, loss_axis, shortened_labels, value_axis
 from deepexp.report.runs import read
 
 from ..synthetic import make_run, make_sweep
@@ -228,6 +228,20 @@ def test_losses_are_cut_only_where_the_usual_ones_are_positive(losses, highest):
     if highest is not None:
         low, high = axes[0, 0].get_ylim()
         assert low == pytest.approx(min(0.0, 1.25 * losses[0])) and highest < high < 3
+
+
+@pytest.mark.parametrize(("errors", "scale"), [
+    ([90.0, 5.0, 0.0], "linear"), ([90.0, 1.0, 0.0], "log"), ([90.0, 1.0, NAN, 0.0], "log"), ([0.0, 0.0], "linear"),
+    ([90.0, 1.0], "log"),
+])  # fmt: skip
+def test_errors_of_0_do_not_press_the_others_together(errors, scale):
+    _, axes = plotting.figure(4, 4)
+    axes[0, 0].plot(errors)
+    sentence = error_axis(axes[0, 0], errors, "error (%)")
+    low, high = axes[0, 0].get_ylim()
+    assert axes[0, 0].get_yscale() == scale
+    assert bool(sentence) is (scale == "log" and 0.0 in errors)
+    assert (low, high) == (pytest.approx(0.8), pytest.approx(112.5)) if sentence else low <= min(errors)
 
 
 @pytest.mark.parametrize(("lowest", "scale"), [(1.5, "linear"), (0.001, "log")])
