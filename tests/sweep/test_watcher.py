@@ -2,7 +2,9 @@
 
 import types
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
+
+import pytest
 
 from deepexp.sweep.ledger import Entry
 from deepexp.sweep.settings import LauncherConfig
@@ -10,7 +12,10 @@ from deepexp.sweep.watcher import JobWatcher
 from deepexp.sweep.worker import Ending, Task
 
 
-def test_one_that_fails_while_its_sweep_is_stopped_has_failed_only_without_tries_left(tmp_path: Path) -> None:
+@pytest.mark.parametrize("on_failure", ["continue", "stop"])
+def test_one_that_fails_while_its_sweep_is_stopped_has_failed_only_without_tries_left(
+    tmp_path: Path, on_failure: Literal["continue", "stop"]
+) -> None:
     entries = {name: Entry("seed=0", name, [], "running") for name in "ab"}
 
     def record(*records: Entry) -> None:
@@ -18,7 +23,9 @@ def test_one_that_fails_while_its_sweep_is_stopped_has_failed_only_without_tries
 
     book: Any = types.SimpleNamespace(entries=entries, record=record)
     display: Any = types.SimpleNamespace(ended=lambda *_, again: None)
-    watcher = JobWatcher(LauncherConfig(retries=1), tmp_path, book, display, cast(Any, None), list)
+    watcher = JobWatcher(
+        LauncherConfig(retries=1, on_failure=on_failure), tmp_path, book, display, cast(Any, None), list
+    )
     watcher.tries = {"a": 2, "b": 1}
     for name in "ab":
         task = Task(f"seed={name}", name, [], tmp_path / name, False, tmp_path / "log")
