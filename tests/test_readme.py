@@ -30,6 +30,12 @@ def test_the_table_of_keys_equals_the_schema():
     assert key_table() in TEXT
 
 
+def test_nothing_that_the_readme_has_no_place_for_is_a_key():
+    (list_of_them,) = re.findall(r"there is no\s+place\s+for\s+([^:.]+) of your own\.", TEXT)
+    named = [re.sub(r"^an? ", "", words).replace(" ", "_") for words in re.split(r",\s+|\s+or\s+", list_of_them)]
+    assert len(named) >= 3 and not {key for key, _, _ in schema.describe_keys()} & set(named)
+
+
 @pytest.mark.parametrize("file", ["README.md", "outputs/README.md"])
 def test_every_status_of_a_run_is_in_the_readme(file):
     lines = (README.parent / file).read_text(encoding="utf-8").splitlines()
