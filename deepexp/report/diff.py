@@ -7,6 +7,7 @@ from typing import Any
 
 from deepexp.report.runs import Run
 from deepexp.report.variation import text
+from deepexp.run import mixed_code
 from deepexp.text.text_table import Table
 from deepexp.text.units import counted
 
@@ -88,6 +89,7 @@ def _code(run: Run) -> dict[str, Any]:
         "uncommitted changes": counted(len(changes.splitlines()), "line")
         if isinstance(changes, str) and changes
         else "none",
+        **{f"module {name}": ", ".join(sorted(found)) for name, found in mixed_code.digests(run.provenance).items()},
     }
 
 

@@ -13,12 +13,12 @@ def told(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     """A line for each module that was not the same in all runs, given as (name, content of `provenance.json`)."""
     known: dict[str, dict[str, frozenset[str]]] = {}  # module → run → digests
     for name, provenance in runs:
-        for module, digests in _digests(provenance).items():
-            known.setdefault(module, {})[name] = frozenset(digests)
+        for module, found in digests(provenance).items():
+            known.setdefault(module, {})[name] = frozenset(found)
     lines = []
     for module, of_runs in known.items():
         first, before = next(iter(of_runs.items()))
-        others = [name for name, digests in of_runs.items() if digests != before]
+        others = [name for name, found in of_runs.items() if found != before]
         if others:
             lines.append(
                 f"other code: {module} changed between {first} and {first_few(others)}: "
@@ -27,7 +27,7 @@ def told(runs: Sequence[tuple[str, Mapping[str, Any]]]) -> list[str]:
     return lines
 
 
-def _digests(provenance: Mapping[str, Any]) -> dict[str, set[str]]:
+def digests(provenance: Mapping[str, Any]) -> dict[str, set[str]]:
     """Module or package → its digests or versions, at the run's start and each time that it was resumed."""
     found: dict[str, set[str]] = {}
     for code in _codes(provenance):

@@ -242,6 +242,15 @@ def test_diff_shows_what_differs_between_two_runs(tmp_path):
         make([tmp_path / "a", tmp_path / "b"], diff=True)
 
 
+def test_diff_shows_that_a_module_of_the_users_own_was_edited(tmp_path):
+    for name, digest in {"a": "f5ff", "b": "4dca"}.items():
+        make_run(tmp_path / name, provenance={"code": {"mlp": digest, "layers": "0b1c"}})
+    difference = make([tmp_path], diff=True).difference
+    (code,) = (section for section in difference.sections if section.title == "code")
+    assert [list(row) for row in code.table.rows] == [["module mlp", "f5ff", "4dca"]]
+    assert "code" not in difference.same
+
+
 def test_the_csv_has_every_figure_in_full(tmp_path):
     make_sweep(tmp_path / "s", {"optim.lr": [0.1, 0.2]}, lambda job: 1 / 30, samples=300)
     report = make([tmp_path])
