@@ -291,5 +291,6 @@ def _meant(path: Path) -> str:
 def _newest_in(folder: Path) -> str:
     """The end of a message: the newest run or sweep in a folder, if there is one; their names begin with the time."""
     names = ("status.json", "sweep.json")
-    found = [path.parent for name in names for below in ("*", "*/*") for path in folder.glob(f"{below}/{name}")]
-    return f"; the newest in it is {max(found, key=lambda place: place.name)}" if found else ""
+    found = {path.parent for name in names for below in ("*", "*/*") for path in folder.glob(f"{below}/{name}")}
+    alone = [place for place in found if place.parent not in found]  # without jobs, whose names are their settings
+    return f"; the newest in it is {max(alone, key=lambda place: place.name)}" if alone else ""

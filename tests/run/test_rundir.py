@@ -150,6 +150,15 @@ def test_open_says_what_is_missing(tmp_path, run):
             RunDirectory.open(path)
 
 
+def test_the_newest_in_a_folder_is_no_job_of_a_sweep(tmp_path):
+    sweep, newer = tmp_path / "net" / "2026-01-30_12-00-00_aaaaaa", tmp_path / "net" / "2026-01-31_12-00-00_bbbbbb"
+    for path in (sweep / "optim.lr=0.1,seed=0", newer):
+        RunDirectory.create_at(path, FILES).unlock()
+    (sweep / "sweep.json").write_text("{}")
+    with pytest.raises(InputError, match=f"the newest in it is {newer}$"):
+        RunDirectory.open(tmp_path / "net")
+
+
 @pytest.mark.parametrize(
     ("content", "message"),
     [
