@@ -1,6 +1,8 @@
 """The table at the end of a sweep: on the console, with means over seeds, and as `table.csv`."""
 
+import math
 import shlex
+import statistics
 from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -114,7 +116,10 @@ def lines(rows: Sequence[Row], width: int | None = None) -> Iterator[str]:
 
 
 def lines_over_seeds(rows: Sequence[Row]) -> list[str]:
-    """Mean ± sample standard deviation over the seeds of each setting; no lines where the seed does not vary."""
+    """Mean ± sample standard deviation over the seeds of each setting; no lines where the seed does not vary.
+
+    By mean validation error where there is one; else as they come.
+    """
     groups: dict[tuple[tuple[str, str], ...], list[Row]] = {}
     for row in rows:
         if REPEATED in row.varying:
@@ -122,6 +127,7 @@ def lines_over_seeds(rows: Sequence[Row]) -> list[str]:
     groups = {setting: group for setting, group in groups.items() if any(row.state != "queued" for row in group)}
     if not any(len(group) > 1 for group in groups.values()):
         return []
+    groups = dict(sorted(groups.items(), key=lambda item: _mean_val_error(item[1])))
     keys = [key for key in _keys(rows) if key != REPEATED]
     settings = [dict(setting) for setting in groups]
     columns = {key: [setting.get(key, "") for setting in settings] for key in keys}
@@ -208,5 +214,14 @@ def _time(value: float | None) -> str:
 
 
 def _spread(group: Sequence[Row], name: str) -> str:
-    rates = [rate for row in group if (rate := _figure(row, name)) is not None]
+    rates = _rates(group, name)
     return mean_percent(rates) if rates else "-"
+
+
+def _mean_val_error(group: Sequence[Row]) -> float:
+    rates = _rates(group, "val_error_rate")
+    return statistics.fmean(rates) if rates else math.inf
+
+
+def _rates(group: Sequence[Row], name: str) -> list[float]:
+    return [rate for row in group if (rate := _figure(row, name)) is not None]

@@ -58,6 +58,15 @@ def test_mean_and_sample_deviation_over_seeds() -> None:
     assert "5.00%" in lines[2] and lines[2].endswith("1 of 2")
 
 
+def test_means_over_seeds_are_ordered_by_validation_error_and_never_by_test_error() -> None:
+    rows = [row(None, a="x", seed="0"), row(None, a="x", seed="1")]
+    rows += [row(0.1, 0.3, a="y", seed="0"), row(0.1, 0.1, a="y", seed="1")]
+    rows += [row(0.5, 0.2, a="z", seed="0"), row(0.5, 0.15, a="z", seed="1")]
+    assert [line[0] for line in table.lines_over_seeds(rows)[1:]] == ["z", "y", "x"]
+    without = [row(rate, a=a, seed=seed) for a, rate in (("y", 0.5), ("x", 0.1)) for seed in "01"]
+    assert [line[0] for line in table.lines_over_seeds(without)[1:]] == ["y", "x"]
+
+
 def test_jobs_that_were_not_started_are_counted_and_not_listed() -> None:
     rows = [
         row(0.1, a="x", seed="0"),
