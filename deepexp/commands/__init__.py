@@ -51,8 +51,8 @@ COMMANDS = {
     "eval": Command(
         "deepexp.commands.eval",
         "the test error of a run's model, its confusions and worst mistakes",
-        keys=("run", "checkpoint", "device", "mistakes", "to", "json"),
-        path_keys=("run", "to"),
+        keys=("run", "checkpoint", "device", "data.root", "mistakes", "to", "json"),
+        path_keys=("run", "data.root", "to"),
     ),
     "predict": Command(
         "deepexp.commands.predict",

@@ -8,11 +8,12 @@ The model of a run, tested again: its test error, what it takes each class for, 
   run=…               directory of a run, finished or not
   checkpoint=last     last, or best: that of the best validation error (val_fraction)
   device=auto         auto: CUDA, else MPS, else the CPU; or one of them
+  data.root=null      where its data lie now; null: where they were
   mistakes=10         how many of the worst mistakes are listed, those of which the model is surest
   to=null             new folder for confusion and mistakes (.png, .svg) and answers.csv
   json=false          print JSON instead of tables, with all mistakes
 
-The data have to be here, the same as those of the run; nothing is downloaded, and nothing of the run is changed.
+The data have to be the same as those of the run; nothing is downloaded, and nothing of the run is changed.
 Averaged weights are taken where the run has averaged them (ema), and its precision where the device has it. The rate
 has a 95% interval (Wilson).
 """
@@ -62,6 +63,7 @@ class Options:
     run: str | None = key(None, "directory of a run")
     checkpoint: Literal["last", "best"] = key("last", "which of its checkpoints")
     device: str = key("auto", "where to test")
+    data_root: str | None = key(None, "where its data lie now")
     mistakes: int = key(10, "how many of the worst mistakes are listed", minimum=0)
     to: str | None = key(None, "folder for pictures and answers")
     json: bool = key(False, "print JSON instead of tables")
@@ -70,6 +72,8 @@ class Options:
 def main(argv: Sequence[str]) -> int:
     """Test, print, and write what is asked for."""
     chosen, _ = options.parse(argv, Options, _no_option)
+    if chosen.data_root == "":
+        raise InputError("data.root: is empty; give the folder that the data lie in, or leave it out")
     run = read_one(chosen.run, "eval")
     if chosen.to is None:
         _test(chosen, run, None)
@@ -85,7 +89,7 @@ def _test(chosen: Options, run: Run, to: Path | None) -> None:
 
     with on_device(run.path, chosen.device) as device:
         where = runtime.describe_device(device)
-        found = retest(run.path, which=chosen.checkpoint, device=device)
+        found = retest(run.path, which=chosen.checkpoint, device=device, data_root=chosen.data_root)
     worst = mistakes.worst_mistakes(found)
     out = Stream(sys.stdout, is_everything=True)
     if chosen.json:

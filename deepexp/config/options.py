@@ -11,9 +11,13 @@ from deepexp.schema import Problems, section
 Options = TypeVar("Options")
 
 
+_DOTTED = {"data_root": "data.root"}
+"""Field → the key of a config that an option stands for."""
+
+
 def names_of(kind: type) -> list[str]:
     """The names of a command's options, given their dataclass."""
-    return [item.name for item in dataclasses.fields(kind)]
+    return list(_fields(kind))
 
 
 def parse(
@@ -25,7 +29,7 @@ def parse(
     says what is wrong with one of the other words, if anything.
     """
     texts = {name for name, annotation in get_type_hints(kind).items() if annotation in (str, str | None)}
-    names = names_of(kind)
+    fields = _fields(kind)
     problems = Problems()
     given: dict[str, Any] = {}
     others = []
@@ -33,8 +37,9 @@ def parse(
         name, equals, value = word.partition("=")
         if word.startswith("-"):
             problems.add(f"{word}: there is no such flag; allowed: --help")
-        elif equals and name in names:
-            given[name] = value if name in texts and value != "null" else _value(name, value)
+        elif equals and name in fields:
+            is_text = fields[name] in texts and value != "null"
+            given[fields[name]] = value if is_text else _value(name, value)
         elif complaint := refuse(word):
             problems.add(complaint)
         else:
@@ -42,6 +47,11 @@ def parse(
     options: Options = section(kind, given, "", problems)
     problems.raise_any()
     return options, others
+
+
+def _fields(kind: type) -> dict[str, str]:
+    """Option → field of the dataclass."""
+    return {_DOTTED.get(item.name, item.name): item.name for item in dataclasses.fields(kind)}
 
 
 def _value(name: str, text: str) -> Any:

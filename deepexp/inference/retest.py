@@ -14,7 +14,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from deepexp import build, runtime
+from deepexp import build, paths, runtime
 from deepexp.data.dataset import Dataset, Pictures
 from deepexp.data.loader import Loader
 from deepexp.data.order import Bounds
@@ -79,15 +79,18 @@ def on_device(directory: Path, name: str) -> Iterator[torch.device]:
             yield device
 
 
-def retest(directory: Path, *, which: Which = "last", device: torch.device = _CPU) -> Retest:
+def retest(
+    directory: Path, *, which: Which = "last", device: torch.device = _CPU, data_root: str | None = None
+) -> Retest:
     """Test the model of a run on the test set of its data, in the run's precision if the device has it.
 
+    `data_root`: the folder that the data lie in now; None: that of the run's config.
     Raises `InputError` where a target of the config is not known here, the data are not here or not those of the run,
     or there is no such checkpoint.
     """
     run = RunDirectory.open(directory)
     saved = load(directory, which)
-    source, data = data_of(run, saved.pictures)
+    source, data = data_of(run, saved.pictures, data_root)
     precision = precision_here(saved.config, device)
     saved.model.to(device)
     answers = _Answers()
@@ -125,13 +128,16 @@ class _Answers:
             yield scores_of_logits(logits, labels)
 
 
-def data_of(run: RunDirectory, pictures: Pictures | None) -> tuple[Source, Dataset]:
+def data_of(run: RunDirectory, pictures: Pictures | None, root: str | None = None) -> tuple[Source, Dataset]:
     """The source and the data of a run, loaded anew; `InputError` if they are not here, or others than the run's.
 
-    `pictures`: what its checkpoint records of them, which they are compared with if `provenance.json` is lost.
+    `pictures`: what its checkpoint records of them, which they are compared with if `provenance.json` is lost. `root`:
+    the folder that they lie in, if they were moved.
     The config may be a stranger's: nothing is written to where it points.
     """
     _, config = saved_config.read(run)
+    if root is not None:
+        config.data.root = paths.absolute(root)
     if "download" in inspect.signature(targets.of("data", config.data.component)).parameters:
         config.data.component.arguments["download"] = False  # a run from elsewhere must not make us fetch anything
     source = build.source(config)

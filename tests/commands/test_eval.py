@@ -166,6 +166,12 @@ def test_mistakes_on_picture_files_name_the_files(run, tmp_path, capsys, monkeyp
     for one in answer["mistakes"]:
         assert one["file"].startswith(str(tmp_path / "data" / one["true"]))
     assert (tmp_path / "to" / "answers.csv").read_text().startswith("sample,true,predicted,probability,file\n0,a,")
+    (tmp_path / "data").rename(tmp_path / "moved")
+    monkeypatch.chdir(tmp_path)
+    assert found(capsys, f"run={result.directory}", "data.root=moved")["test_errors"] == result.test_errors
+    (tmp_path / "moved" / "a" / "0.png").unlink()
+    with pytest.raises(InputError, match="are not those that the run was trained on"):
+        main([f"run={result.directory}", "data.root=moved"])
 
 
 def test_a_table_of_many_classes_has_those_with_the_highest_error_rates():
@@ -205,6 +211,8 @@ def test_a_narrow_terminal_keeps_the_column_of_errors(trained, monkeypatch):
         (["rum=x"], "rum: there is no such key (did you mean 'run'?)"),
         (["run=x", "checkpoint=first"], "checkpoint: 'first' is not allowed; 'last' or 'best'"),
         (["run=x", "mistakes=-1"], "mistakes: -1 is not allowed"),
+        (["run=x", "data.root="], "data.root: is empty; give the folder that the data lie in"),
+        (["run=x", "data_root=y"], "data_root: there is no such key (did you mean 'data.root'?)"),
     ],
 )
 def test_a_mistake_is_one_line(words, expected):
