@@ -82,7 +82,7 @@ def check_arguments(optimizer: OptimizerFactory) -> None:
         arguments["lr"] = 0.1
     error = _refused(cls, **arguments)
     if error is not None:
-        lines += _blamed(cls, arguments) or _told(error).splitlines()
+        lines += _blamed(cls, arguments) or [_told(error)]
     if lines:
         raise ValueError("\n".join(lines))
 
@@ -112,7 +112,9 @@ def _blamed(cls: OptimizerFactory, arguments: Mapping[str, Any]) -> list[str]:
 
 
 def _told(error: Exception) -> str:
-    return str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+    """On one line, which is never empty: an optimizer of the user's own may say nothing, or much."""
+    text = " ".join(str(error).split())
+    return text if isinstance(error, ValueError) and text else f"{type(error).__name__}: {text}".removesuffix(": ")
 
 
 def _refused(optimizer: OptimizerFactory, **options: Any) -> Exception | None:
@@ -190,7 +192,7 @@ def _value_problems(optimizer: OptimizerFactory, options: Mapping[str, Any]) -> 
     if error is None:
         return []
     given = ", ".join(f"{name}={as_yaml(value)}" for name, value in options.items())
-    return [f": {given} is not allowed ({error})"]
+    return [f": {given} is not allowed ({_told(error)})"]
 
 
 def _options(rule: Rule) -> dict[str, Any]:

@@ -192,6 +192,22 @@ def test_an_optimizer_that_refuses_whatever_it_is_given_is_quoted() -> None:
         check_arguments(partial(broken, lr=0.1, size=2))
 
 
+@pytest.mark.parametrize(("text", "told"), [("", "ValueError"), ("not\nthis", "not this"), (" \n", "ValueError")])
+def test_what_an_optimizer_says_is_on_one_line(text: str, told: str) -> None:
+    def picky(params: Any, lr: float, size: int = 1, kind: str = "a") -> torch.optim.Optimizer:
+        if size > 1 or kind != "a":
+            raise ValueError(text)
+        return torch.optim.SGD(params, lr)
+
+    def broken(params: Any, lr: float) -> torch.optim.Optimizer:
+        raise ValueError(text)
+
+    with pytest.raises(ValueError, match=rf"^optim.size: 2 is not allowed \({told}\); picky's default is 1$"):
+        check_arguments(partial(picky, lr=0.1, size=2))
+    with pytest.raises(ValueError, match=rf"^{told}$"):
+        check_arguments(partial(broken, lr=0.1))
+
+
 def test_options_of_a_class_are_its_defaults() -> None:
     assert {"momentum", "weight_decay", "nesterov"} <= set(group_options(torch.optim.SGD))
     assert "lr" not in group_options(torch.optim.SGD)
