@@ -111,7 +111,7 @@ def model(
         runtime.seed_generators(config.seed)
         made = _instantiate("model", component, **given)
         init.initialise(made, config.init)
-        own_model.warn_of_probabilities(made, component.target, shape)
+        own_model.warn_of_probabilities(lambda: _made_on_cpu(component, given, config.seed), component.target, shape)
     own_model.warn_of_loose_layers(made, component.target)
     own_model.warn_of_uncalled_methods(made, component.target)
     if load_pretrained and hasattr(made, "load_pretrained"):

@@ -92,13 +92,15 @@ def warn_of_uncalled_methods(model: nn.Module, target: str) -> None:
         )
 
 
-def warn_of_probabilities(model: nn.Module, target: str, shape: Shape) -> None:
-    """Log a warning for a model of the user's own that ends in a softmax, which the loss then applies once more."""
+def warn_of_probabilities(make: Callable[[], nn.Module], target: str, shape: Shape) -> None:
+    """Log a warning for a model of the user's own that ends in a softmax, which the loss then applies once more.
+
+    `make` gives another model to call: a call may change the run's, even through a copy that shares a closure with it.
+    """
     if target.startswith("deepexp."):
         return
-    probe = _copy(model)  # which calls may change
     try:
-        output = None if probe is None else _output(probe, shape, training=False)
+        output = _output(make(), shape, training=False)
     except (Exception, SystemExit) as error:  # it may ask for more than two pictures, or for a GPU
         log.debug("%s cannot be tried for probabilities: %s", target, error)
         return
