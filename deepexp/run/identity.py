@@ -140,7 +140,7 @@ def _code(config: TrainConfig) -> dict[str, str]:
     for package, name in _origins(config):
         found |= _digests(name) or _version(package)
     library = getattr(targets.of("model", config.model.component), "package", None)
-    return found | ({library: importlib.metadata.version(library)} if isinstance(library, str) else {})
+    return found | (_version(library) if isinstance(library, str) else {})
 
 
 def _origins(config: TrainConfig) -> Iterator[tuple[str, str]]:

@@ -238,6 +238,13 @@ def test_a_module_is_found_by_a_relative_import(forget_own_modules, tmp_path):
     assert list(code()) == ["nets.mine", "nets.widths"]
 
 
+def test_an_attribute_of_a_model_that_names_no_library_does_no_harm(forget_own_modules, tmp_path):
+    (tmp_path / "mine.py").write_text(
+        f"{NET.replace('from widths import WIDTH', 'WIDTH = 5')}    package = 'nowhere'\n"
+    )
+    assert list(code()) == ["mine"]
+
+
 def test_targets_in_arguments_count_as_own_code(forget_own_modules, tmp_path):
     (tmp_path / "conf" / "model" / "mine.yaml").write_text(f"{MODEL}layers: [{{of: {{_target_: widths.unused}}}}]\n")
     (tmp_path / "mine.py").write_text(NET.replace("from widths import WIDTH", "WIDTH = 5"))
