@@ -48,7 +48,7 @@ def refusal(network: nn.Module, shape: Shape) -> str | None:
     try:
         network.eval()(torch.empty(2, *shape, device="meta"))
     except (RuntimeError, ValueError, AssertionError) as error:
-        return str(error).splitlines()[0]
+        return next(iter(str(error).splitlines()), type(error).__name__)  # an assertion may say nothing
     return None
 
 

@@ -4,6 +4,7 @@ timm is imported when such a model is made: deepexp does not need it otherwise.
 """
 
 import functools
+from collections.abc import Mapping
 from types import ModuleType
 from typing import Any
 
@@ -23,7 +24,7 @@ class TimmModel(nn.Module):
     `pretrained`: True takes these, all but a last layer for other classes; for pictures of other channels or another
     size timm adapts the first layer and the embeddings of positions. `dropout`: before the last layer; None leaves the
     network's own default. `batch_norm` must be None, as each network defines it itself. `options`: further arguments
-    of `timm.create_model`, as `drop_path_rate`.
+    of `timm.create_model`, as `drop_path_rate`, except for those that follow from the others or give no logits.
     """
 
     package = "timm"
@@ -48,6 +49,7 @@ class TimmModel(nn.Module):
             raise ValueError(f"pretrained: {pretrained!r} is neither true nor false, the choices of model=timm")
         if pretrained and not published.has_weights:
             raise ValueError(f"pretrained: there are no published weights of {name}; set model.pretrained=false")
+        _check_options(options, dropout)
         if dropout is not None:
             check_dropout(dropout)
             options["drop_rate"] = dropout
@@ -123,6 +125,20 @@ def _config(name: str) -> Any:
     return timm.get_pretrained_cfg(name)
 
 
+_GIVEN = {"in_chans": "the pictures", "num_classes": "the data"}
+"""Arguments of `timm.create_model` → what they follow from."""
+
+
+def _check_options(options: Mapping[str, Any], dropout: float | None) -> None:
+    """`ValueError` for arguments of timm's that others would override, or that make something else of a network."""
+    for key in options.keys() & _GIVEN.keys():
+        raise ValueError(f"{key}: is not allowed, as it follows from {_GIVEN[key]}; leave it out")
+    if dropout is not None and "drop_rate" in options:
+        raise ValueError("drop_rate: is not allowed beside dropout; leave one of them out")
+    if options.get("features_only"):
+        raise ValueError("features_only: is not allowed, as it leaves out the last layer; leave it out")
+
+
 def _made(name: str, shape: Shape, **arguments: Any) -> nn.Module:
     """The network without published weights; `ValueError` if it cannot be made."""
     try:
@@ -133,9 +149,13 @@ def _made(name: str, shape: Shape, **arguments: Any) -> nn.Module:
 
 
 def _check_patches(name: str, network: nn.Module, shape: Shape) -> None:
-    """`ValueError` for pictures that are no whole number of patches: what is over would not be looked at."""
-    patch = getattr(getattr(network, "patch_embed", None), "patch_size", None)
-    if isinstance(patch, tuple) and any(side % size for side, size in zip(shape[1:], patch, strict=True)):
+    """`ValueError` for pictures that are no whole number of patches, unless these overlap: what is over is not seen."""
+    embedding = getattr(network, "patch_embed", None)
+    patch = getattr(embedding, "patch_size", None)
+    if not isinstance(embedding, nn.Module) or not isinstance(patch, tuple):
+        return
+    lie_apart = any(isinstance(module, nn.Conv2d) and module.stride == patch for module in embedding.modules())
+    if lie_apart and any(side % size for side, size in zip(shape[1:], patch, strict=True)):
         raise ValueError(
             f"shape: pictures of {shape[1]}x{shape[2]} are no whole number of the {patch[0]}x{patch[1]} patches that "
             f"{name} sees; give data.resize a multiple of {patch[0]}"

@@ -67,6 +67,13 @@ def test_networks_are_built_on_the_meta_device(name: str) -> None:
     assert model(torch.empty(2, 3, 64, 64, device="meta")).shape == (2, 7)
 
 
+@pytest.mark.parametrize(("name", "side"), [("pvt_v2_b0", 32), ("pit_ti_224", 40)])
+def test_overlapping_patches_see_every_picture(name: str, side: int) -> None:
+    """Theirs have 7 and 16 pixels, 4 and 8 apart."""
+    with torch.device("meta"):
+        TimmModel(shape=(3, side, side), classes=7, name=name)
+
+
 def test_dropout_is_before_the_last_layer() -> None:
     assert build(dropout=0.25).network.drop_rate == 0.25
     assert [m.p for m in build(SMALL_VIT, dropout=0.25).modules() if isinstance(m, nn.Dropout)].count(0.25) == 1
@@ -94,6 +101,11 @@ def test_dropout_is_before_the_last_layer() -> None:
             r"^shape: pictures of 8x8 do not fit .*takes 32, .*data\.resize",
         ),
         ({"drop_pat": 0.1}, "^test_resnet cannot be made for pictures of 3x32x32: TypeError: .*'drop_pat'"),
+        ({"name": "halonet26t"}, r"^shape: pictures of 32x32 do not fit halonet26t \(AssertionError\)$"),
+        ({"in_chans": 1}, "^in_chans: is not allowed, as it follows from the pictures; leave it out$"),
+        ({"num_classes": 3}, "^num_classes: is not allowed, as it follows from the data; leave it out$"),
+        ({"dropout": 0.2, "drop_rate": 0.5}, "^drop_rate: is not allowed beside dropout; leave one of them out$"),
+        ({"features_only": True}, "^features_only: is not allowed, as it leaves out the last layer"),
         ({"dropout": 1.5}, r"^dropout: 1.5 must be"),
         ({"batch_norm": True}, r"^batch_norm: .*set batch_norm=null"),
         ({"pretrained": "auto"}, r"^pretrained: 'auto' is neither true nor false"),
