@@ -96,11 +96,14 @@ class Run:
         return of_best[-1] if of_best else None
 
     def update_losses(self) -> tuple[np.ndarray, np.ndarray]:
-        """(steps, training losses), each (updates,), as far as its event file has them."""
+        """(steps, training losses), each (updates,), as far as its event file has them; `InputError` if unreadable."""
         path = event_format.present(self.path)
         if path is None or not path.is_file():
             return np.zeros(0, np.int64), np.zeros(0)
-        return event_format.curve(path, "train/loss")
+        try:
+            return event_format.curve(path, "train/loss")
+        except OSError as error:
+            raise InputError(f"{path} cannot be read ({error.strerror or error})") from error
 
     def predictions(self) -> tuple[np.ndarray, np.ndarray] | None:
         """(predicted, target), each (samples,) of integers; None if there are none, `InputError` if damaged."""

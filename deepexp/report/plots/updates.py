@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from deepexp.errors import InputError
 from deepexp.pages import plotting
 from deepexp.report.plots import curves
 from deepexp.report.plots.plot import LOG_FROM, Missing, Plot, log_numbers, loss_axis
@@ -48,13 +49,18 @@ def draw(groups: Sequence[Group]) -> Plot | Missing:
     number = sum(len(curves.shown_runs(group)) for group in groups)
     if number > _MOST_RUNS:
         return Missing(f"losses against updates are drawn of {_MOST_RUNS} runs or fewer, and these are {number:,}")
-    found = [(group, smoothed(curves.shown_runs(group))) for group in groups]
+    try:
+        found = [(group, smoothed(curves.shown_runs(group))) for group in groups]
+    except InputError as error:
+        return Missing(str(error))
     shown = [(group, losses) for group, losses in found if losses is not None]
     if not shown:
         return Missing("no run has the losses of its updates in its event file")
     scores = [group.mean_or("test_error_rate", math.nan) for group, _ in shown]
     look = styles([group.label for group, _ in shown], [group.values for group, _ in shown], scores)
-    look = replace(look, each=[{**style, "marker": ""} for style in look.each])
+    marked = [len(losses.steps) == 1 for _, losses in shown]  # a point alone, which a line would not show
+    markers = [(style["marker"] or ".") if is_dot else "" for style, is_dot in zip(look.each, marked, strict=True)]
+    look = replace(look, each=[{**style, "marker": m} for style, m in zip(look.each, markers, strict=True)])
     figure, axes = plotting.figure(6.0, 4.0 + 0.1 * min(len(shown), 10))
     axis = axes[0, 0]
     drawn = [

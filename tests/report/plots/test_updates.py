@@ -8,6 +8,7 @@ from deepexp.report import variation
 from deepexp.report.plots import updates
 from deepexp.report.plots.plot import Missing
 from deepexp.report.runs import read
+from deepexp.run import event_format
 
 from ..synthetic import make_run, make_sweep
 
@@ -72,6 +73,23 @@ def test_runs_without_event_files_are_left_out_or_the_reason_why_there_is_no_plo
     assert updates.draw(groups(tmp_path)) == Missing("no run has the losses of its updates in its event file")
     make_run(tmp_path / "b", {"optim.lr": 0.2}, update_losses=[1.0])
     assert "1 group without losses of updates is left out." in updates.draw(groups(tmp_path)).caption
+
+
+def test_a_run_of_one_update_is_a_mark(tmp_path):
+    make_run(tmp_path / "a", {"batch_size": 200}, update_losses=[2.0])
+    make_run(tmp_path / "b", {"batch_size": 100}, update_losses=[2.0, 1.0])
+    axes = updates.draw(groups(tmp_path)).figure.axes[0]
+    assert [line.get_marker() not in ("", "None") for line in axes.lines] == [True, False]
+
+
+def test_an_event_file_that_cannot_be_read_is_named_in_place_of_the_plot(tmp_path, monkeypatch):
+    def no_access(path, tag):
+        raise PermissionError(13, "Permission denied")
+
+    run = make_run(tmp_path / "a", {}, update_losses=[2.0])
+    monkeypatch.setattr(event_format, "curve", no_access)
+    path = event_format.present(run)
+    assert updates.draw(groups(tmp_path)) == Missing(f"{path} cannot be read (Permission denied)")
 
 
 def test_so_many_runs_are_not_read(tmp_path, monkeypatch):
