@@ -84,7 +84,8 @@ def _by_own_names(weights: dict[str, Any], own: Sequence[str], path: Path) -> tu
     """`weights` with the names of the model where those differ by a prefix, and the names of tensors without it.
 
     Either side may have the prefix: `model.fc.weight` as part of a LightningModule, or `fc.weight` for a model that has
-    `network.fc.weight`. Weights that do not fit either way are returned as they are.
+    `network.fc.weight`. Weights that do not fit either way are returned without the prefix of a wrapper, for a
+    message that names only what is missing.
     """
     around = own[0].partition(".")[0] + "."
     for new in ("", around) if all(name.startswith(around) for name in own) else ("",):
@@ -99,7 +100,7 @@ def _by_own_names(weights: dict[str, Any], own: Sequence[str], path: Path) -> tu
                 f"{_KEY}: {path} holds weights for this model under {' and '.join(fit)}; choose one by its prefix with "
                 f"surgery=[{{from: …, layers: '{fit[0]}*', to: '{new}*'}}]"
             )
-    return weights, []
+    return unwrapped(weights, dict.fromkeys(own)), []
 
 
 def _renamed(weights: dict[str, Any], old: str, new: str) -> tuple[dict[str, Any], list[str]]:

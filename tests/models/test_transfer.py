@@ -60,6 +60,14 @@ def test_weights_in_a_checkpoint_and_under_a_prefix_fit(
     assert not caplog.records
 
 
+def test_what_is_missing_inside_a_wrapper_is_named_alone(tmp_path: Path) -> None:
+    weights = nn.DataParallel(net(4)).state_dict()
+    del weights["module.2.bias"]
+    torch.save(weights, tmp_path / "weights.pt")
+    with pytest.raises(InputError, match=r"does not fit: it has no 2\.bias, of this model, and holds 0\.weight, "):
+        fitting(net(4), tmp_path / "weights.pt", 4)
+
+
 def test_weights_without_the_prefix_that_the_model_has_fit(file: Path, caplog: pytest.LogCaptureFixture) -> None:
     model = nn.ModuleDict({"network": net(6)})
     begin_with(model, file, 6)
