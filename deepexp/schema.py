@@ -303,7 +303,7 @@ def _has_default(item: dataclasses.Field[Any]) -> bool:
 def _component(extra: Mapping[str, Any], prefix: str, problems: Problems) -> Component:
     target = extra.get("_target_")
     if not extra:
-        problems.add(f"{prefix.rstrip('.')}: is missing; choose an option of this group")
+        problems.add(f"{prefix.rstrip('.')}: is missing or empty; choose an option of this group that has a _target_")
         target = ""
     elif not isinstance(target, str):
         problems.add(f"{prefix}_target_: the dotted name of a class or function is needed")

@@ -49,7 +49,7 @@ def refused(capsys, *words: str, status: int = 2) -> str:
         (["optim.lr=-1"], ["optim.lr: -1 is not allowed; a number ≥ 0\n"]),
         (["optim=adamw", "optim.betas=[0.9]"], ["[0.9] is not allowed (2 values are", "default is [0.9, 0.999]"]),
         (["optim=nesterov", "optim.momentum=0"], ["optim.nesterov: true is not allowed", "requires a momentum"]),
-        (["~optim"], ["optim: is missing; choose an option of this group"]),
+        (["~optim"], ["optim: is missing or empty; choose an option of this group that has a _target_"]),
         (["optim.lr=abc"], ["optim.lr: 'abc' is not allowed; a number"]),
         (["optim.groups=[{pattern: fcc.*, lr_mult: 2}]"], ["optim.groups[0]", "fcc.*"]),
         (["optim.groups=[{pattern: fc1.*, wieght_decay: 2}]"], ["wieght_decay", "did you mean 'weight_decay'?"]),

@@ -133,9 +133,9 @@ def test_values_that_do_not_go_together_are_refused(changes, begin):
     assert [line for line in problems if line.startswith(begin)]
 
 
-def test_a_group_without_an_option_is_missing():
+def test_a_group_without_an_option_is_missing_or_its_file_is_empty():
     _, problems = check(optim={"groups": []})
-    assert problems == ["optim: is missing; choose an option of this group"]
+    assert problems == ["optim: is missing or empty; choose an option of this group that has a _target_"]
 
 
 def test_problems_are_raised_as_one():
