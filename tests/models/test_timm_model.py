@@ -158,7 +158,9 @@ def test_published_weights_go_everywhere_but_into_another_last_layer(tmp_path: P
     snapshot.mkdir(parents=True)
     (repository / "refs").mkdir()
     (repository / "refs" / "main").write_text("0123")
-    safetensors.torch.save_file(timm.create_model(SMALL).state_dict(), snapshot / "model.safetensors")
+    weights = timm.create_model(SMALL).state_dict()
+    weights |= {key: torch.rand_like(value) for key, value in weights.items() if value.is_floating_point()}
+    safetensors.torch.save_file(weights, snapshot / "model.safetensors")
     environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_HUB_OFFLINE": "1"}
     words = [sys.executable, "-c", textwrap.dedent(LOADED), str(snapshot / "model.safetensors")]
     done = subprocess.run(words, env=environment, text=True, capture_output=True)

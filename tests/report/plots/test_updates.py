@@ -75,6 +75,14 @@ def test_runs_without_event_files_are_left_out_or_the_reason_why_there_is_no_plo
     assert "1 group without losses of updates is left out." in updates.draw(groups(tmp_path)).caption
 
 
+def test_updates_that_one_run_lacks_are_left_out_of_all(tmp_path):
+    make_run(tmp_path / "a", {"seed": 0}, update_losses=[1.0, 2.0, 3.0])
+    run = make_run(tmp_path / "b", {"seed": 1}, update_losses=[1.0])
+    file = event_format.present(run)
+    file.write_bytes(file.read_bytes() + event_format.record(event_format.scalars({"train/loss": 5.0}, 3, 0.0)))
+    assert curve_of(updates.draw(groups(tmp_path))) == ([1, 3], [1.0, 4.0])
+
+
 def test_a_run_of_one_update_is_a_mark(tmp_path):
     make_run(tmp_path / "a", {"batch_size": 200}, update_losses=[2.0])
     make_run(tmp_path / "b", {"batch_size": 100}, update_losses=[2.0, 1.0])
