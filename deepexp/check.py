@@ -256,12 +256,14 @@ def _updates(config: TrainConfig, samples: int, batch_norm: bool) -> list[list[B
 def _check_class_weights(
     weights: Literal["balanced"] | list[float] | None, classes: Sequence[str], problems: Problems
 ) -> None:
-    """Add what is wrong with a list of weights: one for each class is needed, and one of them above 0."""
-    if isinstance(weights, list) and (len(weights) != len(classes) or not any(weights)):
-        problems.add(
-            f"class_weights: {as_yaml(weights)} is not allowed; {len(classes)} numbers, not all of them 0, for "
-            f"{first_few(classes)}"
-        )
+    """Add what is wrong with a list of weights: one for each class is needed, and one of them above 0, in float32."""
+    if isinstance(weights, list):
+        used = torch.tensor(weights)
+        if len(weights) != len(classes) or not used.any() or not used.isfinite().all():
+            problems.add(
+                f"class_weights: {as_yaml(weights)} is not allowed; {len(classes)} numbers, not all of them 0, for "
+                f"{first_few(classes)}"
+            )
 
 
 def _check_combinations(

@@ -39,7 +39,9 @@ def test_a_run_with_balanced_classes_equals_one_with_their_weights_given(run: Ru
     assert f"class weights: 0 {weights[0]:.3g}, 1 {weights[1]:.3g}, " in text
 
 
-@pytest.mark.parametrize("weights", ["[1,2]", "[0,0,0,0,0,0,0,0,0,0]", "[]"])
+@pytest.mark.parametrize(
+    "weights", ["[1,2]", "[0,0,0,0,0,0,0,0,0,0]", "[]", "[1e39,1,1,1,1,1,1,1,1,1]", "[1e-60,0,0,0,0,0,0,0,0,0]"]
+)
 def test_a_list_has_a_weight_for_each_class_and_one_that_counts(run: Run, weights: str) -> None:
     told = r"^class_weights: \[.*\] is not allowed; 10 numbers, not all of them 0, for 0, 1, 2 and 7 more$"
     with pytest.raises(InputError, match=told):
