@@ -134,4 +134,4 @@ def _sentences(shown: Sequence[Smoothed], look: Styles, without: int) -> Iterato
     if look.sentence:
         yield look.sentence
     if without:
-        yield f"{counted(without, 'group')} without losses of updates {'is' if without == 1 else 'are'} left out."
+        yield f"Left out: {counted(without, 'group')} without a finite loss of an update that all of its runs have."

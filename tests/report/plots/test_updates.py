@@ -72,7 +72,10 @@ def test_runs_without_event_files_are_left_out_or_the_reason_why_there_is_no_plo
     make_run(tmp_path / "a", {"optim.lr": 0.1})
     assert updates.draw(groups(tmp_path)) == Missing("no run has the losses of its updates in its event file")
     make_run(tmp_path / "b", {"optim.lr": 0.2}, update_losses=[1.0])
-    assert "1 group without losses of updates is left out." in updates.draw(groups(tmp_path)).caption
+    assert (
+        "Left out: 1 group without a finite loss of an update that all of its runs have."
+        in updates.draw(groups(tmp_path)).caption
+    )
 
 
 def test_updates_that_one_run_lacks_are_left_out_of_all(tmp_path):
