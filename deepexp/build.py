@@ -6,6 +6,7 @@ Each function makes one of the things on the straight line of a run. What a targ
 
 import contextlib
 import dataclasses
+import functools
 import inspect
 import json
 import logging
@@ -111,7 +112,9 @@ def model(
         runtime.seed_generators(config.seed)
         made = _instantiate("model", component, **given)
         init.initialise(made, config.init)
-        own_model.warn_of_probabilities(lambda: _made_on_cpu(component, given, config.seed), component.target, shape)
+        if load_pretrained:  # else the run that it belongs to has said so when it began
+            again = functools.partial(_made_on_cpu, component, given, config.seed)
+            own_model.warn_of_probabilities(again, component.target, shape)
     own_model.warn_of_loose_layers(made, component.target)
     own_model.warn_of_uncalled_methods(made, component.target)
     if load_pretrained and hasattr(made, "load_pretrained"):

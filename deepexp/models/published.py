@@ -12,6 +12,14 @@ from deepexp.models.blocks import Shape
 _SIDES = (32, 64, 96, 128, 224, 299)  # pixels; those that fit are proposed if pictures do not
 
 
+def check_choices(name: str, library: str, *, pretrained: object, batch_norm: bool | None) -> None:
+    """`ValueError` for a source of weights other than the library, or for batch normalisation other than its own."""
+    if batch_norm is not None:
+        raise ValueError(f"batch_norm: {batch_norm} is not allowed, {name} defines it itself; set batch_norm=null")
+    if not isinstance(pretrained, bool):
+        raise ValueError(f"pretrained: {pretrained!r} is neither true nor false, the choices of model={library}")
+
+
 class _NumbersOnCpu(TorchFunctionMode):
     """Keeps tensors of numbers on the CPU: networks read widths and rates from some, which have no values on meta."""
 

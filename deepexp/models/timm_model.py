@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from deepexp.errors import InputError, in_short
 from deepexp.models.blocks import Shape, check_dropout, check_positive
-from deepexp.models.published import check_picture, common_modules, on_default_device
+from deepexp.models.published import check_choices, check_picture, common_modules, on_default_device
 from deepexp.text.suggest import did_you_mean
 
 
@@ -43,10 +43,7 @@ class TimmModel(nn.Module):
         super().__init__()
         check_positive(classes=classes)
         published = _config(name)
-        if batch_norm is not None:
-            raise ValueError(f"batch_norm: {batch_norm} is not allowed, {name} defines it itself; set batch_norm=null")
-        if not isinstance(pretrained, bool):
-            raise ValueError(f"pretrained: {pretrained!r} is neither true nor false, the choices of model=timm")
+        check_choices(name, "timm", pretrained=pretrained, batch_norm=batch_norm)
         if pretrained and not published.has_weights:
             raise ValueError(f"pretrained: there are no published weights of {name}; set model.pretrained=false")
         _check_options(options, dropout)

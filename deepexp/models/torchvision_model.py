@@ -10,7 +10,7 @@ from torchvision import models
 from deepexp.errors import InputError
 from deepexp.models import pretrained as weights
 from deepexp.models.blocks import Shape, check_dropout, check_positive
-from deepexp.models.published import check_picture, common_modules, on_default_device
+from deepexp.models.published import check_choices, check_picture, common_modules, on_default_device
 from deepexp.text.suggest import did_you_mean
 
 _IMAGENET_CLASSES = 1000
@@ -39,10 +39,7 @@ class TorchvisionModel(nn.Module):
         super().__init__()
         check_positive(classes=classes)
         _check_name(name)
-        if batch_norm is not None:
-            raise ValueError(f"batch_norm: {batch_norm} is not allowed, {name} defines it itself; set batch_norm=null")
-        if not isinstance(pretrained, bool):
-            raise ValueError(f"pretrained: {pretrained!r} is neither true nor false, the choices of model=torchvision")
+        check_choices(name, "torchvision", pretrained=pretrained, batch_norm=batch_norm)
         if shape[0] != 3:
             raise ValueError(f"shape: {name} takes 3 channels, and the pictures have {shape[0]}")
         self.name = name
