@@ -39,11 +39,12 @@ from deepexp.optim.fused import fused_arguments
 from deepexp.optim.groups import check_arguments, check_group_options, parameter_groups, refusals
 from deepexp.parts import Parts
 from deepexp.run.identity import Identity
-from deepexp.schema import HANDED_ON, Component, TrainConfig
+from deepexp.schema import CROSS_ENTROPY, HANDED_ON, Component, TrainConfig
 from deepexp.step import Objective, Precision, Step
 from deepexp.text.units import counted
 from deepexp.training.compiled import AsWritten, Compiled
 from deepexp.training.frozen_features import arrange
+from deepexp.training.losses import Loss
 from deepexp.training.memory import is_out_of_memory
 from deepexp.training.updates import EagerUpdates
 from deepexp.user_code import own_code, own_data, own_model, own_parts, targets
@@ -112,7 +113,8 @@ def model(
         runtime.seed_generators(config.seed)
         made = _instantiate("model", component, **given)
         init.initialise(made, config.init)
-        if load_pretrained:  # else the run that it belongs to has said so when it began
+        is_softmax = config.loss.component.target == CROSS_ENTROPY
+        if load_pretrained and is_softmax:  # else the run that it belongs to has said so when it began
             again = functools.partial(_made_on_cpu, component, given, config.seed)
             own_model.warn_of_probabilities(again, component.target, shape)
     own_model.warn_of_loose_layers(made, component.target)
@@ -210,6 +212,12 @@ def augment(config: TrainConfig) -> Any:
     return _instantiate("augment", config.augment.component)
 
 
+def loss(config: TrainConfig, device: torch.device | str = "cpu") -> Loss:
+    """What training minimises, on the device if it holds tensors."""
+    made: Any = _instantiate("loss", config.loss.component)
+    return made.to(device) if isinstance(made, nn.Module) else made
+
+
 def dataset(config: TrainConfig, plan: "Plan", loaded: Mapping[str, Source] | None = None) -> Dataset:
     """The pictures of the run, in the shape that the model takes.
 
@@ -268,7 +276,7 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
     step = Step(
         model,
         made,
-        objective=Objective(config.loss_reduction, config.label_smoothing, _class_weights(config, data, device)),
+        objective=_objective(config, data, device),
         precision=Precision(device, config.precision),
         clip_grad_norm=config.clip_grad_norm,
         split_on_oom=config.on_oom == "halve",
@@ -305,6 +313,11 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
     )
 
 
+def _objective(config: TrainConfig, data: Dataset, device: torch.device) -> Objective:
+    weights = _class_weights(config, data, device)
+    return Objective(config.loss_reduction, config.label_smoothing, weights, loss(config, device))
+
+
 def _class_weights(config: TrainConfig, data: Dataset, device: torch.device) -> Tensor | None:
     """The weights of the classes in the training loss, (classes,) float32 on the device; None if all count the same."""
     given = config.class_weights
@@ -331,7 +344,11 @@ def _unrecorded(config: TrainConfig, device: torch.device, mode: LoaderMode) -> 
         return reason
     if not cuda_graph.can_record(device):
         return f"the device is {device.type}"
-    for name, component in (("model", config.model.component), ("augment", config.augment.component)):
+    for name, component in (
+        ("model", config.model.component),
+        ("augment", config.augment.component),
+        ("loss", config.loss.component),
+    ):
         if not component.target.startswith("deepexp."):
             return f"{name} is {component.target}, which may choose anew in each update; cuda_graph=true if it does not"
     return None

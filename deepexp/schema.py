@@ -1,7 +1,7 @@
 """The typed config: every key with its type, range, default and meaning; one check reports all problems together.
 
-The dataclasses describe the closed part of the config. A model, data source, optimizer, schedule or augmentation is
-open: its node also holds `_target_` and that target's own arguments, which end up in `Component.arguments`.
+The dataclasses describe the closed part of the config. A model, data source, optimizer, schedule, augmentation or
+loss is open: its node also holds `_target_` and that target's own arguments, which are `Component.arguments`.
 Only values are looked at here; what needs the objects themselves (shapes, patterns, devices) is in `check.py`.
 This module imports nothing heavy: the command line reads its help text from it.
 """
@@ -91,6 +91,16 @@ class AugmentConfig:
     component: Component
 
 
+CROSS_ENTROPY = "deepexp.training.losses.CrossEntropy"
+
+
+@dataclass
+class LossConfig:
+    """What training minimises; runs of earlier versions, which had no choice, have the cross entropy."""
+
+    component: Component = field(default_factory=lambda: Component(CROSS_ENTROPY, {}))
+
+
 @dataclass
 class FreezeRule:
     """Parameters that are not trained for a share of the run or for some epochs."""
@@ -148,6 +158,7 @@ class TrainConfig:
         None, "null: the model's own default; [{pattern, share | epochs}]: frozen first"
     )
     cache_frozen: bool = key(True, "compute outputs of frozen first layers only once, if it is exact and fits")
+    loss: LossConfig = field(default_factory=LossConfig)
     loss_reduction: Literal["mean", "sum"] = key("mean", "of the loss over a batch, as its gradient sees it")
     label_smoothing: float = key(0.0, "share of the target that is spread over all classes", minimum=0.0, below=1.0)
     class_weights: Literal["balanced"] | list[float] | None = key(
@@ -242,6 +253,8 @@ def check_values(config: TrainConfig, problems: Problems) -> None:
         problems.add("init_from: is empty; give a run or a file of weights, or leave it out")
     if config.early_stop is not None and config.val_fraction == 0:
         problems.add("early_stop: needs validation data; set val_fraction, for example val_fraction=0.1")
+    if config.label_smoothing and config.loss.component.target != CROSS_ENTROPY:
+        problems.add("label_smoothing: is for loss=cross_entropy alone; leave it at 0.0, or choose that loss")
     if config.batch_size == "full" and config.accumulate > 1:
         problems.add("accumulate: batch_size=full already takes the whole set in one update; leave accumulate at 1")
     if config.batch_size == "full" and config.drop_last:

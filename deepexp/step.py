@@ -13,13 +13,13 @@ from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from deepexp import runtime
 from deepexp.models.modes import shortcuts_allowed
 from deepexp.optim.capturable import begin_momentum, is_capturable
 from deepexp.optim.learning_rates import LearningRates
 from deepexp.training.compiled import AsWritten, Forward
+from deepexp.training.losses import USUAL, Loss, Reduction, reduced
 from deepexp.training.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -85,7 +85,7 @@ class Precision:
 
 @dataclass(frozen=True)
 class Objective:
-    """Cross-entropy, as the gradient sees it (`reduction`) and as it is reported (the mean per sample).
+    """The loss, as the gradient sees it (`reduction`) and as it is reported (the mean per sample).
 
     `class_weights` (classes,), on the device, multiply each class's part of a target. The mean is over samples and not,
     as in `F.cross_entropy`, over their weights, so that batches add up to an update.
@@ -94,27 +94,27 @@ class Objective:
     reduction: str = "mean"
     label_smoothing: float = 0.0
     class_weights: Tensor | None = None
+    loss: Loss = USUAL
 
     def __call__(self, logits: Tensor, batch: Batch, samples: int) -> Tensor:
         """What to differentiate for this batch when an update takes `samples` in all, so that batches add up."""
         if batch.share is not None and batch.partner_labels is not None:
-            own = self._cross_entropy(logits, batch.labels, "none")  # (batch,)
-            partner = self._cross_entropy(logits, batch.partner_labels, "none")  # (batch,)
+            own = self._losses(logits, batch.labels, "none")  # (batch,)
+            partner = self._losses(logits, batch.partner_labels, "none")  # (batch,)
             total = (batch.share * own + (1 - batch.share) * partner).sum()
         elif self.reduction == "mean" and len(batch) == samples and self.class_weights is None:
-            return self._cross_entropy(logits, batch.labels, "mean")
+            return self._losses(logits, batch.labels, "mean")
         else:
-            total = self._cross_entropy(logits, batch.labels, "sum")
+            total = self._losses(logits, batch.labels, "sum")
         return total / samples if self.reduction == "mean" else total
 
     def per_sample(self, objective: Tensor, samples: int) -> Tensor:
         """The mean loss per sample of an update out of its objective."""
         return objective if self.reduction == "mean" else objective / samples
 
-    def _cross_entropy(self, logits: Tensor, labels: Tensor, reduction: str) -> Tensor:
-        return F.cross_entropy(
-            logits.float(), labels, self.class_weights, reduction=reduction, label_smoothing=self.label_smoothing
-        )
+    def _losses(self, logits: Tensor, labels: Tensor, reduction: Reduction) -> Tensor:
+        weights, smoothing = self.class_weights, self.label_smoothing
+        return reduced(self.loss, logits.float(), labels, reduction, class_weights=weights, label_smoothing=smoothing)
 
 
 @dataclass(frozen=True)

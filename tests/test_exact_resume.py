@@ -58,6 +58,7 @@ CASES = {
     **{f"optim={name}": [f"optim={name}", *NEEDED.get(name, [])] for name in options("optim")},
     **{f"schedule={name}": [f"schedule={name}"] for name in options("schedule")},
     **{f"augment={name}": [f"augment={name}", "dropout=0.2"] for name in options("augment")},
+    **{f"loss={name}": [f"loss={name}", "augment=mixup"] for name in options("loss")},
     **COMBINED,
 }
 

@@ -61,7 +61,15 @@ def user_folder(tmp_path, monkeypatch):
 
 
 def test_the_readmes_own_parts_work(user_folder):
-    words = ["model=mlp", "model.hidden=30", "data=stripes", "augment=noise", "optim=signsgd", "schedule=poly"]
+    words = [
+        "model=mlp",
+        "model.hidden=30",
+        "data=stripes",
+        "augment=noise",
+        "optim=signsgd",
+        "schedule=poly",
+        "loss=generalised",
+    ]
     result = deepexp.train([*words, "epochs=3", "threads=1", "dropout=0.1"], quiet=True)
     assert result.model.layers[1].out_features == 30
     assert result.test_error_rate < 0.2  # stripes are easy; chance is 0.5

@@ -19,7 +19,7 @@ from deepexp.data.loader import make_loader
 from deepexp.data.order import Bounds, batch_bounds
 from deepexp.optim.freeze import FreezePlan
 from deepexp.runtime import synchronise
-from deepexp.schema import TrainConfig
+from deepexp.schema import CROSS_ENTROPY, TrainConfig
 from deepexp.step import Precision
 from deepexp.training.evaluation import BATCH_SIZE as EVALUATION_BATCH
 
@@ -44,7 +44,8 @@ def _more_than_plain(config: TrainConfig, plan: Plan) -> Iterator[str]:
         yield "updates of several batches"
     if config.precision == "fp16":
         yield "loss scaling"
-    if config.label_smoothing or config.loss_reduction != "mean" or config.class_weights is not None:
+    is_plain = config.loss.component.target == CROSS_ENTROPY and not config.label_smoothing
+    if not is_plain or config.loss_reduction != "mean" or config.class_weights is not None:
         yield "other loss than the mean cross-entropy"
 
 

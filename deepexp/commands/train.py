@@ -1,7 +1,7 @@
 """usage: deepexp train [-m] [--cfg job] [KEY=VALUE …]
 
 Train a model on images as the config says; every key can be set, and each group (model, data, optim, schedule, augment,
-experiment) chosen by name. What can be chosen: deepexp list
+loss, experiment) chosen by name. What can be chosen: deepexp list
 
   deepexp train model=monster optim=adam              one run
   deepexp train experiment=lecture_mnist              a preset; with scale=quick or scale=full, smaller or larger

@@ -14,10 +14,20 @@ from deepexp.config import catalogue
 from deepexp.config.overrides import split
 from deepexp.disk.yaml_file import read_list, read_mapping
 from deepexp.errors import InputError
+from deepexp.schema import CROSS_ENTROPY
 
 log = logging.getLogger(__name__)
 
-GROUPS = ("model", "data", "optim", "schedule", "augment")
+GROUPS = ("model", "data", "optim", "schedule", "augment", "loss")
+
+_BEFORE = {"loss": "cross_entropy"}
+_NODES_BEFORE = {"loss": {"_target_": CROSS_ENTROPY}}
+"""The options that all runs had before there was a choice, and their nodes in a config."""
+
+
+def completed(config: Mapping[str, Any]) -> dict[str, Any]:
+    """A saved config, nested, with the nodes of groups that deepexp did not have when the run began."""
+    return {**_NODES_BEFORE, **config}
 
 
 def words_of(run: Path) -> list[str]:
@@ -47,7 +57,7 @@ def choices_of(run: Path, config: Mapping[str, Any]) -> dict[str, str | None]:
     asked: dict[str, str | None] = {}
     with contextlib.suppress(InputError):
         asked = {split(word)[1]: split(word)[2] for word in _words(run / ".hydra" / "overrides.yaml")}
-    return {group: _shown(group, config.get(group), asked.get(group)) for group in GROUPS}
+    return {group: _shown(group, completed(config).get(group), asked.get(group)) for group in GROUPS}
 
 
 def _words(path: Path) -> list[str]:
@@ -57,9 +67,10 @@ def _words(path: Path) -> list[str]:
 def _said(path: Path) -> dict[str, str | None]:
     runtime = read_mapping(path).get("runtime")
     names = runtime.get("choices") if isinstance(runtime, dict) else None
-    if not isinstance(names, dict) or not names.keys() >= set(GROUPS):
-        raise InputError(f"{path} is damaged: runtime.choices must name the options of {', '.join(sorted(GROUPS))}")
-    return {str(group): None if name is None else str(name) for group, name in names.items()}
+    if not isinstance(names, dict) or not names.keys() | _BEFORE.keys() >= set(GROUPS):
+        needed = ", ".join(sorted(set(GROUPS) - _BEFORE.keys()))
+        raise InputError(f"{path} is damaged: runtime.choices must name the options of {needed}")
+    return {str(group): None if name is None else str(name) for group, name in (_BEFORE | names).items()}
 
 
 def _shown(group: str, node: Any, asked: str | None) -> str | None:

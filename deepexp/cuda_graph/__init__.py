@@ -7,6 +7,7 @@ What is recorded is in `updates.py` and `evaluation.py`, and how in `recorder.py
 
 import logging
 from collections.abc import Sequence
+from functools import partial
 
 from deepexp.cuda_graph.evaluation import RecordedScores
 from deepexp.cuda_graph.recorder import can_record, make_recorder
@@ -27,11 +28,12 @@ def arrange(
 
     `updates`: those of a whole epoch; `asked`: the config's `cuda_graph`.
     """
+    loss = eager.step.objective.loss
     if refused is None:
         recorder = make_recorder(eager.device)
-        return RecordedUpdates(eager, recorder, updates), RecordedScores(recorder, eager.device)
+        return RecordedUpdates(eager, recorder, updates), RecordedScores(recorder, eager.device, loss)
     if asked is True or (asked == "auto" and can_record(eager.device)):
         level = logging.WARNING if asked is True else logging.INFO
         log.log(level, "cuda_graph: updates are not recorded: %s", refused)
     eager.choice = f"no, {refused}"
-    return eager, score
+    return eager, partial(score, loss=loss)

@@ -19,6 +19,7 @@ from deepexp.data.loader import Loader
 from deepexp.data.order import Bounds
 from deepexp.data.resident import Gather
 from deepexp.training.evaluation import Scores, score, scores_of
+from deepexp.training.losses import Loss
 
 log = logging.getLogger(__name__)
 
@@ -50,9 +51,10 @@ class _Phase:
 class RecordedScores:
     """A `Scorer` that replays a recording wherever it can."""
 
-    def __init__(self, recorder: Recorder, device: torch.device) -> None:
+    def __init__(self, recorder: Recorder, device: torch.device, loss: Loss) -> None:
         self._recorder = recorder
         self._device = device
+        self._loss = loss
         self._phases: dict[Loader, _Phase] = {}
 
     def __call__(self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[Scores]:
@@ -61,7 +63,7 @@ class RecordedScores:
         if not self._recorder.works:
             self._phases.clear()
         if gather is None or not self._recorder.works:
-            yield from score(model, loader, order, bounds)
+            yield from score(model, loader, order, bounds, loss=self._loss)
             return
         ((size, _),) = Counter(stop - start for start, stop in bounds).most_common(1)
         phase = self._phases.get(loader)
@@ -76,7 +78,7 @@ class RecordedScores:
             if stop - start == size and phase.recording is not None:
                 yield _replay(phase.recording, batch)
             else:
-                yield self._recorder.warm_up(partial(_score, model, gather, batch), stop - start)
+                yield self._recorder.warm_up(partial(self._score, model, gather, batch), stop - start)
 
     def _record(self, phase: _Phase, samples: Tensor) -> _Recording | None:
         """Record batches like this one, which is not scored yet; None if that fails, with a warning the first time."""
@@ -85,7 +87,7 @@ class RecordedScores:
         samples = samples.clone()
         torch.clear_autocast_cache()  # casts of weights belong into the recording: weights change
         try:
-            replay, scores = self._recorder.record(partial(_score, phase.model, phase.gather, samples), phase.size)
+            replay, scores = self._recorder.record(partial(self._score, phase.model, phase.gather, samples), phase.size)
         except RuntimeError as error:
             log.warning("evaluation cannot be recorded as a CUDA graph, and is made as usual: %s", reason_of(error))
             phase.has_room = False
@@ -95,9 +97,8 @@ class RecordedScores:
             torch.clear_autocast_cache()
         return _Recording(samples, replay, scores)
 
-
-def _score(model: nn.Module, gather: Gather, samples: Tensor) -> Scores:
-    return scores_of(model, *gather(samples))
+    def _score(self, model: nn.Module, gather: Gather, samples: Tensor) -> Scores:
+        return scores_of(model, *gather(samples), self._loss)
 
 
 def _replay(recording: _Recording, samples: Tensor) -> Scores:

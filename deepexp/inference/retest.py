@@ -28,6 +28,7 @@ from deepexp.run.rundir import RunDirectory
 from deepexp.schema import TrainConfig
 from deepexp.step import Precision
 from deepexp.training.evaluation import Scores, evaluate, scores_of_logits
+from deepexp.training.losses import Loss
 from deepexp.user_code import targets
 
 log = logging.getLogger(__name__)
@@ -49,7 +50,7 @@ class Retest:
     files: tuple[str, ...] | None
     """(samples,) paths, where the data are picture files"""
     loss: float
-    """Mean cross-entropy per sample."""
+    """Mean of the run's loss per sample."""
     saved: SavedModel
     """The model, now on the device that it was tested on."""
     precision: str
@@ -93,7 +94,7 @@ def retest(
     source, data = data_of(run, saved.pictures, data_root)
     precision = precision_here(saved.config, device)
     saved.model.to(device)
-    answers = _Answers()
+    answers = _Answers(build.loss(saved.config, device))
     test = ResidentLoader(data.test, data.mean, data.std, device)
     evaluation = evaluate(saved.model, test, len(data.test), Precision(device, precision), scorer=answers)
     return Retest(
@@ -117,7 +118,8 @@ def precision_here(config: TrainConfig, device: torch.device) -> str:
 class _Answers:
     """A `Scorer` that keeps the probability of each class."""
 
-    def __init__(self) -> None:
+    def __init__(self, loss: Loss) -> None:
+        self._loss = loss
         self.probabilities: list[Tensor] = []  # (batch, classes) float32 each, on the CPU
 
     def __call__(self, model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[Scores]:
@@ -125,7 +127,7 @@ class _Answers:
         for images, labels in loader.batches(order, bounds):
             logits = model(images).float()  # (batch, classes)
             self.probabilities.append(logits.softmax(1).cpu())
-            yield scores_of_logits(logits, labels)
+            yield scores_of_logits(logits, labels, self._loss)
 
 
 def data_of(run: RunDirectory, pictures: Pictures | None, root: str | None = None) -> tuple[Source, Dataset]:

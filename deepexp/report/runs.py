@@ -21,7 +21,7 @@ from typing import Any
 
 import numpy as np
 
-from deepexp.config.composed_of import choices_of, words_of
+from deepexp.config.composed_of import choices_of, completed, words_of
 from deepexp.disk.json_file import FORMAT
 from deepexp.disk.yaml_file import read_mapping
 from deepexp.errors import InputError, raise_any
@@ -285,7 +285,7 @@ def _read_run(path: Path, name: str, sweeps: _Sweeps) -> Run:
     summary = directory.read_json("summary.json") if status == DONE else None
     if summary is not None:
         _check_summary(path / "summary.json", summary)
-    nested = read_mapping(path / _CONFIG)
+    nested = completed(read_mapping(path / _CONFIG))
     config = flat(nested)
     if not isinstance(config.get("seed", 0), int):
         raise InputError(f"{path / _CONFIG} is damaged: seed is {config['seed']!r}")

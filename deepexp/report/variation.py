@@ -25,7 +25,7 @@ NOT_OF_THE_RESULT = frozenset(
 
 _PRESET = "experiment"
 """The group whose options set keys anywhere, and choose in other groups; options of others set only their own keys."""
-GROUPS = (_PRESET, "model", "data", "optim", "schedule", "augment")
+GROUPS = (_PRESET, "model", "data", "optim", "schedule", "augment", "loss")
 MOST_NAMED = 4
 """Up to so many keys, the label of a group names them all."""
 

@@ -159,8 +159,12 @@ def header(config: TrainConfig, plan: Plan, data: Dataset, names: Names, model: 
         data=f"{names['data']}, {' + '.join(counts)} samples, {channels}×{height}×{width}",
         device=f"{runtime.describe_device(plan.device)}, {config.precision}",
         directory=run.path,
-        more={"optimizer": _describe_optimizer(config, names), **_beginning(config)},
+        more={"optimizer": _describe_optimizer(config, names), **_loss(names), **_beginning(config)},
     )
+
+
+def _loss(names: Names) -> dict[str, str]:
+    return {} if names["loss"] == "cross_entropy" else {"loss": str(names["loss"])}
 
 
 def _beginning(config: TrainConfig) -> dict[str, str]:

@@ -69,6 +69,8 @@ class Identity:
         """
         before, now = self.config, _texts(config)
         new = {key for key, _, _ in schema.describe_keys()} - before.keys()
+        if not any(key.startswith("loss.") for key in before):
+            new |= {key for key in now if key.startswith("loss.")}
         return [
             f"{key} is {now.get(key, 'not there')} and was {before.get(key, 'not there')}"
             for key in {**before, **now}
@@ -145,7 +147,7 @@ def _code(config: TrainConfig) -> dict[str, str]:
 
 def _origins(config: TrainConfig) -> Iterator[tuple[str, str]]:
     """(package, module) of the imported targets of a config that are neither deepexp's nor torch's."""
-    for node in (config.model, config.data, config.optim, config.schedule, config.augment):
+    for node in (config.model, config.data, config.optim, config.schedule, config.augment, config.loss):
         for target in (node.component.target, *trust.targets_in(node.component.arguments)):
             module = targets.module_of(target)
             if module is not None and not own_code.is_of_deepexp_or_torch(target):

@@ -1,7 +1,7 @@
 """Warnings of state in the user's own code that no checkpoint holds, and that a resumed run would not have.
 
-A model is saved by its `state_dict`, an optimizer by its groups and `state`, and an augmentation not at all, since all
-that is random in it is drawn from a generator that it is given.
+A model is saved by its `state_dict`, an optimizer by its groups and `state`, an augmentation not at all, since all that
+is random in it is drawn from a generator that it is given, and a loss not at all either.
 """
 
 import contextlib
@@ -30,6 +30,7 @@ _REMEDIES = {
     "model": "buffers (register_buffer) and get_extra_state are saved",
     "optim": "self.state and the groups are saved",
     "augment": "let results depend only on what draw is given and returns",
+    "loss": "let losses depend only on the logits and labels",
 }
 
 Values = dict[tuple[str, str, object], object]
@@ -75,6 +76,8 @@ def _values(parts: Parts) -> Values:
         )
     if _is_own(parts.augment):
         held.append(("augment", "", vars(parts.augment)))
+    if _is_own(parts.step.objective.loss):
+        held.append(("loss", "", vars(parts.step.objective.loss)))
     return {
         (part, prefix + name, shape): value
         for part, prefix, attributes in held

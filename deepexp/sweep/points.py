@@ -21,7 +21,7 @@ from deepexp.disk.yaml_words import yaml_word
 from deepexp.errors import InputError
 from deepexp.models import pretrained
 from deepexp.run import identity
-from deepexp.schema import TrainConfig
+from deepexp.schema import CROSS_ENTROPY, TrainConfig
 from deepexp.sweep.directory import Choices, DataMode
 from deepexp.sweep.names import job_names
 from deepexp.sweep.slots import Slot
@@ -30,8 +30,10 @@ from deepexp.text.units import first_few
 _WHERE = ("name", "output_dir", "resume", "dry_run")
 """Keys that say where a run lies or how it is called, and do not change its result."""
 
-ADDED = ("init_from", "surgery")
-"""Keys that were added to deepexp later; where they are null, a job keeps the hash that it had without them."""
+ADDED = ("init_from", "surgery", "class_weights")
+"""Keys that were added to deepexp later; where they are null, a job keeps the hash that it had without them.
+
+So it does with the loss that all jobs had before there was a choice."""
 
 NOTHING_STARTED = "nothing was started"
 """The last line of a message about points that are not possible."""
@@ -194,6 +196,8 @@ def settled(point: Checked, choices: Choices) -> Point:
 def config_hash(resolved: Mapping[str, Any]) -> str:
     """The hash of a composed config, by which a sweep knows its jobs; keys that only name a run are left out."""
     added = {key for key in ADDED if resolved.get(key) is None}
+    if resolved.get("loss") == {"_target_": CROSS_ENTROPY}:
+        added.add("loss")
     kept = {key: value for key, value in resolved.items() if key not in _WHERE and key not in added}
     text = json.dumps(kept, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]

@@ -8,12 +8,12 @@ from typing import Protocol
 
 import torch
 from torch import Tensor, nn
-from torch.nn import functional as F
 
 from deepexp.data.loader import Loader
 from deepexp.data.order import Bounds, batch_bounds
 from deepexp.models.modes import in_test_mode
 from deepexp.step import Precision
+from deepexp.training.losses import USUAL, Loss, reduced
 from deepexp.training.memory import is_out_of_memory
 
 log = logging.getLogger(__name__)
@@ -58,21 +58,23 @@ class Scorer(Protocol):
         ...
 
 
-def score(model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[Bounds]) -> Iterator[Scores]:
+def score(
+    model: nn.Module, loader: Loader, order: Tensor, bounds: Sequence[Bounds], *, loss: Loss = USUAL
+) -> Iterator[Scores]:
     """The `Scorer` that calls the model each time."""
     for images, labels in loader.batches(order, bounds):
-        yield scores_of(model, images, labels)
+        yield scores_of(model, images, labels, loss)
 
 
-def scores_of(model: nn.Module, images: Tensor, labels: Tensor) -> Scores:
+def scores_of(model: nn.Module, images: Tensor, labels: Tensor, loss: Loss) -> Scores:
     """The model's scores for one batch."""
-    return scores_of_logits(model(images).float(), labels)
+    return scores_of_logits(model(images).float(), labels, loss)
 
 
-def scores_of_logits(logits: Tensor, labels: Tensor) -> Scores:
+def scores_of_logits(logits: Tensor, labels: Tensor, loss: Loss) -> Scores:
     """The scores of logits (batch, classes) float32."""
     predicted = logits.argmax(1)
-    return Scores(F.cross_entropy(logits, labels, reduction="sum"), predicted, (predicted != labels).sum())
+    return Scores(reduced(loss, logits, labels, "sum"), predicted, (predicted != labels).sum())
 
 
 def evaluate(

@@ -86,14 +86,14 @@ def warn_of_uncalled_methods(model: nn.Module, target: str) -> None:
     uncalled = [name for name in _OF_OTHER_LOOPS if callable(getattr(model, name, None))]
     if uncalled:
         log.warning(
-            "model: no %s of %s is called: the loss is cross entropy of what forward gives, the optimizer is optim",
+            "model: no %s of %s is called: the loss is that of loss=…, the optimizer that of optim=…",
             " or ".join(uncalled),
             target,
         )
 
 
 def warn_of_probabilities(make: Callable[[], nn.Module], target: str, shape: Shape) -> None:
-    """Log a warning for a model of the user's own that ends in a softmax, which the loss then applies once more.
+    """Log a warning for a model of the user's own that ends in a softmax, which the cross entropy applies once more.
 
     `make` gives another model to call: a call may change the run's, even through a copy that shares a closure with it.
     """

@@ -1,4 +1,4 @@
-"""Checks of a schedule or augmentation of the user's own; what is wrong with it becomes an error of one line."""
+"""Checks of a schedule, augmentation or loss of the user's own; what is wrong with it becomes an error of one line."""
 
 import math
 from typing import Any
@@ -16,6 +16,7 @@ _METHODS = {
     "data": ("info", "load"),
     "schedule": ("__call__", "depends_on_horizon", "check"),
     "augment": ("draw", "apply"),
+    "loss": ("__call__",),
 }
 
 
@@ -83,6 +84,46 @@ def check_augment(augmentation: Any, shape: Shape, device: torch.device, model: 
     _check_augmented(name, given, shape)
     if model is not None and given[0].shape[1:] != shape:
         _check_taken(name, given[0].shape, shape, model)
+
+
+def check_loss(loss: Any, classes: int, device: torch.device) -> None:
+    """Raise `InputError` if a loss fails for two pictures, does not give one number each, or would need training.
+
+    It is tried on the CPU, so not for runs on other devices.
+    """
+    kind = type(loss)
+    if kind.__module__.startswith("deepexp."):
+        return
+    name = f"loss: {kind.__module__}.{kind.__qualname__}"
+    if isinstance(loss, nn.Module) and any(True for _ in loss.parameters()):
+        raise InputError(f"{name} has parameters, which nothing would train; let the model have them")
+    if device.type != "cpu":
+        return
+    with runtime.forked_random(torch.device("cpu")):
+        logits = torch.randn(2, classes, generator=torch.Generator().manual_seed(0)).requires_grad_()
+        labels = torch.tensor([0, classes - 1])
+        try:
+            given = loss(logits, labels)
+            _check_losses(name, given)
+            if given.requires_grad:
+                given.sum().backward()
+        except DeepexpError:
+            raise
+        except (Exception, SystemExit) as error:
+            raise InputError(
+                f"{name} fails for logits (2, {classes}) float32 and labels (2,) int64: {own_code.told(error)}"
+            ) from error
+    if logits.grad is None or not logits.grad.isfinite().all():
+        raise InputError(f"{name} has no finite gradient by the logits, so no model can be trained with it")
+
+
+def _check_losses(name: str, given: Any) -> None:
+    if not isinstance(given, Tensor) or not given.is_floating_point() or given.shape != (2,):
+        found = f"{given.dtype} of shape {tuple(given.shape)}" if isinstance(given, Tensor) else own_code.kind(given)
+        hint = '; torch\'s losses do so with reduction: "none"' if isinstance(given, Tensor) and not given.dim() else ""
+        raise InputError(f"{name} gives {found} for two pictures; needed is the loss of each, float32 (2,){hint}")
+    if not given.isfinite().all():
+        raise InputError(f"{name} gives {given.tolist()} for two pictures; needed are finite numbers")
 
 
 def _check_draws(name: str, draws: Any, again: Any) -> None:

@@ -51,6 +51,7 @@ def test_steps_continue_into_the_next_epoch(monkeypatch):
         ("accumulate=2", "several batches"),
         ("label_smoothing=0.1", "loss"),
         ("class_weights=balanced", "loss"),
+        ("loss=focal", "loss"),
         ("loss_reduction=sum", "loss"),
         ("optim=lbfgs", "line search"),
     ],

@@ -16,7 +16,7 @@ def test_every_option_of_every_group_with_its_first_comment_line(capsys, tmp_pat
     monkeypatch.chdir(tmp_path)
     assert main([]) == 0
     lines = capsys.readouterr().out.splitlines()
-    groups = ["model", "data", "optim", "schedule", "augment", "experiment"]
+    groups = ["model", "data", "optim", "schedule", "augment", "loss", "experiment"]
     files = [path for group in groups for path in (paths.CONF_DIR / group).glob("*.yaml")]
     assert len(files) > 20
     for path in files:

@@ -7,7 +7,7 @@ import yaml
 
 from deepexp import cli
 from deepexp.config import compose
-from deepexp.config.composed_of import choices_of, words_of
+from deepexp.config.composed_of import GROUPS, choices_of, words_of
 from deepexp.report import runs
 
 WORDS = ["epochs=1", "data.subset=60", "data.resize=22", "batch_size=20", "threads=1", "device=cpu", "optim=momentum"]
@@ -56,7 +56,7 @@ def test_an_option_is_inferred_from_its_values_or_the_overrides(directory, optio
         (directory / ".hydra" / "overrides.yaml").write_text(yaml.safe_dump(words))
     else:
         remove(directory, "overrides")
-    config = {group: dict(composed.config[group]) for group in ("model", "data", "optim", "schedule", "augment")}
+    config = {group: dict(composed.config[group]) for group in GROUPS}
     assert choices_of(directory, config)["optim"] == option
 
 

@@ -44,7 +44,7 @@ CASES = {
     "dropout, batch norm": ["dropout=0.3", "batch_norm=true"],
     "accumulated": ["accumulate=2", "batch_size=25"],
     "augmented": ["augment=crop_flip_cutout"],
-    "mixed": ["augment=mixup"],
+    "mixed, focal": ["augment=mixup", "loss=focal"],
     "smoothed, summed": ["label_smoothing=0.1", "class_weights=balanced", "loss_reduction=sum", "optim.lr=0.001"],
     "bf16": [*SMALL_MONSTER, "freeze=[]", "precision=bf16"],  # few maps, as bf16 is slow on most CPUs
     "resnet": ["model=resnet", "model.depth=8", "model.width=4"],
@@ -172,11 +172,13 @@ def test_options_that_prevent_recording_are_logged(run, graph, words, reason):
         (["data.mode=streamed", "data.workers=0"], "no, data.mode=streamed"),
         (["model._target_=strangers_net.Net"], "no, model is strangers_net.Net, which may choose anew"),
         (["augment=crop_flip", "augment._target_=strangers_net.Augment"], "no, augment is strangers_net.Augment"),
+        (["loss._target_=strangers_net.Loss"], "no, loss is strangers_net.Loss, which may choose anew"),
     ],
 )
-def test_auto_records_only_deepexps_own_models_and_augmentations(run, graph, monkeypatch, tmp_path, words, chosen):
+def test_auto_records_only_deepexps_own_parts(run, graph, monkeypatch, tmp_path, words, chosen):
     (tmp_path / "strangers_net.py").write_text(
         "from deepexp.data.augment import CropFlip as Augment\nfrom deepexp.models.mnist_net import MnistNet as Net\n"
+        "from deepexp.training.losses import CrossEntropy as Loss\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     graph(Tape())

@@ -6,6 +6,7 @@ from torch import nn
 
 from deepexp.cuda_graph.evaluation import RecordedScores
 from deepexp.training.evaluation import Scores, score
+from deepexp.training.losses import USUAL
 
 from ..tape import Tape
 
@@ -47,7 +48,7 @@ def tape():
 
 @pytest.fixture
 def scores(tape):
-    return RecordedScores(tape, torch.device("cpu"))
+    return RecordedScores(tape, torch.device("cpu"), USUAL)
 
 
 def assert_as_usual(scores, model, loader, precision=torch.float32, bounds=ODD_FIRST):

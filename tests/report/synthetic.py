@@ -19,8 +19,8 @@ VERSIONS = {
     "python": "3.11.7", "deepexp": "0.1.0", "torch": "2.14.1", "torchvision": "0.29.1",
     "hydra-core": "1.3.8", "omegaconf": "2.3.1", "numpy": "2.4.6", "tensorboard": "2.21.0",
 }  # fmt: skip
-CHOICES = {"experiment": None, "augment": "none", "schedule": "constant", "optim": "sgd", "data": "digits",
-           "model": "mnist_net"}  # fmt: skip
+CHOICES = {"experiment": None, "loss": "cross_entropy", "augment": "none", "schedule": "constant", "optim": "sgd",
+           "data": "digits", "model": "mnist_net"}  # fmt: skip
 OPTIM = {
     "sgd": {"_target_": "torch.optim.SGD", "_partial_": True, "lr": 0.1, "momentum": 0.0},
     "adam": {"_target_": "torch.optim.Adam", "_partial_": True, "lr": 0.001, "betas": [0.9, 0.999]},
@@ -34,7 +34,7 @@ CONFIG = {
         "root": "data", "mode": "auto", "workers": "auto", "resize": None, "normalise": "channel", "subset": None,
         "replicate": 1, "_target_": "deepexp.data.digits.Digits",
     },
-    "optim": {"groups": [], **OPTIM["sgd"]},
+    "optim": {"groups": [], **OPTIM["sgd"]}, "loss": {"_target_": "deepexp.training.losses.CrossEntropy"},
     "batch_size": 100, "drop_last": False, "order": "shuffled", "epochs": 3, "max_steps": None, "max_minutes": None,
     "dropout": None, "batch_norm": None, "init": "default", "init_from": None, "surgery": None,
     "freeze": None, "loss_reduction": "mean", "label_smoothing": 0.0, "class_weights": None,

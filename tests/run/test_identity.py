@@ -20,6 +20,7 @@ from deepexp.config.compose import compose
 from deepexp.disk import yaml_file
 from deepexp.errors import InputError
 from deepexp.inference.saved_model import load
+from deepexp.report import runs, variation
 from deepexp.run import describe
 from deepexp.run.identity import Identity
 from deepexp.schema import Problems
@@ -137,6 +138,23 @@ def test_a_config_key_added_since_is_no_difference(run):
     result = run(SMALL)
     rewrite(result, lambda content: content["identity"]["config"].pop("label_smoothing"))
     assert resume(result, "epochs=2").epochs == 2
+
+
+def test_a_run_from_before_there_was_a_choice_of_losses_goes_on_and_can_be_read(run, tmp_path):
+    whole = run([*SMALL, "epochs=2"], folder="whole")
+    result = run(SMALL)
+    rewrite(result, lambda content: content["identity"]["config"].pop("loss._target_"))
+    for name, node in (("config", lambda content: content), ("hydra", lambda content: content["runtime"]["choices"])):
+        path = result.directory / ".hydra" / f"{name}.yaml"
+        content = yaml.safe_load(path.read_text())
+        node(content).pop("loss")
+        path.write_text(yaml.safe_dump(content))
+    (before,) = runs.read([result.directory]).runs
+    (now,) = runs.read([whole.directory]).runs
+    assert before.choices == now.choices
+    assert variation.varying([before, now]) == ["epochs"]
+    resumed = resume(result, "epochs=2")
+    assert resumed.metrics[-1]["test_loss"] == whole.metrics[-1]["test_loss"]
 
 
 @pytest.mark.parametrize("rubbish", ["text", {}, {"config": {"seed": 1}, "code": {}}, {"config": {}, "code": []}])

@@ -109,6 +109,14 @@ class WarmAndSaved(Warm):
         self.updates = state["updates"]
         super().load_state_dict(state)
 
+class Curriculum:
+    def __init__(self):
+        self.hardness = 0.0
+
+    def __call__(self, logits, labels):
+        self.hardness += 0.1
+        return torch.nn.functional.cross_entropy(logits, labels, reduction="none") * self.hardness
+
 class Inner(torch.optim.SGD):
     def __init__(self, params, lr):
         super().__init__(params, lr)
@@ -128,6 +136,7 @@ def here(tmp_path, monkeypatch):
     for group, names, more in (
         ("model", ["Usual", "Counts", "Saves", "Hidden", "Draws", "Made"], _INPUT),
         ("augment", ["Noise"], ""),
+        ("loss", ["Curriculum"], ""),
         ("optim", ["Warm", "WarmAndSaved", "Inner"], "_partial_: true\nlr: 0.1\n"),
     ):
         (tmp_path / "conf" / group).mkdir(parents=True)
@@ -144,6 +153,7 @@ def here(tmp_path, monkeypatch):
         (["model=Hidden"], "model", "mean"),
         (["model=Draws"], "model", "first, held[0], second and 1 more"),
         (["augment=Noise"], "augment", "calls"),
+        (["loss=Curriculum"], "loss", "hardness"),
         (["optim=Warm"], "optim", "updates"),
         (["optim=Inner"], "optim", "inner"),
     ],

@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from deepexp import check
+from deepexp.config.compose import compose
 from deepexp.data import digits
 from deepexp.data.source import DataInfo
 from deepexp.errors import InputError
@@ -146,6 +147,19 @@ def test_the_hash_of_a_job_covers_what_decides_its_result() -> None:
     assert config_hash(config) == config_hash(dict(reversed(config.items())))
     assert config_hash(config) != config_hash({**config, "seed": 1})
     assert config_hash(config) != config_hash({**config, "optim": {"lr": 0.2}})
+
+
+def test_a_job_keeps_its_hash_when_deepexp_gets_new_keys() -> None:
+    first = (  # the keys that the hash had at first
+        "accumulate augment batch_norm batch_size cache_frozen checkpoint clip_grad_norm compile cuda_graph data "
+        "deterministic device drop_last dropout ema epochs early_stop evaluate_every freeze init label_smoothing "
+        "log_every loss_reduction max_minutes max_steps model on_oom optim order precision schedule seed threads "
+        "val_fraction"
+    ).split()
+    resolved = compose([]).resolved()
+    assert config_hash(resolved) == config_hash({key: resolved[key] for key in first})
+    for word in ("loss=focal", "class_weights=balanced", "init_from=x"):
+        assert config_hash(compose([word]).resolved()) != config_hash(resolved)
 
 
 def test_fixed_keys_do_not_vary() -> None:

@@ -1,8 +1,9 @@
-"""A user's schedule, augmentation or optimizer that breaks its interface is refused before anything is written."""
+"""A user's schedule, augmentation, loss or optimizer that breaks its interface is refused before any work."""
 
 import pytest
 
-from deepexp import cli
+from deepexp import build, cli, schema
+from deepexp.config.compose import compose
 
 MODULE = """
 import torch
@@ -121,6 +122,62 @@ class MixedFloats(Mixed):
 class MixedTooMuch(Mixed):
     share = torch.tensor([0.5, 3.0])
 
+class Brier:
+    def __call__(self, logits, labels):
+        return (logits.softmax(1) - torch.nn.functional.one_hot(labels, logits.shape[1])).square().sum(1)
+
+class Doubled(torch.nn.CrossEntropyLoss):
+    def __init__(self):
+        super().__init__(reduction="none")
+        self.register_buffer("factor", torch.tensor(2.0))
+
+    def forward(self, logits, labels):
+        return self.factor * super().forward(logits, labels)
+
+class Mean(Brier):
+    def __call__(self, logits, labels):
+        return super().__call__(logits, labels).mean()
+
+class Column(Brier):
+    def __call__(self, logits, labels):
+        return super().__call__(logits, labels).unsqueeze(1)
+
+class Counts(Brier):
+    def __call__(self, logits, labels):
+        return logits.argmax(1) - labels
+
+class Number(Brier):
+    def __call__(self, logits, labels):
+        return 0.5
+
+class Infinite(Brier):
+    def __call__(self, logits, labels):
+        return super().__call__(logits, labels) / 0
+
+class Detached(Brier):
+    def __call__(self, logits, labels):
+        return super().__call__(logits.detach(), labels)
+
+class Unrelated(Brier):
+    def __call__(self, logits, labels):
+        return torch.zeros(len(labels), requires_grad=True)
+
+class RootOfZero(Brier):
+    def __call__(self, logits, labels):
+        return (logits * 0).sum(1).sqrt()
+
+class Raises(Brier):
+    def __call__(self, logits, labels):
+        return logits + labels
+
+class Learns(Doubled):
+    def __init__(self):
+        super().__init__()
+        self.scale = torch.nn.Parameter(torch.ones(()))
+
+class NoLoss:
+    pass
+
 class NoOptimizer:
     def __init__(self, params, lr):
         pass
@@ -149,6 +206,8 @@ SCHEDULES = ("Good", "NoHorizon", "NotANumber", "Negative", "NegativeLater", "Te
 AUGMENTATIONS = "Noise Unseeded OneRow NoDict Numbers NoLabels Array Double Fewer NotFinite Larger Fails".split()
 AUGMENTATIONS += "Mixed MixedColumn MixedNumber MixedLabels MixedFloats MixedTooMuch".split()
 
+LOSSES = "Brier Doubled Mean Column Counts Number Infinite Detached Unrelated RootOfZero Raises Learns NoLoss".split()
+
 TORCH_SCHEDULER = "_target_: torch.optim.lr_scheduler.StepLR\nstep_size: 3\n"
 
 
@@ -157,6 +216,7 @@ def here(tmp_path, monkeypatch):
     (tmp_path / "their_parts.py").write_text(MODULE)
     options = {f"schedule/{name}": name for name in SCHEDULES} | {"augment/Draws": "Draws"}
     options |= {f"augment/{name}": name for name in AUGMENTATIONS}
+    options |= {f"loss/{name}": name for name in LOSSES}
     optimizers = ("NoOptimizer", "NoStep", "Stands", "Closure")
     options |= {f"optim/{name}": f"{name}\n_partial_: true\nlr: 0.1" for name in optimizers}
     options |= {"schedule/Partial": "Good\n_partial_: true", "optim/Whole": "Stands\nlr: 0.1"}
@@ -165,6 +225,9 @@ def here(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"_target_: their_parts.{target}\n")
     (tmp_path / "conf" / "schedule" / "Torch.yaml").write_text(TORCH_SCHEDULER)
+    for reduction in ("none", "mean"):
+        text = f"_target_: torch.nn.MultiMarginLoss\nmargin: 1.0\nreduction: {reduction}\n"
+        (tmp_path / "conf" / "loss" / f"torch_{reduction}.yaml").write_text(text)
     monkeypatch.chdir(tmp_path)
     return tmp_path
 
@@ -190,8 +253,13 @@ def test_a_correct_mix_passes_the_checks(here):
     assert cli.main(["train", "augment=Mixed", "dry_run=true", *SMALL]) == 0
 
 
-@pytest.mark.parametrize("word", ["augment=Noise", "optim=Stands"])
-def test_a_correct_augmentation_or_optimizer_is_trained_with(here, word):
+def test_tensors_of_a_loss_are_on_the_device_of_the_run(here):
+    config = schema.typed(compose(["loss=Doubled"]).resolved(), schema.Problems())
+    assert build.loss(config, "meta").factor.device.type == "meta"
+
+
+@pytest.mark.parametrize("word", ["augment=Noise", "optim=Stands", "loss=Brier", "loss=Doubled", "loss=torch_none"])
+def test_a_correct_part_is_trained_with(here, word):
     assert cli.main(["train", word, *SMALL]) == 0
 
 
@@ -226,6 +294,21 @@ def test_a_correct_augmentation_or_optimizer_is_trained_with(here, word):
         ("augment=MixedLabels", "whose partner is [7, 7]; allowed is from 0 to 1: it is the partner's number in the"),
         ("augment=MixedFloats", "whose partner is torch.float32 of shape (2,); needed is int64 (2,)"),
         ("augment=MixedTooMuch", "whose share is [0.5, 3.0]; allowed is from 0 to 1.0: it is the weight of"),
+        (
+            "loss=Mean",
+            "loss: their_parts.Mean gives torch.float32 of shape () for two pictures; needed is the loss of each",
+        ),
+        ("loss=torch_mean", 'float32 (2,); torch\'s losses do so with reduction: "none"'),
+        ("loss=Column", "loss: their_parts.Column gives torch.float32 of shape (2, 1) for two pictures"),
+        ("loss=Counts", "loss: their_parts.Counts gives torch.int64 of shape (2,) for two pictures"),
+        ("loss=Number", "loss: their_parts.Number gives a float for two pictures"),
+        ("loss=Infinite", "loss: their_parts.Infinite gives [inf, inf] for two pictures; needed are finite numbers"),
+        ("loss=Detached", "loss: their_parts.Detached has no finite gradient by the logits"),
+        ("loss=Unrelated", "loss: their_parts.Unrelated has no finite gradient by the logits"),
+        ("loss=RootOfZero", "loss: their_parts.RootOfZero has no finite gradient by the logits"),
+        ("loss=Raises", "Raises fails for logits (2, 10) float32 and labels (2,) int64: their_parts.py:"),
+        ("loss=Learns", "loss: their_parts.Learns has parameters, which nothing would train; let the model have them"),
+        ("loss=NoLoss", "loss._target_: their_parts.NoLoss gives a NoLoss without __call__, which a run calls"),
         ("optim=NoOptimizer", "optim: what it makes is no torch.optim.Optimizer, but a NoOptimizer"),
         ("optim=Whole", "missing a required argument: 'params' (_partial_: true in its YAML leaves"),
         ("optim=NoStep", "optim: NoStep has no step of its own"),
