@@ -4,6 +4,7 @@ The fields of the dataclasses, in their order, are the keys in `metrics.jsonl` a
 losses are means over samples, times are in seconds.
 """
 
+import math
 from collections.abc import Collection
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
@@ -81,3 +82,40 @@ def confusion_matrix(predicted: "np.ndarray", target: "np.ndarray", classes: int
 
     cells = target.astype(np.int64) * classes + predicted.astype(np.int64)
     return np.bincount(cells, minlength=classes * classes).reshape(classes, classes)
+
+
+def balanced_error_rate(cells: "np.ndarray") -> float:
+    """The mean of the error rates of the classes that occur, out of a `confusion_matrix`: 1 − balanced accuracy."""
+    samples = cells.sum(1)
+    occurs = samples > 0
+    return float(1 - (cells.diagonal()[occurs] / samples[occurs]).mean())
+
+
+def top_error_rate(probabilities: "np.ndarray", target: "np.ndarray", count: int) -> float:
+    """The share of samples whose class is not among the `count` most probable ones; of equal ones the first count.
+
+    `probabilities`: (samples, classes); `target`: (samples,) whole numbers.
+    """
+    import numpy as np
+
+    ranked = np.argsort(-probabilities, axis=1, kind="stable")[:, :count]
+    return float(1 - (ranked == target[:, None]).any(1).mean())
+
+
+def calibration_error(probabilities: "np.ndarray", target: "np.ndarray", bins: int = 15) -> float:
+    """How far the highest probabilities are from the rates at which they are right, averaged over the samples.
+
+    The expected calibration error (Guo et al. 2017, equation 3): samples are put into `bins` of equal width, (0, 1/15],
+    (1/15, 2/15] and so on, by the probability of the class that they are taken for.
+
+    `probabilities`: (samples, classes); `target`: (samples,) whole numbers. NaN if one of the probabilities is.
+    """
+    import numpy as np
+
+    surest = probabilities.max(1).astype(np.float64)
+    if np.isnan(surest).any():
+        return math.nan
+    is_right = probabilities.argmax(1) == target
+    place = np.clip(np.ceil(surest * bins).astype(int) - 1, 0, bins - 1)
+    gaps = np.bincount(place, surest - is_right, minlength=bins)  # of each bin: (confidence − accuracy) × samples
+    return float(np.abs(gaps).sum() / len(target))

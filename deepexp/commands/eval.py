@@ -15,10 +15,12 @@ The model of a run, tested again: its test error, what it takes each class for, 
 
 The data have to be the same as those of the run; nothing is downloaded, and nothing of the run is changed.
 Averaged weights are taken where the run has averaged them (ema), and its precision where the device has it. The rate
-has a 95% interval (Wilson).
+has a 95% interval (Wilson). The calibration error is how far the highest probabilities are from the rates at which they
+are right, in 15 bins (Guo et al. 2017).
 """
 
 import contextlib
+import math
 import os
 import sys
 import tempfile
@@ -33,7 +35,7 @@ from deepexp.config import options
 from deepexp.disk import json_file
 from deepexp.disk.storage import named_by, put_new, write_text
 from deepexp.errors import InputError
-from deepexp.metrics import confusion_matrix
+from deepexp.metrics import balanced_error_rate, calibration_error, confusion_matrix, top_error_rate
 from deepexp.paths import shown
 from deepexp.report.folder import staged
 from deepexp.report.plots import confusion, mistakes
@@ -54,6 +56,7 @@ _STAGING = ".eval-"
 _TAKEN = "most often taken for"
 _MOST_TAKEN = 3  # classes shown that a class is taken for
 _MOST_CLASSES = 30  # that have a row in the terminal
+_TOP = 5  # classes, of which one has to be right
 
 
 @dataclass
@@ -142,10 +145,17 @@ def _lines(run: Run, found: "Retest", worst: Sequence[int], where: str, columns:
     cells, errors, samples = _cells(found), found.errors, len(found.target)
     low, high = wilson_interval(errors, samples)
     yield (
-        f"test error  {percent(errors / samples)}  "
+        f"test error   {percent(errors / samples)}  "
         f"({errors:,} of {samples:,}; 95% interval {100 * low:.2f}–{percent(high)})"
     )
-    yield f"test loss   {found.loss:.4f}"
+    rates = _rates(found, cells)
+    if len(set(cells.sum(1)) - {0}) > 1:
+        yield f"balanced     {percent(rates['balanced_error_rate'])}  (the mean of the classes' error rates)"
+    if len(found.classes) > 2 * _TOP:
+        yield f"top-{_TOP} error  {percent(rates[f'top_{_TOP}_error_rate'])}"
+    if math.isfinite(rates["calibration_error"]):
+        yield f"calibration  {percent(rates['calibration_error'])}  (expected calibration error)"
+    yield f"test loss    {found.loss:.4f}"
     if compared := _compared(run, found):
         yield compared
     yield ""
@@ -187,6 +197,18 @@ def _compared(run: Run, found: "Retest") -> str | None:
     if differ == 0:
         return "the run's own test took each sample for the same class as this one"
     return f"the run's own test took {counted(differ, 'sample')} for another class, on {run.summary['device']}"
+
+
+def _rates(found: "Retest", cells: np.ndarray) -> dict[str, float]:
+    """Figures beside the error rate, by their names in JSON."""
+    probabilities, target = found.probabilities.numpy(), found.target.numpy()
+    rates = {
+        "balanced_error_rate": balanced_error_rate(cells),
+        "calibration_error": calibration_error(probabilities, target),
+    }
+    if len(found.classes) > _TOP:
+        rates[f"top_{_TOP}_error_rate"] = top_error_rate(probabilities, target, _TOP)
+    return rates
 
 
 def _cells(found: "Retest") -> np.ndarray:
@@ -258,6 +280,7 @@ def _as_json(run: Run, found: "Retest", worst: Sequence[int], where: str) -> dic
         "test_samples": samples,
         "test_error_rate": errors / samples,
         "test_error_interval": wilson_interval(errors, samples),
+        **_rates(found, _cells(found)),
         "test_loss": found.loss,
         "classes": list(found.classes),
         "confusion": _cells(found).tolist(),

@@ -104,7 +104,7 @@ def test_the_text_has_rates_confusions_and_mistakes(trained, capsys):
     assert main([f"run={trained.directory}", "device=cpu", "mistakes=2"]) == 0
     out = capsys.readouterr().out
     rate = 100 * trained.test_error_rate
-    assert f"test error  {rate:.2f}%  ({trained.test_errors} of 359; 95% interval " in out
+    assert f"test error   {rate:.2f}%  ({trained.test_errors} of 359; 95% interval " in out
     assert "mnist_net on digits, cpu (" in out and "averaged weights" in out
     assert "the run's own test took each sample for the same class as this one" in out
     rows = dict(re.findall(r"^(\d) +\d+ +(\d+) +[\d.]+%", out, re.M))

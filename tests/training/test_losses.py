@@ -128,7 +128,7 @@ def test_a_run_learns_with_each_loss_and_reports_that_loss_on_the_test_set(run, 
     expected = FORMULAS[name](logits.double(), Digits().load()[1].labels).mean().item()
     assert result.test_loss == pytest.approx(expected, rel=1e-4)
     assert cli.main(["eval", f"run={result.directory}", "device=cpu"]) == 0
-    assert f"test loss   {result.test_loss:.4f}" in capsys.readouterr().out
+    assert f"test loss    {result.test_loss:.4f}" in capsys.readouterr().out
 
 
 def test_losses_of_different_kinds_are_not_compared(run, tmp_path):
