@@ -70,7 +70,7 @@ COMMANDS = {
     "report": Command(
         "deepexp.commands.report",
         "tables, tests and plots over many runs",
-        keys=("to", "baseline", "diff", "mistakes"),
+        keys=("to", "baseline", "diff", "latex", "mistakes"),
         path_keys=("to",),
         takes_paths=True,
     ),

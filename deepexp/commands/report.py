@@ -11,6 +11,7 @@ folder above them; give as many as are to be compared.
   to=null             folder to write into; null: `report` in PATH, or in the folder above all of them
   baseline=null       what varies in the group to compare with, as the table has it: optim.lr=0.1
   diff=false          also what differs between two runs: config, code, data, versions, machine, results
+  latex=false         also for LaTeX: the plots as PDF, and table.tex (means over seeds, or the runs)
   mistakes=false      also the worst mistakes of the best run: its model is run again here, if its data can be had
 
 Written are report.html (one file, no network), table.csv with every figure of each run, table.md, the plots and, where
@@ -33,6 +34,7 @@ from pathlib import Path
 from deepexp.config import options
 from deepexp.disk.storage import write_text
 from deepexp.errors import InputError
+from deepexp.pages import plotting
 from deepexp.paths import shown
 from deepexp.report import document, folder, text
 from deepexp.report.make import make
@@ -51,6 +53,7 @@ class Options:
     to: str | None = key(None, "folder to write into")
     baseline: str | None = key(None, "label of the group to compare with")
     diff: bool = key(False, "also what differs between two runs")
+    latex: bool = key(False, "also the plots as PDF, and table.tex")
     mistakes: bool = key(False, "also the worst mistakes of the best run")
 
 
@@ -64,21 +67,25 @@ def main(argv: Sequence[str]) -> int:
         raise InputError("to: is empty; give the folder to write into, which may be .")
     report = make(paths, baseline=chosen.baseline, diff=chosen.diff)
     directory = folder.choose(paths, chosen.to)
-    written = folder.write(directory, paths, lambda place: _write(report, place, with_mistakes=chosen.mistakes))
+    written = folder.write(directory, paths, lambda place: _write(report, place, chosen))
     out = Stream(sys.stdout, is_everything=True)
     out.write_lines([*text.lines(report, out.columns), ""])
-    pictures = sum(path.suffix in (".png", ".svg") for path in written)
-    others = ", ".join(path.name for path in written if path.suffix in (".csv", ".md"))
+    pictures = sum(path.suffix in (".png", ".svg", ".pdf") for path in written)
+    others = ", ".join(path.name for path in written if path.suffix in (".csv", ".md", ".tex"))
     out.write(f"report: {shown(directory / 'report.html')} (with {others} and {counted(pictures, 'picture')})\n")
     return 0
 
 
-def _write(report: Report, directory: Path, *, with_mistakes: bool) -> None:
+def _write(report: Report, directory: Path, chosen: Options) -> None:
     write_text(directory / "table.csv", csv_text(report.runs, report.varying))
     if report.group_table is not None:
         write_text(directory / "groups.csv", groups_csv_text(report.groups, report.varying))
     write_text(directory / "table.md", text.markdown(report))
-    document.write(report, directory, with_mistakes=with_mistakes)
+    formats = list(plotting.FORMATS)
+    if chosen.latex:
+        write_text(directory / "table.tex", text.latex(report))
+        formats.append("pdf")
+    document.write(report, directory, with_mistakes=chosen.mistakes, formats=formats)
 
 
 def _path(word: str) -> Path:

@@ -32,6 +32,9 @@ GREY = "#8A8A8A"
 PIXELS_PER_INCH = 192
 """The resolution of PNG files: twice what a page shows, so that they stay sharp on fine screens and in print."""
 
+FORMATS = ("png", "svg")
+"""The formats of a saved picture, where no others are asked for; `pdf` is another."""
+
 SEQUENTIAL = "viridis"
 """The colour map of a quantity; perceptually uniform, and lightness alone carries it in grey print."""
 
@@ -59,6 +62,7 @@ _STYLE: dict[str, Any] = {
     "figure.constrained_layout.use": False,
     "savefig.facecolor": "white",
     "mathtext.default": "regular",
+    "pdf.fonttype": 42,  # TrueType: some publishers refuse Type 3
 }
 _SVG = "http://www.w3.org/2000/svg"
 _XLINK = "http://www.w3.org/1999/xlink"
@@ -98,11 +102,11 @@ def slant(labels: "Sequence[Text]", degrees: float) -> None:
         label.set(rotation=degrees, ha="right", rotation_mode="anchor")
 
 
-def save(figure: "Figure", path_without_suffix: Path, formats: Sequence[str] = ("png", "svg")) -> list[Path]:
+def save(figure: "Figure", path_without_suffix: Path, formats: Sequence[str] = FORMATS) -> list[Path]:
     """Write the figure once for each format, as `NAME.png` and so on; the same figure gives the same bytes.
 
-    Letters in an SVG are outlines, so that it looks the same wherever it is opened or printed. Raises `RunFailed` if it
-    cannot be written.
+    Letters in an SVG are outlines, so that it looks the same wherever it is opened or printed; a PDF holds their font.
+    Raises `RunFailed` if a file cannot be written.
     """
     written = []
     for suffix in formats:
@@ -158,7 +162,11 @@ def _rename_identifiers(root: ElementTree.Element, prefix: str) -> None:
 
 def _drawn(figure: "Figure", suffix: str, letters: str = "path") -> bytes:
     """The content of the figure's file, without a date or a version in it."""
-    unsaid = {"png": {"Software": None}, "svg": {"Date": None, "Creator": None}}
+    unsaid = {
+        "png": {"Software": None},
+        "svg": {"Date": None, "Creator": None},
+        "pdf": {"CreationDate": None, "Creator": None, "Producer": None},
+    }
     buffer = io.BytesIO()
     with _style({"svg.fonttype": letters, "svg.hashsalt": "deepexp"}), warnings.catch_warnings():
         warnings.filterwarnings("ignore", "Glyph .* missing from", UserWarning)  # a box is drawn in its place

@@ -26,13 +26,15 @@ _MOST_SAMPLES = 100
 _MARKS: Mapping[str, Any] = {DONE: "", RUNNING: "muted", INTERRUPTED: "bad", FAILED: "bad", PAUSED: "muted"}
 
 
-def write(report: Report, directory: Path, *, with_mistakes: bool = False) -> list[Path]:
-    """Write `report.html`, and each of its pictures as PNG and SVG, into a folder; the paths of all of them.
+def write(
+    report: Report, directory: Path, *, with_mistakes: bool = False, formats: Sequence[str] = plotting.FORMATS
+) -> list[Path]:
+    """Write `report.html`, and each of its pictures in these formats, into a folder; the paths of all of them.
 
     `with_mistakes`: also the worst mistakes of the best run, whose model is run again for it.
     """
     drawn = figures.draw(report, with_mistakes=with_mistakes)
-    written = [path for plot in drawn.plots() for path in plotting.save(plot.figure, directory / plot.name)]
+    written = [path for plot in drawn.plots() for path in plotting.save(plot.figure, directory / plot.name, formats)]
     page(report, drawn).write(directory / "report.html")
     return [directory / "report.html", *written]
 

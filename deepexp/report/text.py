@@ -67,6 +67,13 @@ def markdown(report: Report) -> str:
     return "\n\n".join(part for part in parts if part) + "\n"
 
 
+def latex(report: Report) -> str:
+    """The means over seeds as a table for LaTeX; where there are none, the runs."""
+    table = _tables(report)[0]
+    said = [f"% {line}" for line in (report.title, table.caption) if line]
+    return "\n".join([*said, r"% \usepackage{booktabs}", *table.latex()]) + "\n"
+
+
 def _tables(report: Report) -> list[Table]:
     return [table for table in (report.group_table, report.run_table) if table is not None]
 

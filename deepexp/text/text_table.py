@@ -69,6 +69,17 @@ class Table:
         yield _markdown_row(["---:" if index in self.numeric else "---" for index in range(len(self.header))])
         yield from (_markdown_row([escape_markdown(text) for text in row]) for row in self.rows)
 
+    def latex(self) -> Iterator[str]:
+        """A `tabular` of LaTeX, with the rules of the package booktabs."""
+        alignment = "".join("r" if index in self.numeric else "l" for index in range(len(self.header)))
+        yield rf"\begin{{tabular}}{{{alignment}}}"
+        yield r"\toprule"
+        yield _latex_row(self.header)
+        yield r"\midrule"
+        yield from map(_latex_row, self.rows)
+        yield r"\bottomrule"
+        yield r"\end{tabular}"
+
     def _widths(self) -> list[int]:
         columns = zip(self.header, *self.rows, strict=True)
         return [max(len(printable(text)) for text in column) for column in columns]
@@ -91,6 +102,28 @@ def left_out_note(titles: Sequence[str], file: str) -> str:
 def escape_markdown(text: str) -> str:
     """A text that Markdown shows as it is, on one line."""
     return re.sub(r"([\\`*_{}\[\]<>|~#])", r"\\\1", printable(text))
+
+
+_OF_LATEX = {
+    **{character: f"\\{character}" for character in "&%$#_{}"},
+    "\\": r"\textbackslash{}",
+    "~": r"\textasciitilde{}",
+    "^": r"\textasciicircum{}",
+    "±": r"$\pm$",
+    "×": r"$\times$",
+    "−": "$-$",
+    "–": "--",
+    "…": r"\dots{}",
+}
+
+
+def escape_latex(text: str) -> str:
+    """A text that LaTeX sets as it is, on one line."""
+    return "".join(_OF_LATEX.get(character, character) for character in printable(text))
+
+
+def _latex_row(cells: Sequence[str]) -> str:
+    return rf"{' & '.join(map(escape_latex, cells))} \\"
 
 
 def _markdown_row(cells: Sequence[str]) -> str:

@@ -53,6 +53,21 @@ def test_means_over_seeds_are_written_where_there_are_several(sweep, tmp_path, c
     assert not (sweep / "report" / "groups.csv").exists()  # the earlier report's
 
 
+def test_for_latex_there_are_plots_as_pdf_and_a_table(sweep, capsys):
+    assert main([str(sweep), "latex=true"]) == 0
+    assert ", table.tex and " in capsys.readouterr().out
+    folder = sweep / "report"
+    drawn = {path.stem for path in folder.glob("*.png")}
+    assert drawn and {path.stem for path in folder.glob("*.pdf")} == drawn
+    lines = (folder / "table.tex").read_text(encoding="utf-8").splitlines()
+    assert lines[:3] == ["% optim.lr, 6 runs", "% Means ± standard deviations over seeds", r"% \usepackage{booktabs}"]
+    assert lines[3] == r"\begin{tabular}{lrrrrrr}" and lines[-1] == r"\end{tabular}"
+    assert lines[5].startswith(r"optim.lr & test error & seeds & errors & ") and lines[5].endswith(r" \\")
+    assert lines[7].startswith(r"0.1 & 10.50 $\pm$ 0.50\% & 3 & ")
+    assert main([str(sweep)]) == 0  # without it, they are gone
+    assert not [*folder.glob("*.pdf"), *folder.glob("*.tex")]
+
+
 def test_folders_of_reports_among_the_paths_are_passed_over(tmp_path, capsys):
     for seed in range(2):
         synthetic.make_sweep(tmp_path / "runs" / f"s{seed}", {"optim.lr": [0.1, 0.2]}, lambda job: job["optim.lr"])

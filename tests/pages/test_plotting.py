@@ -135,3 +135,12 @@ def test_a_png_has_its_resolution(drawn):
     with Image.open(BytesIO(plotting.as_png(drawn))) as image:
         assert np.allclose(image.info["dpi"], 192, atol=1)
         assert image.size == (int(6.4 * 192), int(4.0 * 192))
+
+
+def test_a_pdf_holds_fonts_that_can_be_embedded_and_no_date(drawn, tmp_path):
+    (first,) = plotting.save(drawn, tmp_path / "a.b", ["pdf"])
+    (second,) = plotting.save(drawn, tmp_path / "c", ["pdf"])
+    content = first.read_bytes()
+    assert first.name == "a.b.pdf" and content.startswith(b"%PDF-") and content == second.read_bytes()
+    assert b"/Subtype /Type3" not in content and b"/FontFile2" in content
+    assert b"CreationDate" not in content and b"Producer" not in content
