@@ -23,7 +23,7 @@ if TYPE_CHECKING:
     from deepexp.result import Result
 
 __version__ = "0.1.0"
-__all__ = ["InputError", "Interrupted", "Result", "RunFailed", "__version__", "load_run", "train"]
+__all__ = ["InputError", "Interrupted", "Result", "RunFailed", "__version__", "load_run", "load_runs", "train"]
 
 
 def train(overrides: Iterable[str] = (), *, quiet: bool = False) -> "Result | None":
@@ -67,6 +67,13 @@ def load_run(directory: str | Path) -> "Result":
     from deepexp.result import load_run as load
 
     return load(directory)
+
+
+def load_runs(*paths: str | Path) -> "list[Result]":
+    """The results of all finished runs in these sweeps or folders; `InputError` for a path in which there is no run."""
+    from deepexp.result import load_runs as load
+
+    return load(*paths)
 
 
 def __getattr__(name: str) -> Any:

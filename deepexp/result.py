@@ -1,6 +1,7 @@
-"""The result of a run, for Python, read from the files of its directory."""
+"""The results of runs, for Python, read from the files of their directories."""
 
 import json
+import logging
 import os
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,12 +9,15 @@ from typing import TYPE_CHECKING, Any, Literal
 
 from deepexp.errors import InputError
 from deepexp.process import alone
-from deepexp.text.units import percent
+from deepexp.text.units import counted, first_few, percent
 
 if TYPE_CHECKING:
     from torch import nn
 
     from deepexp.inference.prediction import Predictions
+
+
+log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -34,6 +38,13 @@ class Result:
 
     def __dir__(self) -> list[str]:
         return sorted({*super().__dir__(), *self.summary})
+
+    @property
+    def config(self) -> dict[str, Any]:
+        """The run's whole config, nested as in YAML; `InputError` if its file is missing or damaged."""
+        from deepexp.disk.yaml_file import read_mapping
+
+        return read_mapping(self.directory / ".hydra" / "config.yaml")
 
     @property
     def model(self) -> "nn.Module":
@@ -85,10 +96,12 @@ def load_run(directory: str | Path) -> Result:
     directory = Path(directory)
     summary = directory / "summary.json"
     if (directory / "sweep.json").exists():
-        raise InputError(f"{directory}: is a sweep; give the directory of one of the runs in it")
+        raise InputError(f"{directory}: is a sweep; give the directory of one of the runs in it, or take load_runs")
     if not summary.exists():
-        what = "has not finished" if (directory / "status.json").exists() else "is no run directory"
-        raise InputError(f"{directory}: {what} (there is no summary.json in it)")
+        is_run = (directory / "status.json").exists()
+        what = "has not finished" if is_run else "is no run directory"
+        remedy = f"; if it was cut off, deepexp.train(['resume={directory}']) goes on with it" if is_run else ""
+        raise InputError(f"{directory}: {what} (there is no summary.json in it){remedy}")
     metrics = directory / "metrics.jsonl"
     try:
         content = json.loads(summary.read_text(encoding="utf-8"))
@@ -99,3 +112,19 @@ def load_run(directory: str | Path) -> Result:
     if not isinstance(content, dict) or "test_error_rate" not in content:
         raise InputError(f"{summary}: is damaged (it has no test_error_rate)")
     return Result(directory, content, lines)
+
+
+def load_runs(*paths: str | Path) -> list[Result]:
+    """The results of all runs that have finished in these sweeps, runs, or folders above them; jobs as in their grid.
+
+    A warning tells which of the runs there have no result. Raises `InputError` for a path in which there is no run.
+    """
+    from deepexp.report.runs import DONE, read
+
+    if not paths or not all(isinstance(path, str | os.PathLike) for path in paths):
+        raise InputError(f"paths: {', '.join(map(repr, paths)) or 'nothing'} is not allowed; sweeps, runs, or folders")
+    reading = read([Path(path) for path in paths])
+    unfinished = [f"{run.path}: {run.status}" for run in reading.runs if run.status != DONE]
+    if missing := [*unfinished, *reading.damaged, *reading.not_started]:
+        log.warning("%s without a result: %s", counted(len(missing), "run"), first_few(missing))
+    return [load_run(run.path) for run in reading.runs if run.status == DONE]

@@ -11,6 +11,8 @@ import pytest
 import deepexp
 from deepexp.errors import InputError, Interrupted, RunFailed
 from deepexp.result import Result
+from deepexp.sweep.command import run_sweep
+from deepexp.text.console import Console
 
 SMALL = ["data.subset=100", "epochs=1", "threads=1", "device=cpu"]
 
@@ -62,6 +64,34 @@ def test_arguments_that_are_no_path_of_a_run_are_refused(directory):
 def test_the_directory_of_a_sweep_is_told_from_that_of_a_run(tmp_path):
     (tmp_path / "sweep.json").write_text("{}")
     with pytest.raises(InputError, match="is a sweep; give the directory of one of the runs in it"):
+        deepexp.load_run(tmp_path)
+
+
+def test_all_finished_runs_of_a_sweep_are_loaded_with_their_configs_in_the_order_of_its_grid(tmp_path, caplog):
+    words = [*SMALL, f"output_dir={tmp_path}", "optim.lr=0.2,0.1", "seed=0,1", "hydra.launcher.jobs=1"]
+    sweep = run_sweep(words, Console("quiet"))
+    found = deepexp.load_runs(sweep.directory)
+    points = [(run.config["optim"]["lr"], run.config["seed"]) for run in found]
+    assert points == [(0.2, 0), (0.2, 1), (0.1, 0), (0.1, 1)] and not caplog.records
+    assert [run.summary for run in found] == [deepexp.load_run(run.directory).summary for run in found]
+    assert [run.seed for run in deepexp.load_runs(str(tmp_path), found[0].directory)] == [0, 1, 0, 1]
+    (found[1].directory / "summary.json").unlink()
+    (found[3].directory / "status.json").write_text('{"format": 1, "status": "failed", "reason": "x"}')
+    assert [run.directory for run in deepexp.load_runs(tmp_path)] == [found[0].directory, found[2].directory]
+    (record,) = caplog.records
+    assert "2 runs without a result: " in record.getMessage() and str(found[3].directory) in record.getMessage()
+
+
+@pytest.mark.parametrize("paths", [[], [None], ["."], ["nowhere"], [["a"]]], ids=repr)
+def test_paths_without_runs_are_refused(paths, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError):
+        deepexp.load_runs(*paths)
+
+
+def test_a_run_that_was_cut_off_names_the_way_to_go_on(tmp_path):
+    (tmp_path / "status.json").write_text("{}")
+    with pytest.raises(InputError, match=r"has not finished .*; if it was cut off, deepexp\.train\(\['resume="):
         deepexp.load_run(tmp_path)
 
 

@@ -154,7 +154,8 @@ def data_of(run: RunDirectory, pictures: Pictures | None, root: str | None = Non
         is_same = pictures is None or pictures.may_be_of(data)
     if not is_same:
         raise InputError(
-            f"the data that {config.data.component.target} finds here are not those that the run was trained on"
+            f"the data that {config.data.component.target} finds here are not those that the run was trained on; "
+            "if those lie elsewhere now, deepexp eval run=… data.root=DIR takes them from there"
         )
     return source, data
 
