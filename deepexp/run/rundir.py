@@ -54,7 +54,7 @@ def make_unique_directory(output_dir: str | Path, name: str) -> Path:
         raise InputError(str(error)) from None
     parent = Path(os.path.expanduser(output_dir)) / name
     with storage_errors(parent, chosen_by_user=True):
-        for _ in range(_ATTEMPTS):
+        for left in reversed(range(_ATTEMPTS)):
             stamp = datetime.datetime.now().strftime("%Y-%m-%d_%H-%M-%S")
             path = parent / f"{stamp}_{secrets.token_hex(3)}"  # leaves seeded generators alone
             try:
@@ -63,6 +63,10 @@ def make_unique_directory(output_dir: str | Path, name: str) -> Path:
                 if not path.exists():
                     raise  # something above it is no folder
                 continue
+            except FileNotFoundError:
+                if not left:
+                    raise
+                continue  # a sweep that was refused has removed the empty folder above it in the same instant
             return path
         raise FileExistsError(f"no free name in {_ATTEMPTS} attempts")
 

@@ -55,11 +55,15 @@ class SweepDirectory:
     impossible: list[tuple[int, list[str]]] = field(default_factory=list)
     """Settings that the search chose and that were refused: (how many settings came before it, its words)."""
     lock: filelock.BaseFileLock | None = None
+    new_above: list[Path] = field(default_factory=list)
+    """The folders above it that were made for it, the lowest first."""
 
     @classmethod
     def create(cls, output_dir: str, name: str, words: list[str]) -> "SweepDirectory":
         """Make and lock a new, empty directory."""
-        sweep = cls(make_unique_directory(output_dir, name).absolute(), words)
+        above = Path(os.path.expanduser(output_dir), name).absolute()
+        new = [folder for folder in (above, *above.parents) if not folder.exists()]
+        sweep = cls(make_unique_directory(output_dir, name).absolute(), words, new_above=new)
         sweep.lock = _locked(sweep.path)
         return sweep
 
@@ -101,12 +105,17 @@ class SweepDirectory:
         return path
 
     def close(self) -> None:
-        """Unlock it, and remove it if it holds no run. (One that lost its `sweep.json` may hold results, and stays.)"""
+        """Unlock it, and remove it if it holds no run, with empty folders that were made for it above it.
+
+        One that lost its `sweep.json` may hold results, and stays.
+        """
         if self.lock is not None:
             self.lock.release()
         with contextlib.suppress(OSError):
             if set(os.listdir(self.path)) <= {".lock", LOGS}:
                 shutil.rmtree(self.path)
+                for folder in self.new_above:
+                    folder.rmdir()  # fails, and ends this, if anything is in it
 
 
 def can_go_on(run: Path) -> bool:

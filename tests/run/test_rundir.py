@@ -77,6 +77,19 @@ def test_an_existing_directory_is_never_used(tmp_path, monkeypatch):
     assert (first.name, second.name) == ("2025-03-01_12-00-00_aaaaaa", "2025-03-01_12-00-00_bbbbbb")
 
 
+def test_a_folder_above_that_is_removed_in_the_same_instant_is_made_again(tmp_path, monkeypatch):
+    make, calls = rundir.make_directory, []
+
+    def removed_at_first(path):
+        calls.append(path)
+        if len(calls) == 1:
+            raise FileNotFoundError(errno.ENOENT, "gone", str(path.parent))
+        make(path)
+
+    monkeypatch.setattr(rundir, "make_directory", removed_at_first)
+    assert make_unique_directory(tmp_path, "net").is_dir() and len(calls) == 2
+
+
 @pytest.mark.parametrize("name", ["a b", "ü", "x=1,y", "(1)", "#", "[1]*"])
 def test_folders_may_have_any_name(tmp_path, name):
     run = RunDirectory.create(tmp_path / name, name, FILES)

@@ -21,9 +21,15 @@ def test_words_and_choices_are_read_back(sweep: SweepDirectory) -> None:
     assert (again.words, again.choices) == (sweep.words, sweep.choices)
 
 
-def test_a_sweep_without_started_jobs_is_removed(tmp_path: Path) -> None:
-    SweepDirectory.create(str(tmp_path), "net", []).close()
-    assert not list((tmp_path / "net").iterdir())
+def test_a_sweep_without_started_jobs_is_removed_with_the_folders_made_for_it(tmp_path: Path) -> None:
+    (tmp_path / "there").mkdir()
+    SweepDirectory.create(str(tmp_path / "there" / "new"), "net", []).close()
+    assert not list((tmp_path / "there").iterdir())
+    first, second = (SweepDirectory.create(str(tmp_path / "there"), "net", []) for _ in range(2))
+    first.close()
+    assert second.path.is_dir() and not first.path.exists()
+    second.close()
+    assert (tmp_path / "there" / "net").is_dir()  # it was there before the second sweep
 
 
 def test_runs_are_kept_without_sweep_json(sweep: SweepDirectory) -> None:
