@@ -78,6 +78,12 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
                 directory = SweepDirectory.create(str(first.config.output_dir), first.run_name, asked)
             with place_that_stays():  # with the output_dir that errors suggest, the sweep would begin anew
                 return _run(Sweep(directory, Display(console)), asked, console)
+        except InputError as error:
+            if directory is None or directory.ran_in in (None, os.getcwd()):
+                raise
+            raise InputError(
+                f"{error}\nthe sweep ran in {directory.ran_in}; resume it there if it has relative paths or a ./conf"
+            ) from error
         finally:
             if directory is not None:
                 directory.close()

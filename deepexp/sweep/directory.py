@@ -57,6 +57,8 @@ class SweepDirectory:
     lock: filelock.BaseFileLock | None = None
     new_above: list[Path] = field(default_factory=list)
     """The folders above it that were made for it, the lowest first."""
+    ran_in: str | None = None
+    """The working directory of the process that ran it before; None for a new one."""
 
     @classmethod
     def create(cls, output_dir: str, name: str, words: list[str]) -> "SweepDirectory":
@@ -75,7 +77,8 @@ class SweepDirectory:
         choices = content["choices"]
         made = Choices(choices["pretrained"], choices["threads"], choices.get("data_mode"))
         impossible = [(place, words) for place, words in content.get("impossible", [])]
-        return cls(path.absolute(), list(content["overrides"]), made, impossible=impossible, lock=lock)
+        words, ran_in = list(content["overrides"]), content.get("working_directory")
+        return cls(path.absolute(), words, made, impossible=impossible, lock=lock, ran_in=ran_in)
 
     def save(self) -> None:
         """Write `sweep.json`."""

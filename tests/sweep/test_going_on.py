@@ -2,13 +2,16 @@
 
 import errno
 import os
+import shutil
 import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from deepexp.disk import storage
 from deepexp.errors import InputError
+from deepexp.models.mnist_net import MnistNet
 from deepexp.report.make import make
 from deepexp.sweep import table
 from deepexp.sweep.watcher import JobWatcher
@@ -134,3 +137,24 @@ def test_jobs_with_different_code_are_reported(sweep: Sweeper, capsys: pytest.Ca
     sweep(f"resume={directory}", "seed=0,1")
     assert told.format("seed=0") in " ".join("".join(capsys.readouterr()).split())
     assert any(note.startswith(told.format(name)) for note in make([directory]).notes)
+
+
+def test_a_sweep_with_a_relative_path_that_is_resumed_elsewhere_names_the_folder_it_ran_in(
+    sweep: Sweeper, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    there, elsewhere = tmp_path / "there", tmp_path / "elsewhere"
+    for folder in (there, elsewhere):
+        folder.mkdir()
+    monkeypatch.chdir(there)
+    torch.save(MnistNet(shape=(1, 28, 28), classes=10).state_dict(), "first.pt")
+    found = sweep("init_from=first.pt,null", "epochs=1")
+    shutil.rmtree(found.directory / "init_from=first.pt")
+    told = rf"first\.pt cannot be read(.|\n)*\nthe sweep ran in {there}; resume it there if it has relative paths"
+    monkeypatch.chdir(elsewhere)
+    with pytest.raises(InputError, match=told):
+        sweep(f"resume={found.directory}")
+    monkeypatch.chdir(there)
+    assert not sweep(f"resume={found.directory}").failures
+    with pytest.raises(InputError) as caught:
+        sweep(f"resume={found.directory}", "optim.lr=-1")
+    assert "the sweep ran in" not in str(caught.value)
