@@ -83,6 +83,11 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
     repeated = [group.label for group in groups if len({run.seed for run in group.done}) < len(group.done)]
     if repeated:
         notes.append(f"Runs with the same seed count as one, by their mean, for {'; '.join(repeated)}.")
+    if any(run.balance.is_uneven for run in runs):
+        notes.append(
+            f"{table.BALANCED_TEST}: the mean of the classes' error rates; those of the test set differ much in size. "
+            "What is compared are test errors."
+        )
     if any(map(table.has_earlier_best, runs)):
         notes.append(
             f"{table.TEST_AT_BEST}: the test error after the epoch with the lowest validation error, whose weights are "

@@ -26,6 +26,7 @@ from deepexp.disk.json_file import FORMAT
 from deepexp.disk.yaml_file import read_mapping
 from deepexp.errors import InputError, raise_any
 from deepexp.metrics import EpochMetrics, Summary
+from deepexp.report.balance import Balance, balance_of
 from deepexp.run import event_format
 from deepexp.run.rundir import RunDirectory
 from deepexp.sweep.ledger import Entry
@@ -38,6 +39,9 @@ DONE, RUNNING, FAILED, INTERRUPTED, CUT_OFF, PAUSED = "done", "running", "failed
 STATUSES = (DONE, RUNNING, FAILED, INTERRUPTED, CUT_OFF, PAUSED)
 """`interrupted`: a signal ended it after it was saved. `cut off`: its status is `running`, but its process is gone.
 `paused`: it was saved and stopped, since other jobs of its sweep were better."""
+
+BALANCED = "balanced_error_rate"
+"""The mean of the error rates of the classes of the test set, which no summary has."""
 
 AT_BEST = "test_error_rate_at_best"
 """The figure of a run: its test error after the epoch with the lowest validation error, whose weights are `best.pt`."""
@@ -86,14 +90,25 @@ class Run:
         return any("metrics.jsonl" in (entry.get("lost") or ()) for entry in entries if isinstance(entry, dict))
 
     def figure(self, name: str) -> Any:
-        """A figure of the summary, or `AT_BEST`; None for a run that has none."""
+        """A figure of the summary, `BALANCED`, or `AT_BEST`; None for a run that has none."""
         if self.summary is None:
             return None
+        if name == BALANCED:
+            return self.balance.error_rate
         if name != AT_BEST:
             return self.summary.get(name)
         best = self.summary.get("best_epoch")
         of_best = [line["test_error_rate"] for line in self.metrics if line["epoch"] == best]
         return of_best[-1] if of_best else None
+
+    @functools.cached_property
+    def balance(self) -> Balance:
+        """How its errors are spread over the classes of its test set."""
+        try:
+            found = self.predictions()
+        except InputError:
+            found = None
+        return Balance() if found is None else balance_of(*found)
 
     def update_losses(self) -> tuple[np.ndarray, np.ndarray]:
         """(steps, training losses), each (updates,), as far as its event file has them; `InputError` if unreadable."""

@@ -7,13 +7,14 @@ from typing import Any
 
 from deepexp.metrics import Summary, titles
 from deepexp.report.comparison import best_by_validation, share_data
-from deepexp.report.runs import AT_BEST, DONE, FAILED, PAUSED, Run
+from deepexp.report.runs import AT_BEST, BALANCED, DONE, FAILED, PAUSED, Run
 from deepexp.report.statistics import wilson_interval
 from deepexp.report.variation import SEED, Group, text, value_of, varies
 from deepexp.text.text_table import Table, as_csv
 from deepexp.text.units import duration, mean_percent, percent
 
 VALIDATION, TEST, INTERVAL = "val error", "test error", "95% interval"
+BALANCED_TEST = "balanced error"
 BEST_EPOCH, TEST_AT_BEST = "best epoch", "test at best"
 _EXPENDABLE = (
     *("parameters", "precision", "device", "test loss", "steps", "samples/s", "epochs", "epochs done", "train time"),
@@ -22,7 +23,7 @@ _EXPENDABLE = (
 _MOST_EQUALS = 4  # groups named beside the best one
 
 _OVER_SEEDS = (
-    *("val_error_rate", "test_error_rate", AT_BEST, "test_errors", "test_loss"),
+    *("val_error_rate", "test_error_rate", BALANCED, AT_BEST, "test_errors", "test_loss"),
     *("epochs", "steps", "train_seconds", "total_seconds", "samples_per_second"),
 )
 """The figures whose means are in `groups.csv`."""
@@ -67,6 +68,7 @@ def run_table(runs: Sequence[Run], keys: Sequence[str]) -> Table:
         TEST: percent,
         INTERVAL: str,
         "errors": str,
+        BALANCED_TEST: percent,
         BEST_EPOCH: "{:,}".format,
         TEST_AT_BEST: percent,
         "test loss": "{:.4f}".format,
@@ -83,6 +85,8 @@ def run_table(runs: Sequence[Run], keys: Sequence[str]) -> Table:
         values = [_shown(run, name) for run in runs]
         settings = [value_of(run, name) for run in runs] if name in keys else []
         if name in (BEST_EPOCH, TEST_AT_BEST) and not any(map(has_earlier_best, runs)):
+            continue
+        if name == BALANCED_TEST and not any(run.balance.is_uneven for run in runs):
             continue
         if _has_column(name, values, settings):
             columns[title.replace("_", " ")] = ["-" if value is None else shown[name](value) for value in values]
@@ -101,6 +105,8 @@ def group_table(groups: Sequence[Group], keys: Sequence[str]) -> Table | None:
     if any(group.by_seed("val_error_rate") for group in groups):
         columns[VALIDATION] = [_spread(group, "val_error_rate") for group in groups]
     columns[TEST] = [_spread(group, "test_error_rate") for group in groups]
+    if any(run.balance.is_uneven for group in groups for run in group.runs):
+        columns[BALANCED_TEST] = [_spread(group, BALANCED) for group in groups]
     if any(has_earlier_best(run) for group in groups for run in group.runs):
         columns[TEST_AT_BEST] = [_spread(group, AT_BEST) for group in groups]
     columns["seeds"] = [_seeds(group) for group in groups]
@@ -145,14 +151,14 @@ def _as_low(groups: Sequence[Group], chosen: Group, figure: str) -> str:
 def csv_text(runs: Sequence[Run], keys: Sequence[str]) -> str:
     """Every run with every figure in full; a missing one is an empty field."""
     named = titles(_FIGURES, keys)
-    more = ["test_error_low", "test_error_high", AT_BEST]
+    more = ["test_error_low", "test_error_high", BALANCED, AT_BEST]
     header = ["run", *keys, SEED, "status", *named.values(), *more, "directory", "reason"]
     rows = []
     for run in runs:
         figures = [run.figure(name) for name in named]
         values = [text(value_of(run, key)) for key in keys]
         interval = _interval(run) or (None, None)
-        figures += [*interval, run.figure(AT_BEST)]
+        figures += [*interval, run.figure(BALANCED), run.figure(AT_BEST)]
         rows.append([run.name, *values, run.seed, run.status, *figures, run.path, run.reason])
     return as_csv(header, rows)
 
@@ -187,6 +193,7 @@ def _shown(run: Run, title: str) -> Any:
         TEST: "test_error_rate",
         "train time": "train_seconds",
         "samples/s": "samples_per_second",
+        BALANCED_TEST: BALANCED,
         TEST_AT_BEST: AT_BEST,
     }
     if title == INTERVAL:

@@ -8,6 +8,7 @@ import shutil
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from statsmodels.stats.proportion import proportion_confint
 
@@ -281,6 +282,31 @@ def test_the_test_error_of_the_best_epoch_has_columns_where_that_is_not_the_last
     assert not any("at best" in note for note in last_alone.notes)
     without = make([make_run(tmp_path / "other", {"seed": 9})])
     assert next(csv.DictReader(io.StringIO(csv_text(without.runs, []))))["test_error_rate_at_best"] == ""
+
+
+def test_balanced_errors_have_a_column_where_classes_of_the_test_set_differ_in_size(tmp_path):
+    target = np.repeat([0, 1, 3], [60, 30, 10])  # a class that does not occur
+    for seed, wrong in enumerate([(6, 6, 5), (0, 3, 10)]):
+        run = make_run(tmp_path / f"{seed}", {"seed": seed}, samples=100)
+        predicted = target.copy()
+        for start, count in zip((0, 60, 90), wrong, strict=True):
+            predicted[start : start + count] = 2
+        np.savez(run / "predictions.npz", format=1, predicted=predicted, target=target)
+    report = make([tmp_path])
+    shown = [dict(zip(report.run_table.header, row, strict=True)) for row in report.run_table.rows]
+    assert [row["balanced error"] for row in shown] == ["26.67%", "36.67%"]
+    group = dict(zip(report.group_table.header, report.group_table.rows[0], strict=True))
+    assert group["balanced error"] == "31.67 ± 7.07%"
+    assert any(note.startswith("balanced error: ") for note in report.notes)
+    rows = csv.DictReader(io.StringIO(csv_text(report.runs, report.varying)))
+    assert [float(row["balanced_error_rate"]) for row in rows] == pytest.approx([0.8 / 3, 1.1 / 3])
+    (tmp_path / "0" / "predictions.npz").write_bytes(b"damaged")
+    np.savez(tmp_path / "1" / "predictions.npz", format=1, predicted=target[:0], target=target[:0])
+    without = make([tmp_path])
+    assert "balanced error" not in without.run_table.header
+    assert not any(note.startswith("balanced error") for note in without.notes)
+    rows = csv.DictReader(io.StringIO(csv_text(without.runs, without.varying)))
+    assert [row["balanced_error_rate"] for row in rows] == ["", ""]
 
 
 def test_settings_and_figures_of_the_same_name_have_separate_columns(tmp_path):
