@@ -13,7 +13,7 @@ import logging
 import math
 import os
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
 
@@ -212,9 +212,11 @@ def augment(config: TrainConfig) -> Any:
     return _instantiate("augment", config.augment.component)
 
 
-def loss(config: TrainConfig, device: torch.device | str = "cpu") -> Loss:
-    """What training minimises, on the device if it holds tensors."""
-    made: Any = _instantiate("loss", config.loss.component)
+def loss(config: TrainConfig, class_counts: Sequence[int], device: torch.device | str = "cpu") -> Loss:
+    """What training minimises, on the device if it holds tensors; one that takes `class_counts` is given them."""
+    takes = inspect.signature(targets.of("loss", config.loss.component)).parameters
+    given = {"class_counts": list(class_counts)} if "class_counts" in takes else {}
+    made: Any = _instantiate("loss", config.loss.component, **given)
     return made.to(device) if isinstance(made, nn.Module) else made
 
 
@@ -273,10 +275,11 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
     unrecorded = _unrecorded(config, device, mode)
     recorded = unrecorded is None
     made = optimizer(config, model, fused=True, recorded=recorded)
+    weights, minimised = _class_weights(config, data, device), loss(config, data.class_counts, device)
     step = Step(
         model,
         made,
-        objective=_objective(config, data, device),
+        objective=Objective(config.loss_reduction, config.label_smoothing, weights, minimised),
         precision=Precision(device, config.precision),
         clip_grad_norm=config.clip_grad_norm,
         split_on_oom=config.on_oom == "halve",
@@ -311,11 +314,6 @@ def parts(config: TrainConfig, plan: "Plan", data: Dataset, model: nn.Module, mo
         pictures=Pictures(plan.info.shape, data.mean, data.std, data.classes),
         identity=Identity.of(config),
     )
-
-
-def _objective(config: TrainConfig, data: Dataset, device: torch.device) -> Objective:
-    weights = _class_weights(config, data, device)
-    return Objective(config.loss_reduction, config.label_smoothing, weights, loss(config, device))
 
 
 def _class_weights(config: TrainConfig, data: Dataset, device: torch.device) -> Tensor | None:

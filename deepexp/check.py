@@ -156,7 +156,7 @@ def plan(config: TrainConfig) -> Plan:
     augmentation = attempt("augment", lambda: build.augment(config))
     if augmentation is not None and shape is not None and device is not None:
         attempt("augment", lambda: own_parts.check_augment(augmentation, shape, device, model))
-    loss = attempt("loss", lambda: build.loss(config))
+    loss = attempt("loss", lambda: build.loss(config, [1] * (2 if info is None else len(info.classes))))
     if loss is not None and info is not None and device is not None:
         attempt("loss", lambda: own_parts.check_loss(loss, len(info.classes), device))
     schedule = attempt("schedule", lambda: build.schedule(config))

@@ -48,6 +48,11 @@ class Dataset:
         """The shape of one picture, as the model sees it."""
         return self.train.shape
 
+    @property
+    def class_counts(self) -> list[int]:
+        """How many training samples each class has."""
+        return torch.bincount(self.train.labels, minlength=len(self.classes)).tolist()
+
 
 @dataclass(frozen=True)
 class Pictures:

@@ -94,7 +94,7 @@ def retest(
     source, data = data_of(run, saved.pictures, data_root)
     precision = precision_here(saved.config, device)
     saved.model.to(device)
-    answers = _Answers(build.loss(saved.config, device))
+    answers = _Answers(build.loss(saved.config, data.class_counts, device))
     test = ResidentLoader(data.test, data.mean, data.std, device)
     evaluation = evaluate(saved.model, test, len(data.test), Precision(device, precision), scorer=answers)
     return Retest(

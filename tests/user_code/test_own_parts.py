@@ -1,8 +1,12 @@
 """A user's schedule, augmentation, loss or optimizer that breaks its interface is refused before any work."""
 
-import pytest
+import json
 
-from deepexp import build, cli, schema
+import pytest
+import torch
+
+import deepexp
+from deepexp import build, check, cli, schema
 from deepexp.config.compose import compose
 
 MODULE = """
@@ -134,6 +138,15 @@ class Doubled(torch.nn.CrossEntropyLoss):
     def forward(self, logits, labels):
         return self.factor * super().forward(logits, labels)
 
+class Prior(torch.nn.Module):  # logit adjustment (Menon et al. 2021, equation 10)
+    def __init__(self, *, class_counts):
+        super().__init__()
+        counts = torch.tensor(class_counts, dtype=torch.float32)
+        self.register_buffer("log_prior", (counts / counts.sum()).log())
+
+    def forward(self, logits, labels):
+        return torch.nn.functional.cross_entropy(logits + self.log_prior, labels, reduction="none")
+
 class Mean(Brier):
     def __call__(self, logits, labels):
         return super().__call__(logits, labels).mean()
@@ -206,7 +219,8 @@ SCHEDULES = ("Good", "NoHorizon", "NotANumber", "Negative", "NegativeLater", "Te
 AUGMENTATIONS = "Noise Unseeded OneRow NoDict Numbers NoLabels Array Double Fewer NotFinite Larger Fails".split()
 AUGMENTATIONS += "Mixed MixedColumn MixedNumber MixedLabels MixedFloats MixedTooMuch".split()
 
-LOSSES = "Brier Doubled Mean Column Counts Number Infinite Detached Unrelated RootOfZero Raises Learns NoLoss".split()
+LOSSES = "Brier Doubled Prior Mean Column Counts Number Infinite Detached Unrelated".split()
+LOSSES += "RootOfZero Raises Learns NoLoss".split()
 
 TORCH_SCHEDULER = "_target_: torch.optim.lr_scheduler.StepLR\nstep_size: 3\n"
 
@@ -255,7 +269,21 @@ def test_a_correct_mix_passes_the_checks(here):
 
 def test_tensors_of_a_loss_are_on_the_device_of_the_run(here):
     config = schema.typed(compose(["loss=Doubled"]).resolved(), schema.Problems())
-    assert build.loss(config, "meta").factor.device.type == "meta"
+    assert build.loss(config, [1] * 10, "meta").factor.device.type == "meta"
+
+
+def test_a_loss_is_given_how_many_training_samples_each_class_has_also_when_it_is_tested_again(here, capsys):
+    words = [*SMALL, "data.subset=105", "loss=Prior"]  # of five classes one sample more
+    result = deepexp.train(words, quiet=True)
+    assert cli.main(["eval", f"run={result.directory}", "device=cpu", "json=true"]) == 0
+    assert json.loads(capsys.readouterr().out)["test_loss"] == pytest.approx(result.test_loss, rel=1e-6)
+    config, plan = check.typed_and_planned(compose(words).config)
+    counts = build.dataset(config, plan).class_counts
+    assert sorted(counts) == [10] * 5 + [11] * 5
+    prior = build.loss(config, counts).log_prior
+    torch.testing.assert_close(prior, (torch.tensor(counts) / 105).log())
+    assert cli.main(["train", "loss=Prior", "+loss.class_counts=[1,2]", *SMALL]) == 2
+    assert "loss.class_counts: is given to their_parts.Prior by deepexp" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("word", ["augment=Noise", "optim=Stands", "loss=Brier", "loss=Doubled", "loss=torch_none"])
