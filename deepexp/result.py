@@ -42,9 +42,10 @@ class Result:
     @property
     def config(self) -> dict[str, Any]:
         """The run's whole config, nested as in YAML; `InputError` if its file is missing or damaged."""
-        from deepexp.disk.yaml_file import read_mapping
+        from deepexp.run import saved_config
+        from deepexp.run.rundir import RunDirectory
 
-        return read_mapping(self.directory / ".hydra" / "config.yaml")
+        return saved_config.values(RunDirectory.open(self.directory))
 
     @property
     def model(self) -> "nn.Module":

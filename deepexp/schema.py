@@ -96,9 +96,9 @@ CROSS_ENTROPY = "deepexp.training.losses.CrossEntropy"
 
 @dataclass
 class LossConfig:
-    """What training minimises; runs of earlier versions, which had no choice, have the cross entropy."""
+    """What training minimises."""
 
-    component: Component = field(default_factory=lambda: Component(CROSS_ENTROPY, {}))
+    component: Component
 
 
 @dataclass
@@ -135,6 +135,7 @@ class TrainConfig:
     optim: OptimConfig
     schedule: ScheduleConfig
     augment: AugmentConfig
+    loss: LossConfig
     batch_size: int | Literal["full"] = key(
         100, "samples an update, or 'full': gradient descent on the whole set", minimum=1
     )
@@ -158,7 +159,6 @@ class TrainConfig:
         None, "null: the model's own default; [{pattern, share | epochs}]: frozen first"
     )
     cache_frozen: bool = key(True, "compute outputs of frozen first layers only once, if it is exact and fits")
-    loss: LossConfig = field(default_factory=LossConfig)
     loss_reduction: Literal["mean", "sum"] = key("mean", "of the loss over a batch, as its gradient sees it")
     label_smoothing: float = key(0.0, "share of the target that is spread over all classes", minimum=0.0, below=1.0)
     class_weights: Literal["balanced"] | list[float] | None = key(

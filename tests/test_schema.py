@@ -12,7 +12,7 @@ from deepexp.errors import InputError
 def config(**changes):
     content = yaml.safe_load((paths.CONF_DIR / "train.yaml").read_text(encoding="utf-8"))
     del content["defaults"]
-    for group in ("model", "data", "optim", "schedule", "augment"):
+    for group in ("model", "data", "optim", "schedule", "augment", "loss"):
         content[group] = {**content.get(group, {}), "_target_": "some.thing", "width": 3}
     content["data"]["root"] = "data"
     for key, value in changes.items():

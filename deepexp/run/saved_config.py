@@ -9,6 +9,7 @@ from typing import Any
 from omegaconf import OmegaConf
 
 from deepexp import schema
+from deepexp.config.composed_of import completed
 from deepexp.config.composer import Composed
 from deepexp.config.overrides import split
 from deepexp.disk.yaml_file import read_list, read_mapping
@@ -20,8 +21,8 @@ _ABSENT = object()
 
 
 def values(run: RunDirectory) -> dict[str, Any]:
-    """The values in the file, not checked; `InputError` names the file if it cannot be read."""
-    return read_mapping(_place(run))
+    """The values in the file, not checked, with those that all runs had when it began; `InputError` if unreadable."""
+    return completed(read_mapping(_place(run)))
 
 
 def read(run: RunDirectory) -> tuple[dict[str, Any], schema.TrainConfig]:

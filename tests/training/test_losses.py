@@ -147,6 +147,7 @@ def test_losses_of_different_kinds_are_not_compared(run, tmp_path):
         (["loss=focal", "loss.gamma=-1"], r"^loss: gamma: -1 is not allowed; a number ≥ 0$"),
         (["loss=hinge", "loss.margin=-0.5"], r"^loss: margin: -0\.5 is not allowed; a number ≥ 0$"),
         (["loss=focal", "loss.gamma=much"], r"^loss\.gamma: 'much' is not allowed; a number"),
+        (["~loss"], r"^loss: is missing$"),
         (["loss=fokal"], r"did you mean 'focal'\?"),
         (["loss=hinge", "label_smoothing=0.1"], r"^label_smoothing: is for loss=cross_entropy alone; leave it at 0\.0"),
     ],
