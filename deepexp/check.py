@@ -158,7 +158,7 @@ def plan(config: TrainConfig) -> Plan:
         attempt("augment", lambda: own_parts.check_augment(augmentation, shape, device, model))
     loss = attempt("loss", lambda: build.loss(config, [1] * (2 if info is None else len(info.classes))))
     if loss is not None and info is not None and device is not None:
-        attempt("loss", lambda: own_parts.check_loss(loss, len(info.classes), device))
+        attempt("loss", lambda: own_parts.check_loss(loss, config.loss.component.target, len(info.classes), device))
     schedule = attempt("schedule", lambda: build.schedule(config))
     total_steps = steps_of_run(config, len(updates))
     if schedule is not None and total_steps:

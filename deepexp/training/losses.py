@@ -94,12 +94,15 @@ def reduced(
 ) -> Tensor:
     """The losses (batch,) of a batch, or their sum, each times its class's weight out of (classes,); or their mean.
 
-    `label_smoothing` is for `CrossEntropy` alone, which is computed in one kernel.
+    `label_smoothing` is for `CrossEntropy` alone, which is computed in one kernel. Raises `ValueError` if a loss
+    does not give one number for each sample.
     """
     assert class_weights is None or reduction != "mean"  # for torch, that is the mean over the weights
     if type(loss) is CrossEntropy:
         return F.cross_entropy(logits, labels, class_weights, reduction=reduction, label_smoothing=label_smoothing)
     losses = loss(logits, labels)
+    if losses.shape != labels.shape:
+        raise ValueError(f"the loss gives {tuple(losses.shape)} for {len(labels)} pictures; needed is the loss of each")
     if class_weights is not None:
         losses = class_weights[labels] * losses
     return losses if reduction == "none" else losses.sum() if reduction == "sum" else losses.mean()

@@ -53,11 +53,15 @@ def of(group: str, component: Component) -> Callable[..., Any]:
         raise InputError(f"{group}._target_: {component.target!r} cannot be imported ({error})") from error
 
 
-_TAKEN_BY_TORCH = {
+_PARTIAL = ("optim", "loss")
+"""Groups whose target may be called later with further arguments: `_partial_: true`."""
+
+_REMEDIES = {
+    "loss": " (_partial_: true in its YAML leaves logits and labels to deepexp)",
     "optim": " (_partial_: true in its YAML leaves the parameters to deepexp)",
     "schedule": " (schedulers of torch do not fit, as they need an optimizer; `deepexp list schedule` shows what does)",
 }
-"""What to do if a target lacks an argument, as those of torch do without `_partial_`."""
+"""What to do if a target lacks an argument, as functions and those of torch do without `_partial_`."""
 
 
 def check_arguments(group: str, component: Component, given: Mapping[str, Any]) -> None:
@@ -84,13 +88,13 @@ def check_arguments(group: str, component: Component, given: Mapping[str, Any]) 
             for name in unknown
         ]
     )
-    if group != "optim" and component.arguments.get("_partial_"):
-        raise InputError(f"{group}._partial_: is for optimizers, which are given the parameters later; leave it out")
+    if group not in _PARTIAL and component.arguments.get("_partial_"):
+        raise InputError(f"{group}._partial_: is for optimizers and losses, which are called later; leave it out")
     bind = signature.bind_partial if component.arguments.get("_partial_") else signature.bind
     try:
         bind(**arguments, **given)
     except TypeError as error:
-        more = f" (deepexp gives it {' and '.join(given)})" if given else _TAKEN_BY_TORCH.get(group, "")
+        more = f" (deepexp gives it {' and '.join(given)})" if given else _REMEDIES.get(group, "")
         raise InputError(f"{group}: {component.target}: {error}{more}") from None
     _check_types(group, component, target)
 

@@ -147,6 +147,23 @@ class Prior(torch.nn.Module):  # logit adjustment (Menon et al. 2021, equation 1
     def forward(self, logits, labels):
         return torch.nn.functional.cross_entropy(logits + self.log_prior, labels, reduction="none")
 
+def cross_entropy(logits, labels, scale):
+    return scale * torch.nn.functional.cross_entropy(logits, labels, reduction="none")
+
+class Shifts(Brier):
+    def __call__(self, logits, labels):
+        logits -= logits.amax(1, keepdim=True).detach()
+        return super().__call__(logits, labels)
+
+class Relabels(Brier):
+    def __call__(self, logits, labels):
+        return super().__call__(logits, labels.clamp_(max=5))
+
+class MeanOfMany(Brier):
+    def __call__(self, logits, labels):
+        losses = super().__call__(logits, labels)
+        return losses.mean() if len(losses) > 2 else losses
+
 class Mean(Brier):
     def __call__(self, logits, labels):
         return super().__call__(logits, labels).mean()
@@ -219,7 +236,7 @@ SCHEDULES = ("Good", "NoHorizon", "NotANumber", "Negative", "NegativeLater", "Te
 AUGMENTATIONS = "Noise Unseeded OneRow NoDict Numbers NoLabels Array Double Fewer NotFinite Larger Fails".split()
 AUGMENTATIONS += "Mixed MixedColumn MixedNumber MixedLabels MixedFloats MixedTooMuch".split()
 
-LOSSES = "Brier Doubled Prior Mean Column Counts Number Infinite Detached Unrelated".split()
+LOSSES = "Brier Doubled Prior Shifts Relabels MeanOfMany Mean Column Counts Number Infinite Detached Unrelated".split()
 LOSSES += "RootOfZero Raises Learns NoLoss".split()
 
 TORCH_SCHEDULER = "_target_: torch.optim.lr_scheduler.StepLR\nstep_size: 3\n"
@@ -239,6 +256,9 @@ def here(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"_target_: their_parts.{target}\n")
     (tmp_path / "conf" / "schedule" / "Torch.yaml").write_text(TORCH_SCHEDULER)
+    text = "_target_: their_parts.cross_entropy\nscale: 2.0\n"
+    (tmp_path / "conf" / "loss" / "whole.yaml").write_text(text)
+    (tmp_path / "conf" / "loss" / "partial.yaml").write_text(f"{text}_partial_: true\n")
     for reduction in ("none", "mean"):
         text = f"_target_: torch.nn.MultiMarginLoss\nmargin: 1.0\nreduction: {reduction}\n"
         (tmp_path / "conf" / "loss" / f"torch_{reduction}.yaml").write_text(text)
@@ -267,6 +287,11 @@ def test_a_correct_mix_passes_the_checks(here):
     assert cli.main(["train", "augment=Mixed", "dry_run=true", *SMALL]) == 0
 
 
+def test_a_loss_that_gives_one_number_for_many_fails_the_run(here, capsys):
+    assert cli.main(["train", "loss=MeanOfMany", *SMALL]) == 1
+    assert "the loss gives () for 100 pictures; needed is the loss of each" in "".join(capsys.readouterr())
+
+
 def test_tensors_of_a_loss_are_on_the_device_of_the_run(here):
     config = schema.typed(compose(["loss=Doubled"]).resolved(), schema.Problems())
     assert build.loss(config, [1] * 10, "meta").factor.device.type == "meta"
@@ -286,7 +311,9 @@ def test_a_loss_is_given_how_many_training_samples_each_class_has_also_when_it_i
     assert "loss.class_counts: is given to their_parts.Prior by deepexp" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("word", ["augment=Noise", "optim=Stands", "loss=Brier", "loss=Doubled", "loss=torch_none"])
+@pytest.mark.parametrize(
+    "word", ["augment=Noise", "optim=Stands", "loss=Brier", "loss=Doubled", "loss=torch_none", "loss=partial"]
+)
 def test_a_correct_part_is_trained_with(here, word):
     assert cli.main(["train", word, *SMALL]) == 0
 
@@ -300,7 +327,7 @@ def test_a_correct_part_is_trained_with(here, word):
         ("schedule=Tensor", "schedule: Tensor gives tensor(0.5000) for the first update"),
         ("schedule=OneArgument", "schedule: OneArgument fails: TypeError: OneArgument.__call__() takes 2 positional"),
         ("schedule=Breaks", "schedule: Breaks fails: their_parts.py:39: ZeroDivisionError: division by zero"),
-        ("schedule=Partial", "schedule._partial_: is for optimizers, which are given the parameters later"),
+        ("schedule=Partial", "schedule._partial_: is for optimizers and losses, which are called later; leave it out"),
         ("schedule=Torch", "missing a required argument: 'optimizer' (schedulers of torch do not fit"),
         ("augment=Draws", "augment._target_: their_parts.Draws gives a Draws without apply"),
         (
@@ -326,6 +353,12 @@ def test_a_correct_part_is_trained_with(here, word):
             "loss=Mean",
             "loss: their_parts.Mean gives torch.float32 of shape () for two pictures; needed is the loss of each",
         ),
+        (
+            "loss=whole",
+            "missing a required argument: 'logits' (_partial_: true in its YAML leaves logits and labels to",
+        ),
+        ("loss=Shifts", "loss: their_parts.Shifts changes its logits or labels in place; errors are counted by them"),
+        ("loss=Relabels", "loss: their_parts.Relabels changes its logits or labels in place"),
         ("loss=torch_mean", 'float32 (2,); torch\'s losses do so with reduction: "none"'),
         ("loss=Column", "loss: their_parts.Column gives torch.float32 of shape (2, 1) for two pictures"),
         ("loss=Counts", "loss: their_parts.Counts gives torch.int64 of shape (2,) for two pictures"),
