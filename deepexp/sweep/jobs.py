@@ -313,5 +313,5 @@ def _slots(handed: Handed, points: Sequence[Checked], jobs: int) -> list[Slot]:
 
 def _as_entered(point: Point, entries: Mapping[str, Entry]) -> Point:
     """The point under the hash by which the ledger knows it."""
-    is_former = point.config_hash not in entries and point.former_hash in entries
-    return replace(point, config_hash=point.former_hash) if is_former else point
+    known = [name for name in (point.config_hash, *point.former_hashes) if name in entries]
+    return replace(point, config_hash=known[0]) if known else point

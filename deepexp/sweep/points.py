@@ -72,8 +72,8 @@ class Point:
     varying: dict[str, str]
     overrides: list[str]
     config_hash: str
-    former_hash: str
-    """The hash that earlier versions gave it, which depended on `data.workers` and the like."""
+    former_hashes: Sequence[str]
+    """Hashes that earlier versions gave it: with `data.workers` and the like, or with keys that were added then."""
     epochs: int
     """See `Checked`."""
     takes: tuple[Shape, int]
@@ -180,22 +180,25 @@ def settled(point: Checked, choices: Choices) -> Point:
         words.append(f"threads={choices.threads}")
     if point.config.data.mode == "auto":
         words.append(f"data.mode={choices.data_mode}")  # no part of the hash: the batches are the same
-    how = identity.HOW - point.varying.keys()
+    reduced = _without(resolved, identity.HOW - point.varying.keys())
     return Point(
         name=point.name,
         varying=point.varying,
         overrides=words,
-        config_hash=config_hash(_without(resolved, how)),
-        former_hash=config_hash(resolved),
+        config_hash=config_hash(reduced),
+        former_hashes=[config_hash(resolved), config_hash(reduced, but_for={"class_weights"})],
         epochs=point.epochs,
         takes=point.takes,
         config=point.config,
     )
 
 
-def config_hash(resolved: Mapping[str, Any]) -> str:
-    """The hash of a composed config, by which a sweep knows its jobs; keys that only name a run are left out."""
-    added = {key for key in ADDED if resolved.get(key) is None}
+def config_hash(resolved: Mapping[str, Any], but_for: Collection[str] = ()) -> str:
+    """The hash of a composed config, by which a sweep knows its jobs; keys that only name a run are left out.
+
+    `but_for`: keys of `ADDED` that count even where they are null.
+    """
+    added = {key for key in ADDED if resolved.get(key) is None and key not in but_for}
     if resolved.get("loss") == {"_target_": CROSS_ENTROPY}:
         added.add("loss")
     kept = {key: value for key, value in resolved.items() if key not in _WHERE and key not in added}

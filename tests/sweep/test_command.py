@@ -169,9 +169,14 @@ def test_keys_without_effect_on_results_may_change_on_resuming(sweep: Sweeper) -
     assert [config["data"]["mode"] for config in configs] == ["resident", "streamed"]
 
 
-def test_jobs_are_recognised_by_the_hash_of_older_versions(sweep: Sweeper, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize(
+    ("name", "as_before"), [("_without", lambda resolved, _: resolved), ("ADDED", ("init_from", "surgery"))]
+)
+def test_jobs_are_recognised_by_the_hash_of_older_versions(
+    sweep: Sweeper, monkeypatch: pytest.MonkeyPatch, name: str, as_before: object
+) -> None:
     with monkeypatch.context() as older:
-        older.setattr(points, "_without", lambda resolved, _: resolved)
+        older.setattr(points, name, as_before)
         first = sweep(*QUICK, "seed=0,1", quiet=True)
     second = sweep(f"resume={first.directory}", "seed=0,1,2", quiet=True)
     assert [row.tries for row in second.rows] == [1, 1, 1] and len(ledger_of(second)) == 3

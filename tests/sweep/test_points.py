@@ -198,5 +198,5 @@ def test_keys_without_effect_on_results_change_the_hash_only_if_swept() -> None:
     fixed = [replace(point, varying={}) for point in (usual, other, seed)]
     usual, other, seed, varying = (settled(point, Choices(None, 1, "resident")) for point in (*fixed, varying))
     assert usual.config_hash == other.config_hash
-    assert usual.former_hash != other.former_hash
+    assert usual.former_hashes[0] != other.former_hashes[0]
     assert len({usual.config_hash, varying.config_hash, seed.config_hash}) == 3
