@@ -94,7 +94,7 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
             "best.pt; everything else is about the weights after the last epoch."
         )
     if variation.varies(runs, "loss._target_"):
-        notes.append("loss: the losses of runs with another one are of another kind, and cannot be compared.")
+        notes.append("loss: runs with different ones have training and test losses that cannot be compared.")
     if any(run.summary and run.summary["pretrained"] == "random" for run in runs if run.status == DONE):
         notes.append(
             "pretrained: random: the first layer, for which there are ImageNet's weights, began with random ones."

@@ -136,7 +136,7 @@ def test_losses_of_different_kinds_are_not_compared(run, tmp_path):
         run(["epochs=1", "data.subset=100", f"loss={name}"])
     report = make([tmp_path / "outputs"])
     assert {group.label for group in report.groups} == {"loss=cross_entropy", "loss=hinge"}
-    assert any(note.startswith("loss: the losses of runs with another one") for note in report.notes)
+    assert any(note.startswith("loss: runs with different ones have") for note in report.notes)
     (one, _) = (tmp_path / "outputs" / "mnist_net").iterdir()
     assert not any(note.startswith("loss:") for note in make([one]).notes)
 
