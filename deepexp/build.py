@@ -113,8 +113,8 @@ def model(
         runtime.seed_generators(config.seed)
         made = _instantiate("model", component, **given)
         init.initialise(made, config.init)
-        is_softmax = config.loss.component.target == CROSS_ENTROPY
-        if load_pretrained and is_softmax:  # else the run that it belongs to has said so when it began
+        is_new = load_pretrained  # else the run that it belongs to has said so when it began
+        if is_new and config.loss.component.target == CROSS_ENTROPY:
             again = functools.partial(_made_on_cpu, component, given, config.seed)
             own_model.warn_of_probabilities(again, component.target, shape)
     own_model.warn_of_loose_layers(made, component.target)

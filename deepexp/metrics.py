@@ -1,4 +1,4 @@
-"""The figures that a run is judged by: after each epoch, and at its end; and the confusion matrix of its answers.
+"""The figures that a run is judged by: after each epoch, and at its end; and others, computed from its answers.
 
 The fields of the dataclasses, in their order, are the keys in `metrics.jsonl` and `summary.json`. Rates are fractions,
 losses are means over samples, times are in seconds.

@@ -22,11 +22,11 @@ GROUPS = ("model", "data", "optim", "schedule", "augment", "loss")
 
 _BEFORE = {"loss": "cross_entropy"}
 _NODES_BEFORE = {"loss": {"_target_": CROSS_ENTROPY}}
-"""The options that all runs had before there was a choice, and their nodes in a config."""
+"""The options that all runs had before there was a choice, and what stands for them in a config."""
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved config, nested, with the nodes of groups that deepexp did not have when the run began."""
+    """A saved config, nested, with the groups that deepexp did not have yet when the run began."""
     return {**_NODES_BEFORE, **config}
 
 

@@ -7,6 +7,7 @@ from deepexp.report.diff import Difference
 from deepexp.report.model import Report
 from deepexp.report.table import expendable
 from deepexp.report.variation import setting
+from deepexp.text.terminal import printable
 from deepexp.text.text_table import Table, escape_markdown, left_out_note
 
 LONGEST = 60
@@ -70,7 +71,7 @@ def markdown(report: Report) -> str:
 def latex(report: Report) -> str:
     """The means over seeds as a table for LaTeX; where there are none, the runs."""
     table = _tables(report)[0]
-    said = [f"% {line}" for line in (report.title, table.caption) if line]
+    said = [f"% {printable(line)}" for line in (report.title, table.caption) if line]
     return "\n".join([*said, r"% \usepackage{booktabs}", *table.latex()]) + "\n"
 
 
