@@ -1,10 +1,12 @@
 """The README is right: its code runs, its tables list what exists."""
 
+import math
 import re
 import typing
 from pathlib import Path
 
 import pytest
+import torch
 
 import deepexp
 from deepexp import paths, schema
@@ -12,6 +14,7 @@ from deepexp.disk import yaml_words
 from deepexp.run.rundir import Status
 from deepexp.sweep.command import run_sweep
 from deepexp.text.console import Console
+from deepexp.user_code import targets
 
 README = Path(__file__).parents[1] / "README.md"
 TEXT = README.read_text(encoding="utf-8")
@@ -74,6 +77,17 @@ def test_the_readmes_own_parts_work(user_folder):
     assert result.model.layers[1].out_features == 30
     assert result.test_error_rate < 0.2  # stripes are easy; chance is 0.5
     assert (result.directory / "summary.json").exists()
+
+
+def test_the_readmes_loss_has_a_gradient_also_where_the_probability_is_zero(user_folder):
+    loss = targets.find("generalised.GeneralisedCrossEntropy")(q=0.7)
+    logits = torch.tensor([[200.0, 0.0], [1.0, 0.0]], requires_grad=True)
+    losses = loss(logits, torch.tensor([1, 1]))
+    probability = 1 / (1 + math.e)
+    assert losses.tolist() == pytest.approx([1 / 0.7, (1 - probability**0.7) / 0.7])
+    losses.sum().backward()
+    slope = probability**0.7 * (1 - probability)
+    assert logits.grad.flatten().tolist() == pytest.approx([0.0, 0.0, slope, -slope])
 
 
 def test_the_readmes_own_preset_works_as_a_run_and_as_a_sweep(user_folder):
