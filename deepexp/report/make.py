@@ -95,6 +95,8 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
         )
     if variation.varies(runs, "loss._target_"):
         notes.append("loss: runs with different ones have training and test losses that cannot be compared.")
+    if own := variation.own_seeds(runs):
+        notes.append(f"{', '.join(own)}: the run's own seed in each, so that over seeds what it draws varies too.")
     if any(run.summary and run.summary["pretrained"] == "random" for run in runs if run.status == DONE):
         notes.append(
             "pretrained: random: the first layer, for which there are ImageNet's weights, began with random ones."

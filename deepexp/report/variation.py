@@ -89,13 +89,27 @@ def varying(runs: Sequence[Run]) -> list[str]:
     """The keys and groups that tell the runs apart, the seed aside, in the order in which they were asked for.
 
     Left out is what follows from another choice (`optim.lr` where it differs because `optim` does, and in no other
-    way), what merely repeats a key (`model.dropout` is `dropout`), and what does not change the result.
+    way), what merely repeats a key (`model.dropout` is `dropout`) or the seed, and what does not change the result.
     """
-    left_out = _not_of_the_result(runs) | {SEED}
+    left_out = {*_not_of_the_result(runs), SEED, *own_seeds(runs)}
     keys = [key for key in _all_keys(runs) if key not in left_out and varies(runs, key)]
     choices = [key for key in keys if key in _groups(runs)]
     keys = [key for key in keys if not any(_implies(runs, choice, key) for choice in choices)]
     return [key for key in keys if not _repeats(runs, key, keys)]
+
+
+def own_seeds(runs: Sequence[Run]) -> list[str]:
+    """Seeds of parts that vary with the run's own and have its value everywhere (`noise_seed: ${seed}` of a source).
+
+    Not that of the test samples that `image_folder` draws: a mean over these is not one over runs of one experiment.
+    """
+    found = []
+    for key in _all_keys(runs):
+        having = [run for run in runs if key in run.config]
+        is_one = key.endswith(SEED) and key not in (SEED, "data.split_seed")
+        if is_one and varies(having, key) and all(run.config[key] == run.seed for run in having):
+            found.append(key)
+    return found
 
 
 def constant(runs: Sequence[Run]) -> dict[str, object]:

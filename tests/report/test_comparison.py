@@ -1,6 +1,7 @@
 """Which groups of runs are compared, by which test, and the sentences on it, for runs with known results."""
 
 import importlib.util
+from itertools import product
 from pathlib import Path
 
 import pytest
@@ -50,6 +51,19 @@ def test_groups_with_common_seeds_are_compared_by_a_paired_t_test(tmp_path):
     # Differences 0.15, 0.16, 0.155, 0.15: by hand the mean is 15.375 points, its standard error 0.239, t(3) 3.182.
     assert "mean difference 15.38 points (95% interval 14.61 to 16.14), paired t over 4 seeds, p < 0.001" in sentence
     assert "chosen on the test figures themselves" in report.best
+
+
+def test_a_seed_of_the_data_that_is_the_runs_own_sets_no_group_apart(tmp_path):
+    for lr, seed in product([0.1, 0.01], [0, 1, 2]):
+        drawn = {"data_fingerprint": f"drawn with {seed}"}
+        keys = {"optim.lr": lr, "seed": seed, "data.noise_seed": seed}
+        make_run(tmp_path / f"{lr},{seed}", keys, error_rate=lr + 0.1 * lr * seed, provenance=drawn)
+    report = make([tmp_path])
+    assert report.varying == ["optim.lr"] and [len(group.runs) for group in report.groups] == [3, 3]
+    assert [comparison.test for comparison in report.comparisons.made] == ["paired t"]
+    assert any(note.startswith("data.noise_seed: the run's own seed in each") for note in report.notes)
+    make_run(tmp_path / "other", {"optim.lr": 0.1, "seed": 0, "data.noise_seed": 1})
+    assert make([tmp_path]).varying == ["optim.lr", "data.noise_seed"]
 
 
 @pytest.mark.parametrize(
