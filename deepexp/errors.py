@@ -64,6 +64,12 @@ def under(key: str, text: str) -> str:
 
 
 def in_short(error: BaseException) -> str:
-    """The type of an error and the first line of its message, if it has one: `ValueError: …`."""
-    lines = str(error).strip().splitlines()
-    return f"{type(error).__name__}: {lines[0]}" if lines else type(error).__name__
+    """The type of an error and the first line of its message, if it has one: `ValueError: …`.
+
+    The second line, too, if the first ends with a colon: it says nothing alone.
+    """
+    lines = [line.strip() for line in str(error).strip().splitlines()]
+    if not lines:
+        return type(error).__name__
+    shown = " ".join(lines[: 2 if lines[0].endswith(":") else 1])
+    return f"{type(error).__name__}: {shown}"

@@ -112,6 +112,10 @@ class Dataset(torch.utils.data.Dataset):
 class Endless(Good):
     def info(self):
         return DataInfo((1, 28, 28), ("a", "b"), 10**15, 10)
+
+class Wraps(Good):
+    def __init__(self, *, base=None):
+        self.base = base
 """
 NAMES = [line.split()[1].partition("(")[0].rstrip(":") for line in MODULE.splitlines() if line.startswith("class")]
 
@@ -165,6 +169,14 @@ def test_a_wrong_source_is_refused_in_one_line(here, capsys, name, expected):
     assert train(name) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line and not (here / "outputs").exists()
+
+
+@pytest.mark.parametrize(("base", "code"), [("their_data.Good", 0), ("their_data.Nothing", 2)])
+def test_a_source_may_wrap_another_and_a_wrong_one_is_named_with_the_reason(here, capsys, base, code):
+    (here / "conf" / "data" / "Wraps.yaml").write_text(f"_target_: their_data.Wraps\nbase:\n  _target_: {base}\n")
+    assert train("Wraps") == code
+    reason = "Error loading 'their_data.Nothing': ModuleNotFoundError"
+    assert (reason in capsys.readouterr().err) == (code == 2)
 
 
 def test_memory_is_checked_for_the_samples_used_not_for_all_announced(here, capsys):
