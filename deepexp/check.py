@@ -156,7 +156,9 @@ def plan(config: TrainConfig) -> Plan:
     augmentation = attempt("augment", lambda: build.augment(config))
     if augmentation is not None and shape is not None and device is not None:
         attempt("augment", lambda: own_parts.check_augment(augmentation, shape, device, model))
-    loss = attempt("loss", lambda: build.loss(config, [1] * (2 if info is None else len(info.classes))))
+    classes = 2 if info is None else len(info.classes)
+    # No data are loaded yet: a loss is tried with sizes of classes that differ, as it may divide by how much they do.
+    loss = attempt("loss", lambda: build.loss(config, range(100, 100 + classes)))
     if loss is not None and info is not None and device is not None:
         attempt("loss", lambda: own_parts.check_loss(loss, config.loss.component.target, len(info.classes), device))
     schedule = attempt("schedule", lambda: build.schedule(config))

@@ -141,6 +141,7 @@ class Doubled(torch.nn.CrossEntropyLoss):
 class Prior(torch.nn.Module):  # logit adjustment (Menon et al. 2021, equation 10)
     def __init__(self, *, class_counts):
         super().__init__()
+        assert min(class_counts) < max(class_counts)  # one may well divide by the difference
         counts = torch.tensor(class_counts, dtype=torch.float32)
         self.register_buffer("log_prior", (counts / counts.sum()).log())
 
