@@ -93,7 +93,9 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
             f"{table.TEST_AT_BEST}: the test error after the epoch with the lowest validation error, whose weights are "
             "best.pt; everything else is about the weights after the last epoch."
         )
-    if variation.varies(runs, "loss._target_"):
+    if any(
+        variation.varies(runs, key) for key in {key for run in runs for key in run.config if key.startswith("loss.")}
+    ):
         notes.append("loss: runs with different ones have training and test losses that cannot be compared.")
     if own := variation.own_seeds(runs):
         notes.append(f"{', '.join(own)}: the run's own seed in each, so that over seeds what it draws varies too.")

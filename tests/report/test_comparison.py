@@ -66,6 +66,14 @@ def test_a_seed_of_the_data_that_is_the_runs_own_sets_no_group_apart(tmp_path):
     assert make([tmp_path]).varying == ["optim.lr", "data.noise_seed"]
 
 
+@pytest.mark.parametrize(("gamma", "noted"), [([2.0, 5.0], True), ([2.0, 2.0], False)])
+def test_losses_with_other_values_of_a_key_are_other_losses(tmp_path, gamma, noted):
+    for lr, value in zip([0.1, 0.01], gamma, strict=True):
+        make_run(tmp_path / f"{lr}", {"optim.lr": lr, "loss": "focal", "loss.gamma": value})
+    notes = make([tmp_path]).notes
+    assert any("training and test losses that cannot be compared" in note for note in notes) == noted
+
+
 @pytest.mark.parametrize(
     ("p", "words"), [(0.0498, "p = 0.0498"), (0.04999, "p = 0.04999"), (0.0501, "p = 0.050"), (0.0494, "p = 0.049")]
 )
