@@ -42,6 +42,8 @@ class Dataset:
     classes: tuple[str, ...]
     fingerprint: str
     """SHA-256 of all pictures and labels that are used"""
+    test_fingerprint: str
+    """SHA-256 of those of the test set"""
 
     @property
     def shape(self) -> Shape:
@@ -143,9 +145,10 @@ def assemble(
     val = None if val is None else fit(val, shape)
     mean, std = _statistics(train, normalise)
     fingerprint = _fingerprint([train, test] if val is None else [train, test, val], replicate)
+    test_fingerprint = _fingerprint([test], 1)
     if replicate > 1:
         train = train.take(torch.arange(len(train)).repeat(replicate))
-    return Dataset(train, val, test, mean, std, info.classes, fingerprint)
+    return Dataset(train, val, test, mean, std, info.classes, fingerprint, test_fingerprint)
 
 
 def _validation_samples(samples: int, val_fraction: float) -> int:

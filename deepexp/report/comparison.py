@@ -5,7 +5,7 @@ common, Welch's t test does. If there is only one training run of one of them, M
 and says nothing about settings. Which pairs are tested never depends on test figures.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import combinations
 from statistics import fmean
@@ -24,6 +24,8 @@ PAIRED_T, WELCH_T, MCNEMAR = "paired t", "Welch t", "McNemar"
 SIGNIFICANT = 0.05
 ALL_PAIRS = 5
 """Up to so many groups, each is compared with each; if there are more, each with one of them."""
+
+_TEST_DATA = "test_data_fingerprint"
 
 ONE_NET = "From one training run of each, nothing follows about other runs of the same settings."
 ONE_TEST_SET = "Over seeds the training varied and not the test samples: nothing follows about other test samples."
@@ -168,7 +170,12 @@ def best_by_validation(groups: Sequence[Group]) -> Group | None:
 def share_data(groups: Sequence[Group]) -> bool:
     """Whether all groups with results have one data set and number of test samples; else none is best by its errors."""
     firsts = [group.done[0] for group in groups if group.done]
-    return len({(run.choices.get("data"), run.summary["test_samples"]) for run in firsts if run.summary}) <= 1
+    kinds = {(run.choices.get("data"), run.summary["test_samples"]) for run in firsts if run.summary}
+    return len(kinds) <= 1 or _are_known_to_be_one({run.provenance.get(_TEST_DATA) for run in firsts})
+
+
+def _are_known_to_be_one(fingerprints: Collection[object]) -> bool:
+    return len(fingerprints) == 1 and None not in fingerprints
 
 
 def _pairs(groups: Sequence[Group], baseline: Group | None) -> tuple[list[tuple[Group, Group]], str | None]:
@@ -347,20 +354,28 @@ class Predictions:
 
     def _why_not_same(self, first: Run, second: Run) -> str | None:
         """Why two runs cannot be compared; None if they were tested on the same samples, as far as that is known."""
+        fingerprints = {run.provenance.get("data_fingerprint") for run in (first, second)}
+        if len(fingerprints - {None}) > 1 and _data_settings(first) == _data_settings(second):
+            return "their data were changed between the two (the fingerprints in provenance.json differ)"
+        if not _are_known_to_be_one({run.provenance.get(_TEST_DATA) for run in (first, second)}) and (
+            reason := self._why_not_known_to_be_same(first, second, fingerprints)
+        ):
+            return reason
+        return next(self._differences(first, second), None)
+
+    def _why_not_known_to_be_same(self, first: Run, second: Run, fingerprints: set[object]) -> str | None:
+        """Why runs with these fingerprints may have been tested on other samples; None where nothing hints at it."""
         kinds = first.choices.get("data"), second.choices.get("data")
         if kinds[0] != kinds[1]:
             return f"they were tested on different data, {kinds[0]} and {kinds[1]}"
-        fingerprints = {run.provenance.get("data_fingerprint") for run in (first, second)}
         roots = {run.config.get("data.root") for run in (first, second)}
         if len(fingerprints) > 1 and len(roots) > 1:
             return (
                 f"their data lie in different places, {' and '.join(map(str, roots))}, and are not known to be the same"
             )
-        if len(fingerprints - {None}) > 1 and _data_settings(first) == _data_settings(second):
-            return "their data were changed between the two (the fingerprints in provenance.json differ)"
         if len(fingerprints - {None}) > 1 and (keys := _own_settings_that_differ(first, second)):
             return f"{', '.join(keys)} differs, so that their test samples are not known to be the same"
-        return next(self._differences(first, second), None)
+        return None
 
     def _differences(self, first: Run, second: Run) -> Iterator[str]:
         found = [self._predictions(run) for run in (first, second)]

@@ -80,6 +80,7 @@ def provenance(
     return origin.collect(
         device=runtime.describe_device(plan.device),
         data_fingerprint=data.fingerprint,
+        test_data_fingerprint=data.test_fingerprint,
         pretrained=_origin(config, parts.model),
         pretrained_sha256=", ".join(digests) or None,
         code=parts.identity.code,

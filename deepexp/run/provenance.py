@@ -29,6 +29,7 @@ def collect(
     *,
     device: str,
     data_fingerprint: str,
+    test_data_fingerprint: str,
     pretrained: str | None,
     pretrained_sha256: str | None,
     code: Mapping[str, str],
@@ -36,8 +37,9 @@ def collect(
 ) -> dict[str, Any]:
     """The content of provenance.json.
 
-    `device`: in words. `data_fingerprint`: of the samples used. `pretrained`: where such weights came from.
-    `pretrained_sha256`: of their file. `code`: see `identity.Identity`. `choices`: what was decided at run time.
+    `device`: in words. `data_fingerprint`: of the samples used. `test_data_fingerprint`: of the test samples alone.
+    `pretrained`: where such weights came from. `pretrained_sha256`: of their file. `code`: see `identity.Identity`.
+    `choices`: what was decided at run time.
     """
     directory = Path.cwd()
     return {
@@ -52,6 +54,7 @@ def collect(
         "choices": dict(choices),
         "code": dict(code),
         "data_fingerprint": data_fingerprint,
+        "test_data_fingerprint": test_data_fingerprint,
         "pretrained": pretrained,
         "pretrained_sha256": pretrained_sha256,
     }

@@ -199,6 +199,17 @@ def test_fingerprint_sees_a_change_of_a_held_out_picture() -> None:
     assert after.fingerprint != before.fingerprint and torch.equal(after.mean, before.mean)
 
 
+def test_the_test_fingerprint_is_of_the_test_samples_alone() -> None:
+    source = random_source()
+    before = made(source).test_fingerprint
+    source.train.images[3] ^= 1
+    assert made(source, subset=20, val_fraction=0.2, replicate=2).test_fingerprint == before
+    source.test.labels[0] = 1 - source.test.labels[0]
+    relabelled = made(source).test_fingerprint
+    source.test.images[0] ^= 1
+    assert len({before, relabelled, made(source).test_fingerprint}) == 3
+
+
 def test_fingerprint_does_not_depend_on_memory_order_or_normalisation() -> None:
     source = random_source()
     expected = made(source).fingerprint

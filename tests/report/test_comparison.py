@@ -34,6 +34,19 @@ def test_runs_on_changed_data_are_not_compared(tmp_path):
     assert make([tmp_path / "a", tmp_path / "c"]).comparisons.made, "another subset has another fingerprint"
 
 
+@pytest.mark.parametrize("differing", [{"data.split_seed": 1}, {"data": "noisy"}, {"data.root": "/elsewhere"}])
+def test_training_on_other_data_is_compared_if_the_test_samples_are_known_to_be_the_same(tmp_path, differing):
+    for name, keys, fingerprint in [("a", {"optim.lr": 0.1}, "aa"), ("b", {"optim.lr": 0.1, **differing}, "bb")]:
+        make_run(tmp_path / name, keys, provenance={"data_fingerprint": fingerprint, "test_data_fingerprint": "same"})
+    report = make([tmp_path])
+    assert report.comparisons.made and report.best is not None
+    make_run(tmp_path / "b", keys, provenance={"data_fingerprint": "bb", "test_data_fingerprint": "other"})
+    assert not make([tmp_path]).comparisons.made
+    for name in "ab":
+        make_run(tmp_path / name, provenance={"data_fingerprint": name, "test_data_fingerprint": "same"})
+    assert not make([tmp_path]).comparisons.made, "the training data of one setting were changed"
+
+
 def test_groups_with_common_seeds_are_compared_by_a_paired_t_test(tmp_path):
     rates = {0.1: [0.05, 0.06, 0.055, 0.05], 0.01: [0.2, 0.22, 0.21, 0.2]}
     make_sweep(

@@ -93,6 +93,7 @@ def test_what_is_collected_can_be_written(tmp_path, monkeypatch):
     content = provenance.collect(
         device="cpu (2 threads)",
         data_fingerprint="abc",
+        test_data_fingerprint="def",
         pretrained="random",
         pretrained_sha256=None,
         code={},
@@ -102,5 +103,6 @@ def test_what_is_collected_can_be_written(tmp_path, monkeypatch):
     found = run.read_json("provenance.json")
     assert found["command_line"] == "deepexp train 'data.root=a b'"
     assert found["choices"] == {"data.mode": "resident"}
-    assert (found["data_fingerprint"], found["pretrained"]) == ("abc", "random")
+    assert [found[key] for key in ("data_fingerprint", "test_data_fingerprint")] == ["abc", "def"]
+    assert found["pretrained"] == "random"
     run.unlock()
