@@ -5,11 +5,12 @@ folder above them; give as many as are to be compared.
 
   deepexp report outputs/mnist_net/2026-01-31_12-00-00_1a2b3c      a sweep
   deepexp report outputs                                           all that there is
-  deepexp report SWEEP baseline=batch_norm=false                   each against one; steps until its best is reached
+  deepexp report SWEEP baseline=batch_norm=false                   with and without, all else equal; steps to the best
   deepexp report RUN RUN diff=true                                 what differs between two runs
 
   to=null             folder to write into; null: `report` in PATH, or in the folder above all of them
-  baseline=null       what varies in the group to compare with, as the table has it: optim.lr=0.1
+  baseline=null       what varies in the group to compare with, as the table has it: optim.lr=0.1; where that fits
+                      several, each group is compared with the one that it shares all other settings with
   diff=false          also what differs between two runs: config, code, data, versions, machine, results
   latex=false         also for LaTeX: the plots as PDF, and table.tex (means over seeds, or the runs)
   mistakes=false      also the worst mistakes of the best run: its model is run again here, if its data can be had
@@ -51,7 +52,7 @@ class Options:
     """Options of `report`."""
 
     to: str | None = key(None, "folder to write into")
-    baseline: str | None = key(None, "label of the group to compare with")
+    baseline: str | None = key(None, "label of the group to compare with, or a part of it")
     diff: bool = key(False, "also what differs between two runs")
     latex: bool = key(False, "also the plots as PDF, and table.tex")
     mistakes: bool = key(False, "also the worst mistakes of the best run")

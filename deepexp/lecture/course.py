@@ -134,7 +134,7 @@ class _Parts:
 
 def _show(page: Page, part: Preset, made: Report) -> None:
     """The tables and the curves of a preset's runs."""
-    tables = [made.group_table or made.run_table, *([made.steps_to.table()] if made.steps_to else [])]
+    tables = [made.group_table or made.run_table, *(found.table() for found in made.steps_to)]
     for table in tables:
         page.table(table.header, table.rows, numeric=table.numeric, caption=table.caption)
     for note in made.notes:

@@ -14,10 +14,9 @@ import numpy as np
 
 from deepexp.errors import InputError
 from deepexp.report import statistics
+from deepexp.report.baseline import Baseline
 from deepexp.report.runs import Run
 from deepexp.report.variation import NOT_OF_THE_RESULT, Group
-from deepexp.text.suggest import did_you_mean
-from deepexp.text.terminal import printable
 from deepexp.text.units import percent
 
 PAIRED_T, WELCH_T, MCNEMAR = "paired t", "Welch t", "McNemar"
@@ -121,14 +120,15 @@ class Comparisons:
         return [*found, *(limit for limit in (ONE_NET, ONE_TEST_SET) if limit in used)]
 
 
-def compare(groups: Sequence[Group], predictions: "Predictions", baseline: Group | None = None) -> Comparisons:
+def compare(groups: Sequence[Group], predictions: "Predictions", baseline: Baseline | None = None) -> Comparisons:
     """Test the groups against each other; only against `baseline`, or one of them, if it is given or they are many."""
-    if baseline is not None and not baseline.done:
-        return Comparisons(not_made=[f"Nothing is compared with the baseline, {baseline.label}: it has no result."])
+    lacking = _lacking(groups, baseline)
     with_results = [group for group in groups if group.done]
     if len(with_results) == 1 < len(groups):  # its own runs are not to be compared
-        return Comparisons()
+        return Comparisons(not_made=lacking)
     pairs, note = _pairs(with_results, baseline)
+    if not pairs and lacking:
+        return Comparisons(not_made=lacking)
     made: list[Comparison] = []
     refused: dict[tuple[str, str], list[str]] = {}
     for first, second in pairs:
@@ -140,23 +140,7 @@ def compare(groups: Sequence[Group], predictions: "Predictions", baseline: Group
     corrected = statistics.holm([comparison.p for comparison in made])
     made = [replace(comparison, corrected_p=p) for comparison, p in zip(made, corrected, strict=True)]
     not_made = [f"Not compared with {first}: {'; '.join(those)}: {why}" for (first, why), those in refused.items()]
-    return Comparisons(made, not_made, note)
-
-
-def find_group(groups: Sequence[Group], wanted: str) -> Group:
-    """The group of a label, or of enough of it to tell (`optim.lr=0.1`); `InputError` if that is none or several."""
-    wanted = printable(wanted)  # as labels are
-    words = {part.strip() for part in wanted.split(",")}
-    found = [group for group in groups if group.label == wanted] or [
-        group for group in groups if words <= {part.strip() for part in ",".join(group.settings).split(",")}
-    ]
-    if len(found) == 1:
-        return found[0]
-    labels = [group.label for group in groups]
-    if found:
-        those = "; ".join(group.label for group in found)
-        raise InputError(f"baseline: {wanted!r} fits {len(found)} groups; give the whole label: {those}")
-    raise InputError(f"baseline: {wanted!r} is no group{did_you_mean(wanted, labels)}; one of {'; '.join(labels)}")
+    return Comparisons(made, [*not_made, *lacking], note)
 
 
 def best_by_validation(groups: Sequence[Group]) -> Group | None:
@@ -178,29 +162,41 @@ def _are_known_to_be_one(fingerprints: Collection[object]) -> bool:
     return len(fingerprints) == 1 and None not in fingerprints
 
 
-def _pairs(groups: Sequence[Group], baseline: Group | None) -> tuple[list[tuple[Group, Group]], str | None]:
-    """(pairs to be tested, why it is those)."""
+def _lacking(groups: Sequence[Group], baseline: Baseline | None) -> list[str]:
+    """Why groups are compared with no baseline at all, a line each."""
+    if baseline is None:
+        return []
+    empty = [one.label for one in baseline.groups if not one.done]
+    found = [f"Nothing is compared with the baseline, {label}: it has no result." for label in empty]
+    alone = baseline.without([group for group in groups if group.done])
+    return found if alone is None else [*found, alone]
+
+
+def _pairs(groups: Sequence[Group], baseline: Baseline | None) -> tuple[list[tuple[Group, Group]], str | None]:
+    """(pairs to be tested, why it is those), of groups with results."""
     if len(groups) == 1:
         return list(combinations(_single_runs(groups[0]), 2)), None
-    if baseline is None and len(groups) <= ALL_PAIRS:
-        return list(combinations(groups, 2)), None
     if baseline is not None:
-        note = f"Each group is compared with the baseline, {baseline.label}."
-    elif not share_data(groups):
-        baseline = groups[0]
+        pairs = ((baseline.of(group), group) for group in groups)
+        return [(one, group) for one, group in pairs if one is not None and one.done], baseline.note
+    if len(groups) <= ALL_PAIRS:
+        return list(combinations(groups, 2)), None
+    if not share_data(groups):
+        first = groups[0]
         note = (
-            f"Each group is compared with {baseline.label}, the first of the grid, since errors on different data are "
+            f"Each group is compared with {first.label}, the first of the grid, since errors on different data are "
             "nothing to choose by; baseline=LABEL names another."
         )
-    elif (baseline := best_by_validation(groups)) is not None:
-        note = f"Each group is compared with {baseline.label}, which has the lowest validation error."
+    elif (best := best_by_validation(groups)) is not None:
+        first = best
+        note = f"Each group is compared with {first.label}, which has the lowest validation error."
     else:
-        baseline = groups[0]
+        first = groups[0]
         note = (
-            f"Each group is compared with {baseline.label}, the first of the grid, since there is no validation error "
+            f"Each group is compared with {first.label}, the first of the grid, since there is no validation error "
             "to choose by; baseline=LABEL names another."
         )
-    return [(baseline, group) for group in groups if group is not baseline], note
+    return [(first, group) for group in groups if group is not first], note
 
 
 def _single_runs(group: Group) -> list[Group]:

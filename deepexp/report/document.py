@@ -44,10 +44,11 @@ def page(report: Report, drawn: Figures) -> Page:
     made = Page(report.title, _counted(report.runs))
     _summary(made, report)
     _comparisons(made, report.comparisons)
-    if drawn.steps_to is not None and report.steps_to is not None:
+    if report.steps_to:
         made.heading("Steps to the baseline's best")
-        _picture(made, drawn.steps_to)
-        _table(made, report.steps_to.table())
+    for plot, steps in zip(drawn.steps_to, report.steps_to, strict=True):
+        _picture(made, plot)
+        _table(made, steps.table())
     made.heading("Curves")
     _pictures(made, drawn.curves)
     if drawn.settings:

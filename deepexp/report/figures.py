@@ -42,7 +42,8 @@ class Figures:
     curves: Sequence[Plot | Missing]
     settings: Sequence[Plot | Missing]
     """Error over the values of what varies."""
-    steps_to: Plot | Missing | None
+    steps_to: Sequence[Plot | Missing]
+    """For each baseline."""
     examined: Sequence[Examined]
     why_these: str
     """How the runs that are looked at more closely were chosen."""
@@ -53,7 +54,7 @@ class Figures:
     def plots(self) -> list[Plot]:
         """All plots that could be drawn."""
         matrices = [examined.matrix for examined in self.examined]
-        every = [*self.curves, *self.settings, self.steps_to, *matrices, self.mistakes, self.filters]
+        every = [*self.curves, *self.settings, *self.steps_to, *matrices, self.mistakes, self.filters]
         return [plot for plot in every if isinstance(plot, Plot)]
 
 
@@ -63,7 +64,7 @@ def draw(report: Report, *, with_mistakes: bool = False) -> Figures:
     return Figures(
         curves=_curves(report.groups),
         settings=[*_settings(report.groups, report.varying), *_search(report)],
-        steps_to=None if report.steps_to is None else steps_to.draw(report.steps_to),
+        steps_to=[steps_to.draw(found, place) for place, found in enumerate(report.steps_to, 1)],
         examined=[_examine(run, place) for place, run in enumerate(chosen, 1)],
         why_these=why,
         filters=filters.draw(chosen[0]) if chosen else None,

@@ -4,11 +4,12 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from deepexp.errors import InputError
+from deepexp.report import baseline as baselines
 from deepexp.report import comparison, table, variation
 from deepexp.report.diff import difference
 from deepexp.report.model import Report
 from deepexp.report.runs import DONE, PAUSED, Reading, Run, read
-from deepexp.report.steps_to import steps_to
+from deepexp.report.steps_to import StepsTo, steps_to
 from deepexp.run import mixed_code
 from deepexp.text.units import counted
 
@@ -16,7 +17,8 @@ from deepexp.text.units import counted
 def make(paths: Sequence[Path], *, baseline: str | None = None, diff: bool = False) -> Report:
     """The report over all runs in `paths`. Raises `InputError` for a path without runs, or an impossible option.
 
-    `baseline`: the label of the group to compare with. `diff`: also what differs between the runs, which must be two.
+    `baseline`: the label of the group to compare with, or a part of it (see `baseline.find`). `diff`: also what
+    differs between the runs, which must be two.
     """
     reading = read(paths)
     if not reading.runs:
@@ -27,7 +29,7 @@ def make(paths: Sequence[Path], *, baseline: str | None = None, diff: bool = Fal
         raise InputError("\n".join([*reading.damaged, what]))
     runs, keys = reading.runs, variation.varying(reading.runs)
     groups = variation.groups(runs)
-    chosen = None if baseline is None else comparison.find_group(groups, baseline)
+    chosen = None if baseline is None else baselines.find(groups, baseline)
     predictions = comparison.Predictions()
     runs, shown_groups = table.ordered(runs), table.ordered_groups(groups)
     return Report(
@@ -43,10 +45,18 @@ def make(paths: Sequence[Path], *, baseline: str | None = None, diff: bool = Fal
         group_table=table.group_table(shown_groups, keys),
         best=table.best(groups),
         comparisons=comparison.compare(groups, predictions, chosen),
-        steps_to=None if chosen is None else steps_to(groups, chosen, predictions),
+        steps_to=[] if chosen is None else _steps_to(groups, chosen, predictions),
         difference=difference(*reading.runs) if diff else None,
         notes=_notes(runs, groups, reading),
     )
+
+
+def _steps_to(
+    groups: Sequence[variation.Group], baseline: baselines.Baseline, predictions: comparison.Predictions
+) -> list[StepsTo]:
+    """For each baseline that has a result, and the groups that are compared with it."""
+    made = (steps_to(members, one, predictions) for one, members in baseline.with_others(groups))
+    return [found for found in made if found is not None]
 
 
 def _title(runs: Sequence[Run], keys: Sequence[str]) -> str:

@@ -42,8 +42,8 @@ class Report:
     best: str | None
     """A sentence that names the best group, and by which figures it was chosen."""
     comparisons: Comparisons
-    steps_to: StepsTo | None
-    """None unless a baseline was named."""
+    steps_to: Sequence[StepsTo]
+    """For each baseline; none unless one was named."""
     difference: Difference | None
     """None unless it was asked for."""
     notes: Sequence[str]

@@ -31,8 +31,7 @@ def lines(report: Report, columns: int | None = None) -> Iterator[str]:
         yield from _wrapped(TESTS, columns)
         for sentence in report.comparisons.sentences():
             yield from _wrapped(sentence, columns, indent="  ")
-    if report.steps_to is not None:
-        steps = report.steps_to.table()
+    for steps in (found.table() for found in report.steps_to):
         yield ""
         yield from _wrapped(steps.caption, columns)
         yield from _table(steps, columns, ["epochs", "time", "best accuracy"], "table.md")
@@ -53,9 +52,10 @@ def markdown(report: Report) -> str:
     if report.comparisons.made:
         sentences = [f"- {escape_markdown(sentence)}" for sentence in report.comparisons.sentences()]
         parts += ["## Is one better than another?", TESTS.partition("? ")[2].strip("()"), "\n".join(sentences)]
-    if report.steps_to is not None:
-        steps = report.steps_to.table()
-        parts += ["## Steps to the baseline's best", "\n".join(steps.markdown()), escape_markdown(steps.caption)]
+    if report.steps_to:
+        parts += ["## Steps to the baseline's best"]
+    for steps in (found.table() for found in report.steps_to):
+        parts += ["\n".join(steps.markdown()), escape_markdown(steps.caption)]
     if report.difference is not None:
         for section in report.difference.sections:
             if section.table.rows:

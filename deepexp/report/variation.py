@@ -187,6 +187,11 @@ def text(value: object) -> str:
     return flow.strip()
 
 
+def same_value(first: object, second: object) -> bool:
+    """Whether two values are the same in a config: 1 and 1.0 are, 1 and true are not."""
+    return _identity(first) == _identity(second)
+
+
 def _not_of_the_result(runs: Sequence[Run]) -> frozenset[str]:
     """`NOT_OF_THE_RESULT`, and the folder of the data unless it is known to hold other data in some of the runs.
 

@@ -13,11 +13,11 @@ if TYPE_CHECKING:
 _MOST_ROWS = 30
 
 
-def draw(found: StepsTo) -> Plot | Missing:
-    """Bars of steps on the left, dots of accuracies on the right, a row for each group."""
+def draw(found: StepsTo, place: int = 1) -> Plot | Missing:
+    """Bars of steps on the left, dots of accuracies on the right, a row for each group; `place` is in its name."""
     rows = list(found.rows[:_MOST_ROWS])
     if not any(row.steps is not None for row in rows):
-        return Missing("no run reaches the best accuracy of the baseline")
+        return Missing(f"no run reaches the best accuracy of {found.baseline}")
     figure, axes = plotting.figure(9.0, 1.5 + 0.42 * len(rows), columns=2)
     _draw_steps(axes[0, 0], rows, found.baseline)
     _draw_accuracies(axes[0, 1], rows, found)
@@ -35,7 +35,8 @@ def draw(found: StepsTo) -> Plot | Missing:
     )
     if len(found.rows) > len(rows):
         caption += f" The first {len(rows)} of {len(found.rows):,} groups."
-    return Plot("steps_to_baseline", figure, caption, "Steps to the baseline's best accuracy, and the best accuracies.")
+    name = "steps_to_baseline" if place == 1 else f"steps_to_baseline_{place}"
+    return Plot(name, figure, caption, "Steps to the baseline's best accuracy, and the best accuracies.")
 
 
 def _draw_steps(axis: "Axes", rows: list[Reach], baseline: str) -> None:
