@@ -26,8 +26,9 @@ def pays(x: Tensor) -> bool:
 
     Not in test: classes and probabilities do not depend on how many pictures are taken at a time.
     Measured for `mnist_net` on two Zen 4 cores: a training step of 100 samples takes 0.89 to 0.94 of its time, of 50
-    0.95 to 1.0, of 16 1.01 to 1.03. Without AVX-512 it takes 1.5, since oneDNN's gradients are slow then. Not measured
-    with AMX, Intel's matrix units for bfloat16, for which oneDNN has other convolutions.
+    0.95 to 1.0, of 16 1.01 to 1.03; on two Ice Lake cores, of 64 to 1,000, 0.98 to 1.02. Without AVX-512 it takes 1.5,
+    since oneDNN's gradients are slow then. Not measured with AMX, Intel's matrix units for bfloat16, for which oneDNN
+    has other convolutions.
     """
     return (
         not torch.compiler.is_compiling()
