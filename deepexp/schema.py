@@ -189,7 +189,7 @@ class TrainConfig:
     threads: int | Literal["auto"] = key("auto", "CPU threads of this run", minimum=1)
     name: str | None = key(None, "of the run directory; null: the model's name")
     output_dir: str = key("outputs", "where run directories are made")
-    resume: str | None = key(None, "run or sweep directory to go on with")
+    resume: str | None = key(None, "run or sweep directory to go on with; auto: what this same command began")
     dry_run: bool = key(False, "show config, parameters, memory and one batch; train nothing")
 
 

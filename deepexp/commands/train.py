@@ -7,6 +7,7 @@ loss, experiment) chosen by name. What can be chosen: deepexp list
   deepexp train experiment=lecture_mnist              a preset; with scale=quick or scale=full, smaller or larger
   deepexp train -m experiment=minibatch_size          a preset that is a sweep
   deepexp train resume=outputs/monster/…              go on with a run or a sweep that was cut off
+  deepexp train model=resnet epochs=90 resume=auto    go on with what this same command began; if nothing, begin
   deepexp train model=resnet dry_run=true             config, parameters, memory and one batch; trains nothing
   deepexp train -m batch_size=10,100 optim.lr=0.01,0.1
                                                       a sweep: a run for each combination
@@ -54,7 +55,7 @@ from deepexp.data.source import Source
 from deepexp.disk.storage import place_that_stays
 from deepexp.errors import DeepexpError, InputError, Interrupted, Paused, RunFailed
 from deepexp.result import Result, load_run
-from deepexp.run import circumstances, describe, dry_run, lost_files, resuming, unsaved
+from deepexp.run import circumstances, describe, dry_run, lost_files, resuming, same_command, unsaved
 from deepexp.run.describe import Names
 from deepexp.run.rundir import RunDirectory, Status, check_entries
 from deepexp.runlog import RunLog, check_lengths, heard_early
@@ -96,6 +97,7 @@ def _config_alone(overrides: Sequence[str], is_sweep: bool) -> str:
         raise InputError(f"--cfg: {place} is resumed with {saved}, not with one composed now; leave out resume")
     if is_sweep:
         raise InputError("--cfg: shows one run, and -m makes many; leave out -m and the values with commas")
+    overrides = same_command.words_without_resume(overrides)
     composed = compose(overrides)
     check_swept_keys(composed, overrides)
     with _places_told(composed):
@@ -147,8 +149,12 @@ def train(
     epoch after which to pause. Raises `InputError`, `RunFailed`, `Interrupted` or `Paused`; a run that had begun has
     recorded that in its directory.
     """
-    composed = overrides if isinstance(overrides, Composed) else _composed(overrides)
-    words = composed.overrides if isinstance(overrides, Composed) else overrides
+    if isinstance(overrides, Composed):
+        composed = overrides
+        words: Sequence[str] = composed.overrides
+    else:
+        words = _with_its_place(overrides, console)
+        composed = _composed(words)
     if composed.config.resume is not None:
         resuming.check_place(str(composed.config.resume))
         return resume(Path(os.path.expanduser(composed.config.resume)), composed, console, loaded, until)
@@ -171,6 +177,18 @@ def train(
             else:
                 run = RunDirectory.create_at(at, files)
             return _run(config, plan, data, composed.choices, run, console, _Earlier(said=said), until)
+
+
+def _with_its_place(words: Sequence[str], console: Console) -> Sequence[str]:
+    """The words; for `resume=auto`, those that go on with the run that they began, or else those that begin one."""
+    if not resuming.wants_same_command(words):
+        return words
+    anew = same_command.words_without_resume(words)
+    composed = _composed(anew)
+    begun = same_command.Begun() if composed.config.dry_run else same_command.begun_run(composed)
+    if begun.why_not is not None:
+        console.warn(begun.why_not)
+    return anew if begun.place is None else [f"resume={begun.place}"]
 
 
 def _composed(words: Sequence[str]) -> Composed:

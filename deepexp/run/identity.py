@@ -12,7 +12,7 @@ import re
 import sys
 import zipfile
 import zipimport
-from collections.abc import Iterator
+from collections.abc import Collection, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -46,7 +46,7 @@ class Identity:
     @classmethod
     def of(cls, config: TrainConfig) -> "Identity":
         """The identity of a run with this config, whose targets have been imported."""
-        return cls(_texts(config), _code(config))
+        return cls(_texts(config, FREE), _code(config))
 
     @classmethod
     def from_checkpoint(cls, content: dict[str, Any]) -> "Identity | None":
@@ -67,15 +67,11 @@ class Identity:
 
         Keys of deepexp that the checkpoint lacks are left out: they were added in a later version.
         """
-        before, now = self.config, _texts(config)
+        before, now = self.config, _texts(config, FREE)
         new = {key for key, _, _ in schema.describe_keys()} - before.keys()
         if not any(key.startswith("loss.") for key in before):
             new |= {key for key in now if key.startswith("loss.")}
-        return [
-            f"{key} is {now.get(key, 'not there')} and was {before.get(key, 'not there')}"
-            for key in {**before, **now}
-            if key not in new and key not in FREE and now.get(key) != before.get(key)
-        ]
+        return _differing(before, now, {*new, *FREE})
 
     def other_code(self, before: "Identity") -> list[str]:
         """The modules and packages that have changed since `before`.
@@ -90,9 +86,22 @@ def _is_texts(part: Any) -> bool:
     return isinstance(part, dict) and all(isinstance(text, str) for item in part.items() for text in item)
 
 
-def _texts(config: TrainConfig) -> dict[str, str]:
-    """Dotted key → its value as YAML has it, without the keys that may change."""
-    return {key: as_yaml(value) for key, value in _flat(config, "") if key not in FREE}
+def differing(before: TrainConfig, now: TrainConfig, but_for: Collection[str]) -> list[str]:
+    """`optim.lr is 0.2 and was 0.1` for each key that has another value in `now` than in `before`."""
+    return _differing(_texts(before, but_for), _texts(now, but_for), but_for)
+
+
+def _differing(before: Mapping[str, str], now: Mapping[str, str], but_for: Collection[str]) -> list[str]:
+    return [
+        f"{key} is {now.get(key, 'not there')} and was {before.get(key, 'not there')}"
+        for key in {**before, **now}
+        if key not in but_for and now.get(key) != before.get(key)
+    ]
+
+
+def _texts(config: TrainConfig, but_for: Collection[str]) -> dict[str, str]:
+    """Dotted key → its value as YAML has it."""
+    return {key: as_yaml(value) for key, value in _flat(config, "") if key not in but_for}
 
 
 def _flat(node: Any, prefix: str) -> Iterator[tuple[str, Any]]:

@@ -32,6 +32,9 @@ from deepexp.text.units import counted
 
 log = logging.getLogger(__name__)
 
+SAME_COMMAND = "auto"
+"""What stands in `resume=` for the run or sweep that the same command began; a folder of that name is `./auto`."""
+
 
 @dataclass(frozen=True)
 class Resumed:
@@ -50,16 +53,27 @@ def names_place(word: str) -> bool:
     return word.lstrip("+").startswith("resume=")
 
 
+def wants_same_command(words: Sequence[str]) -> bool:
+    """Whether the words ask, by `resume=auto`, for whatever the same command began (see `same_command.py`)."""
+    return _place_asked(words) == SAME_COMMAND
+
+
 def place_in(words: Sequence[str]) -> Path | None:
-    """The directory that `resume=…` names, if it stands among the words; the last one counts."""
+    """The directory that `resume=…` names, if one stands among the words; the last one counts."""
+    value = _place_asked(words)
+    if value is None or value == SAME_COMMAND:
+        return None
+    check_place(value)
+    return Path(os.path.expanduser(value))
+
+
+def _place_asked(words: Sequence[str]) -> str | None:
     found = [word for word in quote_paths(words) if names_place(word)]
     override = OverridesParser.create().parse_override(found[-1]) if found else None
     if override is not None and override.is_sweep_override():
         raise InputError(f"{found[-1]}: takes one run or sweep at a time; resume each by a command of its own")
     value = None if override is None else override.value()
-    if value is not None:
-        check_place(str(value))
-    return Path(os.path.expanduser(str(value))) if value else None
+    return None if value is None else str(value)
 
 
 def with_keys_of_its_own(words: Sequence[str]) -> list[str]:

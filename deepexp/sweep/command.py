@@ -19,10 +19,10 @@ from deepexp.config.composer import Composed
 from deepexp.config.conf_files import first_line
 from deepexp.disk.storage import place_that_stays
 from deepexp.errors import FAILURE, InputError, Interrupted, RunFailed
-from deepexp.run import mixed_code, resuming
+from deepexp.run import mixed_code, resuming, same_command
 from deepexp.run.rundir import RunDirectory
 from deepexp.sweep import shapes, table
-from deepexp.sweep.directory import SweepDirectory, is_sweep
+from deepexp.sweep.directory import SweepDirectory, is_sweep, read_description
 from deepexp.sweep.display import Display
 from deepexp.sweep.foreign import check_sweep, said_again
 from deepexp.sweep.jobs import Sweep
@@ -60,7 +60,8 @@ def sweep(words: Sequence[str], console: Console) -> int:
 def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
     """Begin a sweep, or go on with one (`resume=SWEEP_DIR`), and show how it ends.
 
-    Raises `InputError` before any job has started, `Interrupted` after a signal, `RunFailed` if nothing can be written.
+    `resume=auto` stands for the sweep that the same words began. Raises `InputError` before any job has started,
+    `Interrupted` after a signal, `RunFailed` if nothing can be written.
     """
     if any(overrides.split(word)[1:] == ("dry_run", "true") for word in words):
         raise InputError("dry_run: shows one run, and -m makes many; leave out -m and the values with commas")
@@ -74,6 +75,8 @@ def run_sweep(words: Sequence[str], console: Console) -> SweepResult:
     with console:
         try:
             first = _first(asked)
+            if directory is None and resuming.wants_same_command(words):
+                directory = _of_same_command(first, asked)
             if directory is None:
                 directory = SweepDirectory.create(str(first.config.output_dir), first.run_name, asked)
             with place_that_stays():  # with the output_dir that errors suggest, the sweep would begin anew
@@ -100,6 +103,14 @@ def _opened(begun: Path, asked: Sequence[str]) -> SweepDirectory:
     directory = SweepDirectory.open(begun)
     directory.words = merged(directory.words, new)
     return directory
+
+
+def _of_same_command(first: Composed, asked: Sequence[str]) -> SweepDirectory | None:
+    """The newest sweep that was begun with the same words."""
+    for path in same_command.newest_first(first):
+        if is_sweep(path) and same_command.are_same(asked, read_description(path)["overrides"]):
+            return _opened(path, asked)
+    return None
 
 
 def _names_its_place(word: str, begun: Path) -> bool:
