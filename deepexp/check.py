@@ -15,7 +15,7 @@ import torch
 from torch import nn
 
 from deepexp import build, cuda_graph, paths, runtime, schema
-from deepexp.data.dataset import training_samples
+from deepexp.data.dataset import has_validation, training_samples
 from deepexp.data.memory import available_bytes
 from deepexp.data.order import Bounds, batch_bounds
 from deepexp.data.source import DataInfo, Shape, Source
@@ -170,6 +170,8 @@ def plan(config: TrainConfig) -> Plan:
     _check_combinations(config, device, samples, problems)
     if info is not None:
         _check_class_weights(config.class_weights, info.classes, problems)
+        if config.early_stop is not None and not has_validation(info, config.val_fraction):
+            problems.add("early_stop: needs validation data; set val_fraction, for example val_fraction=0.1")
     if model is not None and shape is not None and uses_batch_norm(model):
         _check_batch_norm(config, model, shape, problems)
     problems.raise_any()

@@ -251,8 +251,6 @@ def check_values(config: TrainConfig, problems: Problems) -> None:
         problems.add("output_dir: is empty; give a folder, or leave it out")
     if config.init_from is not None and not config.init_from.strip():
         problems.add("init_from: is empty; give a run or a file of weights, or leave it out")
-    if config.early_stop is not None and config.val_fraction == 0:
-        problems.add("early_stop: needs validation data; set val_fraction, for example val_fraction=0.1")
     if config.label_smoothing and config.loss.component.target != CROSS_ENTROPY:
         problems.add("label_smoothing: is for loss=cross_entropy alone; leave it at 0.0, or choose that loss")
     if config.batch_size == "full" and config.accumulate > 1:

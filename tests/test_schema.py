@@ -119,7 +119,6 @@ def test_a_right_value_is_converted_to_its_type(key, value, expected):
 @pytest.mark.parametrize(
     ("changes", "begin"),
     [
-        ({"early_stop": 3}, "early_stop: needs validation data"),
         ({"freeze": [{"pattern": "a"}]}, "freeze[0]: needs either share or epochs"),
         ({"freeze": [{"pattern": "a", "share": 0.5, "epochs": 2}]}, "freeze[0]: needs either share or epochs"),
         ({"freeze": [{"share": 0.5}]}, "freeze[0]: needs a pattern"),

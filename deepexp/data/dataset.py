@@ -101,7 +101,7 @@ def training_samples(info: DataInfo, subset: int | None, replicate: int, val_fra
 
     `InputError` if none are left, or fewer than `subset`.
     """
-    left = info.train_samples - _validation_samples(info.train_samples, val_fraction)
+    left = info.train_samples - _held_out_samples(info, val_fraction)
     if subset is not None and subset > left:
         raise InputError(
             f"data.subset: {subset} is more than the {counted(left, 'training sample')}; at most {left}, or null"
@@ -112,16 +112,26 @@ def training_samples(info: DataInfo, subset: int | None, replicate: int, val_fra
 def announced_pictures(info: DataInfo, subset: int | None, val_fraction: float) -> int:
     """How many pictures a run uses for training, validation and testing."""
     used = training_samples(info, subset, 1, val_fraction)
-    return used + _validation_samples(info.train_samples, val_fraction) + info.test_samples
+    return used + _held_out_samples(info, val_fraction) + info.val_samples + info.test_samples
 
 
-def load(source: Source) -> tuple[Split, Split]:
-    """(training, test) in NHWC memory order; `InputError` if a source does not give what it promised."""
-    train, test = source.load()
+def has_validation(info: DataInfo, val_fraction: float) -> bool:
+    """Whether a run has validation data: of the source's own, or held out of the training data."""
+    return info.val_samples > 0 or val_fraction > 0
+
+
+def load(source: Source) -> tuple[Split, Split, Split | None]:
+    """(training, test, validation) in NHWC memory order; `InputError` if a source does not give what it promised."""
+    train, test, *rest = source.load()
     info = source.info()
     train, test = _checked(train, "training", info), _checked(test, "test", info)
-    _check_classes(train, test, info)
-    return train, test
+    val = _checked(rest[0], "validation", info) if rest else None
+    if val is None and info.val_samples:
+        raise InputError(f"validation data: the source gives none; announced were {info.val_samples:,}")
+    _check_classes(train, test, "test", info)
+    if val is not None:
+        _check_classes(train, val, "validation", info)
+    return train, test, val
 
 
 def assemble(
@@ -135,10 +145,11 @@ def assemble(
     seed: int = 0,
 ) -> Dataset:
     """Load a source and prepare it for a run; `seed` decides which samples are held out, and which are the subset."""
-    train, test = load(source)
+    train, test, val = load(source)
     info = source.info()
     samples = training_samples(info, subset, 1, val_fraction)
-    train, val = _hold_out(train, _validation_samples(len(train), val_fraction), derive_seed(seed, "validation"))
+    if val is None:
+        train, val = _hold_out(train, _held_out_samples(info, val_fraction), derive_seed(seed, "validation"))
     if samples < len(train):
         train = train.take(stratified_choice(train.labels, samples, derive_seed(seed, "subset")))
     train, test = fit(train, shape), fit(test, shape)
@@ -151,9 +162,16 @@ def assemble(
     return Dataset(train, val, test, mean, std, info.classes, fingerprint, test_fingerprint)
 
 
-def _validation_samples(samples: int, val_fraction: float) -> int:
+def _held_out_samples(info: DataInfo, val_fraction: float) -> int:
+    """How many training samples become validation data."""
+    samples = info.train_samples
     if val_fraction == 0:
         return 0
+    if info.val_samples:
+        raise InputError(
+            f"val_fraction: the data have {counted(info.val_samples, 'validation picture')} of their own; "
+            "leave it at 0.0 (for image_folder, data.own_validation=false takes training pictures instead)"
+        )
     count = round(samples * val_fraction)
     if not 0 < count < samples:
         share = f"{val_fraction} of {counted(samples, 'sample')}"
@@ -190,7 +208,7 @@ def _checked(split: Split, name: str, info: DataInfo) -> Split:
         )
     if split.rows is not None:
         _check_rows(split.rows, len(images), name)
-    expected = info.train_samples if name == "training" else info.test_samples
+    expected = {"training": info.train_samples, "test": info.test_samples, "validation": info.val_samples}[name]
     pictures = len(images) if split.rows is None else len(split.rows)
     if split.shape != info.shape or not pictures == len(labels) == expected or expected == 0:
         raise InputError(
@@ -225,12 +243,12 @@ def _types(split: object) -> str:
     return f"a Split of {type(split.images).__name__} and {type(split.labels).__name__}"
 
 
-def _check_classes(train: Split, test: Split, info: DataInfo) -> None:
+def _check_classes(train: Split, test: Split, name: str, info: DataInfo) -> None:
     trained, tested = (split.labels.bincount(minlength=len(info.classes)) for split in (train, test))  # (classes,)
     untrained = ((trained == 0) & (tested > 0)).nonzero().flatten().tolist()
     if untrained:
         names = first_few([info.classes[label] for label in untrained], most=8)
-        raise InputError(f"test data: no training samples of {counted(len(untrained), 'class')} ({names})")
+        raise InputError(f"{name} data: no training samples of {counted(len(untrained), 'class')} ({names})")
 
 
 def _chunks(split: Split) -> Iterator[np.ndarray]:

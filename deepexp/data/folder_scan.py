@@ -4,7 +4,7 @@ import hashlib
 import os
 import stat
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
 
@@ -33,32 +33,39 @@ class PictureFile(NamedTuple):
 
 @dataclass(frozen=True)
 class Listing:
-    """The files of both splits, sorted by class and then by path."""
+    """The files of each split, sorted by class and then by path."""
 
     classes: tuple[str, ...]
     train: list[PictureFile]
     test: list[PictureFile]
+    val: list[PictureFile] = field(default_factory=list)
+    """Of a folder beside `train/` and `test/`; none: there is no such folder, or it is not used."""
     split: tuple[float, int] | None = None
     """`test_fraction` and `split_seed` where the split was made here; None: the folder has one of its own"""
+
+    def splits(self) -> dict[str, list[PictureFile]]:
+        """Name → files: `train`, `test` and, if there are any, `val`."""
+        return {"train": self.train, "test": self.test} | ({"val": self.val} if self.val else {})
 
     def digest(self, root: Path) -> str:
         """Changes when any file is added, removed, renamed, moved to another class or split, or written to."""
         start = len(os.fsencode(root))
         sha256 = hashlib.sha256()
-        for name, files in ((b"train", self.train), (b"test", self.test)):
+        for name, files in self.splits().items():
             lines = (
-                b"%s\0%s\0%d\0%d\0%d\n" % (name, os.fsencode(path)[start:], label, size_bytes, modified_ns)
+                b"%s\0%s\0%d\0%d\0%d\n" % (name.encode(), os.fsencode(path)[start:], label, size_bytes, modified_ns)
                 for path, label, size_bytes, modified_ns in files
             )
             sha256.update(b"".join(lines))
         return sha256.hexdigest()
 
 
-def scan(root: Path, test_fraction: float, split_seed: int) -> Listing:
+def scan(root: Path, test_fraction: float, split_seed: int, own_validation: bool = False) -> Listing:
     """List `root/train/CLASS/…` and `root/test/CLASS/…`, or `root/CLASS/…` with a stratified split of our own.
 
-    Class folders may have folders in them. `InputError` if there are no classes, a class has no training pictures, or
-    a test class is no training class.
+    Class folders may have folders in them. `own_validation`: list `root/val/CLASS/…`, too, if it is there beside
+    `train/` and `test/`; it may have another name of `validation_folders`. `InputError` if there are no classes, a
+    class has no training pictures, or a class of the other folders is no training class.
     """
     if not root.exists():
         raise InputError(f"data.root: there is no folder {show(root)}; {_NEEDED}")
@@ -67,12 +74,12 @@ def scan(root: Path, test_fraction: float, split_seed: int) -> Listing:
     try:
         if _folders(root / "train"):
             if not _folders(root / "test"):
-                held_out = further_splits(root)
+                held_out = validation_folders(root)
                 remedy = f" (to test models on {held_out[0]}/, rename it to test/)" if held_out else ""
                 raise InputError(
                     f"data.root: {show(root)} has train/ but no test/ with class folders{remedy}; {_NEEDED}"
                 )
-            return _train_and_test(root)
+            return _train_and_test(root, own_validation)
         return _split(root, test_fraction, split_seed)
     except OSError as error:
         raise _unreadable(error, root) from error
@@ -82,8 +89,8 @@ def _unreadable(error: OSError, folder: Path) -> InputError:
     return InputError(f"{show(error.filename or folder)}: cannot be read ({error.strerror}); mend it, or remove it")
 
 
-def further_splits(root: Path) -> list[str]:
-    """Names of the folders beside `train/` and `test/` that look like validation sets; nothing reads them."""
+def validation_folders(root: Path) -> list[str]:
+    """Names of the folders with class folders beside `train/` and `test/` that look like validation sets."""
     return [name for name in ("val", "valid", "validation", "eval") if _folders(root / name)]
 
 
@@ -98,17 +105,28 @@ def pictures_below(folder: Path) -> list[str]:
     return found
 
 
-def _train_and_test(root: Path) -> Listing:
+def _train_and_test(root: Path, own_validation: bool) -> Listing:
     names = _class_names(root / "train")
-    foreign = sorted(set(_class_names(root / "test")) - set(names))
-    if foreign:
-        raise InputError(f"{show(root / 'test' / foreign[0])}: training has no such class ({_list(names)})")
     train = list(_pictures(root / "train", names))
-    test = list(_pictures(root / "test", names))
     _check_classes(root / "train", names, train)
-    if not test:
-        raise InputError(f"{show(root / 'test')}: holds no pictures")
-    return Listing(tuple(map(show, names)), train, test)
+    held_out = validation_folders(root) if own_validation else []
+    if len(held_out) > 1:
+        raise InputError(
+            f"data.root: {show(root)} has {_list(held_out)}, and validation data are in one folder; "
+            "move the others elsewhere, or set data.own_validation=false"
+        )
+    test, *val = [_of_known_classes(root / name, names) for name in ("test", *held_out)]
+    return Listing(tuple(map(show, names)), train, test, val[0] if val else [])
+
+
+def _of_known_classes(folder: Path, names: list[str]) -> list[PictureFile]:
+    foreign = sorted(set(_class_names(folder)) - set(names))
+    if foreign:
+        raise InputError(f"{show(folder / foreign[0])}: training has no such class ({_list(names)})")
+    files = list(_pictures(folder, names))
+    if not files:
+        raise InputError(f"{show(folder)}: holds no pictures")
+    return files
 
 
 def _split(root: Path, test_fraction: float, split_seed: int) -> Listing:
@@ -127,7 +145,7 @@ def _split(root: Path, test_fraction: float, split_seed: int) -> Listing:
         raise InputError(f"data.test_fraction: {test_fraction} of {show(root)}: {error}") from error
     train = [file for index, file in enumerate(files) if index not in chosen]
     test = [file for index, file in enumerate(files) if index in chosen]
-    return Listing(tuple(map(show, names)), train, test, (test_fraction, split_seed))
+    return Listing(tuple(map(show, names)), train, test, split=(test_fraction, split_seed))
 
 
 def _folders(folder: Path) -> list[str]:

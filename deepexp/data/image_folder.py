@@ -1,6 +1,7 @@
 """Pictures of one's own in class folders: `train/CLASS/…` and `test/CLASS/…`, or `CLASS/…` with a split made here.
 
-They are decoded once, all to one size, into a cache that later runs memory-map (see `picture_cache.py`).
+Validation pictures may be in `val/CLASS/…` beside `train/` and `test/`. All are decoded once, to one size, into a cache
+that later runs memory-map (see `picture_cache.py`).
 """
 
 import functools
@@ -11,8 +12,8 @@ from pathlib import Path
 
 from deepexp.data import picture_cache
 from deepexp.data.decode import channels_and_size
-from deepexp.data.folder_scan import Listing, further_splits, scan
-from deepexp.data.source import DataInfo, Shape, Split
+from deepexp.data.folder_scan import Listing, scan, validation_folders
+from deepexp.data.source import DataInfo, Shape, Splits
 from deepexp.text.units import counted, first_few
 
 log = logging.getLogger(__name__)
@@ -22,8 +23,8 @@ class ImageFolder:
     """Picture files in class folders below `root`.
 
     `size`: a side in pixels or [height, width]; `channels`: 1 or 3; None: those of the first training picture.
-    `test_fraction` and `split_seed` matter for class folders without `train/` and `test/`. `cache`: the folder for
-    decoded pictures.
+    `test_fraction` and `split_seed` matter for class folders without `train/` and `test/`. `own_validation`: use a
+    folder `val/` beside these, if there is one. `cache`: the folder for decoded pictures.
     """
 
     def __init__(
@@ -35,6 +36,7 @@ class ImageFolder:
         test_fraction: float,
         split_seed: int,
         cache: str | None,
+        own_validation: bool = False,  # as all runs had it that do not say it
     ) -> None:
         sides = [size, size] if isinstance(size, int) else size
         if sides is not None and not _are_sides(sides):
@@ -50,6 +52,7 @@ class ImageFolder:
         self._channels = channels
         self._test_fraction = test_fraction
         self._split_seed = split_seed
+        self._own_validation = own_validation
         self._cache = None if cache is None else Path(os.path.expanduser(cache)).absolute()
         self._kept_out_of: Collection[str] = ()
 
@@ -59,7 +62,7 @@ class ImageFolder:
 
     @functools.cached_property
     def _listing(self) -> Listing:
-        return scan(self._root, self._test_fraction, self._split_seed)
+        return scan(self._root, self._test_fraction, self._split_seed, self._own_validation)
 
     @functools.cached_property
     def _shape(self) -> Shape:
@@ -71,18 +74,19 @@ class ImageFolder:
     def info(self) -> DataInfo:
         """From a scan of the folder and the first picture's header."""
         listing = self._listing
-        return DataInfo(self._shape, listing.classes, len(listing.train), len(listing.test), is_mapped=True)
+        sizes = len(listing.train), len(listing.test)
+        return DataInfo(self._shape, listing.classes, *sizes, is_mapped=True, val_samples=len(listing.val))
 
     def test_files(self) -> list[str]:
         """See `source.FileSource`."""
         return [file.path for file in self._listing.test]
 
-    def load(self) -> tuple[Split, Split]:
-        """Both splits, memory-mapped, sorted by class and path."""
+    def load(self) -> Splits:
+        """All splits, memory-mapped, sorted by class and path."""
         listing = self._listing
-        if listing.split is None and (further := further_splits(self._root)):
+        if listing.split is None and not listing.val and (further := validation_folders(self._root)):
             log.warning(
-                "%s: %s/ is not read; val_fraction takes validation pictures from train/",
+                "%s: %s/ is not read, as data.own_validation is false",
                 self._root,
                 "/, ".join(further),
             )

@@ -1,9 +1,9 @@
 """Decoded pictures on disk: made once, memory-mapped afterwards, made again when a file changes.
 
-A cache folder holds `train.npy`, `test.npy` (samples, height, width, channels; uint8) and `manifest.json` with their
-checksums. Its name is a digest of the list of files, so that a cache is never used for other files, and it gets that
-name only once it is complete. Caches of several splits of a folder lie side by side; a new one replaces older ones of
-the same split, whose files have changed since.
+A cache folder holds `train.npy`, `test.npy` and perhaps `val.npy` (samples, height, width, channels; uint8), and
+`manifest.json` with their checksums. Its name is a digest of the list of files, so that a cache is never used for other
+files, and it gets that name only once it is complete. Caches of several splits of a folder lie side by side; a new one
+replaces older ones of the same split, whose files have changed since.
 """
 
 import concurrent.futures
@@ -27,7 +27,7 @@ from filelock import FileLock, Timeout
 from deepexp.data import decode
 from deepexp.data.decode import show
 from deepexp.data.folder_scan import Listing, PictureFile
-from deepexp.data.source import Shape, Split
+from deepexp.data.source import Shape, Split, Splits
 from deepexp.errors import InputError, RunFailed
 from deepexp.process.spawning import signals_held_back
 from deepexp.runtime import available_cores
@@ -42,14 +42,11 @@ _MAX_CHUNK = 64  # pictures: so that the progress bar moves
 _BUILDING = "building-"  # prefix of the names of incomplete cache folders
 _SHOWN = 5  # broken pictures that are named
 
-Splits = tuple[Split, Split]
-"""(training, test), memory-mapped"""
-
 
 def open_or_build(
     root: Path, listing: Listing, shape: Shape, where: Path | None, keep_out_of: Collection[str]
 ) -> Splits:
-    """Both splits in the order of the listing, decoding the pictures if no cache has them.
+    """All splits in the order of the listing, memory-mapped, decoding the pictures if no cache has them.
 
     `where`: the folder for caches; None: beside the data if that can be written to, else the user's cache folder.
     `keep_out_of`: which of `root` and `cache` a stranger may have chosen; a cache there is read, but none is made.
@@ -83,7 +80,9 @@ def _digest(*parts: object) -> str:
 
 def _name_of_split(listing: Listing) -> str:
     """The prefix of the names of a split's caches, with a dash; empty for a folder with its own train/ and test/."""
-    return "" if listing.split is None else f"{_digest(*listing.split)[:8]}-"
+    if listing.split is not None:
+        return f"{_digest(*listing.split)[:8]}-"
+    return "val-" if listing.val else ""
 
 
 def _beside(root: Path) -> Path:
@@ -110,7 +109,7 @@ def _read(folder: Path, listing: Listing) -> Splits | None:
     """The splits in a cache; None if there is none, it is damaged, or another process is removing it."""
     try:
         manifest = json.loads((folder / "manifest.json").read_text(encoding="utf-8"))
-        for name in ("train.npy", "test.npy"):
+        for name in (f"{split}.npy" for split in listing.splits()):
             with (folder / name).open("rb") as file:
                 if hashlib.file_digest(file, "sha256").hexdigest() != manifest["sha256"][name]:
                     log.warning("%s is damaged; the pictures are decoded again", show(folder / name))
@@ -124,10 +123,9 @@ def _read(folder: Path, listing: Listing) -> Splits | None:
 
 
 def _map(folder: Path, listing: Listing) -> Splits:
-    return (
-        Split.mapped(folder / "train.npy", _labels(listing.train)),
-        Split.mapped(folder / "test.npy", _labels(listing.test)),
-    )
+    splits = listing.splits().items()
+    train, test, *val = [Split.mapped(folder / f"{name}.npy", _labels(files)) for name, files in splits]
+    return (train, test, val[0]) if val else (train, test)
 
 
 def _labels(files: list[PictureFile]) -> torch.Tensor:
@@ -181,7 +179,7 @@ def _lock(path: Path) -> Iterator[None]:
 
 
 def _decode_all(folder: Path, listing: Listing, shape: Shape) -> None:
-    needed = (len(listing.train) + len(listing.test)) * int(np.prod(shape))
+    needed = sum(map(len, listing.splits().values())) * int(np.prod(shape))
     free = shutil.disk_usage(folder).free
     if needed > free:
         raise InputError(
@@ -191,7 +189,7 @@ def _decode_all(folder: Path, listing: Listing, shape: Shape) -> None:
     broken: list[tuple[str, str]] = []
     sha256 = {}
     with _processes() as pool:
-        for split, files in (("train", listing.train), ("test", listing.test)):
+        for split, files in listing.splits().items():
             target = folder / f"{split}.npy"
             sha256[target.name] = _decode_split(pool, target, files, shape, broken)
     if broken:

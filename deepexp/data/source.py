@@ -26,6 +26,8 @@ class DataInfo:
     test_samples: int
     is_mapped: bool = False
     """Whether the pictures stay in files that are memory-mapped."""
+    val_samples: int = 0
+    """Of validation data of the source's own; 0: it has none, and they can be held out of the training data."""
 
 
 @dataclass(frozen=True)
@@ -98,6 +100,10 @@ class Split:
         return self.pixels.index_select(0, rows).view(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
+Splits = tuple[Split, Split] | tuple[Split, Split, Split]
+"""(training, test), or (training, test, validation)"""
+
+
 class Source(Protocol):
     """Where pictures come from. The constructor's arguments are listed in the source's YAML."""
 
@@ -105,8 +111,8 @@ class Source(Protocol):
         """Constants or a look at headers and folders: nothing is downloaded or decoded."""
         ...
 
-    def load(self) -> tuple[Split, Split]:
-        """(training, test); may download, decode and cache. `InputError` names the file that is missing or damaged."""
+    def load(self) -> Splits:
+        """May download, decode and cache. `InputError` names the file that is missing or damaged."""
         ...
 
 

@@ -14,6 +14,7 @@ from deepexp import build, check, runtime, weights
 from deepexp.config import catalogue, overrides
 from deepexp.config.compose import check_swept_keys, composing, placed
 from deepexp.config.composer import Composed
+from deepexp.data.dataset import has_validation
 from deepexp.data.loader import mode_that_fits
 from deepexp.data.memory import capacity_bytes
 from deepexp.data.source import Shape
@@ -33,7 +34,8 @@ _WHERE = ("name", "output_dir", "resume", "dry_run")
 ADDED = ("init_from", "surgery", "class_weights")
 """Keys that were added to deepexp later; where they are null, a job keeps the hash that it had without them.
 
-So it does with the loss that all jobs had before there was a choice."""
+So it does with the loss that all jobs had before there was a choice, and where it takes the validation data that a
+folder of pictures has: they do not change what is trained."""
 
 NOTHING_STARTED = "nothing was started"
 """The last line of a message about points that are not possible."""
@@ -201,6 +203,8 @@ def config_hash(resolved: Mapping[str, Any], but_for: Collection[str] = ()) -> s
     added = {key for key in ADDED if resolved.get(key) is None and key not in but_for}
     if resolved.get("loss") == {"_target_": CROSS_ENTROPY}:
         added.add("loss")
+    if resolved.get("data", {}).get("own_validation") is True:
+        resolved = _without(resolved, {"data.own_validation"})
     kept = {key: value for key, value in resolved.items() if key not in _WHERE and key not in added}
     text = json.dumps(kept, sort_keys=True, ensure_ascii=True)
     return hashlib.sha256(text.encode()).hexdigest()[:16]
@@ -237,7 +241,7 @@ def _check_point(
     for key in _WHERE:
         if key in varying:
             raise InputError(f"{key}: cannot be different from job to job")
-    if needs_validation and config.val_fraction == 0:
+    if needs_validation and not has_validation(plan.info, config.val_fraction):
         raise InputError(
             "val_fraction: settings are chosen by the validation error, and there is none; set val_fraction=0.1, "
             "or ask for the test error with hydra.launcher.objective=test_error_rate"

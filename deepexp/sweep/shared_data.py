@@ -19,7 +19,7 @@ from torch import Tensor
 
 from deepexp import build
 from deepexp.data import dataset
-from deepexp.data.source import DataInfo, Split
+from deepexp.data.source import DataInfo, Split, Splits
 from deepexp.errors import InputError
 from deepexp.schema import TrainConfig
 from deepexp.sweep.points import Point, refusal
@@ -64,18 +64,20 @@ class SharedSource:
     facts: DataInfo
     train: _SplitArrays
     test: _SplitArrays
+    val: _SplitArrays | None
     descriptor: int
     """The file descriptor of the memory; each process has its own."""
 
     @classmethod
-    def of(cls, key: str, facts: DataInfo, train: Split, test: Split) -> "SharedSource":
-        """Copy two splits into new memory. `OSError` if there is too little of it."""
+    def of(cls, key: str, facts: DataInfo, train: Split, test: Split, val: Split | None = None) -> "SharedSource":
+        """Copy the splits into new memory. `OSError` if there is too little of it."""
         import fcntl  # not on every system
 
         descriptor = os.memfd_create("deepexp-data", os.MFD_CLOEXEC | os.MFD_ALLOW_SEALING)
         try:
             with os.fdopen(descriptor, "wb", closefd=False) as file:
-                made = cls(key, facts, _append_split(file, train), _append_split(file, test), descriptor)
+                arrays = _append_split(file, train), _append_split(file, test)
+                made = cls(key, facts, *arrays, None if val is None else _append_split(file, val), descriptor)
             seals = fcntl.F_SEAL_WRITE | fcntl.F_SEAL_GROW | fcntl.F_SEAL_SHRINK | fcntl.F_SEAL_SEAL
             fcntl.fcntl(descriptor, fcntl.F_ADD_SEALS, seals)
         except BaseException:
@@ -87,15 +89,17 @@ class SharedSource:
         """The `DataInfo` of the source that was loaded."""
         return self.facts
 
-    def load(self) -> tuple[Split, Split]:
-        """Both splits over the shared memory."""
+    def load(self) -> Splits:
+        """All splits over the shared memory."""
         # Copy-on-write, as for `Split.mapped`: torch wants memory that may be written to.
         memory = mmap.mmap(self.descriptor, 0, access=mmap.ACCESS_COPY)
-        return _split(self.train, memory), _split(self.test, memory)
+        train, test = _split(self.train, memory), _split(self.test, memory)
+        return (train, test) if self.val is None else (train, test, _split(self.val, memory))
 
     def __reduce__(self) -> tuple[Callable[..., "SharedSource"], tuple[Any, ...]]:
         """Pickle for a process that is being started, with a duplicate of the descriptor: its number differs there."""
-        return _received, (self.key, self.facts, self.train, self.test, reduction.DupFd(self.descriptor))
+        arrays = self.train, self.test, self.val
+        return _received, (self.key, self.facts, *arrays, reduction.DupFd(self.descriptor))
 
     def close(self) -> None:
         """Close this process's descriptor; tensors over the memory stay valid."""
@@ -147,11 +151,11 @@ def _loaded(key: str, config: TrainConfig) -> SharedSource | None:
     source = build.source(config)
     if not hasattr(os, "memfd_create") and not source.info().is_mapped:
         return None
-    train, test = dataset.load(source)  # this decodes image files, once for all jobs
-    if train.file is not None or test.file is not None:
+    splits = dataset.load(source)  # this decodes image files, once for all jobs
+    if any(split is not None and split.file is not None for split in splits):
         return None
     try:
-        return SharedSource.of(key, source.info(), train, test)
+        return SharedSource.of(key, source.info(), *splits)
     except OSError as error:
         log.warning(
             "data: the pictures cannot be shared by the jobs (%s); each loads them for itself, which takes more memory",
@@ -183,5 +187,7 @@ def _split(arrays: _SplitArrays, memory: mmap.mmap) -> Split:
     )
 
 
-def _received(key: str, facts: DataInfo, train: _SplitArrays, test: _SplitArrays, descriptor: Any) -> SharedSource:
-    return SharedSource(key, facts, train, test, descriptor.detach())
+def _received(
+    key: str, facts: DataInfo, train: _SplitArrays, test: _SplitArrays, val: _SplitArrays | None, descriptor: Any
+) -> SharedSource:
+    return SharedSource(key, facts, train, test, val, descriptor.detach())

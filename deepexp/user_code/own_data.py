@@ -5,7 +5,7 @@ import numbers
 from collections.abc import Callable, Collection
 from typing import Any
 
-from deepexp.data.source import DataInfo, Source, Split, WritingSource
+from deepexp.data.source import DataInfo, Source, Splits, WritingSource
 from deepexp.errors import DeepexpError, InputError
 from deepexp.user_code import own_code
 
@@ -39,16 +39,24 @@ class _Guarded:
             classes=tuple(info.classes),
             train_samples=int(info.train_samples),
             test_samples=int(info.test_samples),
+            val_samples=int(info.val_samples),
         )
 
-    def load(self) -> tuple[Split, Split]:
+    def load(self) -> Splits:
         """See `Source`."""
         loaded = self._called("load", lambda: self._source.load())
-        if not isinstance(loaded, (tuple, list)) or len(loaded) != 2:
+        if not isinstance(loaded, (tuple, list)) or len(loaded) not in (2, 3):
             found = f"{len(loaded)} things" if isinstance(loaded, (tuple, list)) else own_code.kind(loaded)
-            raise InputError(f"data: {self._name}.load gives {found}, and two Splits are needed: training, test")
-        train, test = loaded
-        return train, test
+            raise InputError(
+                f"data: {self._name}.load gives {found}, and two Splits are needed: training, test; or three, the last "
+                "of them for validation"
+            )
+        if len(loaded) == 3 and not self.info().val_samples:
+            raise InputError(
+                f"data: {self._name}.load gives validation data, and its info has no val_samples; "
+                "give their number there"
+            )
+        return loaded[0], loaded[1], *loaded[2:]
 
     def _called(self, method: str, call: Callable[[], Any]) -> Any:
         try:
@@ -79,6 +87,8 @@ def _wrong_in(info: DataInfo) -> str | None:
     for name in ("train_samples", "test_samples"):
         if not _is_count(getattr(info, name)):
             return f"{name}: {getattr(info, name)!r} is not allowed; a whole number of at least 1"
+    if info.val_samples != 0 and not _is_count(info.val_samples):
+        return f"val_samples: {info.val_samples!r} is not allowed; a whole number, 0 for none"
     return None
 
 

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import numpy as np
 import torch
 
-from deepexp.data.source import DataInfo, Split
+from deepexp.data.source import DataInfo, Split, Splits
 
 
 @dataclass
@@ -18,12 +18,15 @@ class FixedSource:
     test: Split
     classes: tuple[str, ...]
     announced: DataInfo | None = None
+    val: Split | None = None
 
     def info(self) -> DataInfo:
-        return self.announced or DataInfo(self.train.shape, self.classes, len(self.train), len(self.test))
+        sizes = len(self.train), len(self.test)
+        of_its_own = 0 if self.val is None else len(self.val)
+        return self.announced or DataInfo(self.train.shape, self.classes, *sizes, val_samples=of_its_own)
 
-    def load(self) -> tuple[Split, Split]:
-        return self.train, self.test
+    def load(self) -> Splits:
+        return (self.train, self.test) if self.val is None else (self.train, self.test, self.val)
 
 
 def random_split(samples: int, shape: tuple[int, int, int], classes: int, seed: int = 0) -> Split:

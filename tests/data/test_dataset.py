@@ -174,6 +174,31 @@ def test_a_subset_larger_than_the_data_is_refused() -> None:
         made(val_fraction=0.96)
 
 
+def test_a_source_may_have_validation_data_of_its_own() -> None:
+    source, own = random_source(), random_split(12, SHAPE, 5, seed=7)
+    source.val = own
+    whole, without = made(source, subset=20), made(random_source(), subset=20)
+    assert whole.val is not None and rows(whole.val) == rows(own) and torch.equal(whole.val.labels, own.labels)
+    assert torch.equal(whole.train.labels, without.train.labels) and torch.equal(whole.mean, without.mean)
+    assert whole.fingerprint != without.fingerprint and whole.test_fingerprint == without.test_fingerprint
+    with pytest.raises(InputError, match=r"^val_fraction: the data have 12 validation pictures of their own; leave it"):
+        made(source, val_fraction=0.1)
+
+
+def test_wrong_validation_data_of_a_source_are_refused() -> None:
+    source = random_source()
+    source.val, source.announced = random_split(12, SHAPE, 5), dataclasses.replace(source.info(), val_samples=13)
+    with pytest.raises(InputError, match=r"^validation data: 12 pictures of shape .* announced were 13"):
+        made(source)
+    source.val = None
+    with pytest.raises(InputError, match=r"^validation data: the source gives none; announced were 13$"):
+        made(source)
+    source.train, source.val, source.announced = random_split(50, SHAPE, 4), random_split(12, SHAPE, 5), None
+    source.test = random_split(20, SHAPE, 4)
+    with pytest.raises(InputError, match=r"^validation data: no training samples of 1 class \(e\)$"):
+        made(source)
+
+
 def test_fingerprint_sees_every_change() -> None:
     source = random_source()
     seen = [

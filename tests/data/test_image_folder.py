@@ -256,7 +256,7 @@ def test_an_unused_folder_of_validation_pictures_is_mentioned(
 ) -> None:
     shutil.copytree(picture_root / "test", picture_root / "val")
     train, test = source(picture_root).load()
-    assert "val/ is not read; val_fraction takes validation pictures from train/" in caplog.text
+    assert "val/ is not read, as data.own_validation is false" in caplog.text
     shutil.rmtree(picture_root / "val")
     caplog.clear()
     without = source(picture_root).load()

@@ -160,6 +160,9 @@ def test_a_job_keeps_its_hash_when_deepexp_gets_new_keys() -> None:
     assert config_hash(resolved) == config_hash({key: resolved[key] for key in first})
     for word in ("loss=focal", "class_weights=balanced", "init_from=x"):
         assert config_hash(compose([word]).resolved()) != config_hash(resolved)
+    own, other = (compose(["data=image_folder", *words]).resolved() for words in ([], ["data.own_validation=false"]))
+    before = {**own, "data": {key: value for key, value in own["data"].items() if key != "own_validation"}}
+    assert config_hash(own) == config_hash(before) != config_hash(other)
 
 
 def test_fixed_keys_do_not_vary() -> None:

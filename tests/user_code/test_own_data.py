@@ -1,6 +1,7 @@
 """A user's data source that breaks the interface is refused in one line, before a run begins."""
 
 import importlib
+import json
 
 import pytest
 
@@ -117,6 +118,22 @@ class Wraps(Good):
     def __init__(self, *, base=None):
         self.base = base
 """
+MODULE += """
+class FourSplits(Good):
+    def load(self):
+        return [self.split(40)] * 4
+
+class OwnValidation(Good):
+    def info(self):
+        return DataInfo((1, 28, 28), ("a", "b"), 40, 10, val_samples=20)
+
+    def load(self):
+        return self.split(40), self.split(10), self.split(20)
+
+class HalfAPicture(OwnValidation):
+    def info(self):
+        return DataInfo((1, 28, 28), ("a", "b"), 40, 10, val_samples=0.5)
+"""
 NAMES = [line.split()[1].partition("(")[0].rstrip(":") for line in MODULE.splitlines() if line.startswith("class")]
 
 
@@ -148,7 +165,9 @@ def test_a_correct_source_is_trained_on(here, name):
         ("Empty", "data: their_data.Empty.info: train_samples: 0 is not allowed; a whole number of at least 1"),
         ("Breaks", "data: their_data.Breaks.info failed: their_data.py:72: OSError: no such server"),
         ("OneSplit", "data: their_data.OneSplit.load gives a Split, and two Splits are needed: training, test"),
-        ("ThreeSplits", "data: their_data.ThreeSplits.load gives 3 things, and two Splits are needed"),
+        ("ThreeSplits", "data: their_data.ThreeSplits.load gives validation data, and its info has no val_samples; "),
+        ("FourSplits", "data: their_data.FourSplits.load gives 4 things, and two Splits are needed: training, test; "),
+        ("HalfAPicture", "data: their_data.HalfAPicture.info: val_samples: 0.5 is not allowed; a whole number, 0 for"),
         ("RowsOutside", "training data: rows from 1 to 40; of 40 pictures 0 to 39 are there"),
         ("RowsBefore", "training data: rows from -1 to 38; of 40 pictures 0 to 39 are there"),
         ("RowsArray", "training data: rows are a ndarray; needed is a tensor (samples,) int64"),
@@ -169,6 +188,18 @@ def test_a_wrong_source_is_refused_in_one_line(here, capsys, name, expected):
     assert train(name) == 2
     (line,) = capsys.readouterr().err.splitlines()
     assert expected in line and not (here / "outputs").exists()
+
+
+@pytest.mark.parametrize("flags", [[], ["-m", "seed=0,1"]])
+def test_a_source_may_give_validation_data(here, capsys, flags):
+    """Those of a sweep lie in shared memory."""
+    assert train("OwnValidation", "early_stop=3", "model=mnist_net", *flags) == 0
+    assert train("OwnValidation", "val_fraction=0.1", *flags) == 2
+    assert "the data have 20 validation pictures of their own; leave it at 0.0" in capsys.readouterr().err
+    summaries = [json.loads(path.read_text()) for path in (here / "outputs").glob("**/summary.json")]
+    assert len(summaries) == max(1, 2 * len(flags[1:]))
+    assert all(summary["val_error_rate"] is not None and summary["best_epoch"] == 1 for summary in summaries)
+    assert "20 validation" in next((here / "outputs").glob("**/run.log")).read_text()
 
 
 @pytest.mark.parametrize(("base", "code"), [("their_data.Good", 0), ("their_data.Nothing", 2)])
