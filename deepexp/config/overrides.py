@@ -9,7 +9,10 @@ from collections.abc import Mapping, Sequence
 from deepexp.errors import InputError
 from deepexp.text.suggest import no_such
 
-PATH_KEYS = {"data.cache", "data.root", "init_from", "input", "model.pretrained", "name", "output_dir", "resume", "run"}
+PATH_KEYS = {
+    *("data.cache", "data.files", "data.root", "data.table", "init_from", "input", "model.pretrained", "name"),
+    *("output_dir", "resume", "run"),
+}
 """Keys whose value is a path (or, for `name`, a part of one) and is taken as it stands, whatever is in it."""
 
 WORDS = {"model.pretrained": {"auto", "true", "false"}}

@@ -3,7 +3,7 @@
 import hashlib
 import os
 import stat
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import NamedTuple
@@ -42,6 +42,8 @@ class Listing:
     """Of a folder beside `train/` and `test/`; none: there is no such folder, or it is not used."""
     split: tuple[float, int] | None = None
     """`test_fraction` and `split_seed` where the split was made here; None: the folder has one of its own"""
+    table: str | None = None
+    """The name of the table that names them, if one does."""
 
     def splits(self) -> dict[str, list[PictureFile]]:
         """Name → files: `train`, `test` and, if there are any, `val`."""
@@ -137,15 +139,26 @@ def _split(root: Path, test_fraction: float, split_seed: int) -> Listing:
         )
     files = list(_pictures(root, names))
     _check_classes(root, names, files)
+    train, test = drawn_split(files, test_fraction, split_seed, root)
+    return Listing(tuple(map(show, names)), train, test, split=(test_fraction, split_seed))
+
+
+def drawn_split(
+    files: Sequence[PictureFile], test_fraction: float, split_seed: int, place: Path
+) -> tuple[list[PictureFile], list[PictureFile]]:
+    """(training, test): of each class its share for testing, and at least one picture for training.
+
+    Both are sorted by class and path; `InputError` if there are too few pictures for that in `place`.
+    """
+    files = sorted(files, key=lambda file: (file.label, file.path))
     count = max(1, round(test_fraction * len(files)))
     try:
         labels = torch.tensor([file.label for file in files])
         chosen = set(stratified_choice(labels, count, split_seed, leave=1).tolist())
     except ValueError as error:
-        raise InputError(f"data.test_fraction: {test_fraction} of {show(root)}: {error}") from error
+        raise InputError(f"data.test_fraction: {test_fraction} of {show(place)}: {error}") from error
     train = [file for index, file in enumerate(files) if index not in chosen]
-    test = [file for index, file in enumerate(files) if index in chosen]
-    return Listing(tuple(map(show, names)), train, test, split=(test_fraction, split_seed))
+    return train, [file for index, file in enumerate(files) if index in chosen]
 
 
 def _folders(folder: Path) -> list[str]:

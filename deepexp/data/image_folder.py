@@ -1,30 +1,23 @@
 """Pictures of one's own in class folders: `train/CLASS/…` and `test/CLASS/…`, or `CLASS/…` with a split made here.
 
-Validation pictures may be in `val/CLASS/…` beside `train/` and `test/`. All are decoded once, to one size, into a cache
-that later runs memory-map (see `picture_cache.py`).
+Validation pictures may be in `val/CLASS/…` beside `train/` and `test/`.
 """
 
-import functools
 import logging
-import os
-from collections.abc import Collection
 from pathlib import Path
 
-from deepexp.data import picture_cache
-from deepexp.data.decode import channels_and_size
 from deepexp.data.folder_scan import Listing, scan, validation_folders
-from deepexp.data.source import DataInfo, Shape, Splits
-from deepexp.text.units import counted, first_few
+from deepexp.data.picture_files import PictureFiles
+from deepexp.data.source import Splits
 
 log = logging.getLogger(__name__)
 
 
-class ImageFolder:
-    """Picture files in class folders below `root`.
+class ImageFolder(PictureFiles):
+    """Picture files in class folders below `root`; see `PictureFiles` for `size`, `channels` and `cache`.
 
-    `size`: a side in pixels or [height, width]; `channels`: 1 or 3; None: those of the first training picture.
     `test_fraction` and `split_seed` matter for class folders without `train/` and `test/`. `own_validation`: use a
-    folder `val/` beside these, if there is one. `cache`: the folder for decoded pictures.
+    folder `val/` beside these, if there is one.
     """
 
     def __init__(
@@ -38,64 +31,16 @@ class ImageFolder:
         cache: str | None,
         own_validation: bool = False,  # as all runs had it that do not say it
     ) -> None:
-        sides = [size, size] if isinstance(size, int) else size
-        if sides is not None and not _are_sides(sides):
-            raise ValueError(f"size: {size} is not allowed; a side in pixels, [height, width] or null")
-        if channels not in (None, 1, 3):
-            raise ValueError(f"channels: {channels} is not allowed; 1 (grey), 3 (colour) or null")
-        if not 0 < test_fraction < 1:
-            raise ValueError(f"test_fraction: {test_fraction} is not allowed; above 0 and below 1")
-        if split_seed < 0:
-            raise ValueError(f"split_seed: {split_seed} is not allowed; at least 0")
-        self._root = Path(root).absolute()
-        self._sides = sides
-        self._channels = channels
-        self._test_fraction = test_fraction
-        self._split_seed = split_seed
+        super().__init__(root, size, channels, test_fraction, split_seed, cache)
         self._own_validation = own_validation
-        self._cache = None if cache is None else Path(os.path.expanduser(cache)).absolute()
-        self._kept_out_of: Collection[str] = ()
 
-    def keep_out_of(self, places: Collection[str]) -> None:
-        """See `source.WritingSource`; decoded pictures then go to the user's own cache folder."""
-        self._kept_out_of = places
-
-    @functools.cached_property
-    def _listing(self) -> Listing:
+    def _found(self) -> Listing:
         return scan(self._root, self._test_fraction, self._split_seed, self._own_validation)
 
-    @functools.cached_property
-    def _shape(self) -> Shape:
-        channels, height, width = channels_and_size(self._listing.train[0].path)
-        if self._sides is not None:
-            height, width = self._sides
-        return self._channels or channels, height, width
-
-    def info(self) -> DataInfo:
-        """From a scan of the folder and the first picture's header."""
-        listing = self._listing
-        sizes = len(listing.train), len(listing.test)
-        return DataInfo(self._shape, listing.classes, *sizes, is_mapped=True, val_samples=len(listing.val))
-
-    def test_files(self) -> list[str]:
-        """See `source.FileSource`."""
-        return [file.path for file in self._listing.test]
-
     def load(self) -> Splits:
-        """All splits, memory-mapped, sorted by class and path."""
+        """See `PictureFiles`; warns of a folder of validation pictures that is not used."""
         listing = self._listing
         if listing.split is None and not listing.val and (further := validation_folders(self._root)):
-            log.warning(
-                "%s: %s/ is not read, as data.own_validation is false",
-                self._root,
-                "/, ".join(further),
-            )
-        untested = set(range(len(listing.classes))) - {file.label for file in listing.test}
-        if untested:
-            names = first_few([listing.classes[label] for label in sorted(untested)], most=8)
-            log.warning("%s: no test pictures of %s (%s)", self._root, counted(len(untested), "class"), names)
-        return picture_cache.open_or_build(self._root, listing, self._shape, self._cache, self._kept_out_of)
-
-
-def _are_sides(given: object) -> bool:
-    return isinstance(given, list) and len(given) == 2 and all(isinstance(side, int) and side >= 1 for side in given)
+            names = "/, ".join(further)
+            log.warning("%s: %s/ is not read, as data.own_validation is false", self._root, names)
+        return super().load()

@@ -80,8 +80,8 @@ def _digest(*parts: object) -> str:
 
 def _name_of_split(listing: Listing) -> str:
     """The prefix of the names of a split's caches, with a dash; empty for a folder with its own train/ and test/."""
-    if listing.split is not None:
-        return f"{_digest(*listing.split)[:8]}-"
+    if listing.split is not None or listing.table is not None:
+        return f"{_digest(*(listing.split or ()), *filter(None, [listing.table]))[:8]}-"
     return "val-" if listing.val else ""
 
 

@@ -21,7 +21,7 @@ def target_and_arguments(file: Path) -> tuple[Any, dict[str, Any]]:
 
 def test_every_data_set_and_augmentation_has_a_yaml() -> None:
     names = {f"{file.parent.name}/{file.stem}" for file in FILES}
-    sets = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "synthetic")
+    sets = ("digits", "mnist", "fashion_mnist", "cifar10", "cifar100", "image_folder", "image_table", "synthetic")
     augmentations = ("none", "crop_flip", "cutout", "mixup", "cutmix")
     augmentations += ("crop_flip_cutout", "crop_flip_mixup", "crop_flip_cutmix")
     assert names >= {f"data/{name}" for name in sets} | {f"augment/{name}" for name in augmentations}
@@ -35,7 +35,9 @@ def test_yaml_lists_every_argument_and_works(file: Path, tmp_path: Path, picture
     parameters = set(inspect.signature(target).parameters)
     assert set(arguments) == parameters - {"root"}
     if "root" in parameters:
-        arguments["root"] = picture_root if file.stem == "image_folder" else tmp_path
+        arguments["root"] = picture_root if file.stem.startswith("image_") else tmp_path
+        rows = [f"{path.relative_to(picture_root)},{path.parent.name}" for path in picture_root.glob("train/*/*")]
+        (picture_root / "labels.csv").write_text("\n".join(["picture,class", *rows]))
     made = target(**arguments)
     if file.parent.name == "data":
         assert made.info().train_samples > 0
