@@ -52,13 +52,14 @@ def begun_run(composed: Composed) -> Begun:
 
 
 def newest_first(composed: Composed) -> Iterator[Path]:
-    """The folders where runs and sweeps of this config lie, by the time in their names."""
+    """The folders where runs and sweeps of this config lie, by the time in their names; the last used of a second."""
     above = Path(os.path.expanduser(str(composed.config.output_dir)), composed.run_name)
     try:
-        names = sorted(os.listdir(above), reverse=True)
+        found = [entry for entry in os.scandir(above) if entry.is_dir() and not entry.name.startswith(".")]
     except (FileNotFoundError, NotADirectoryError):
         return
-    yield from (above / name for name in names if not name.startswith("."))
+    found.sort(key=lambda entry: (entry.name.rpartition("_")[0], entry.stat().st_mtime_ns), reverse=True)
+    yield from (above / entry.name for entry in found)
 
 
 def _changes(path: Path, composed: Composed) -> list[str]:

@@ -57,9 +57,10 @@ def test_the_order_of_the_words_makes_no_difference_and_the_newest_run_is_taken(
 @pytest.mark.parametrize("other", [["seed=1"], ["seed=0"], ["name=other"], ["output_dir=elsewhere"]])
 def test_other_words_begin_another_run(other):
     cut_off(WORDS)
+    (first,) = begun()
     made = deepexp.train([*AGAIN, *other], quiet=True)
-    assert begun()[0] != made.directory.resolve()
-    assert json.loads((begun()[0] / "status.json").read_text())["status"] == "paused"
+    assert made.directory.resolve() != first
+    assert json.loads((first / "status.json").read_text())["status"] == "paused"
 
 
 def test_an_edited_option_begins_another_run_and_says_so(tmp_path, capsys):
