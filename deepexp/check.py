@@ -170,8 +170,7 @@ def plan(config: TrainConfig) -> Plan:
     _check_combinations(config, device, samples, problems)
     if info is not None:
         _check_class_weights(config.class_weights, info.classes, problems)
-        if config.early_stop is not None and not has_validation(info, config.val_fraction):
-            problems.add("early_stop: needs validation data; set val_fraction, for example val_fraction=0.1")
+        _check_validation(config, info, problems)
     if model is not None and shape is not None and uses_batch_norm(model):
         _check_batch_norm(config, model, shape, problems)
     problems.raise_any()
@@ -258,6 +257,15 @@ def _updates(config: TrainConfig, samples: int, batch_norm: bool) -> list[list[B
         return [batch_bounds(samples, FULL_CHUNK, False, batch_norm)]
     batches = batch_bounds(samples, config.batch_size, config.drop_last, batch_norm)
     return [batches[start : start + config.accumulate] for start in range(0, len(batches), config.accumulate)]
+
+
+def _check_validation(config: TrainConfig, info: DataInfo, problems: Problems) -> None:
+    """Add the settings that need validation data, where there are none."""
+    if has_validation(info, config.val_fraction):
+        return
+    for key, is_asked in {"early_stop": config.early_stop is not None, "monitor": config.monitor == "loss"}.items():
+        if is_asked:
+            problems.add(f"{key}: needs validation data; set val_fraction, for example val_fraction=0.1")
 
 
 def _check_class_weights(

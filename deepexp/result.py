@@ -56,7 +56,7 @@ class Result:
 
     @property
     def best_model(self) -> "nn.Module":
-        """As `model`, with the weights of `best.pt`: those with the lowest validation error.
+        """As `model`, with the weights of `best.pt`: those that were best in validation.
 
         `InputError` for a run without validation data, which has none.
         """

@@ -218,7 +218,7 @@ class Trainer:
             except _Stopped:  # go back to just before the epoch's end, so that the resumed run evaluates as a whole
                 progress.epoch, progress.update = progress.epoch - 1, len(self.parts.updates)
                 self._interrupt()
-            improved = val is not None and self._note_validation(val)
+            improved = val is not None and progress.note_validation(val, self.config.monitor)
         else:
             is_last = self._why_finished() is not None  # `_final_look` then has the rest
             (self.log.trained if is_last else self.log.epoch)(self._metrics(None, None, test_seconds=0.0))
@@ -240,7 +240,7 @@ class Trainer:
             test, val = self._evaluate() if is_logged else self._look(log_look)
         except _Stopped:
             self._interrupt(save=False)
-        if not is_logged and val is not None and self._note_validation(val):
+        if not is_logged and val is not None and self.progress.note_validation(val, self.config.monitor):
             checkpoint.save(
                 self.checkpoints / checkpoint.BEST,
                 self._content(),
@@ -268,15 +268,6 @@ class Trainer:
         self._last = test, val = self._evaluate()
         log(self._metrics(test, val, test_seconds=time.perf_counter() - began))
         return test, val
-
-    def _note_validation(self, val: Evaluation) -> bool:
-        """Record a validation error; returns whether it is the best so far."""
-        progress = self.progress
-        progress.val_epoch = progress.present_epoch
-        if progress.best_val_error_rate is not None and val.error_rate >= progress.best_val_error_rate:
-            return False
-        progress.best_val_error_rate, progress.best_epoch = val.error_rate, progress.present_epoch
-        return True
 
     def _evaluate(self) -> tuple[Evaluation, Evaluation | None]:
         """(test, validation) of the weights as they are, or of their average where there is one.

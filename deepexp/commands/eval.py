@@ -6,7 +6,7 @@ The model of a run, tested again: its test error, what it takes each class for, 
   deepexp eval run=RUN checkpoint=best to=mistakes           with pictures, and the answer to every test sample
 
   run=…               directory of a run, finished or not
-  checkpoint=last     last, or best: that of the best validation error (val_fraction)
+  checkpoint=last     last, or best: that of the best validation (val_fraction, monitor)
   device=auto         auto: CUDA, else MPS, else the CPU; or one of them
   data.root=null      where its data lie now; null: where they were
   mistakes=10         how many of the worst mistakes are listed, those of which the model is surest

@@ -8,7 +8,7 @@ The model of a run as a file that works without deepexp: ONNX for ONNX Runtime, 
   run=…               directory of a run, finished or not
   format=onnx         onnx (needs pip install onnx onnxscript onnxruntime), or pt2, which torch.export.load reads
   fold_bn=true        make batch normalisation a part of the convolution or linear layer before it
-  checkpoint=last     last, or best: that of the best validation error (val_fraction)
+  checkpoint=last     last, or best: that of the best validation (val_fraction, monitor)
   to=null             the file, which must not be there yet; null: named by the model, in the working directory
   check=1000          compare with the model on so many test pictures; on random ones, if the data are not here
   json=false          print JSON

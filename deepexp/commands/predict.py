@@ -7,7 +7,7 @@ The classes that a run's model predicts for pictures, and their probabilities. P
 
   run=…               directory of a run, finished or not
   input=null          the same as PICTURE, for one
-  checkpoint=last     last, or best: that of the best validation error (val_fraction)
+  checkpoint=last     last, or best: that of the best validation (val_fraction, monitor)
   device=auto         auto: CUDA, else MPS, else the CPU; or one of them
   top=3               how many classes are shown for each, the most probable first
   invert=false        invert the pictures: a model of MNIST knows bright digits on dark paper

@@ -21,12 +21,12 @@ log = logging.getLogger(__name__)
 GROUPS = ("model", "data", "optim", "schedule", "augment", "loss")
 
 _BEFORE = {"loss": "cross_entropy"}
-_NODES_BEFORE = {"loss": {"_target_": CROSS_ENTROPY}}
-"""The options that all runs had before there was a choice, and what stands for them in a config."""
+_NODES_BEFORE = {"loss": {"_target_": CROSS_ENTROPY}, "monitor": "error_rate"}
+"""The options that all runs had before there was a choice; what stands for them in a config, and for later keys."""
 
 
 def completed(config: Mapping[str, Any]) -> dict[str, Any]:
-    """A saved config, nested, with the groups that deepexp did not have yet when the run began."""
+    """A saved config, nested, with the groups and keys that deepexp did not have yet when the run began."""
     return {**_NODES_BEFORE, **config}
 
 

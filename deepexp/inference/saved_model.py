@@ -27,7 +27,7 @@ from deepexp.training.progress import Progress
 log = logging.getLogger(__name__)
 
 Which = Literal["last", "best"]
-"""Which checkpoint; `best`, of the best validation error, is there only for runs with `val_fraction`."""
+"""Which checkpoint; `best`, of the best validation, is there only for runs with `val_fraction`."""
 
 
 @dataclass(frozen=True)

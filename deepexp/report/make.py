@@ -100,7 +100,7 @@ def _notes(runs: Sequence[Run], groups: Sequence[variation.Group], reading: Read
         )
     if any(map(table.has_earlier_best, runs)):
         notes.append(
-            f"{table.TEST_AT_BEST}: the test error after the epoch with the lowest validation error, whose weights are "
+            f"{table.TEST_AT_BEST}: the test error after the epoch that was best in validation, whose weights are "
             "best.pt; everything else is about the weights after the last epoch."
         )
     if any(

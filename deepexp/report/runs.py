@@ -44,7 +44,7 @@ BALANCED = "balanced_error_rate"
 """The mean of the error rates of the classes of the test set, which no summary has."""
 
 AT_BEST = "test_error_rate_at_best"
-"""The figure of a run: its test error after the epoch with the lowest validation error, whose weights are `best.pt`."""
+"""The figure of a run: its test error after the epoch that was best in validation, whose weights are `best.pt`."""
 
 _CONFIG, _STATUS, _PROVENANCE = ".hydra/config.yaml", "status.json", "provenance.json"
 _BROKEN_ZIP = (zipfile.BadZipFile, zlib.error)

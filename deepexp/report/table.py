@@ -174,7 +174,7 @@ def groups_csv_text(groups: Sequence[Group], keys: Sequence[str]) -> str:
 
 
 def has_earlier_best(run: Run) -> bool:
-    """Whether the validation error was lowest before the last epoch, so that `AT_BEST` may be another test error."""
+    """Whether an epoch before the last was best in validation, so that `AT_BEST` may be another test error."""
     return run.figure(AT_BEST) is not None and run.figure("best_epoch") != run.metrics[-1]["epoch"]
 
 

@@ -277,7 +277,7 @@ def _refuse_if_past_the_end(path: Path, content: dict[str, Any], config: TrainCo
     if config.early_stop is not None and config.early_stop <= waited:
         raise InputError(
             f"early_stop: {config.early_stop} is too few, since training went on after {counted(waited, 'epoch')} "
-            f"without a better validation error; at least {waited + 1}, or null"
+            f"without a better validation; at least {waited + 1}, or null"
         )
 
 

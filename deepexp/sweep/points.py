@@ -34,8 +34,8 @@ _WHERE = ("name", "output_dir", "resume", "dry_run")
 ADDED = ("init_from", "surgery", "class_weights")
 """Keys that were added to deepexp later; where they are null, a job keeps the hash that it had without them.
 
-So it does with the loss that all jobs had before there was a choice, and where it takes the validation data that a
-folder of pictures has: they do not change what is trained."""
+So it does with the loss and the monitor that all jobs had before there was a choice, and where it takes the validation
+data that a folder of pictures has: they do not change what is trained."""
 
 NOTHING_STARTED = "nothing was started"
 """The last line of a message about points that are not possible."""
@@ -203,6 +203,8 @@ def config_hash(resolved: Mapping[str, Any], but_for: Collection[str] = ()) -> s
     added = {key for key in ADDED if resolved.get(key) is None and key not in but_for}
     if resolved.get("loss") == {"_target_": CROSS_ENTROPY}:
         added.add("loss")
+    if resolved.get("monitor") == "error_rate":
+        added.add("monitor")
     if resolved.get("data", {}).get("own_validation") is True:
         resolved = _without(resolved, {"data.own_validation"})
     kept = {key: value for key, value in resolved.items() if key not in _WHERE and key not in added}

@@ -1,12 +1,13 @@
 """Where a run stands: the numbers and the unread losses that, beside weights and generators, a checkpoint must hold."""
 
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Literal
 
 import torch
 from torch import Tensor
 
 from deepexp.step import Update
+from deepexp.training.evaluation import Evaluation
 
 
 @dataclass
@@ -24,7 +25,8 @@ class Progress:
     train_seconds: float = 0.0  # of training, in all
     elapsed_seconds: float = 0.0  # of the run, in all
     grad_norm: float | None = None
-    best_val_error_rate: float | None = None
+    best_val_error_rate: float | None = None  # of the best epoch, as is the loss
+    best_val_loss: float | None = None
     best_epoch: int | None = None  # from 1
     val_epoch: int | None = None  # of the last evaluation on validation data, from 1
 
@@ -37,6 +39,15 @@ class Progress:
     def samples_per_second(self) -> float:
         """The speed of training in the present epoch, or in the last one until the next begins."""
         return self.samples / max(self.epoch_seconds, 1e-9)
+
+    def note_validation(self, val: Evaluation, monitor: Literal["error_rate", "loss"]) -> bool:
+        """Record an evaluation on validation data; returns whether it is the best so far, by one of its figures."""
+        self.val_epoch = self.present_epoch
+        best = self.best_val_loss if monitor == "loss" else self.best_val_error_rate
+        if best is not None and getattr(val, monitor) >= best:
+            return False
+        self.best_val_error_rate, self.best_val_loss, self.best_epoch = val.error_rate, val.loss, self.present_epoch
+        return True
 
     def begin_epoch(self) -> None:
         """Count the present epoch's figures from zero."""

@@ -38,7 +38,7 @@ CONFIG = {
     "batch_size": 100, "drop_last": False, "order": "shuffled", "epochs": 3, "max_steps": None, "max_minutes": None,
     "dropout": None, "batch_norm": None, "init": "default", "init_from": None, "surgery": None,
     "freeze": None, "loss_reduction": "mean", "label_smoothing": 0.0, "class_weights": None,
-    "clip_grad_norm": None, "accumulate": 1, "ema": None, "val_fraction": 0.0,
+    "clip_grad_norm": None, "accumulate": 1, "ema": None, "val_fraction": 0.0, "monitor": "error_rate",
     "early_stop": None, "evaluate_every": 1, "log_every": 50, "checkpoint": {"every_minutes": None}, "on_oom": "stop",
     "cache_frozen": True,
     "compile": False, "cuda_graph": "auto",
