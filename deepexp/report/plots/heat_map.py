@@ -113,7 +113,8 @@ def _draw_cells(axis: "Axes", cells: Cells) -> None:
     assert axis.figure is not None
     axis.figure.colorbar(mesh, ax=axis, label="test error (%)" + (", log scale" if needs_log(known) else ""))
     for row, column in np.ndindex(cells.mean.shape):
-        _annotate(axis, cells, row, column, float(norm(cells.mean[row, column])))
+        mean = cells.mean[row, column]
+        _annotate(axis, cells, row, column, 0.0 if np.isnan(mean) else float(norm(mean)))
 
 
 def _annotate(axis: "Axes", cells: Cells, row: int, column: int, shade: float) -> None:

@@ -1,6 +1,7 @@
 """Error over what varies: heat map, parallel coordinates, learning rate."""
 
 import itertools
+import warnings
 
 import numpy as np
 import pytest
@@ -62,6 +63,16 @@ def test_cells_not_run_are_hatched_and_failed_ones_crossed(tmp_path):
     assert [patch.get_hatch() for patch in plot.figure.axes[0].patches] == ["", "////"]
     assert "not run" in plot.caption
     assert "without a result" in plot.caption
+
+
+def test_cells_not_run_are_drawn_beside_errors_of_other_magnitudes(tmp_path):
+    """Their colours are on a logarithmic scale, which has no place for what is not there."""
+    for name, lr, size, rate in [("a", 1, 2, 0.01), ("b", 1, 3, 0.9), ("c", 2, 2, 0.5)]:
+        make_run(tmp_path / name, {"optim.lr": lr, "batch_size": size}, error_rate=rate)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        plot = heat_map.draw(*groups_and_keys(tmp_path))
+    assert "log scale" in plot.figure.axes[1].get_ylabel() and "Hatched: not run." in plot.caption
 
 
 def test_the_caption_mentions_failed_runs_of_a_cell(tmp_path):
