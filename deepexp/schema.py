@@ -170,7 +170,7 @@ class TrainConfig:
     accumulate: int = key(1, "batches an update", minimum=1)
     ema: float | None = key(None, "decay of averaged weights, which are then the ones tested", above=0.0, below=1.0)
     val_fraction: float = key(0.0, "share of the training set held out for validation", minimum=0.0, below=1.0)
-    monitor: Literal["error_rate", "loss"] = key("error_rate", "validation figure that tells the best weights")
+    monitor: Literal["error_rate", "loss"] = key("error_rate", "validation figure that tells the best weights; or loss")
     early_stop: int | None = key(None, "end after so many epochs without a better validation (see monitor)", minimum=1)
     evaluate_every: int = key(1, "epochs between evaluations", minimum=1)
     log_every: int = key(50, "updates between readings of the loss", minimum=1)
