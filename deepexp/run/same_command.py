@@ -33,8 +33,11 @@ def words_without_resume(words: Sequence[str]) -> list[str]:
 
 
 def are_same(words: Sequence[str], others: Sequence[str] | None) -> bool:
-    """Whether two commands have the same words, in any order, but for `resume`."""
-    return others is not None and sorted(words_without_resume(words)) == sorted(words_without_resume(others))
+    """Whether two commands have the same words, but for `resume`; in any order, except words for one and the same key.
+
+    Of these the last one counts.
+    """
+    return others is not None and _by_key(words_without_resume(words)) == _by_key(words_without_resume(others))
 
 
 def begun_run(composed: Composed) -> Begun:
@@ -60,6 +63,10 @@ def newest_first(composed: Composed) -> Iterator[Path]:
         return
     found.sort(key=lambda entry: (entry.name.rpartition("_")[0], entry.stat().st_mtime_ns), reverse=True)
     yield from (above / entry.name for entry in found)
+
+
+def _by_key(words: Sequence[str]) -> list[str]:
+    return sorted(words, key=lambda word: split(word)[1])
 
 
 def _changes(path: Path, composed: Composed) -> list[str]:

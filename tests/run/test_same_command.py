@@ -63,6 +63,14 @@ def test_other_words_begin_another_run(other):
     assert json.loads((first / "status.json").read_text())["status"] == "paused"
 
 
+def test_of_a_key_that_is_given_twice_the_order_counts():
+    cut_off([*WORDS, "optim.lr=0.02", "optim.lr=0.05"])
+    made = deepexp.train([*AGAIN, "optim.lr=0.05", "optim.lr=0.02"], quiet=True)
+    assert made.config["optim"]["lr"] == 0.02 and len(begun()) == 2
+    deepexp.train(["optim.lr=0.05", *AGAIN, "optim.lr=0.02"], quiet=True)
+    assert len(begun()) == 2
+
+
 def test_an_edited_option_begins_another_run_and_says_so(tmp_path, capsys):
     option = tmp_path / "conf" / "optim" / "mine.yaml"
     option.parent.mkdir(parents=True)
