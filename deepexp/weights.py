@@ -47,12 +47,18 @@ def fetch(config: TrainConfig, shape: Shape, classes: int) -> None:
     if config.init_from is None and not config.surgery:
         return
     made = build.model(config, shape, classes, "meta")
+    make_absolute(config)
+    if config.init_from is not None:
+        transfer.fitting(made, Path(config.init_from), classes)
+    surgery.fitting(made, build.grafts(config))
+
+
+def make_absolute(config: TrainConfig) -> None:
+    """Replace the paths of `init_from` and `surgery` in the config itself, so that it means the same anywhere."""
     if config.init_from is not None:
         config.init_from = paths.absolute(config.init_from)
-        transfer.fitting(made, Path(config.init_from), classes)
     for graft in config.surgery or []:
         graft.from_ = paths.absolute(graft.from_)
-    surgery.fitting(made, build.grafts(config))
 
 
 def _check_ended(key: str, place: str) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from deepexp import schema
+from deepexp import schema, weights
 from deepexp.config.composer import Composed
 from deepexp.config.overrides import split
 from deepexp.errors import InputError
@@ -76,6 +76,7 @@ def _changes(path: Path, composed: Composed) -> list[str]:
     now = schema.typed(composed.resolved(), problems)
     if now is None:
         raise InputError("\n".join(problems.lines))
+    weights.make_absolute(now)  # as in the saved one
     given = {split(word)[1] for word in composed.overrides}
     if now.model.component.arguments.get("pretrained") == "auto":  # the saved one says what it came to
         given.add("model.pretrained")

@@ -85,6 +85,17 @@ def test_an_edited_option_begins_another_run_and_says_so(tmp_path, capsys):
     assert len(begun()) == 3, "the newest run has the edited option"
 
 
+@pytest.mark.parametrize("key", ["init_from: weights/RUN", 'surgery: [{from: weights/RUN, layers: "*", to: "*"}]'])
+def test_a_relative_path_in_a_preset_is_no_difference(tmp_path, key):
+    first = deepexp.train([*WORDS, "output_dir=weights", "name=RUN"], quiet=True)
+    preset = tmp_path / "conf" / "experiment" / "mine.yaml"
+    preset.parent.mkdir(parents=True)
+    preset.write_text(f"# @package _global_\n# mine\n{key.replace('RUN', f'RUN/{first.directory.name}')}\n")
+    cut_off([*WORDS, "experiment=mine"])
+    gone_on = deepexp.train([*AGAIN, "experiment=mine"], quiet=True)
+    assert [gone_on.directory.resolve()] == begun()
+
+
 def test_weights_that_are_chosen_automatically_are_no_difference():
     words = [*AGAIN, "model=monster", "model.nb_residual_blocks=1", "data.resize=32", "freeze=[]"]
     cut_off(words)
