@@ -76,6 +76,7 @@ def test_an_edited_option_begins_another_run_and_says_so(tmp_path, capsys):
     option.parent.mkdir(parents=True)
     option.write_text("# mine\n_target_: torch.optim.SGD\n_partial_: true\nlr: 0.1\n")
     cut_off([*WORDS, "optim=mine"])
+    begun()[0].rename(begun()[0].with_name("2001-01-01_00-00-00_abcdef"))  # older also if all begin in one second
     option.write_text(option.read_text().replace("0.1", "0.2"))
     deepexp.train([*AGAIN, "optim=mine"])
     assert "was begun by the same command, but optim.lr is 0.2 and was 0.1: a new run begins" in capsys.readouterr().err
