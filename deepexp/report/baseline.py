@@ -56,21 +56,31 @@ def find(groups: Sequence[Group], wanted: str) -> Baseline:
     What fits several groups names all of them, one at each level of the other keys. `InputError` if nothing fits.
     """
     wanted = printable(wanted)  # as labels are
-    words = _words(wanted)
     found = [group for group in groups if group.label == wanted] or [
-        group for group in groups if words <= _words(",".join(group.settings))
+        group for group in groups if _keys_named(wanted, group) is not None
     ]
     if not found:
         labels = [group.label for group in groups]
         raise InputError(f"baseline: {wanted!r} is no group{did_you_mean(wanted, labels)}; one of {'; '.join(labels)}")
     if len(found) == 1:
         return Baseline(found[0].label, found)
-    settings = zip(found[0].values, found[0].settings, strict=True)
-    return Baseline(wanted, found, [key for key, setting in settings if not _words(setting) <= words])
+    named = _keys_named(wanted, found[0]) or set()
+    return Baseline(wanted, found, [key for key in found[0].values if key not in named])
 
 
-def _words(settings: str) -> set[str]:
-    return {part.strip() for part in settings.split(",")}
+def _keys_named(wanted: str, group: Group) -> set[str] | None:
+    """The keys of the settings of a group that `wanted` consists of; None if there is anything else in it."""
+    rest, keys = f",{_closed_up(wanted)},", set()
+    for key, setting in zip(group.values, group.settings, strict=True):  # whole, as a list has commas of its own
+        without = rest.replace(f",{_closed_up(setting)},", ",", 1)
+        if without != rest:
+            keys.add(key)
+        rest = without
+    return keys if rest == "," else None
+
+
+def _closed_up(settings: str) -> str:
+    return ",".join(part.strip() for part in settings.split(","))
 
 
 def _listed(words: Sequence[str]) -> str:

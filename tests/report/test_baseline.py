@@ -3,6 +3,9 @@
 import importlib.util
 from pathlib import Path
 
+import pytest
+
+from deepexp.errors import InputError
 from deepexp.report import document, figures, text
 from deepexp.report.make import make
 
@@ -40,6 +43,22 @@ def test_several_keys_leave_fewer_levels(tmp_path):
     assert (
         report.comparisons.note == "Each group is compared with optim.lr=0.3, batch_norm=true of the same batch_size."
     )
+
+
+def test_a_list_is_taken_whole(tmp_path):
+    weights = [[1, 1, 1], [1, 2, 1], [2, 1, 1]]
+    make_sweep(tmp_path / "s", {"class_weights": weights, "optim.lr": [0.1, 0.3]}, lambda job: job["optim.lr"])
+    levels = [f"optim.lr={lr}" for lr in (0.1, 0.3)]
+    for wanted in ("class_weights=[1,1,1]", "class_weights=[1, 1, 1]"):
+        assert compared(make([tmp_path], baseline=wanted)) == {
+            (f"class_weights=[1, 1, 1], {level}", f"class_weights={other}, {level}")
+            for level in levels
+            for other in weights[1:]
+        }
+    report = make([tmp_path], baseline="optim.lr=0.3,class_weights=[1,2,1]")
+    assert {first for first, _ in compared(report)} == {"class_weights=[1, 2, 1], optim.lr=0.3"}
+    with pytest.raises(InputError, match=r"baseline: 'class_weights=\[1,1' is no group"):
+        make([tmp_path], baseline="class_weights=[1,1")
 
 
 def test_steps_are_counted_at_each_level(tmp_path):
