@@ -66,7 +66,7 @@ def session(config: TrainConfig, plan: "Plan") -> contextlib.AbstractContextMana
 def source(config: TrainConfig) -> Source:
     """The data source; it has loaded nothing yet. One of the user's own is guarded (`user_code/own_data.py`)."""
     given: dict[str, Any] = {}
-    if "root" in inspect.signature(targets.of("data", config.data.component)).parameters:
+    if "root" in targets.signature_of("data", config.data.component).parameters:
         given["root"] = Path(os.path.expanduser(config.data.root))
     return own_data.guarded(_instantiate("data", config.data.component, **given))
 
@@ -214,7 +214,7 @@ def augment(config: TrainConfig) -> Any:
 
 def loss(config: TrainConfig, class_counts: Sequence[int], device: torch.device | str = "cpu") -> Loss:
     """What training minimises, on the device if it holds tensors; one that takes `class_counts` is given them."""
-    takes = inspect.signature(targets.of("loss", config.loss.component)).parameters
+    takes = targets.signature_of("loss", config.loss.component).parameters
     given = {"class_counts": list(class_counts)} if "class_counts" in takes else {}
     made: Any = _instantiate("loss", config.loss.component, **given)
     return made.to(device) if isinstance(made, nn.Module) else made

@@ -4,7 +4,6 @@ Nothing is downloaded or trained, and nothing written but decoded pictures, to t
 """
 
 import contextlib
-import inspect
 import logging
 import sys
 from collections.abc import Iterator, Sequence
@@ -140,7 +139,7 @@ def data_of(run: RunDirectory, pictures: Pictures | None, root: str | None = Non
     _, config = saved_config.read(run)
     if root is not None:
         config.data.root = paths.absolute(root)
-    if "download" in inspect.signature(targets.of("data", config.data.component)).parameters:
+    if "download" in targets.signature_of("data", config.data.component).parameters:
         config.data.component.arguments["download"] = False  # a run from elsewhere must not make us fetch anything
     source = build.source(config)
     if isinstance(source, WritingSource):

@@ -53,6 +53,17 @@ def of(group: str, component: Component) -> Callable[..., Any]:
         raise InputError(f"{group}._target_: {component.target!r} cannot be imported ({error})") from error
 
 
+def signature_of(group: str, component: Component) -> inspect.Signature:
+    """The arguments that a target takes. Raises `InputError` where Python does not know them, as of some in C."""
+    try:
+        return inspect.signature(of(group, component))
+    except ValueError:
+        raise InputError(
+            f"{group}._target_: {component.target} does not say which arguments it takes; "
+            "call it in a function of your own, and name that"
+        ) from None
+
+
 _PARTIAL = ("optim", "loss")
 """Groups whose target may be called later with further arguments: `_partial_: true`."""
 
@@ -71,7 +82,7 @@ def check_arguments(group: str, component: Component, given: Mapping[str, Any]) 
     """
     target = of(group, component)
     arguments = {name: value for name, value in component.arguments.items() if not name.startswith("_")}
-    signature = inspect.signature(target)
+    signature = signature_of(group, component)
     for name in arguments.keys() & given.keys():
         raise InputError(f"{group}.{name}: is given to {component.target} by deepexp; leave it out of its YAML")
     for name in sorted(signature.parameters.keys() & set(keys_of(group)) - given.keys()):

@@ -257,6 +257,7 @@ def here(tmp_path, monkeypatch):
         path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text(f"_target_: their_parts.{target}\n")
     (tmp_path / "conf" / "schedule" / "Torch.yaml").write_text(TORCH_SCHEDULER)
+    (tmp_path / "conf" / "loss" / "in_c.yaml").write_text("_target_: torch.hinge_embedding_loss\n_partial_: true\n")
     text = "_target_: their_parts.cross_entropy\nscale: 2.0\n"
     (tmp_path / "conf" / "loss" / "whole.yaml").write_text(text)
     (tmp_path / "conf" / "loss" / "partial.yaml").write_text(f"{text}_partial_: true\n")
@@ -358,6 +359,7 @@ def test_a_correct_part_is_trained_with(here, word):
             "loss=whole",
             "missing a required argument: 'logits' (_partial_: true in its YAML leaves logits and labels to",
         ),
+        ("loss=in_c", "loss._target_: torch.hinge_embedding_loss does not say which arguments it takes; call it in"),
         ("loss=Shifts", "loss: their_parts.Shifts changes its logits or labels in place; errors are counted by them"),
         ("loss=Relabels", "loss: their_parts.Relabels changes its logits or labels in place"),
         ("loss=torch_mean", 'float32 (2,); torch\'s losses do so with reduction: "none"'),
