@@ -141,7 +141,7 @@ def _files_of(
     lines: dict[str, int] = {}
     for row in rows:
         path = os.path.join(root, pattern.replace("{}", row.path))
-        if (before := lines.setdefault(path, row.line)) != row.line:
+        if (before := lines.setdefault(os.path.normpath(path), row.line)) != row.line:  # ./a.png is a.png
             raise InputError(
                 f"{show(place)}, line {row.line}: {row.path} is in line {before} already; remove one of them"
             )

@@ -107,8 +107,13 @@ def _opened(begun: Path, asked: Sequence[str]) -> SweepDirectory:
 
 def _of_same_command(first: Composed, asked: Sequence[str]) -> SweepDirectory | None:
     """The newest sweep that was begun with the same words."""
-    for path in same_command.newest_first(first):
-        if is_sweep(path) and same_command.are_same(asked, read_description(path)["overrides"]):
+    for path in filter(is_sweep, same_command.newest_first(first)):
+        try:
+            words = read_description(path)["overrides"]
+        except InputError as error:
+            log.warning("%s; what this command began may be there, and that sweep is passed over", error)
+            continue
+        if same_command.are_same(asked, words):
             return _opened(path, asked)
     return None
 

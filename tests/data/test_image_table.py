@@ -111,6 +111,8 @@ def test_classes_that_are_numbers_are_sorted_as_such(write: Write) -> None:
     ("text", "changes", "message"),
     [
         (lines("7.png,a,test"), {}, r"labels\.csv, line 14: 7\.png is in line 9 already; remove one of them$"),
+        (lines("../scans/0.png,c,test"), {}, r"line 14: \.\./scans/0\.png is in line 2 already"),
+        (lines("./7.png,a,test"), {}, r"labels\.csv, line 14: \./7\.png is in line 9 already"),
         (lines("x.png,a,test"), {}, r"1 picture of 13 cannot be found: .*x\.png \(line 14\); data\.files says how"),
         (lines("\0,a,test"), {}, r"1 picture of 13 cannot be found"),
         (lines(".,a,test"), {}, r"line 14: .* is not a file$"),
@@ -119,7 +121,7 @@ def test_classes_that_are_numbers_are_sorted_as_such(write: Write) -> None:
         (lines("0.png,a,tset"), {}, r"line 14: 'tset' is no split \(did you mean 'test'\?\); train, test or val$"),
         (lines('"0.png,a,test'), {}, r"line 14: cannot be read \(unexpected end of data\)$"),
         (lines().replace("test", "val"), {}, r"has no row for test; needed are rows for train and test, or no column"),
-        (lines("0.jpg,c,test").replace("0.jpg", "../scans/0.png"), {}, r"has no row for train of 1 class \(c\)$"),
+        (lines().replace("8.png,a", "8.png,c"), {}, r"has no row for train of 1 class \(c\)$"),
         (lines(), {"label_column": "knid"}, r"^data\.label_column: 'knid' is not there \(did you mean 'kind'\?\); "),
         (lines().replace("kind", "image"), {"path_column": "image"}, r"^data\.path_column: 'image' is there more than"),
         (lines(), {"label_column": "image"}, r"one column has two roles \(path image, label image, split split\)"),

@@ -19,5 +19,10 @@ def test_a_sweep_is_gone_on_with_by_the_command_that_began_it(sweep: Sweeper, ca
     entries = ledger.read(first.directory / "ledger.jsonl").values()
     assert [entry.tries for entry in entries] == [1, 2], "what is done is not run again"
     assert "resume" not in (first.directory / "sweep.json").read_text()
+    damaged = first.directory.with_name("2999-01-01_00-00-00_abcdef")
+    damaged.mkdir()
+    (damaged / "sweep.json").write_text("{")
+    assert sweep(*again).directory == first.directory
+    assert f"{damaged.name}/sweep.json: cannot be read" in (told := capsys.readouterr().err) and "passed over" in told
     other = sweep(*again, "seed=5")
     assert other.directory != first.directory and other.failures == []
